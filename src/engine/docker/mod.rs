@@ -1,0 +1,365 @@
+//! One Docker daemon.
+
+mod holders;
+pub mod images;
+pub mod report;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bollard::Docker;
+use bollard::container::LogOutput;
+use bollard::errors::Error as DockerError;
+use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, ResourcesUlimits};
+use bollard::query_parameters::{
+    AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, EventsOptionsBuilder,
+    ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
+};
+use futures::future::BoxFuture;
+use futures::{FutureExt, Stream, StreamExt};
+use rand::distr::{Alphanumeric, SampleString};
+use tokio::sync::Semaphore;
+use tokio_util::io::StreamReader;
+
+use super::{Engine, EngineError, InstanceId, Launched, Pipe, Spec};
+use holders::{Holder, Holders};
+
+/// Everything we create carries it, with the owner as its value.
+const OWNER_LABEL: &str = "oncebox.owner";
+
+/// Containers of one owner on one Docker daemon.
+#[derive(Debug, Clone)]
+pub struct DockerEngine {
+    docker: Docker,
+    owner: String,
+    holders: Arc<Holders>,
+    /// Which network namespace each container borrows.
+    borrowed: Arc<Mutex<HashMap<InstanceId, Holder>>>,
+    /// Starting and removing is processor time of the daemon's: more at once than cores only adds waiting.
+    slots: Arc<Semaphore>,
+}
+
+impl DockerEngine {
+    /// Connects to the daemon that `DOCKER_HOST` names, or to the local one. `owner` tells this server's containers from
+    /// those of others on the same daemon.
+    ///
+    /// # Errors
+    ///
+    /// When the address cannot be understood. Whether the daemon answers is seen at the first call.
+    pub fn connect(owner: &str) -> Result<Self, EngineError> {
+        let docker =
+            Docker::connect_with_defaults().map_err(|err| EngineError::Unreachable(err.into()))?;
+        let cores = std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
+        Ok(Self {
+            holders: Arc::new(Holders::new(docker.clone(), owner)),
+            docker,
+            owner: owner.to_owned(),
+            borrowed: Arc::default(),
+            slots: Arc::new(Semaphore::new(cores)),
+        })
+    }
+
+    async fn launch_container(&self, spec: &Spec) -> Result<Launched, EngineError> {
+        let _slot = self
+            .slots
+            .acquire()
+            .await
+            .expect("the semaphore is never closed");
+        loop {
+            let holder = self.holders.take(spec.network).await?;
+            let reused = holder.reused;
+            match self.start_joined(spec, &holder.name).await {
+                Ok(launched) => {
+                    self.borrowed
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .insert(launched.id.clone(), holder);
+                    return Ok(launched);
+                }
+                Err(err) => {
+                    self.holders.discard(holder).await;
+                    // A holder that waited may be gone with a daemon that was restarted; a new one is not to blame.
+                    if !reused || !matches!(err, EngineError::Refused { .. }) {
+                        return Err(err);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn start_joined(&self, spec: &Spec, holder: &str) -> Result<Launched, EngineError> {
+        let body = container(spec, &self.owner, holder);
+        let id = InstanceId(new_name(&self.owner));
+        let started = start_attached(&self.docker, &id.0, body).await;
+        match started {
+            Ok(pipe) => Ok(Launched { id, pipe }),
+            Err(err) => {
+                let _ = remove(&self.docker, &id.0).await;
+                Err(match err {
+                    DockerError::DockerResponseServerError {
+                        status_code: 404,
+                        ref message,
+                    } if message.contains("image") => EngineError::NoImage(spec.image.clone()),
+                    err => engine_error("start a container", err),
+                })
+            }
+        }
+    }
+
+    async fn destroy_container(&self, id: &InstanceId) -> Result<(), EngineError> {
+        let removed = {
+            let _slot = self
+                .slots
+                .acquire()
+                .await
+                .expect("the semaphore is never closed");
+            remove(&self.docker, &id.0).await
+        };
+        let holder = self
+            .borrowed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(id);
+        if let Some(holder) = holder {
+            match removed {
+                // Nobody lives in its namespace now, and only now.
+                Ok(()) => self.holders.give_back(holder),
+                Err(_) => self.holders.discard(holder).await,
+            }
+        }
+        removed
+    }
+
+    async fn sweep_owned(&self) -> Result<usize, EngineError> {
+        self.holders.forget();
+        let filters = HashMap::from([("label", vec![format!("{OWNER_LABEL}={}", self.owner)])]);
+        let options = ListContainersOptionsBuilder::default()
+            .all(true)
+            .filters(&filters)
+            .build();
+        let found = self
+            .docker
+            .list_containers(Some(options))
+            .await
+            .map_err(|err| engine_error("list containers", err))?;
+        for container in &found {
+            remove(&self.docker, container.id.as_deref().unwrap_or_default()).await?;
+        }
+        self.holders.remove_network().await?;
+        Ok(found.len())
+    }
+}
+
+impl Engine for DockerEngine {
+    fn launch<'a>(&'a self, spec: &'a Spec) -> BoxFuture<'a, Result<Launched, EngineError>> {
+        self.launch_container(spec).boxed()
+    }
+
+    fn destroy<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<(), EngineError>> {
+        self.destroy_container(id).boxed()
+    }
+
+    fn ran_out_of_memory<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, bool> {
+        async move {
+            // The daemon keeps the last events of all containers; both ends given, the answer is not a subscription.
+            let filters =
+                HashMap::from([("container", vec![id.0.as_str()]), ("event", vec!["oom"])]);
+            let now = std::time::SystemTime::now()
+                .duration_since(std::time::UNIX_EPOCH)
+                .unwrap_or_default()
+                .as_secs();
+            let options = EventsOptionsBuilder::default()
+                .since("0")
+                .until(&now.to_string())
+                .filters(&filters)
+                .build();
+            self.docker
+                .events(Some(options))
+                .next()
+                .await
+                .is_some_and(|event| event.is_ok())
+        }
+        .boxed()
+    }
+
+    fn sweep(&self) -> BoxFuture<'_, Result<usize, EngineError>> {
+        self.sweep_owned().boxed()
+    }
+
+    fn ping(&self) -> BoxFuture<'_, Result<(), EngineError>> {
+        async move {
+            self.docker
+                .ping()
+                .await
+                .map(|_| ())
+                .map_err(|err| engine_error("answer", err))
+        }
+        .boxed()
+    }
+}
+
+/// The container of a sandbox: the agent is root with the few rights it needs to act for the user, the rest is taken away.
+fn container(spec: &Spec, owner: &str, holder: &str) -> ContainerCreateBody {
+    let limit = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+    // `exec`: native modules of packages installed with `pip install --user` are mapped executable from here.
+    let disk = |owner: &str| format!("rw,exec,nosuid,nodev,size={}{owner}", spec.disk_bytes);
+    let user_dir = disk(",mode=0755,uid=1000,gid=1000");
+    let shared_dir = disk(",mode=1777");
+    ContainerCreateBody {
+        image: Some(spec.image.clone()),
+        user: Some("0:0".to_owned()),
+        labels: Some(labels(owner)),
+        // `stdin_once`: when this server dies its connection closes, the agent reads the end of its stdin, and goes.
+        open_stdin: Some(true),
+        stdin_once: Some(true),
+        attach_stdin: Some(true),
+        attach_stdout: Some(true),
+        attach_stderr: Some(true),
+        // A terminal would change the bytes.
+        tty: Some(false),
+        host_config: Some(HostConfig {
+            auto_remove: Some(true),
+            network_mode: Some(format!("container:{holder}")),
+            // With a log driver every byte of the pipe would be copied to the host's disk.
+            log_config: Some(HostConfigLogConfig {
+                typ: Some("none".to_owned()),
+                config: None,
+            }),
+            readonly_rootfs: Some(true),
+            tmpfs: Some(HashMap::from([
+                ("/home/user".to_owned(), user_dir),
+                ("/tmp".to_owned(), shared_dir.clone()),
+                ("/var/tmp".to_owned(), shared_dir),
+                (
+                    "/run".to_owned(),
+                    "rw,noexec,nosuid,nodev,size=1m,mode=0755".to_owned(),
+                ),
+            ])),
+            shm_size: Some(limit(spec.disk_bytes)),
+            memory: Some(limit(spec.memory_bytes)),
+            memory_swap: Some(limit(spec.memory_bytes)),
+            nano_cpus: Some(limit(spec.cpu_millis.saturating_mul(1_000_000))),
+            pids_limit: Some(limit(spec.processes)),
+            ulimits: Some(vec![
+                ulimit("nofile", limit(spec.open_files)),
+                ulimit("core", 0),
+            ]),
+            cap_drop: Some(vec!["ALL".to_owned()]),
+            cap_add: Some(
+                AGENT_CAPABILITIES
+                    .iter()
+                    .map(|name| (*name).to_owned())
+                    .collect(),
+            ),
+            security_opt: Some(vec!["no-new-privileges:true".to_owned()]),
+            runtime: spec.oci_runtime.clone(),
+            ..HostConfig::default()
+        }),
+        ..ContainerCreateBody::default()
+    }
+}
+
+/// What the agent needs: become the user, own and write its files, end its processes.
+const AGENT_CAPABILITIES: [&str; 6] = [
+    "SETUID",
+    "SETGID",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "KILL",
+];
+
+fn ulimit(name: &str, value: i64) -> ResourcesUlimits {
+    ResourcesUlimits {
+        name: Some(name.to_owned()),
+        soft: Some(value),
+        hard: Some(value),
+    }
+}
+
+fn labels(owner: &str) -> HashMap<String, String> {
+    HashMap::from([(OWNER_LABEL.to_owned(), owner.to_owned())])
+}
+
+fn new_name(owner: &str) -> String {
+    format!(
+        "oncebox-{owner}-{}",
+        Alphanumeric
+            .sample_string(&mut rand::rng(), 12)
+            .to_lowercase()
+    )
+}
+
+/// Creates, attaches and starts, in this order: attached later, the first bytes would be lost.
+async fn start_attached(
+    docker: &Docker,
+    name: &str,
+    body: ContainerCreateBody,
+) -> Result<Pipe, DockerError> {
+    let options = CreateContainerOptionsBuilder::default().name(name).build();
+    docker.create_container(Some(options), body).await?;
+    let options = AttachContainerOptionsBuilder::default()
+        .stream(true)
+        .stdin(true)
+        .stdout(true)
+        .stderr(true)
+        .build();
+    let attached = docker.attach_container(name, Some(options)).await?;
+    docker.start_container(name, None).await?;
+    let output = StreamReader::new(Box::pin(stdout_of(name.to_owned(), attached.output)));
+    Ok(Pipe::new(tokio::io::join(output, attached.input)))
+}
+
+/// The agent's stdout is the protocol; its stderr is its log, repeated in ours.
+fn stdout_of(
+    name: String,
+    output: impl Stream<Item = Result<LogOutput, DockerError>>,
+) -> impl Stream<Item = Result<bytes::Bytes, std::io::Error>> {
+    output.filter_map(move |piece| {
+        let stdout = match piece {
+            Ok(LogOutput::StdOut { message }) => Some(Ok(message)),
+            Ok(LogOutput::StdErr { message }) => {
+                let text = String::from_utf8_lossy(&message);
+                tracing::warn!(target: "agent", "{name}: {}", text.trim_end());
+                None
+            }
+            Ok(LogOutput::StdIn { .. } | LogOutput::Console { .. }) => None,
+            Err(err) => Some(Err(std::io::Error::other(err))),
+        };
+        async move { stdout }
+    })
+}
+
+/// Kills and removes a container, and returns when it is gone. One that is gone already is what was wanted.
+async fn remove(docker: &Docker, name: &str) -> Result<(), EngineError> {
+    let options = RemoveContainerOptionsBuilder::default()
+        .force(true)
+        .v(true)
+        .build();
+    loop {
+        match docker.remove_container(name, Some(options.clone())).await {
+            Ok(())
+            | Err(DockerError::DockerResponseServerError {
+                status_code: 404, ..
+            }) => return Ok(()),
+            // It ended by itself and the daemon is removing it. Its namespaces are free only when it is gone.
+            Err(DockerError::DockerResponseServerError {
+                status_code: 409, ..
+            }) => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            Err(err) => return Err(engine_error("remove a container", err)),
+        }
+    }
+}
+
+fn engine_error(action: &'static str, err: DockerError) -> EngineError {
+    match err {
+        DockerError::DockerResponseServerError { .. } => EngineError::Refused {
+            action,
+            source: err.into(),
+        },
+        err => EngineError::Unreachable(err.into()),
+    }
+}

@@ -1,0 +1,125 @@
+//! Where containers run. An engine starts and removes them, and knows nothing of what is inside.
+
+pub mod docker;
+
+use std::error::Error;
+use std::fmt;
+
+use futures::future::BoxFuture;
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// A place that can start and remove containers. What is inside is reached through the [`Pipe`].
+pub trait Engine: fmt::Debug + Send + Sync + 'static {
+    /// Starts one container and returns once bytes can be exchanged with its agent.
+    fn launch<'a>(&'a self, spec: &'a Spec) -> BoxFuture<'a, Result<Launched, EngineError>>;
+
+    /// Removes a container at once. Removing one that is gone is not an error.
+    fn destroy<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<(), EngineError>>;
+
+    /// Whether the kernel killed something in a container because its memory was used up. For a container whose agent
+    /// went silent: while the agent lives, it tells.
+    fn ran_out_of_memory<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, bool>;
+
+    /// Removes everything that carries this owner's label: what an earlier server left, or what this one still has.
+    fn sweep(&self) -> BoxFuture<'_, Result<usize, EngineError>>;
+
+    /// Whether the engine answers.
+    fn ping(&self) -> BoxFuture<'_, Result<(), EngineError>>;
+}
+
+/// What to start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spec {
+    /// The image's name.
+    pub image: String,
+    /// Memory, bytes; there is no swap.
+    pub memory_bytes: u64,
+    /// Processor time, thousandths of a core.
+    pub cpu_millis: u64,
+    /// Processes and threads at once.
+    pub processes: u64,
+    /// Room in each writable directory, bytes.
+    pub disk_bytes: u64,
+    /// Open files of one process.
+    pub open_files: u64,
+    /// What the container can reach.
+    pub network: Network,
+    /// The OCI runtime, if not the engine's default.
+    pub oci_runtime: Option<String>,
+}
+
+/// What a container can reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Network {
+    /// Whatever the host can, by address translation; no other sandbox.
+    Full,
+    /// Nothing.
+    None,
+}
+
+/// A container that was started.
+#[derive(Debug)]
+pub struct Launched {
+    /// What to destroy it by.
+    pub id: InstanceId,
+    /// The way to its agent.
+    pub pipe: Pipe,
+}
+
+/// An engine's name for a container.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct InstanceId(pub String);
+
+impl fmt::Display for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Two directions of bytes.
+pub struct Pipe(Box<dyn Duplex>);
+
+trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+impl Pipe {
+    /// Wraps anything that can be read and written.
+    pub fn new(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
+        Self(Box::new(io))
+    }
+
+    /// The bytes themselves.
+    pub fn into_io(self) -> impl AsyncRead + AsyncWrite + Send + Unpin + 'static {
+        self.0
+    }
+}
+
+impl fmt::Debug for Pipe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pipe")
+    }
+}
+
+/// Why an engine could not do its work.
+#[derive(Debug, Error)]
+pub enum EngineError {
+    /// It does not answer.
+    #[error("the engine cannot be reached")]
+    Unreachable(#[source] Box<dyn Error + Send + Sync>),
+    /// The image is not there.
+    #[error(
+        "the image `{0}` is not on the engine; `oncebox images build` makes the ones that oncebox brings"
+    )]
+    NoImage(String),
+    /// It answered with an error.
+    #[error("the engine refused to {action}")]
+    Refused {
+        /// What it was asked.
+        action: &'static str,
+        /// What it said.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+}

@@ -1,0 +1,3 @@
+//! The server and the command line.
+
+fn main() {}

@@ -1,0 +1,206 @@
+//! What the server and the agent say to each other: routes and their JSON bodies. Nothing here does anything.
+//!
+//! The agent is an HTTP/2 server (prior knowledge) on its own stdin and stdout; the server is the client.
+
+pub mod runner;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Both ends must speak the same version; another one is refused by name.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// The longest event line, in bytes, that the server accepts from an agent. It bounds what one lying agent can make
+/// the server hold; an output (an image, say) larger than this ends the run with `output_limit`.
+pub const MAX_EVENT_BYTES: usize = 48 * 1024 * 1024;
+
+/// `GET`: [`Hello`].
+pub const HELLO: &str = "/hello";
+/// `POST` [`StartContext`]: [`Context`], once its runner is ready.
+pub const CONTEXTS: &str = "/contexts";
+/// `POST` [`Execute`]: a stream of [`Event`]s, one JSON object per line, the last one [`Event::End`].
+pub const EXECUTIONS: &str = "/executions";
+/// `PUT ?path=`: writes the body to that file, as the user, with the directories above it.
+pub const FILES: &str = "/files";
+
+/// The first answer of an agent.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Hello {
+    /// The agent's [`PROTOCOL_VERSION`].
+    pub protocol: u32,
+    /// Languages found in the image.
+    pub languages: Vec<Language>,
+}
+
+/// A language as its image describes it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Language {
+    /// What a context of it is asked for by.
+    pub name: String,
+    /// The version of the interpreter.
+    #[serde(default)]
+    pub version: String,
+    /// What is preinstalled, with versions.
+    #[serde(default)]
+    pub packages: BTreeMap<String, String>,
+}
+
+/// Asks for a new interpreter.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct StartContext {
+    /// One of [`Hello::languages`].
+    pub language: String,
+}
+
+/// A live interpreter.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Context {
+    /// What [`Execute::context`] names it by.
+    pub id: String,
+}
+
+/// One piece of code to run.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Execute {
+    /// The context to run it in.
+    pub context: String,
+    /// The source text.
+    pub code: String,
+    /// Environment variables for this execution only.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// What the code can read from its standard input; then, or without it, the end of file.
+    #[serde(default)]
+    pub stdin: Option<String>,
+    /// What ends the execution before its time.
+    pub limits: Limits,
+}
+
+/// The limits an execution runs under. The container enforces memory, processes and disk; the agent enforces time and
+/// output. All are told to the agent so that an end can name the limit that caused it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Wall time, milliseconds.
+    pub timeout_ms: u64,
+    /// Memory of the whole container, bytes; files in it count.
+    pub memory_bytes: u64,
+    /// Processes and threads at once.
+    pub processes: u64,
+    /// Room in each writable directory (`/home/user`, `/tmp`), bytes.
+    pub disk_bytes: u64,
+    /// Standard output, standard error and outputs together, bytes.
+    pub output_bytes: u64,
+}
+
+/// What happens during an execution, in order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Event {
+    /// Text that the code, or a child process of it, wrote to its standard output.
+    Stdout {
+        /// Any piece; characters are never split, invalid UTF-8 is replaced.
+        text: String,
+    },
+    /// The same for standard error.
+    Stderr {
+        /// Any piece; characters are never split, invalid UTF-8 is replaced.
+        text: String,
+    },
+    /// A value or something drawn.
+    Output(Output),
+    /// The end; nothing follows.
+    End(End),
+}
+
+/// A value in every form the runner could give it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Output {
+    /// Mime type to data: text, base64 for binary types, any JSON value for `application/json`.
+    pub data: serde_json::Map<String, serde_json::Value>,
+    /// Whether it is the value of the last expression.
+    pub main: bool,
+}
+
+/// How an execution ended and what it used.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct End {
+    /// Why it ended.
+    pub outcome: Outcome,
+    /// The exception that ended it, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exception: Option<Exception>,
+    /// What it used.
+    pub usage: Usage,
+}
+
+/// How user code ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The kind of end.
+    pub kind: OutcomeKind,
+    /// One line that says what happened and which limit was hit.
+    pub message: String,
+    /// The limit that ended it, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<LimitHit>,
+}
+
+/// The limit that ended an execution.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitHit {
+    /// A field of [`Limits`].
+    pub name: String,
+    /// Its value, in the unit of its name.
+    pub value: u64,
+}
+
+/// The kinds of [`Outcome`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutcomeKind {
+    /// It ran to its end.
+    Ok,
+    /// It raised, or did not compile.
+    Exception,
+    /// It ended itself with a non-zero exit code.
+    Exit,
+    /// It ran longer than `timeout_ms`.
+    Timeout,
+    /// It needed more than `memory_bytes`.
+    OutOfMemory,
+    /// It needed more than `processes`.
+    ProcessLimit,
+    /// It filled a writable directory.
+    DiskFull,
+    /// It printed more than `output_bytes`.
+    OutputLimit,
+    /// A signal killed its interpreter.
+    Signal,
+    /// Its sandbox was taken away: the server is shutting down.
+    Cancelled,
+    /// This program could not do its work; not the code's fault.
+    Infrastructure,
+}
+
+/// An exception in the user's code, in its language's words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exception {
+    /// Its class.
+    pub name: String,
+    /// Its message.
+    pub value: String,
+    /// Its traceback, line by line.
+    pub traceback: Vec<String>,
+}
+
+/// What an execution used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// From the first byte of the request to the end, milliseconds.
+    pub wall_ms: u64,
+    /// Processor time of the whole container during the execution, milliseconds.
+    pub cpu_ms: u64,
+    /// The most memory the container held since it was started, bytes; the interpreter's own is in it.
+    pub peak_memory_bytes: u64,
+}

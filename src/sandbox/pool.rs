@@ -1,0 +1,262 @@
+//! Warm sandboxes: launched ahead, taken once, refilled behind the taker.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::error::LaunchError;
+use super::handle::{Reaper, Sandbox};
+use super::template::Template;
+use crate::protocol::Language;
+
+/// How often waiting sandboxes are looked at: one whose container is gone is replaced.
+const CHECK: Duration = Duration::from_secs(1);
+
+/// The longest pause between launches that fail.
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+
+/// The warm sandboxes of all templates.
+#[derive(Debug, Clone)]
+pub(crate) struct Pool {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    reaper: Reaper,
+    shelves: Mutex<Vec<Shelf>>,
+    /// There is something to launch.
+    wanted: Notify,
+    stopping: CancellationToken,
+}
+
+type Taken = Result<Sandbox, Arc<LaunchError>>;
+
+/// The sandboxes of one template.
+#[derive(Debug)]
+struct Shelf {
+    template: Arc<Template>,
+    idle: VecDeque<Sandbox>,
+    waiting: VecDeque<oneshot::Sender<Taken>>,
+    launching: usize,
+    language: Option<Language>,
+    failures: u32,
+    not_before: Instant,
+}
+
+/// How full a shelf is.
+#[derive(Debug, Clone)]
+pub struct ShelfStatus {
+    /// The template.
+    pub template: Arc<Template>,
+    /// Sandboxes ready to be taken.
+    pub idle: usize,
+    /// Sandboxes being started.
+    pub launching: usize,
+    /// Requests that wait for one of them.
+    pub waiting: usize,
+    /// The language as its image describes it, once a sandbox of it has started.
+    pub language: Option<Language>,
+    /// Whether the last launch failed.
+    pub failing: bool,
+}
+
+impl Shelf {
+    /// Launches that nobody has begun although somebody waits for them.
+    fn urgent(&self) -> usize {
+        self.waiting.len().saturating_sub(self.launching)
+    }
+
+    /// Launches that are missing to the warm count.
+    fn missing(&self) -> usize {
+        (self.template.warm + self.waiting.len()).saturating_sub(self.idle.len() + self.launching)
+    }
+}
+
+impl Pool {
+    /// Begins to fill the shelves, `workers` launches at once.
+    pub(crate) fn start(templates: &[Arc<Template>], reaper: Reaper, workers: usize) -> Self {
+        let shelves = templates.iter().cloned().map(|template| Shelf {
+            template,
+            idle: VecDeque::new(),
+            waiting: VecDeque::new(),
+            launching: 0,
+            language: None,
+            failures: 0,
+            not_before: Instant::now(),
+        });
+        let shared = Arc::new(Shared {
+            reaper,
+            shelves: Mutex::new(shelves.collect()),
+            wanted: Notify::new(),
+            stopping: CancellationToken::new(),
+        });
+        for _ in 0..workers {
+            tokio::spawn(Arc::clone(&shared).work());
+        }
+        Self { shared }
+    }
+
+    /// Takes a sandbox of the template; tells whether it was warm.
+    pub(crate) async fn take(
+        &self,
+        template: &Template,
+    ) -> Result<(Sandbox, bool), Arc<LaunchError>> {
+        let receiver = {
+            let mut shelves = self.shared.lock();
+            let shelf = shelves
+                .iter_mut()
+                .find(|shelf| shelf.template.name == template.name)
+                .expect("every template has its shelf");
+            while let Some(sandbox) = shelf.idle.pop_front() {
+                if !sandbox.link().is_closed() {
+                    self.shared.wanted.notify_one();
+                    return Ok((sandbox, true));
+                }
+            }
+            let (sender, receiver) = oneshot::channel();
+            shelf.waiting.push_back(sender);
+            receiver
+        };
+        self.shared.wanted.notify_one();
+        let stopped = || Err(Arc::new(LaunchError::Slow(Duration::ZERO)));
+        receiver
+            .await
+            .unwrap_or_else(|_| stopped())
+            .map(|sandbox| (sandbox, false))
+    }
+
+    /// Starts one that differs from what waits. Finished, and removed, even if nobody waits for it any longer.
+    pub(crate) async fn launch(&self, spec: crate::engine::Spec, language: String) -> Taken {
+        let reaper = self.shared.reaper.clone();
+        let launch = tokio::spawn(async move { Sandbox::launch(&reaper, &spec, &language).await });
+        launch
+            .await
+            .expect("a launch does not panic")
+            .map_err(Arc::new)
+    }
+
+    /// How full the shelves are.
+    pub(crate) fn status(&self) -> Vec<ShelfStatus> {
+        let status = |shelf: &Shelf| ShelfStatus {
+            template: Arc::clone(&shelf.template),
+            idle: shelf.idle.len(),
+            launching: shelf.launching,
+            waiting: shelf.waiting.len(),
+            language: shelf.language.clone(),
+            failing: shelf.failures > 0,
+        };
+        self.shared.lock().iter().map(status).collect()
+    }
+
+    /// Stops refilling and gives up what waits.
+    pub(crate) fn stop(&self) {
+        self.shared.stopping.cancel();
+        for shelf in self.shared.lock().iter_mut() {
+            shelf.idle.clear();
+            shelf.waiting.clear();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Vec<Shelf>> {
+        self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn work(self: Arc<Self>) {
+        while !self.stopping.is_cancelled() {
+            let Some(template) = self.choose() else {
+                tokio::select! {
+                    () = self.wanted.notified() => {}
+                    () = self.stopping.cancelled() => {}
+                    () = tokio::time::sleep(CHECK) => self.drop_dead(),
+                }
+                continue;
+            };
+            // What one worker takes on may not be all there is.
+            self.wanted.notify_one();
+            let launched =
+                Sandbox::launch(&self.reaper, &template.spec(), &template.language).await;
+            self.deliver(&template, launched);
+        }
+    }
+
+    /// The launch that is needed most, marked as begun: first where somebody waits, then the emptiest shelf.
+    fn choose(&self) -> Option<Arc<Template>> {
+        let now = Instant::now();
+        let mut shelves = self.lock();
+        let fullness = |shelf: &Shelf| {
+            (shelf.idle.len() + shelf.launching) * 1000 / shelf.template.warm.max(1)
+        };
+        let shelf = match shelves
+            .iter_mut()
+            .filter(|shelf| shelf.urgent() > 0)
+            .max_by_key(|shelf| shelf.urgent())
+        {
+            Some(urgent) => Some(urgent),
+            None => shelves
+                .iter_mut()
+                .filter(|shelf| shelf.missing() > 0 && shelf.not_before <= now)
+                .min_by_key(|shelf| fullness(shelf)),
+        }?;
+        shelf.launching += 1;
+        Some(Arc::clone(&shelf.template))
+    }
+
+    fn deliver(&self, template: &Template, launched: Result<Sandbox, LaunchError>) {
+        let mut shelves = self.lock();
+        let shelf = shelves
+            .iter_mut()
+            .find(|shelf| shelf.template.name == template.name)
+            .expect("shelves stay");
+        shelf.launching -= 1;
+        match launched {
+            Ok(sandbox) => {
+                shelf.failures = 0;
+                shelf.language = sandbox.language.clone().or(shelf.language.take());
+                let mut sandbox = Ok(sandbox);
+                while let Some(waiting) = shelf.waiting.pop_front() {
+                    match waiting.send(sandbox) {
+                        Ok(()) => return,
+                        // This one has gone away; the next may want it.
+                        Err(back) => sandbox = back,
+                    }
+                }
+                if let (Ok(sandbox), false) = (sandbox, self.stopping.is_cancelled()) {
+                    shelf.idle.push_back(sandbox);
+                }
+            }
+            Err(err) => {
+                shelf.failures += 1;
+                shelf.not_before = Instant::now() + pause(shelf.failures);
+                let err = Arc::new(err);
+                if shelf.failures == 1 {
+                    tracing::error!(
+                        template.name = template.name,
+                        error = &*err as &dyn std::error::Error,
+                        "cannot launch sandboxes of `{}`; will try again",
+                        template.name
+                    );
+                }
+                if let Some(waiting) = shelf.waiting.pop_front() {
+                    let _ = waiting.send(Err(err));
+                }
+            }
+        }
+    }
+
+    fn drop_dead(&self) {
+        for shelf in self.lock().iter_mut() {
+            shelf.idle.retain(|sandbox| !sandbox.link().is_closed());
+        }
+    }
+}
+
+/// How long to wait after so many failures in a row.
+fn pause(failures: u32) -> Duration {
+    (Duration::from_millis(500) * 2_u32.pow(failures.saturating_sub(1).min(8))).min(LONGEST_PAUSE)
+}

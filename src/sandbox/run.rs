@@ -1,0 +1,286 @@
+//! A run: code in a sandbox of its own, its events while it lasts, a report when it is over.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
+use tokio_util::sync::CancellationToken;
+
+use super::error::SandboxError;
+use super::handle::Sandbox;
+use super::template::Template;
+use crate::engine::Spec;
+use crate::link::LinkError;
+use crate::protocol::{
+    End, Event, Exception, Execute, Limits, Outcome, OutcomeKind, Output, Usage,
+};
+
+/// The agent ends a run at its time; if it does not, this much later the server does.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// Events cost more than their text. An agent that sends more than this per allowed byte of output is lying.
+const EVENT_OVERHEAD: u64 = 8;
+
+/// A checked request to run code.
+#[derive(Debug, Clone)]
+pub struct RunSpec {
+    /// The recipe.
+    pub template: Arc<Template>,
+    /// The container, which may be smaller than the template's.
+    pub container: Spec,
+    /// What ends the run before its time.
+    pub limits: Limits,
+    /// The source text.
+    pub code: String,
+    /// Environment variables.
+    pub env: BTreeMap<String, String>,
+    /// Files to write before: path and content.
+    pub files: Vec<(String, Bytes)>,
+    /// What the code can read from its standard input.
+    pub stdin: Option<String>,
+}
+
+/// Where a run takes place.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Place {
+    /// The template's name.
+    pub template: String,
+    /// Whether the sandbox was waiting.
+    pub warm: bool,
+    /// From the request to a ready sandbox, milliseconds.
+    pub wait_ms: u64,
+}
+
+/// A run that has begun. Dropping it interrupts the code and removes the container.
+pub struct Running {
+    /// Where it takes place.
+    pub place: Place,
+    events: BoxStream<'static, Event>,
+}
+
+/// All that a run gave.
+#[derive(Debug)]
+pub struct Report {
+    /// Where it took place.
+    pub place: Place,
+    /// What it wrote to its standard output.
+    pub stdout: String,
+    /// What it wrote to its standard error.
+    pub stderr: String,
+    /// Values and drawings, in order.
+    pub outputs: Vec<Output>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The exception that ended it.
+    pub exception: Option<Exception>,
+    /// What it used.
+    pub usage: Usage,
+}
+
+impl Running {
+    /// Writes the files and starts the code.
+    pub(super) async fn start(
+        sandbox: Sandbox,
+        place: Place,
+        spec: RunSpec,
+        cancelled: CancellationToken,
+    ) -> Result<Self, SandboxError> {
+        for (index, (path, content)) in spec.files.into_iter().enumerate() {
+            sandbox
+                .link()
+                .write_file(&path, content)
+                .await
+                .map_err(|err| match err {
+                    LinkError::Refused { message, .. } => SandboxError::File { index, message },
+                    lost @ (LinkError::Broken(_) | LinkError::Version(_)) => {
+                        SandboxError::Lost(lost)
+                    }
+                })?;
+        }
+        let limits = spec.limits;
+        let execute = Execute {
+            context: sandbox.context.clone(),
+            code: spec.code,
+            env: spec.env,
+            stdin: spec.stdin,
+            limits,
+        };
+        let events = sandbox
+            .link()
+            .execute(&execute)
+            .await
+            .map_err(SandboxError::Lost)?;
+        let watch = Watch {
+            events,
+            sandbox,
+            limits,
+            cancelled,
+            started: Instant::now(),
+            room: limits
+                .output_bytes
+                .saturating_mul(EVENT_OVERHEAD)
+                .saturating_add(1 << 20),
+            over: false,
+        };
+        let events = futures::stream::unfold(watch, |mut watch| async {
+            let event = watch.next().await?;
+            Some((event, watch))
+        });
+        Ok(Self {
+            place,
+            events: events.boxed(),
+        })
+    }
+
+    /// The next event; the last one is [`Event::End`], always.
+    pub async fn next(&mut self) -> Option<Event> {
+        self.events.next().await
+    }
+
+    /// Waits for the end and gathers everything.
+    pub async fn report(mut self) -> Report {
+        let (mut stdout, mut stderr, mut outputs) = (String::new(), String::new(), Vec::new());
+        loop {
+            match self.next().await {
+                Some(Event::Stdout { text }) => stdout.push_str(&text),
+                Some(Event::Stderr { text }) => stderr.push_str(&text),
+                Some(Event::Output(output)) => outputs.push(output),
+                Some(Event::End(End {
+                    outcome,
+                    exception,
+                    usage,
+                })) => {
+                    return Report {
+                        place: self.place,
+                        stdout,
+                        stderr,
+                        outputs,
+                        outcome,
+                        exception,
+                        usage,
+                    };
+                }
+                None => unreachable!("a run ends with an end"),
+            }
+        }
+    }
+}
+
+/// Passes on what the agent says and makes sure that it ends.
+struct Watch<E> {
+    events: E,
+    sandbox: Sandbox,
+    limits: Limits,
+    cancelled: CancellationToken,
+    started: Instant,
+    /// Bytes that the agent may still send.
+    room: u64,
+    over: bool,
+}
+
+impl<E: Stream<Item = Result<Event, LinkError>> + Unpin> Watch<E> {
+    async fn next(&mut self) -> Option<Event> {
+        if self.over {
+            return None;
+        }
+        let event = self.listen().await;
+        self.over = matches!(event, Event::End(_));
+        Some(event)
+    }
+
+    async fn listen(&mut self) -> Event {
+        let limit = Duration::from_millis(self.limits.timeout_ms) + GRACE;
+        let event = tokio::select! {
+            event = self.events.next() => event,
+            () = tokio::time::sleep(limit.saturating_sub(self.started.elapsed())) => {
+                let value = self.limits.timeout_ms;
+                let message = format!("the code ran longer than timeout_ms = {value} and its sandbox was removed");
+                let limit = crate::protocol::LimitHit { name: "timeout_ms".to_owned(), value };
+                return self.end(OutcomeKind::Timeout, message, Some(limit));
+            }
+            () = self.cancelled.cancelled() => {
+                return self.end(OutcomeKind::Cancelled, "the server is shutting down".to_owned(), None);
+            }
+        };
+        match event {
+            Some(Ok(event)) => match self.room.checked_sub(size(&event)) {
+                Some(room) => {
+                    self.room = room;
+                    event
+                }
+                None => {
+                    self.lost(&LinkError::Broken(
+                        "the agent sent more than the output limit".into(),
+                    ))
+                    .await
+                }
+            },
+            Some(Err(err)) => self.lost(&err).await,
+            None => {
+                self.lost(&LinkError::Broken(
+                    "the agent ended its answer early".into(),
+                ))
+                .await
+            }
+        }
+    }
+
+    /// The agent is gone. If the kernel took it for want of memory, that was the code's doing.
+    async fn lost(&self, err: &LinkError) -> Event {
+        if self.sandbox.ran_out_of_memory().await {
+            let value = self.limits.memory_bytes;
+            let limit = crate::protocol::LimitHit {
+                name: "memory_bytes".to_owned(),
+                value,
+            };
+            let message = format!(
+                "the code needed more than memory_bytes = {value} and its sandbox was lost"
+            );
+            return self.end(OutcomeKind::OutOfMemory, message, Some(limit));
+        }
+        tracing::error!(sandbox.id = %self.sandbox.id(), error = err as &dyn std::error::Error, "a run lost its sandbox");
+        self.end(
+            OutcomeKind::Infrastructure,
+            "the sandbox was lost during the run".to_owned(),
+            None,
+        )
+    }
+
+    fn end(
+        &self,
+        kind: OutcomeKind,
+        message: String,
+        limit: Option<crate::protocol::LimitHit>,
+    ) -> Event {
+        let usage = Usage {
+            wall_ms: self.started.elapsed().as_millis() as u64,
+            ..Usage::default()
+        };
+        Event::End(End {
+            outcome: Outcome {
+                kind,
+                message,
+                limit,
+            },
+            exception: None,
+            usage,
+        })
+    }
+}
+
+/// What an event costs us to hold, about.
+fn size(event: &Event) -> u64 {
+    let bytes = match event {
+        Event::Stdout { text } | Event::Stderr { text } => text.len(),
+        Event::Output(output) => output
+            .data
+            .values()
+            .map(|value| value.as_str().map_or(1024, str::len))
+            .sum(),
+        Event::End(_) => 0,
+    };
+    bytes as u64 + 64
+}

@@ -1,0 +1,112 @@
+//! Named recipes: which image and language, under which limits.
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::{Network, Spec};
+use crate::protocol::Limits;
+
+/// A named recipe for sandboxes, as `config/templates/NAME.toml` gives it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Template {
+    /// What requests call it: the name of its file, unless that says otherwise.
+    #[serde(default)]
+    pub name: String,
+    /// Other names for it.
+    #[serde(default)]
+    pub aliases: Vec<String>,
+    /// Endings of files that hold its language, without the dot.
+    #[serde(default)]
+    pub extensions: Vec<String>,
+    /// The image.
+    pub image: String,
+    /// The language, as the image's `language.json` calls it.
+    pub language: String,
+    /// How many sandboxes wait, ready, for requests.
+    pub warm: usize,
+    /// What sandboxes can reach.
+    pub network: Network,
+    /// Memory, bytes; there is no swap, and files count.
+    pub memory_bytes: u64,
+    /// Processor time, thousandths of a core.
+    pub cpu_millis: u64,
+    /// Processes and threads at once.
+    pub processes: u64,
+    /// Room in each writable directory, bytes.
+    pub disk_bytes: u64,
+    /// Open files of one process.
+    pub open_files: u64,
+    /// Wall time of a run that does not ask for another, milliseconds.
+    pub timeout_ms: u64,
+    /// The most wall time that a run may ask for, milliseconds.
+    pub max_timeout_ms: u64,
+    /// Output of a run, bytes.
+    pub output_bytes: u64,
+    /// The OCI runtime, if not the engine's default.
+    #[serde(default)]
+    pub oci_runtime: Option<String>,
+}
+
+impl Template {
+    /// What its containers are started with.
+    pub fn spec(&self) -> Spec {
+        Spec {
+            image: self.image.clone(),
+            memory_bytes: self.memory_bytes,
+            cpu_millis: self.cpu_millis,
+            processes: self.processes,
+            disk_bytes: self.disk_bytes,
+            open_files: self.open_files,
+            network: self.network,
+            oci_runtime: self.oci_runtime.clone(),
+        }
+    }
+
+    /// What its runs are limited to.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            timeout_ms: self.timeout_ms,
+            memory_bytes: self.memory_bytes,
+            processes: self.processes,
+            disk_bytes: self.disk_bytes,
+            output_bytes: self.output_bytes,
+        }
+    }
+
+    /// Whether a request may mean it by `name`.
+    pub fn is_called(&self, name: &str) -> bool {
+        self.name == name || self.aliases.iter().any(|alias| alias == name)
+    }
+
+    /// # Errors
+    ///
+    /// The key and what is wrong with it.
+    pub fn check(&self) -> Result<(), String> {
+        let least = [
+            // Less than this, and no interpreter starts (Docker itself asks for 6 MiB).
+            ("memory_bytes", self.memory_bytes, 64 << 20),
+            ("cpu_millis", self.cpu_millis, 10),
+            ("processes", self.processes, 16),
+            ("disk_bytes", self.disk_bytes, 1 << 20),
+            ("open_files", self.open_files, 64),
+            ("timeout_ms", self.timeout_ms, 1),
+            ("max_timeout_ms", self.max_timeout_ms, self.timeout_ms),
+            ("output_bytes", self.output_bytes, 1024),
+        ];
+        for (key, value, least) in least {
+            if value < least {
+                return Err(format!("{key} must be at least {least}, not {value}"));
+            }
+        }
+        for (key, value) in [
+            ("image", &self.image),
+            ("language", &self.language),
+            ("name", &self.name),
+        ] {
+            if value.is_empty() {
+                return Err(format!("{key} must not be empty"));
+            }
+        }
+        Ok(())
+    }
+}
