@@ -21,9 +21,7 @@ use tokio_util::codec::{FramedRead, LinesCodec};
 use tokio_util::io::StreamReader;
 
 use crate::engine::Pipe;
-use crate::protocol::{
-    self, Context, Event, Execute, Hello, MAX_EVENT_BYTES, PROTOCOL_VERSION, StartContext,
-};
+use crate::protocol::{self, Context, Event, Execute, Hello, MAX_EVENT_BYTES, PROTOCOL_VERSION, StartContext};
 
 /// The longest answer that is not a stream, bytes.
 const MAX_ANSWER_BYTES: usize = 1 << 20;
@@ -38,9 +36,7 @@ pub enum LinkError {
     #[error("the link to the sandbox broke")]
     Broken(#[source] Box<dyn Error + Send + Sync>),
     /// The agent is of another release than this server.
-    #[error(
-        "the agent in the image speaks protocol {0}, this server {PROTOCOL_VERSION}: rebuild the image"
-    )]
+    #[error("the agent in the image speaks protocol {0}, this server {PROTOCOL_VERSION}: rebuild the image")]
     Version(u32),
     /// The agent will not do what it was asked, and says why.
     #[error("{message}")]
@@ -86,13 +82,8 @@ impl Link {
                 tracing::debug!(error = &err as &dyn Error, "a link ended");
             }
         });
-        let link = Self {
-            requests,
-            connection: connection.abort_handle(),
-        };
-        let hello: Hello = link
-            .call(Method::GET, protocol::HELLO, Bytes::new())
-            .await?;
+        let link = Self { requests, connection: connection.abort_handle() };
+        let hello: Hello = link.call(Method::GET, protocol::HELLO, Bytes::new()).await?;
         if hello.protocol != PROTOCOL_VERSION {
             return Err(LinkError::Version(hello.protocol));
         }
@@ -110,11 +101,8 @@ impl Link {
     ///
     /// [`LinkError::Refused`] when the image lacks the language or its runner does not come up.
     pub async fn start_context(&self, language: &str) -> Result<Context, LinkError> {
-        let asked = StartContext {
-            language: language.to_owned(),
-        };
-        self.call(Method::POST, protocol::CONTEXTS, json(&asked))
-            .await
+        let asked = StartContext { language: language.to_owned() };
+        self.call(Method::POST, protocol::CONTEXTS, json(&asked)).await
     }
 
     /// Runs code and streams what happens; dropping the stream interrupts it.
@@ -125,20 +113,13 @@ impl Link {
     pub async fn execute(
         &self,
         execute: &Execute,
-    ) -> Result<impl Stream<Item = Result<Event, LinkError>> + Send + Unpin + 'static, LinkError>
-    {
-        let response = self
-            .send(Method::POST, protocol::EXECUTIONS, json(execute))
-            .await?;
+    ) -> Result<impl Stream<Item = Result<Event, LinkError>> + Send + Unpin + 'static, LinkError> {
+        let response = self.send(Method::POST, protocol::EXECUTIONS, json(execute)).await?;
         let frames = BodyStream::new(response.into_body())
             .try_filter_map(|frame| async { Ok(frame.into_data().ok()) })
             .map_err(std::io::Error::other);
         let reader = StreamReader::new(Box::pin(frames));
-        let lines = FramedRead::with_capacity(
-            reader,
-            LinesCodec::new_with_max_length(MAX_EVENT_BYTES),
-            64 * 1024,
-        );
+        let lines = FramedRead::with_capacity(reader, LinesCodec::new_with_max_length(MAX_EVENT_BYTES), 64 * 1024);
         Ok(lines.map(|line| {
             let line = line.map_err(LinkError::broken)?;
             serde_json::from_str(&line).map_err(LinkError::broken)
@@ -151,45 +132,22 @@ impl Link {
     ///
     /// [`LinkError::Refused`] when the path cannot be written.
     pub async fn write_file(&self, path: &str, content: Bytes) -> Result<(), LinkError> {
-        let query = form_urlencoded::Serializer::new(String::new())
-            .append_pair("path", path)
-            .finish();
-        self.send(
-            Method::PUT,
-            &format!("{}?{query}", protocol::FILES),
-            content,
-        )
-        .await
-        .map(|_| ())
+        let query = form_urlencoded::Serializer::new(String::new()).append_pair("path", path).finish();
+        self.send(Method::PUT, &format!("{}?{query}", protocol::FILES), content).await.map(|_| ())
     }
 
-    async fn call<T: DeserializeOwned>(
-        &self,
-        method: Method,
-        path: &str,
-        body: Bytes,
-    ) -> Result<T, LinkError> {
+    async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T, LinkError> {
         let response = self.send(method, path, body).await?;
         serde_json::from_slice(&read(response).await?).map_err(LinkError::broken)
     }
 
-    async fn send(
-        &self,
-        method: Method,
-        path: &str,
-        body: Bytes,
-    ) -> Result<Response<Incoming>, LinkError> {
+    async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, LinkError> {
         let request = Request::builder()
             .method(method)
             .uri(format!("http://agent{path}"))
             .body(Full::new(body))
             .expect("our routes are valid");
-        let response = self
-            .requests
-            .clone()
-            .send_request(request)
-            .await
-            .map_err(LinkError::broken)?;
+        let response = self.requests.clone().send_request(request).await.map_err(LinkError::broken)?;
         if response.status().is_success() {
             return Ok(response);
         }
@@ -206,9 +164,7 @@ impl Drop for Link {
 }
 
 fn json<T: Serialize>(value: &T) -> Bytes {
-    serde_json::to_vec(value)
-        .expect("the protocol's types can be written as JSON")
-        .into()
+    serde_json::to_vec(value).expect("the protocol's types can be written as JSON").into()
 }
 
 async fn read(response: Response<Incoming>) -> Result<Bytes, LinkError> {

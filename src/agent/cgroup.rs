@@ -39,10 +39,7 @@ fn read_at(root: &Path) -> Counters {
 }
 
 fn number(path: PathBuf) -> u64 {
-    fs::read_to_string(path)
-        .ok()
-        .and_then(|text| text.trim().parse().ok())
-        .unwrap_or(0)
+    fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
 }
 
 /// The value of `key` in a file of `key value` lines.
@@ -74,10 +71,7 @@ mod tests {
         write(root.path(), "memory.events", "low 0\noom 3\noom_kill 2\n");
         write(root.path(), "pids.events", "max 5\n");
         let counters = read_at(root.path());
-        assert_eq!(
-            (counters.cpu_us, counters.peak_memory_bytes),
-            (42, 1_048_576)
-        );
+        assert_eq!((counters.cpu_us, counters.peak_memory_bytes), (42, 1_048_576));
         assert_eq!((counters.oom_kills, counters.refused_forks), (2, 5));
     }
 
@@ -85,15 +79,8 @@ mod tests {
     fn version_1_is_read() {
         let root = tempfile::tempdir().expect("a directory");
         write(root.path(), "cpuacct/cpuacct.usage", "42000\n");
-        write(
-            root.path(),
-            "memory/memory.oom_control",
-            "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n",
-        );
+        write(root.path(), "memory/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n");
         let counters = read_at(root.path());
-        assert_eq!(
-            (counters.cpu_us, counters.oom_kills, counters.refused_forks),
-            (42, 1, 0)
-        );
+        assert_eq!((counters.cpu_us, counters.oom_kills, counters.refused_forks), (42, 1, 0));
     }
 }

@@ -64,12 +64,7 @@ pub(crate) struct Contexts {
 
 impl Contexts {
     /// Reads the languages below `languages`; `fifos` is a directory for the runners' pipes.
-    pub(crate) fn new(
-        processes: Processes,
-        user: User,
-        languages: &Path,
-        fifos: PathBuf,
-    ) -> io::Result<Self> {
+    pub(crate) fn new(processes: Processes, user: User, languages: &Path, fifos: PathBuf) -> io::Result<Self> {
         let mut manifests = BTreeMap::new();
         for entry in std::fs::read_dir(languages)? {
             let path = entry?.path().join("language.json");
@@ -80,44 +75,25 @@ impl Contexts {
                 .map_err(|err| io::Error::other(format!("{}: {err}", path.display())))?;
             manifests.insert(manifest.language.name.clone(), manifest);
         }
-        Ok(Self {
-            processes,
-            user,
-            fifos,
-            manifests,
-            running: StdMutex::default(),
-        })
+        Ok(Self { processes, user, fifos, manifests, running: StdMutex::default() })
     }
 
     /// The languages found in the image.
     pub(crate) fn languages(&self) -> Vec<Language> {
-        self.manifests
-            .values()
-            .map(|manifest| manifest.language.clone())
-            .collect()
+        self.manifests.values().map(|manifest| manifest.language.clone()).collect()
     }
 
     /// Starts a runner and returns its context's id once it is ready.
     pub(crate) async fn start(&self, language: &str) -> Result<String, ContextError> {
-        let manifest = self
-            .manifests
-            .get(language)
-            .ok_or_else(|| ContextError::UnknownLanguage(language.to_owned()))?;
+        let manifest =
+            self.manifests.get(language).ok_or_else(|| ContextError::UnknownLanguage(language.to_owned()))?;
         let id = {
             let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
             format!("{language}-{}", running.len())
         };
-        let start = |source| ContextError::Start {
-            language: language.to_owned(),
-            source,
-        };
-        let mut runner = Runner::spawn(
-            &self.processes,
-            &self.user,
-            &self.fifos.join(&id),
-            &manifest.command,
-        )
-        .map_err(start)?;
+        let start = |source| ContextError::Start { language: language.to_owned(), source };
+        let mut runner =
+            Runner::spawn(&self.processes, &self.user, &self.fifos.join(&id), &manifest.command).map_err(start)?;
         if !runner.ready().await {
             return Err(ContextError::NotReady(language.to_owned()));
         }
@@ -129,10 +105,7 @@ impl Contexts {
     /// The runner of a context; whoever holds the lock executes in it.
     pub(crate) fn get(&self, id: &str) -> Result<Arc<Mutex<Runner>>, ContextError> {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        running
-            .get(id)
-            .cloned()
-            .ok_or_else(|| ContextError::NotFound(id.to_owned()))
+        running.get(id).cloned().ok_or_else(|| ContextError::NotFound(id.to_owned()))
     }
 }
 
@@ -154,15 +127,9 @@ pub(crate) struct Runner {
 }
 
 impl Runner {
-    fn spawn(
-        processes: &Processes,
-        user: &User,
-        fifos: &Path,
-        command: &[String],
-    ) -> io::Result<Self> {
-        let (program, arguments) = command
-            .split_first()
-            .ok_or_else(|| io::Error::other("language.json has an empty command"))?;
+    fn spawn(processes: &Processes, user: &User, fifos: &Path, command: &[String]) -> io::Result<Self> {
+        let (program, arguments) =
+            command.split_first().ok_or_else(|| io::Error::other("language.json has an empty command"))?;
         std::fs::create_dir_all(fifos)?;
         user.own(fifos)?;
         let (input, output) = (fifos.join("in"), fifos.join("out"));
@@ -171,12 +138,8 @@ impl Runner {
             user.own(path)?;
         }
         // Opened for both directions: neither waits for the other end, nor sees its end of file.
-        let requests = pipe::OpenOptions::new()
-            .read_write(true)
-            .open_sender(&input)?;
-        let lines = pipe::OpenOptions::new()
-            .read_write(true)
-            .open_receiver(&output)?;
+        let requests = pipe::OpenOptions::new().read_write(true).open_sender(&input)?;
+        let lines = pipe::OpenOptions::new().read_write(true).open_receiver(&output)?;
 
         let (stdin, stdin_end) = user_pipe_in()?;
         let (stdout_end, stdout) = user_pipe_out()?;

@@ -89,10 +89,7 @@ struct Source {
 
 impl Source {
     fn new() -> Self {
-        Self {
-            decoder: Decoder::default(),
-            open: true,
-        }
+        Self { decoder: Decoder::default(), open: true }
     }
 }
 
@@ -104,11 +101,7 @@ impl Execution {
                 tokio::spawn(async move { stdin.write_all(text.as_bytes()).await });
             }
         }
-        let request = Request {
-            code: &execute.code,
-            env: &execute.env,
-            cwd: None,
-        };
+        let request = Request { code: &execute.code, env: &execute.env, cwd: None };
         let line = serde_json::to_vec(&request).expect("strings can be written as JSON");
         tokio::select! {
             // A runner that is gone is met by `listen`, which knows how to name it.
@@ -156,11 +149,7 @@ impl Execution {
         self.room -= allowed as u64;
         let text = source.decoder.push(&chunk[..allowed]);
         self.send_text(stream, text).await?;
-        if allowed < read {
-            Err(Halt::Stop(Stop::OutputLimit))
-        } else {
-            Ok(read > 0)
-        }
+        if allowed < read { Err(Halt::Stop(Stop::OutputLimit)) } else { Ok(read > 0) }
     }
 
     async fn send_text(&mut self, stream: Stream, text: String) -> Result<(), Halt> {
@@ -208,11 +197,7 @@ impl Execution {
     }
 
     /// The process is gone; what it still said comes first.
-    async fn died(
-        &mut self,
-        runner: &mut Runner,
-        status: std::process::ExitStatus,
-    ) -> Result<(), Halt> {
+    async fn died(&mut self, runner: &mut Runner, status: std::process::ExitStatus) -> Result<(), Halt> {
         self.drain(runner).await?;
         while let Some(Some(Ok(line))) = futures::FutureExt::now_or_never(runner.lines.next()) {
             self.line(runner, &line).await?;
@@ -222,8 +207,7 @@ impl Execution {
 
     async fn finish(&mut self, end: crate::protocol::End, limits: &Limits) {
         // The reader gets a little longer than the code: the end is worth waiting for.
-        self.deadline =
-            Deadline::now() + Duration::from_millis(limits.timeout_ms.clamp(1_000, 10_000));
+        self.deadline = Deadline::now() + Duration::from_millis(limits.timeout_ms.clamp(1_000, 10_000));
         let (stdout, stderr) = (self.stdout.decoder.finish(), self.stderr.decoder.finish());
         let texts = [(Stream::Stdout, stdout), (Stream::Stderr, stderr)];
         for (stream, text) in texts {
@@ -242,16 +226,12 @@ fn broken(err: &serde_json::Error) -> Done {
         value: format!("the code broke its own interpreter's pipe: {err}"),
         traceback: Vec::new(),
     };
-    Done {
-        error: Some(error),
-        ..Done::default()
-    }
+    Done { error: Some(error), ..Done::default() }
 }
 
 /// Whether a writable directory has no room, or no inode, left.
 fn disk_is_full() -> bool {
     ["/home/user", "/tmp"].iter().any(|path| {
-        rustix::fs::statvfs(*path)
-            .is_ok_and(|fs| fs.f_blocks > 0 && (fs.f_bavail == 0 || fs.f_favail == 0))
+        rustix::fs::statvfs(*path).is_ok_and(|fs| fs.f_blocks > 0 && (fs.f_bavail == 0 || fs.f_favail == 0))
     })
 }

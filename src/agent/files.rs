@@ -43,10 +43,7 @@ where
     S: Stream<Item = Result<bytes::Bytes, E>> + Unpin,
 {
     let target = resolve(user, path)?;
-    let refused = |source| FileError::Io {
-        path: path.to_owned(),
-        source,
-    };
+    let refused = |source| FileError::Io { path: path.to_owned(), source };
     create_parents(user, &target).map_err(refused)?;
     let mut file = tokio::fs::File::create(&target).await.map_err(refused)?;
     while let Some(chunk) = body.next().await {
@@ -59,16 +56,10 @@ where
 
 fn create_parents(user: &User, target: &Path) -> io::Result<()> {
     let parents = target.ancestors().skip(1).collect::<Vec<_>>();
-    for parent in parents
-        .into_iter()
-        .rev()
-        .filter(|path| *path != Path::new(""))
-    {
+    for parent in parents.into_iter().rev().filter(|path| *path != Path::new("")) {
         match std::fs::create_dir(parent) {
             // `..` is somebody else's directory, whatever it is called here.
-            Ok(()) if parent.components().next_back() != Some(Component::ParentDir) => {
-                user.own(parent)?
-            }
+            Ok(()) if parent.components().next_back() != Some(Component::ParentDir) => user.own(parent)?,
             Ok(()) => {}
             Err(err) if err.kind() == io::ErrorKind::AlreadyExists => {}
             Err(_) if parent.is_dir() => {}

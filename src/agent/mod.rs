@@ -84,10 +84,7 @@ impl Agent {
             (Method::POST, protocol::CONTEXTS) => self.start_context(body).await,
             (Method::POST, protocol::EXECUTIONS) => self.execute(body).await,
             (Method::PUT, protocol::FILES) => self.write_file(head.uri.query(), body).await,
-            (_, path) => Err(Refusal(
-                StatusCode::NOT_FOUND,
-                format!("there is no route {path}"),
-            )),
+            (_, path) => Err(Refusal(StatusCode::NOT_FOUND, format!("there is no route {path}"))),
         };
         answer.unwrap_or_else(|Refusal(status, message)| {
             let mut response = Response::new(full(message.into_bytes()));
@@ -97,10 +94,7 @@ impl Agent {
     }
 
     fn hello(&self) -> Response<Body> {
-        json(&Hello {
-            protocol: PROTOCOL_VERSION,
-            languages: self.contexts.languages(),
-        })
+        json(&Hello { protocol: PROTOCOL_VERSION, languages: self.contexts.languages() })
     }
 
     async fn start_context(&self, body: Incoming) -> Result<Response<Body>, Refusal> {
@@ -124,18 +118,11 @@ impl Agent {
         Ok(Response::new(StreamBody::new(lines).boxed_unsync()))
     }
 
-    async fn write_file(
-        &self,
-        query: Option<&str>,
-        body: Incoming,
-    ) -> Result<Response<Body>, Refusal> {
+    async fn write_file(&self, query: Option<&str>, body: Incoming) -> Result<Response<Body>, Refusal> {
         let mut pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
-        let path = pairs
-            .find(|(name, _)| name == "path")
-            .map(|(_, path)| path.into_owned())
-            .unwrap_or_default();
-        let chunks = BodyStream::new(body)
-            .filter_map(|frame| async { frame.map(|frame| frame.into_data().ok()).transpose() });
+        let path = pairs.find(|(name, _)| name == "path").map(|(_, path)| path.into_owned()).unwrap_or_default();
+        let chunks =
+            BodyStream::new(body).filter_map(|frame| async { frame.map(|frame| frame.into_data().ok()).transpose() });
         files::write(&self.user, &path, Box::pin(chunks)).await?;
         Ok(Response::new(full(Vec::new())))
     }
@@ -149,13 +136,9 @@ impl From<ContextError> for Refusal {
         let status = match err {
             ContextError::UnknownLanguage(_) => StatusCode::BAD_REQUEST,
             ContextError::NotFound(_) => StatusCode::NOT_FOUND,
-            ContextError::NotReady(_) | ContextError::Start { .. } => {
-                StatusCode::INTERNAL_SERVER_ERROR
-            }
+            ContextError::NotReady(_) | ContextError::Start { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        let cause = std::error::Error::source(&err)
-            .map(|cause| format!(": {cause}"))
-            .unwrap_or_default();
+        let cause = std::error::Error::source(&err).map(|cause| format!(": {cause}")).unwrap_or_default();
         Self(status, format!("{err}{cause}"))
     }
 }
@@ -166,9 +149,7 @@ impl From<FileError> for Refusal {
             FileError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 StatusCode::INSUFFICIENT_STORAGE
             }
-            FileError::Path(_) | FileError::Io { .. } | FileError::Body(_) => {
-                StatusCode::BAD_REQUEST
-            }
+            FileError::Path(_) | FileError::Io { .. } | FileError::Body(_) => StatusCode::BAD_REQUEST,
         };
         Self(status, err.to_string())
     }
@@ -181,9 +162,7 @@ async fn read_json<T: DeserializeOwned>(body: Incoming) -> Result<T, Refusal> {
 }
 
 fn json<T: Serialize>(value: &T) -> Response<Body> {
-    Response::new(full(
-        serde_json::to_vec(value).expect("the protocol's types can be written as JSON"),
-    ))
+    Response::new(full(serde_json::to_vec(value).expect("the protocol's types can be written as JSON")))
 }
 
 fn line(event: &Event) -> Bytes {

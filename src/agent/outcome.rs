@@ -47,28 +47,13 @@ impl Seen {
         let refused = self.after.refused_forks > self.before.refused_forks;
         let (own, exception, cause) = match self.stop {
             Stop::Timeout => {
-                return End {
-                    outcome: timeout(limits),
-                    exception: None,
-                    usage,
-                };
+                return End { outcome: timeout(limits), exception: None, usage };
             }
             Stop::OutputLimit => {
-                return End {
-                    outcome: output_limit(limits),
-                    exception: None,
-                    usage,
-                };
+                return End { outcome: output_limit(limits), exception: None, usage };
             }
-            Stop::Done(Done {
-                error: Some(error),
-                cause,
-                ..
-            }) => (exception_outcome(&error), Some(error), cause),
-            Stop::Done(Done {
-                exit_code: Some(code),
-                ..
-            }) => (exit(code), None, None),
+            Stop::Done(Done { error: Some(error), cause, .. }) => (exception_outcome(&error), Some(error), cause),
+            Stop::Done(Done { exit_code: Some(code), .. }) => (exit(code), None, None),
             Stop::Done(_) => (ok(), None, None),
             Stop::Died(status) => (died(status), None, None),
         };
@@ -84,39 +69,21 @@ impl Seen {
         } else {
             own
         };
-        End {
-            outcome,
-            exception,
-            usage,
-        }
+        End { outcome, exception, usage }
     }
 }
 
 /// The C library's words for ENOSPC, which every language passes on. The file that did not fit may be gone already.
 fn says_disk_full(exception: &Exception) -> bool {
-    exception
-        .value
-        .to_ascii_lowercase()
-        .contains("no space left on device")
+    exception.value.to_ascii_lowercase().contains("no space left on device")
 }
 
 fn plain(kind: OutcomeKind, message: impl Into<String>) -> Outcome {
-    Outcome {
-        kind,
-        message: message.into(),
-        limit: None,
-    }
+    Outcome { kind, message: message.into(), limit: None }
 }
 
 fn limited(kind: OutcomeKind, name: &str, value: u64, message: String) -> Outcome {
-    Outcome {
-        kind,
-        message,
-        limit: Some(LimitHit {
-            name: name.to_owned(),
-            value,
-        }),
-    }
+    Outcome { kind, message, limit: Some(LimitHit { name: name.to_owned(), value }) }
 }
 
 fn ok() -> Outcome {
@@ -125,72 +92,51 @@ fn ok() -> Outcome {
 
 fn exception_outcome(error: &Exception) -> Outcome {
     let value = error.value.lines().next().unwrap_or_default();
-    let text = if value.is_empty() {
-        error.name.clone()
-    } else {
-        format!("{}: {value}", error.name)
-    };
+    let text = if value.is_empty() { error.name.clone() } else { format!("{}: {value}", error.name) };
     // One line, however long the exception's own text is.
-    plain(
-        OutcomeKind::Exception,
-        text.chars().take(500).collect::<String>(),
-    )
+    plain(OutcomeKind::Exception, text.chars().take(500).collect::<String>())
 }
 
 fn exit(code: i32) -> Outcome {
     if code == 0 {
         return ok();
     }
-    plain(
-        OutcomeKind::Exit,
-        format!("the code exited with status {code}"),
-    )
+    plain(OutcomeKind::Exit, format!("the code exited with status {code}"))
 }
 
 fn died(status: ExitStatus) -> Outcome {
     match status.signal() {
-        Some(signal) => plain(
-            OutcomeKind::Signal,
-            format!("the interpreter was killed by {}", signal_name(signal)),
-        ),
+        Some(signal) => plain(OutcomeKind::Signal, format!("the interpreter was killed by {}", signal_name(signal))),
         None => exit(status.code().unwrap_or(-1)),
     }
 }
 
 fn signal_name(signal: i32) -> String {
-    rustix::process::Signal::from_named_raw(signal).map_or_else(
-        || format!("signal {signal}"),
-        |name| format!("signal {signal} ({name:?})"),
-    )
+    rustix::process::Signal::from_named_raw(signal)
+        .map_or_else(|| format!("signal {signal}"), |name| format!("signal {signal} ({name:?})"))
 }
 
 fn timeout(limits: &Limits) -> Outcome {
     let value = limits.timeout_ms;
-    let message = format!(
-        "the code ran longer than timeout_ms = {value} and was stopped; do less, or allow more time"
-    );
+    let message = format!("the code ran longer than timeout_ms = {value} and was stopped; do less, or allow more time");
     limited(OutcomeKind::Timeout, "timeout_ms", value, message)
 }
 
 fn output_limit(limits: &Limits) -> Outcome {
     let value = limits.output_bytes;
-    let message =
-        format!("the code wrote more than output_bytes = {value} and was stopped; print less");
+    let message = format!("the code wrote more than output_bytes = {value} and was stopped; print less");
     limited(OutcomeKind::OutputLimit, "output_bytes", value, message)
 }
 
 fn out_of_memory(limits: &Limits) -> Outcome {
     let value = limits.memory_bytes;
-    let message =
-        format!("the code needed more than memory_bytes = {value}; files it wrote count too");
+    let message = format!("the code needed more than memory_bytes = {value}; files it wrote count too");
     limited(OutcomeKind::OutOfMemory, "memory_bytes", value, message)
 }
 
 fn disk_full(limits: &Limits) -> Outcome {
     let value = limits.disk_bytes;
-    let message = format!(
-        "the code filled the writable disk: disk_bytes = {value} in each writable directory"
-    );
+    let message = format!("the code filled the writable disk: disk_bytes = {value} in each writable directory");
     limited(OutcomeKind::DiskFull, "disk_bytes", value, message)
 }
 
@@ -204,35 +150,16 @@ fn process_limit(limits: &Limits) -> Outcome {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits {
-        timeout_ms: 1,
-        memory_bytes: 2,
-        processes: 3,
-        disk_bytes: 4,
-        output_bytes: 5,
-    };
+    const LIMITS: Limits = Limits { timeout_ms: 1, memory_bytes: 2, processes: 3, disk_bytes: 4, output_bytes: 5 };
 
     fn seen(stop: Stop) -> Seen {
         let counters = Counters::default();
-        Seen {
-            stop,
-            before: counters,
-            after: counters,
-            disk_full: false,
-            wall_ms: 0,
-        }
+        Seen { stop, before: counters, after: counters, disk_full: false, wall_ms: 0 }
     }
 
     fn raised(value: &str) -> Stop {
-        let error = Exception {
-            name: "E".into(),
-            value: value.into(),
-            traceback: vec![],
-        };
-        Stop::Done(Done {
-            error: Some(error),
-            ..Done::default()
-        })
+        let error = Exception { name: "E".into(), value: value.into(), traceback: vec![] };
+        Stop::Done(Done { error: Some(error), ..Done::default() })
     }
 
     fn kind(seen: Seen) -> OutcomeKind {
@@ -243,31 +170,11 @@ mod tests {
     fn ends_of_the_codes_own_doing() {
         assert_eq!(kind(seen(Stop::Done(Done::default()))), OutcomeKind::Ok);
         assert_eq!(kind(seen(raised("no"))), OutcomeKind::Exception);
-        assert_eq!(
-            kind(seen(Stop::Done(Done {
-                exit_code: Some(3),
-                ..Done::default()
-            }))),
-            OutcomeKind::Exit
-        );
-        assert_eq!(
-            kind(seen(Stop::Done(Done {
-                exit_code: Some(0),
-                ..Done::default()
-            }))),
-            OutcomeKind::Ok
-        );
-        assert_eq!(
-            kind(seen(Stop::Died(ExitStatus::from_raw(3 << 8)))),
-            OutcomeKind::Exit
-        );
-        let killed = seen(Stop::Died(ExitStatus::from_raw(11)))
-            .end(&LIMITS)
-            .outcome;
-        assert_eq!(
-            killed.message,
-            "the interpreter was killed by signal 11 (SIGSEGV)"
-        );
+        assert_eq!(kind(seen(Stop::Done(Done { exit_code: Some(3), ..Done::default() }))), OutcomeKind::Exit);
+        assert_eq!(kind(seen(Stop::Done(Done { exit_code: Some(0), ..Done::default() }))), OutcomeKind::Ok);
+        assert_eq!(kind(seen(Stop::Died(ExitStatus::from_raw(3 << 8)))), OutcomeKind::Exit);
+        let killed = seen(Stop::Died(ExitStatus::from_raw(11))).end(&LIMITS).outcome;
+        assert_eq!(killed.message, "the interpreter was killed by signal 11 (SIGSEGV)");
         assert_eq!(killed.kind, OutcomeKind::Signal);
     }
 
@@ -277,21 +184,12 @@ mod tests {
         oom.after.oom_kills = 1;
         let outcome = oom.end(&LIMITS).outcome;
         assert_eq!(outcome.kind, OutcomeKind::OutOfMemory);
-        assert_eq!(
-            outcome.limit,
-            Some(LimitHit {
-                name: "memory_bytes".into(),
-                value: 2
-            })
-        );
+        assert_eq!(outcome.limit, Some(LimitHit { name: "memory_bytes".into(), value: 2 }));
 
         let mut forks = seen(raised("try again"));
         forks.after.refused_forks = 9;
         assert_eq!(kind(forks), OutcomeKind::ProcessLimit);
-        assert_eq!(
-            kind(seen(raised("[Errno 28] No space left on device"))),
-            OutcomeKind::DiskFull
-        );
+        assert_eq!(kind(seen(raised("[Errno 28] No space left on device"))), OutcomeKind::DiskFull);
         assert_eq!(kind(seen(Stop::Timeout)), OutcomeKind::Timeout);
         assert_eq!(kind(seen(Stop::OutputLimit)), OutcomeKind::OutputLimit);
     }
@@ -299,11 +197,7 @@ mod tests {
     #[test]
     fn a_limit_that_the_code_coped_with_is_not_an_end() {
         let mut coped = seen(Stop::Done(Done::default()));
-        coped.after = Counters {
-            oom_kills: 1,
-            refused_forks: 1,
-            ..Counters::default()
-        };
+        coped.after = Counters { oom_kills: 1, refused_forks: 1, ..Counters::default() };
         coped.disk_full = true;
         assert_eq!(kind(coped), OutcomeKind::Ok);
     }

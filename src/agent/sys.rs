@@ -28,11 +28,7 @@ impl User {
         if !rustix::process::geteuid().is_root() {
             let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/"), PathBuf::from);
             let name = std::env::var("USER").unwrap_or_else(|_| "user".to_owned());
-            return Ok(Self {
-                name,
-                ids: None,
-                home,
-            });
+            return Ok(Self { name, ids: None, home });
         }
         // Read by hand: the C library's look-up wants plug-ins that a static program does not have.
         let passwd = std::fs::read_to_string("/etc/passwd")?;
@@ -46,11 +42,7 @@ impl User {
         let mut fields = line.split(':');
         let name = fields.next().filter(|name| *name == "user")?;
         let (uid, gid) = (fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?);
-        Some(Self {
-            name: name.to_owned(),
-            ids: Some((uid, gid)),
-            home: PathBuf::from(fields.nth(1)?),
-        })
+        Some(Self { name: name.to_owned(), ids: Some((uid, gid)), home: PathBuf::from(fields.nth(1)?) })
     }
 
     /// Gives a path to the user.
@@ -80,9 +72,7 @@ pub(crate) struct Started {
 impl Processes {
     /// Starts the reaper. It needs a runtime and lives as long as that does.
     pub(crate) fn start() -> io::Result<Self> {
-        let processes = Self {
-            waiters: Arc::default(),
-        };
+        let processes = Self { waiters: Arc::default() };
         let mut ended = signal(SignalKind::child())?;
         let reaper = processes.clone();
         tokio::spawn(async move {
@@ -134,10 +124,7 @@ mod tests {
     #[test]
     fn the_account_is_read_from_passwd() {
         let user = User::from_passwd("user:x:1000:1001::/home/user:/bin/bash").expect("a user");
-        assert_eq!(
-            (user.ids, user.home),
-            (Some((1000, 1001)), PathBuf::from("/home/user"))
-        );
+        assert_eq!((user.ids, user.home), (Some((1000, 1001)), PathBuf::from("/home/user")));
         assert!(User::from_passwd("root:x:0:0:root:/root:/bin/bash").is_none());
         assert!(User::from_passwd("user:x:many:0").is_none());
     }
@@ -145,11 +132,7 @@ mod tests {
     #[tokio::test]
     async fn the_exit_of_a_process_is_told_once_it_is_reaped() {
         let processes = Processes::start().expect("a reaper");
-        let user = User {
-            name: String::new(),
-            ids: None,
-            home: "/".into(),
-        };
+        let user = User { name: String::new(), ids: None, home: "/".into() };
         let mut command = Command::new("sh");
         command.args(["-c", "exit 7"]);
         let started = processes.spawn(command, &user).expect("sh");

@@ -50,11 +50,7 @@ mod tests {
         for cut in 0..text.len() {
             let mut decoder = Decoder::default();
             let (left, right) = text.as_bytes().split_at(cut);
-            assert_eq!(
-                decoder.push(left) + &decoder.push(right) + &decoder.finish(),
-                text,
-                "cut at {cut}"
-            );
+            assert_eq!(decoder.push(left) + &decoder.push(right) + &decoder.finish(), text, "cut at {cut}");
         }
     }
 

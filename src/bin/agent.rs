@@ -13,12 +13,8 @@ async fn main() -> io::Result<()> {
         return hold(input).await;
     }
     let options = Options {
-        languages: std::env::var_os("ONCEBOX_LANGUAGES")
-            .unwrap_or_else(|| "/opt/oncebox".into())
-            .into(),
-        fifos: std::env::var_os("ONCEBOX_FIFOS")
-            .unwrap_or_else(|| "/run/oncebox".into())
-            .into(),
+        languages: std::env::var_os("ONCEBOX_LANGUAGES").unwrap_or_else(|| "/opt/oncebox".into()).into(),
+        fifos: std::env::var_os("ONCEBOX_FIFOS").unwrap_or_else(|| "/run/oncebox".into()).into(),
     };
     let output = pipe::Sender::from_owned_fd(io::stdout().as_fd().try_clone_to_owned()?)?;
     agent::serve(tokio::io::join(input, output), options).await
@@ -26,7 +22,5 @@ async fn main() -> io::Result<()> {
 
 /// Keeps a container, and so its network namespace, alive until stdin closes.
 async fn hold(mut input: pipe::Receiver) -> io::Result<()> {
-    tokio::io::copy(&mut input, &mut tokio::io::sink())
-        .await
-        .map(|_| ())
+    tokio::io::copy(&mut input, &mut tokio::io::sink()).await.map(|_| ())
 }

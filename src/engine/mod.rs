@@ -109,9 +109,7 @@ pub enum EngineError {
     #[error("the engine cannot be reached")]
     Unreachable(#[source] Box<dyn Error + Send + Sync>),
     /// The image is not there.
-    #[error(
-        "the image `{0}` is not on the engine; `oncebox images build` makes the ones that oncebox brings"
-    )]
+    #[error("the image `{0}` is not on the engine; `oncebox images build` makes the ones that oncebox brings")]
     NoImage(String),
     /// It answered with an error.
     #[error("the engine refused to {action}")]

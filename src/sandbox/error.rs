@@ -20,9 +20,7 @@ pub enum SandboxError {
         known: String,
     },
     /// All sandboxes are in use and enough requests wait.
-    #[error(
-        "all {max_sandboxes} sandboxes are in use and {queued} requests wait for one; try again"
-    )]
+    #[error("all {max_sandboxes} sandboxes are in use and {queued} requests wait for one; try again")]
     Busy {
         /// How many serve at once.
         max_sandboxes: usize,

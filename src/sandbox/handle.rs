@@ -26,10 +26,7 @@ pub(crate) struct Reaper {
 
 impl Reaper {
     pub(crate) fn new(engine: Arc<dyn Engine>) -> Self {
-        Self {
-            engine,
-            removals: TaskTracker::new(),
-        }
+        Self { engine, removals: TaskTracker::new() }
     }
 
     /// Waits until everything given to it is gone.
@@ -65,11 +62,7 @@ struct Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        let permit = self
-            .permit
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let permit = self.permit.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.reaper.remove(self.id.clone(), permit);
     }
 }
@@ -88,34 +81,16 @@ pub(crate) struct Sandbox {
 
 impl Sandbox {
     /// Starts a container and its interpreter. It is ready in truth: the runner has run code.
-    pub(crate) async fn launch(
-        reaper: &Reaper,
-        spec: &Spec,
-        language: &str,
-    ) -> Result<Self, LaunchError> {
+    pub(crate) async fn launch(reaper: &Reaper, spec: &Spec, language: &str) -> Result<Self, LaunchError> {
         let launch = async {
             let launched = reaper.engine.launch(spec).await?;
-            let guard = Guard {
-                id: launched.id,
-                reaper: reaper.clone(),
-                permit: Mutex::new(None),
-            };
+            let guard = Guard { id: launched.id, reaper: reaper.clone(), permit: Mutex::new(None) };
             let (link, hello) = Link::open(launched.pipe).await?;
             let context = link.start_context(language).await?.id;
-            let language = hello
-                .languages
-                .into_iter()
-                .find(|found| found.name == language);
-            Ok(Self {
-                link,
-                guard,
-                context,
-                language,
-            })
+            let language = hello.languages.into_iter().find(|found| found.name == language);
+            Ok(Self { link, guard, context, language })
         };
-        tokio::time::timeout(LAUNCH_LIMIT, launch)
-            .await
-            .unwrap_or(Err(LaunchError::Slow(LAUNCH_LIMIT)))
+        tokio::time::timeout(LAUNCH_LIMIT, launch).await.unwrap_or(Err(LaunchError::Slow(LAUNCH_LIMIT)))
     }
 
     /// The container's name.
@@ -130,19 +105,11 @@ impl Sandbox {
 
     /// Holds `permit` until the container is gone.
     pub(crate) fn hold(&self, permit: OwnedSemaphorePermit) {
-        *self
-            .guard
-            .permit
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(permit);
+        *self.guard.permit.lock().unwrap_or_else(PoisonError::into_inner) = Some(permit);
     }
 
     /// Whether the kernel took something of it for want of memory; for when its agent no longer answers.
     pub(crate) async fn ran_out_of_memory(&self) -> bool {
-        self.guard
-            .reaper
-            .engine
-            .ran_out_of_memory(&self.guard.id)
-            .await
+        self.guard.reaper.engine.ran_out_of_memory(&self.guard.id).await
     }
 }

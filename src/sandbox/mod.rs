@@ -77,10 +77,7 @@ impl Sandboxes {
     ) -> Result<Self, EngineError> {
         let removed = engine.sweep().await?;
         if removed > 0 {
-            tracing::info!(
-                removed,
-                "removed {removed} containers that an earlier server had left"
-            );
+            tracing::info!(removed, "removed {removed} containers that an earlier server had left");
         }
         let templates: Vec<_> = templates.into_iter().map(Arc::new).collect();
         let reaper = Reaper::new(Arc::clone(&engine));
@@ -88,19 +85,8 @@ impl Sandboxes {
         let pool = Pool::start(&templates, reaper.clone(), workers);
         let permits = Arc::new(Semaphore::new(config.max_sandboxes));
         let (queued, cancelled) = (AtomicUsize::new(0), CancellationToken::new());
-        let shared = Shared {
-            config,
-            templates,
-            engine,
-            reaper,
-            pool,
-            permits,
-            queued,
-            cancelled,
-        };
-        Ok(Self {
-            shared: Arc::new(shared),
-        })
+        let shared = Shared { config, templates, engine, reaper, pool, permits, queued, cancelled };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// The template that a request calls `name`.
@@ -110,22 +96,10 @@ impl Sandboxes {
     /// [`SandboxError::UnknownLanguage`], with the names there are.
     pub fn template(&self, name: &str) -> Result<Arc<Template>, SandboxError> {
         let asked = name.trim().to_lowercase();
-        let found = self
-            .shared
-            .templates
-            .iter()
-            .find(|template| template.is_called(&asked));
+        let found = self.shared.templates.iter().find(|template| template.is_called(&asked));
         found.cloned().ok_or_else(|| {
-            let known: Vec<_> = self
-                .shared
-                .templates
-                .iter()
-                .map(|template| template.name.as_str())
-                .collect();
-            SandboxError::UnknownLanguage {
-                name: name.to_owned(),
-                known: known.join(", "),
-            }
+            let known: Vec<_> = self.shared.templates.iter().map(|template| template.name.as_str()).collect();
+            SandboxError::UnknownLanguage { name: name.to_owned(), known: known.join(", ") }
         })
     }
 
@@ -140,10 +114,7 @@ impl Sandboxes {
         let (sandbox, warm) = if spec.container == spec.template.spec() {
             self.shared.pool.take(&spec.template).await
         } else {
-            let launch = self
-                .shared
-                .pool
-                .launch(spec.container.clone(), spec.template.language.clone());
+            let launch = self.shared.pool.launch(spec.container.clone(), spec.template.language.clone());
             launch.await.map(|sandbox| (sandbox, false))
         }
         .map_err(|err| match self.shared.cancelled.is_cancelled() {
@@ -153,11 +124,7 @@ impl Sandboxes {
         sandbox.hold(permit);
         let wait_ms = asked.elapsed().as_millis() as u64;
         tracing::debug!(sandbox.id = %sandbox.id(), warm, wait_ms, "took sandbox {}", sandbox.id());
-        let place = Place {
-            template: spec.template.name.clone(),
-            warm,
-            wait_ms,
-        };
+        let place = Place { template: spec.template.name.clone(), warm, wait_ms };
         Running::start(sandbox, place, spec, self.shared.cancelled.clone()).await
     }
 
@@ -174,9 +141,7 @@ impl Sandboxes {
 
     /// Whether requests can be served: the engine answers, and every template has come up.
     pub async fn is_ready(&self) -> bool {
-        let ready = |shelf: &ShelfStatus| {
-            shelf.template.warm == 0 || (shelf.language.is_some() && !shelf.failing)
-        };
+        let ready = |shelf: &ShelfStatus| shelf.template.warm == 0 || (shelf.language.is_some() && !shelf.failing);
         self.shared.pool.status().iter().all(ready) && self.shared.engine.ping().await.is_ok()
     }
 
@@ -191,10 +156,7 @@ impl Sandboxes {
         self.shared.pool.stop();
         self.shared.reaper.drain().await;
         if let Err(err) = self.shared.engine.sweep().await {
-            tracing::error!(
-                error = &err as &dyn std::error::Error,
-                "cannot remove the last containers"
-            );
+            tracing::error!(error = &err as &dyn std::error::Error, "cannot remove the last containers");
         }
     }
 
@@ -231,10 +193,7 @@ struct Queued<'a> {
 
 impl<'a> Queued<'a> {
     fn join(line: &'a AtomicUsize) -> Self {
-        Self {
-            line,
-            place: line.fetch_add(1, Ordering::Relaxed) + 1,
-        }
+        Self { line, place: line.fetch_add(1, Ordering::Relaxed) + 1 }
     }
 }
 

@@ -101,10 +101,7 @@ impl Pool {
     }
 
     /// Takes a sandbox of the template; tells whether it was warm.
-    pub(crate) async fn take(
-        &self,
-        template: &Template,
-    ) -> Result<(Sandbox, bool), Arc<LaunchError>> {
+    pub(crate) async fn take(&self, template: &Template) -> Result<(Sandbox, bool), Arc<LaunchError>> {
         let receiver = {
             let mut shelves = self.shared.lock();
             let shelf = shelves
@@ -123,20 +120,14 @@ impl Pool {
         };
         self.shared.wanted.notify_one();
         let stopped = || Err(Arc::new(LaunchError::Slow(Duration::ZERO)));
-        receiver
-            .await
-            .unwrap_or_else(|_| stopped())
-            .map(|sandbox| (sandbox, false))
+        receiver.await.unwrap_or_else(|_| stopped()).map(|sandbox| (sandbox, false))
     }
 
     /// Starts one that differs from what waits. Finished, and removed, even if nobody waits for it any longer.
     pub(crate) async fn launch(&self, spec: crate::engine::Spec, language: String) -> Taken {
         let reaper = self.shared.reaper.clone();
         let launch = tokio::spawn(async move { Sandbox::launch(&reaper, &spec, &language).await });
-        launch
-            .await
-            .expect("a launch does not panic")
-            .map_err(Arc::new)
+        launch.await.expect("a launch does not panic").map_err(Arc::new)
     }
 
     /// How full the shelves are.
@@ -179,8 +170,7 @@ impl Shared {
             };
             // What one worker takes on may not be all there is.
             self.wanted.notify_one();
-            let launched =
-                Sandbox::launch(&self.reaper, &template.spec(), &template.language).await;
+            let launched = Sandbox::launch(&self.reaper, &template.spec(), &template.language).await;
             self.deliver(&template, launched);
         }
     }
@@ -189,14 +179,8 @@ impl Shared {
     fn choose(&self) -> Option<Arc<Template>> {
         let now = Instant::now();
         let mut shelves = self.lock();
-        let fullness = |shelf: &Shelf| {
-            (shelf.idle.len() + shelf.launching) * 1000 / shelf.template.warm.max(1)
-        };
-        let shelf = match shelves
-            .iter_mut()
-            .filter(|shelf| shelf.urgent() > 0)
-            .max_by_key(|shelf| shelf.urgent())
-        {
+        let fullness = |shelf: &Shelf| (shelf.idle.len() + shelf.launching) * 1000 / shelf.template.warm.max(1);
+        let shelf = match shelves.iter_mut().filter(|shelf| shelf.urgent() > 0).max_by_key(|shelf| shelf.urgent()) {
             Some(urgent) => Some(urgent),
             None => shelves
                 .iter_mut()
@@ -209,10 +193,7 @@ impl Shared {
 
     fn deliver(&self, template: &Template, launched: Result<Sandbox, LaunchError>) {
         let mut shelves = self.lock();
-        let shelf = shelves
-            .iter_mut()
-            .find(|shelf| shelf.template.name == template.name)
-            .expect("shelves stay");
+        let shelf = shelves.iter_mut().find(|shelf| shelf.template.name == template.name).expect("shelves stay");
         shelf.launching -= 1;
         match launched {
             Ok(sandbox) => {

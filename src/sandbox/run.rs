@@ -14,9 +14,7 @@ use super::handle::Sandbox;
 use super::template::Template;
 use crate::engine::Spec;
 use crate::link::LinkError;
-use crate::protocol::{
-    End, Event, Exception, Execute, Limits, Outcome, OutcomeKind, Output, Usage,
-};
+use crate::protocol::{End, Event, Exception, Execute, Limits, Outcome, OutcomeKind, Output, Usage};
 
 /// The agent ends a run at its time; if it does not, this much later the server does.
 const GRACE: Duration = Duration::from_secs(3);
@@ -89,50 +87,29 @@ impl Running {
         cancelled: CancellationToken,
     ) -> Result<Self, SandboxError> {
         for (index, (path, content)) in spec.files.into_iter().enumerate() {
-            sandbox
-                .link()
-                .write_file(&path, content)
-                .await
-                .map_err(|err| match err {
-                    LinkError::Refused { message, .. } => SandboxError::File { index, message },
-                    lost @ (LinkError::Broken(_) | LinkError::Version(_)) => {
-                        SandboxError::Lost(lost)
-                    }
-                })?;
+            sandbox.link().write_file(&path, content).await.map_err(|err| match err {
+                LinkError::Refused { message, .. } => SandboxError::File { index, message },
+                lost @ (LinkError::Broken(_) | LinkError::Version(_)) => SandboxError::Lost(lost),
+            })?;
         }
         let limits = spec.limits;
-        let execute = Execute {
-            context: sandbox.context.clone(),
-            code: spec.code,
-            env: spec.env,
-            stdin: spec.stdin,
-            limits,
-        };
-        let events = sandbox
-            .link()
-            .execute(&execute)
-            .await
-            .map_err(SandboxError::Lost)?;
+        let execute =
+            Execute { context: sandbox.context.clone(), code: spec.code, env: spec.env, stdin: spec.stdin, limits };
+        let events = sandbox.link().execute(&execute).await.map_err(SandboxError::Lost)?;
         let watch = Watch {
             events,
             sandbox,
             limits,
             cancelled,
             started: Instant::now(),
-            room: limits
-                .output_bytes
-                .saturating_mul(EVENT_OVERHEAD)
-                .saturating_add(1 << 20),
+            room: limits.output_bytes.saturating_mul(EVENT_OVERHEAD).saturating_add(1 << 20),
             over: false,
         };
         let events = futures::stream::unfold(watch, |mut watch| async {
             let event = watch.next().await?;
             Some((event, watch))
         });
-        Ok(Self {
-            place,
-            events: events.boxed(),
-        })
+        Ok(Self { place, events: events.boxed() })
     }
 
     /// The next event; the last one is [`Event::End`], always.
@@ -148,20 +125,8 @@ impl Running {
                 Some(Event::Stdout { text }) => stdout.push_str(&text),
                 Some(Event::Stderr { text }) => stderr.push_str(&text),
                 Some(Event::Output(output)) => outputs.push(output),
-                Some(Event::End(End {
-                    outcome,
-                    exception,
-                    usage,
-                })) => {
-                    return Report {
-                        place: self.place,
-                        stdout,
-                        stderr,
-                        outputs,
-                        outcome,
-                        exception,
-                        usage,
-                    };
+                Some(Event::End(End { outcome, exception, usage })) => {
+                    return Report { place: self.place, stdout, stderr, outputs, outcome, exception, usage };
                 }
                 None => unreachable!("a run ends with an end"),
             }
@@ -211,20 +176,10 @@ impl<E: Stream<Item = Result<Event, LinkError>> + Unpin> Watch<E> {
                     self.room = room;
                     event
                 }
-                None => {
-                    self.lost(&LinkError::Broken(
-                        "the agent sent more than the output limit".into(),
-                    ))
-                    .await
-                }
+                None => self.lost(&LinkError::Broken("the agent sent more than the output limit".into())).await,
             },
             Some(Err(err)) => self.lost(&err).await,
-            None => {
-                self.lost(&LinkError::Broken(
-                    "the agent ended its answer early".into(),
-                ))
-                .await
-            }
+            None => self.lost(&LinkError::Broken("the agent ended its answer early".into())).await,
         }
     }
 
@@ -232,42 +187,17 @@ impl<E: Stream<Item = Result<Event, LinkError>> + Unpin> Watch<E> {
     async fn lost(&self, err: &LinkError) -> Event {
         if self.sandbox.ran_out_of_memory().await {
             let value = self.limits.memory_bytes;
-            let limit = crate::protocol::LimitHit {
-                name: "memory_bytes".to_owned(),
-                value,
-            };
-            let message = format!(
-                "the code needed more than memory_bytes = {value} and its sandbox was lost"
-            );
+            let limit = crate::protocol::LimitHit { name: "memory_bytes".to_owned(), value };
+            let message = format!("the code needed more than memory_bytes = {value} and its sandbox was lost");
             return self.end(OutcomeKind::OutOfMemory, message, Some(limit));
         }
         tracing::error!(sandbox.id = %self.sandbox.id(), error = err as &dyn std::error::Error, "a run lost its sandbox");
-        self.end(
-            OutcomeKind::Infrastructure,
-            "the sandbox was lost during the run".to_owned(),
-            None,
-        )
+        self.end(OutcomeKind::Infrastructure, "the sandbox was lost during the run".to_owned(), None)
     }
 
-    fn end(
-        &self,
-        kind: OutcomeKind,
-        message: String,
-        limit: Option<crate::protocol::LimitHit>,
-    ) -> Event {
-        let usage = Usage {
-            wall_ms: self.started.elapsed().as_millis() as u64,
-            ..Usage::default()
-        };
-        Event::End(End {
-            outcome: Outcome {
-                kind,
-                message,
-                limit,
-            },
-            exception: None,
-            usage,
-        })
+    fn end(&self, kind: OutcomeKind, message: String, limit: Option<crate::protocol::LimitHit>) -> Event {
+        let usage = Usage { wall_ms: self.started.elapsed().as_millis() as u64, ..Usage::default() };
+        Event::End(End { outcome: Outcome { kind, message, limit }, exception: None, usage })
     }
 }
 
@@ -275,11 +205,7 @@ impl<E: Stream<Item = Result<Event, LinkError>> + Unpin> Watch<E> {
 fn size(event: &Event) -> u64 {
     let bytes = match event {
         Event::Stdout { text } | Event::Stderr { text } => text.len(),
-        Event::Output(output) => output
-            .data
-            .values()
-            .map(|value| value.as_str().map_or(1024, str::len))
-            .sum(),
+        Event::Output(output) => output.data.values().map(|value| value.as_str().map_or(1024, str::len)).sum(),
         Event::End(_) => 0,
     };
     bytes as u64 + 64

@@ -98,11 +98,7 @@ impl Template {
                 return Err(format!("{key} must be at least {least}, not {value}"));
             }
         }
-        for (key, value) in [
-            ("image", &self.image),
-            ("language", &self.language),
-            ("name", &self.name),
-        ] {
+        for (key, value) in [("image", &self.image), ("language", &self.language), ("name", &self.name)] {
             if value.is_empty() {
                 return Err(format!("{key} must not be empty"));
             }

@@ -39,12 +39,7 @@ pub(super) struct Holder {
 
 impl Holders {
     pub(super) fn new(docker: Docker, owner: &str) -> Self {
-        Self {
-            docker,
-            owner: owner.to_owned(),
-            network: format!("oncebox-{owner}"),
-            free: Mutex::default(),
-        }
+        Self { docker, owner: owner.to_owned(), network: format!("oncebox-{owner}"), free: Mutex::default() }
     }
 
     /// A free holder, or a new one.
@@ -58,21 +53,14 @@ impl Holders {
 
     /// Makes a holder free again. Its sandbox must be gone.
     pub(super) fn give_back(&self, holder: Holder) {
-        let holder = Holder {
-            reused: true,
-            ..holder
-        };
+        let holder = Holder { reused: true, ..holder };
         self.lock().entry(holder.network).or_default().push(holder);
     }
 
     /// Removes a holder that cannot be trusted any longer.
     pub(super) async fn discard(&self, holder: Holder) {
         if let Err(err) = remove(&self.docker, &holder.name).await {
-            tracing::warn!(
-                error = &err as &dyn std::error::Error,
-                "cannot remove the holder {}",
-                holder.name
-            );
+            tracing::warn!(error = &err as &dyn std::error::Error, "cannot remove the holder {}", holder.name);
         }
     }
 
@@ -84,10 +72,7 @@ impl Holders {
     /// Removes the network that full holders are on. Fails while another holder uses it.
     pub(super) async fn remove_network(&self) -> Result<(), EngineError> {
         match self.docker.remove_network(&self.network).await {
-            Ok(())
-            | Err(DockerError::DockerResponseServerError {
-                status_code: 404, ..
-            }) => Ok(()),
+            Ok(()) | Err(DockerError::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
             Err(err) => Err(engine_error("remove a network", err)),
         }
     }
@@ -96,27 +81,21 @@ impl Holders {
         let mode = match network {
             Network::None => "none".to_owned(),
             Network::Full => {
-                self.ensure_network()
-                    .await
-                    .map_err(|err| engine_error("create a network", err))?;
+                self.ensure_network().await.map_err(|err| engine_error("create a network", err))?;
                 self.network.clone()
             }
         };
         let name = new_name(&self.owner);
         match start_attached(&self.docker, &name, holder(&self.owner, mode)).await {
-            Ok(pipe) => Ok(Holder {
-                name,
-                reused: false,
-                network,
-                _pipe: pipe,
-            }),
+            Ok(pipe) => Ok(Holder { name, reused: false, network, _pipe: pipe }),
             Err(err) => {
                 let _ = remove(&self.docker, &name).await;
                 Err(match err {
-                    DockerError::DockerResponseServerError {
-                        status_code: 404,
-                        ref message,
-                    } if message.contains("image") => EngineError::NoImage(HOLDER_IMAGE.to_owned()),
+                    DockerError::DockerResponseServerError { status_code: 404, ref message }
+                        if message.contains("image") =>
+                    {
+                        EngineError::NoImage(HOLDER_IMAGE.to_owned())
+                    }
                     err => engine_error("start a holder", err),
                 })
             }
@@ -125,29 +104,18 @@ impl Holders {
 
     /// A bridge of our own, on which containers do not reach each other.
     async fn ensure_network(&self) -> Result<(), DockerError> {
-        if self
-            .docker
-            .inspect_network(&self.network, None)
-            .await
-            .is_ok()
-        {
+        if self.docker.inspect_network(&self.network, None).await.is_ok() {
             return Ok(());
         }
         let request = NetworkCreateRequest {
             name: self.network.clone(),
             driver: Some("bridge".to_owned()),
-            options: Some(HashMap::from([(
-                "com.docker.network.bridge.enable_icc".to_owned(),
-                "false".to_owned(),
-            )])),
+            options: Some(HashMap::from([("com.docker.network.bridge.enable_icc".to_owned(), "false".to_owned())])),
             labels: Some(labels(&self.owner)),
             ..NetworkCreateRequest::default()
         };
         match self.docker.create_network(request).await {
-            Ok(_)
-            | Err(DockerError::DockerResponseServerError {
-                status_code: 409, ..
-            }) => Ok(()),
+            Ok(_) | Err(DockerError::DockerResponseServerError { status_code: 409, .. }) => Ok(()),
             Err(err) => Err(err),
         }
     }
@@ -172,10 +140,7 @@ fn holder(owner: &str, network_mode: String) -> ContainerCreateBody {
         host_config: Some(HostConfig {
             auto_remove: Some(true),
             network_mode: Some(network_mode),
-            log_config: Some(HostConfigLogConfig {
-                typ: Some("none".to_owned()),
-                config: None,
-            }),
+            log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
             readonly_rootfs: Some(true),
             memory: Some(32 << 20),
             pids_limit: Some(16),

@@ -13,8 +13,8 @@ use bollard::container::LogOutput;
 use bollard::errors::Error as DockerError;
 use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, ResourcesUlimits};
 use bollard::query_parameters::{
-    AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, EventsOptionsBuilder,
-    ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
+    AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, EventsOptionsBuilder, ListContainersOptionsBuilder,
+    RemoveContainerOptionsBuilder,
 };
 use futures::future::BoxFuture;
 use futures::{FutureExt, Stream, StreamExt};
@@ -48,8 +48,7 @@ impl DockerEngine {
     ///
     /// When the address cannot be understood. Whether the daemon answers is seen at the first call.
     pub fn connect(owner: &str) -> Result<Self, EngineError> {
-        let docker =
-            Docker::connect_with_defaults().map_err(|err| EngineError::Unreachable(err.into()))?;
+        let docker = Docker::connect_with_defaults().map_err(|err| EngineError::Unreachable(err.into()))?;
         let cores = std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
         Ok(Self {
             holders: Arc::new(Holders::new(docker.clone(), owner)),
@@ -61,20 +60,13 @@ impl DockerEngine {
     }
 
     async fn launch_container(&self, spec: &Spec) -> Result<Launched, EngineError> {
-        let _slot = self
-            .slots
-            .acquire()
-            .await
-            .expect("the semaphore is never closed");
+        let _slot = self.slots.acquire().await.expect("the semaphore is never closed");
         loop {
             let holder = self.holders.take(spec.network).await?;
             let reused = holder.reused;
             match self.start_joined(spec, &holder.name).await {
                 Ok(launched) => {
-                    self.borrowed
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .insert(launched.id.clone(), holder);
+                    self.borrowed.lock().unwrap_or_else(PoisonError::into_inner).insert(launched.id.clone(), holder);
                     return Ok(launched);
                 }
                 Err(err) => {
@@ -97,10 +89,11 @@ impl DockerEngine {
             Err(err) => {
                 let _ = remove(&self.docker, &id.0).await;
                 Err(match err {
-                    DockerError::DockerResponseServerError {
-                        status_code: 404,
-                        ref message,
-                    } if message.contains("image") => EngineError::NoImage(spec.image.clone()),
+                    DockerError::DockerResponseServerError { status_code: 404, ref message }
+                        if message.contains("image") =>
+                    {
+                        EngineError::NoImage(spec.image.clone())
+                    }
                     err => engine_error("start a container", err),
                 })
             }
@@ -109,18 +102,10 @@ impl DockerEngine {
 
     async fn destroy_container(&self, id: &InstanceId) -> Result<(), EngineError> {
         let removed = {
-            let _slot = self
-                .slots
-                .acquire()
-                .await
-                .expect("the semaphore is never closed");
+            let _slot = self.slots.acquire().await.expect("the semaphore is never closed");
             remove(&self.docker, &id.0).await
         };
-        let holder = self
-            .borrowed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(id);
+        let holder = self.borrowed.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
         if let Some(holder) = holder {
             match removed {
                 // Nobody lives in its namespace now, and only now.
@@ -134,15 +119,9 @@ impl DockerEngine {
     async fn sweep_owned(&self) -> Result<usize, EngineError> {
         self.holders.forget();
         let filters = HashMap::from([("label", vec![format!("{OWNER_LABEL}={}", self.owner)])]);
-        let options = ListContainersOptionsBuilder::default()
-            .all(true)
-            .filters(&filters)
-            .build();
-        let found = self
-            .docker
-            .list_containers(Some(options))
-            .await
-            .map_err(|err| engine_error("list containers", err))?;
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        let found =
+            self.docker.list_containers(Some(options)).await.map_err(|err| engine_error("list containers", err))?;
         for container in &found {
             remove(&self.docker, container.id.as_deref().unwrap_or_default()).await?;
         }
@@ -163,22 +142,10 @@ impl Engine for DockerEngine {
     fn ran_out_of_memory<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, bool> {
         async move {
             // The daemon keeps the last events of all containers; both ends given, the answer is not a subscription.
-            let filters =
-                HashMap::from([("container", vec![id.0.as_str()]), ("event", vec!["oom"])]);
-            let now = std::time::SystemTime::now()
-                .duration_since(std::time::UNIX_EPOCH)
-                .unwrap_or_default()
-                .as_secs();
-            let options = EventsOptionsBuilder::default()
-                .since("0")
-                .until(&now.to_string())
-                .filters(&filters)
-                .build();
-            self.docker
-                .events(Some(options))
-                .next()
-                .await
-                .is_some_and(|event| event.is_ok())
+            let filters = HashMap::from([("container", vec![id.0.as_str()]), ("event", vec!["oom"])]);
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
+            let options = EventsOptionsBuilder::default().since("0").until(&now.to_string()).filters(&filters).build();
+            self.docker.events(Some(options)).next().await.is_some_and(|event| event.is_ok())
         }
         .boxed()
     }
@@ -188,14 +155,7 @@ impl Engine for DockerEngine {
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<(), EngineError>> {
-        async move {
-            self.docker
-                .ping()
-                .await
-                .map(|_| ())
-                .map_err(|err| engine_error("answer", err))
-        }
-        .boxed()
+        async move { self.docker.ping().await.map(|_| ()).map_err(|err| engine_error("answer", err)) }.boxed()
     }
 }
 
@@ -222,36 +182,22 @@ fn container(spec: &Spec, owner: &str, holder: &str) -> ContainerCreateBody {
             auto_remove: Some(true),
             network_mode: Some(format!("container:{holder}")),
             // With a log driver every byte of the pipe would be copied to the host's disk.
-            log_config: Some(HostConfigLogConfig {
-                typ: Some("none".to_owned()),
-                config: None,
-            }),
+            log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
             readonly_rootfs: Some(true),
             tmpfs: Some(HashMap::from([
                 ("/home/user".to_owned(), user_dir),
                 ("/tmp".to_owned(), shared_dir.clone()),
                 ("/var/tmp".to_owned(), shared_dir),
-                (
-                    "/run".to_owned(),
-                    "rw,noexec,nosuid,nodev,size=1m,mode=0755".to_owned(),
-                ),
+                ("/run".to_owned(), "rw,noexec,nosuid,nodev,size=1m,mode=0755".to_owned()),
             ])),
             shm_size: Some(limit(spec.disk_bytes)),
             memory: Some(limit(spec.memory_bytes)),
             memory_swap: Some(limit(spec.memory_bytes)),
             nano_cpus: Some(limit(spec.cpu_millis.saturating_mul(1_000_000))),
             pids_limit: Some(limit(spec.processes)),
-            ulimits: Some(vec![
-                ulimit("nofile", limit(spec.open_files)),
-                ulimit("core", 0),
-            ]),
+            ulimits: Some(vec![ulimit("nofile", limit(spec.open_files)), ulimit("core", 0)]),
             cap_drop: Some(vec!["ALL".to_owned()]),
-            cap_add: Some(
-                AGENT_CAPABILITIES
-                    .iter()
-                    .map(|name| (*name).to_owned())
-                    .collect(),
-            ),
+            cap_add: Some(AGENT_CAPABILITIES.iter().map(|name| (*name).to_owned()).collect()),
             security_opt: Some(vec!["no-new-privileges:true".to_owned()]),
             runtime: spec.oci_runtime.clone(),
             ..HostConfig::default()
@@ -261,21 +207,10 @@ fn container(spec: &Spec, owner: &str, holder: &str) -> ContainerCreateBody {
 }
 
 /// What the agent needs: become the user, own and write its files, end its processes.
-const AGENT_CAPABILITIES: [&str; 6] = [
-    "SETUID",
-    "SETGID",
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "FOWNER",
-    "KILL",
-];
+const AGENT_CAPABILITIES: [&str; 6] = ["SETUID", "SETGID", "CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL"];
 
 fn ulimit(name: &str, value: i64) -> ResourcesUlimits {
-    ResourcesUlimits {
-        name: Some(name.to_owned()),
-        soft: Some(value),
-        hard: Some(value),
-    }
+    ResourcesUlimits { name: Some(name.to_owned()), soft: Some(value), hard: Some(value) }
 }
 
 fn labels(owner: &str) -> HashMap<String, String> {
@@ -283,28 +218,14 @@ fn labels(owner: &str) -> HashMap<String, String> {
 }
 
 fn new_name(owner: &str) -> String {
-    format!(
-        "oncebox-{owner}-{}",
-        Alphanumeric
-            .sample_string(&mut rand::rng(), 12)
-            .to_lowercase()
-    )
+    format!("oncebox-{owner}-{}", Alphanumeric.sample_string(&mut rand::rng(), 12).to_lowercase())
 }
 
 /// Creates, attaches and starts, in this order: attached later, the first bytes would be lost.
-async fn start_attached(
-    docker: &Docker,
-    name: &str,
-    body: ContainerCreateBody,
-) -> Result<Pipe, DockerError> {
+async fn start_attached(docker: &Docker, name: &str, body: ContainerCreateBody) -> Result<Pipe, DockerError> {
     let options = CreateContainerOptionsBuilder::default().name(name).build();
     docker.create_container(Some(options), body).await?;
-    let options = AttachContainerOptionsBuilder::default()
-        .stream(true)
-        .stdin(true)
-        .stdout(true)
-        .stderr(true)
-        .build();
+    let options = AttachContainerOptionsBuilder::default().stream(true).stdin(true).stdout(true).stderr(true).build();
     let attached = docker.attach_container(name, Some(options)).await?;
     docker.start_container(name, None).await?;
     let output = StreamReader::new(Box::pin(stdout_of(name.to_owned(), attached.output)));
@@ -333,20 +254,12 @@ fn stdout_of(
 
 /// Kills and removes a container, and returns when it is gone. One that is gone already is what was wanted.
 async fn remove(docker: &Docker, name: &str) -> Result<(), EngineError> {
-    let options = RemoveContainerOptionsBuilder::default()
-        .force(true)
-        .v(true)
-        .build();
+    let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
     loop {
         match docker.remove_container(name, Some(options.clone())).await {
-            Ok(())
-            | Err(DockerError::DockerResponseServerError {
-                status_code: 404, ..
-            }) => return Ok(()),
+            Ok(()) | Err(DockerError::DockerResponseServerError { status_code: 404, .. }) => return Ok(()),
             // It ended by itself and the daemon is removing it. Its namespaces are free only when it is gone.
-            Err(DockerError::DockerResponseServerError {
-                status_code: 409, ..
-            }) => {
+            Err(DockerError::DockerResponseServerError { status_code: 409, .. }) => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             Err(err) => return Err(engine_error("remove a container", err)),
@@ -356,10 +269,7 @@ async fn remove(docker: &Docker, name: &str) -> Result<(), EngineError> {
 
 fn engine_error(action: &'static str, err: DockerError) -> EngineError {
     match err {
-        DockerError::DockerResponseServerError { .. } => EngineError::Refused {
-            action,
-            source: err.into(),
-        },
+        DockerError::DockerResponseServerError { .. } => EngineError::Refused { action, source: err.into() },
         err => EngineError::Unreachable(err.into()),
     }
 }
