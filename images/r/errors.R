@@ -1,0 +1,94 @@
+# Errors and warnings as Rscript would print them.
+
+# How the runner evaluates, as it stands in the user's call stack: below it are frames of the runner.
+evaluate_in <- function(expression, where) withVisible(eval(expression, where))
+EVALUATION <- quote(eval(expression, where))
+
+is_evaluation <- function(call) identical(call, EVALUATION)
+
+# To be called by a handler: the user's frames, outermost first.
+user_calls <- function() {
+  calls <- sys.calls()
+  calls <- calls[seq_len(length(calls) - 2L)] # this function and the handler
+  first <- max(0L, which(vapply(calls, is_evaluation, NA))) + 1L
+  calls <- calls[seq_along(calls) >= first]
+  # R's own way from an error, or from a warning turned into one, to the handler.
+  machinery <- which(vapply(calls, function(call) {
+    identical(call[[1L]], quote(.handleSimpleError)) || identical(call[[1L]], quote(.signalSimpleWarning))
+  }, NA))
+  if (length(machinery)) calls[seq_len(machinery[1L] - 1L)] else calls
+}
+
+# `expression` is the one at top level that was evaluated; NULL if it did not come to that.
+done_with_error <- function(error, calls, expression) {
+  message <- message_of(error)
+  reply <- list(type = "done", error = list(
+    name = as_utf8(class(error)[1L]),
+    value = message,
+    traceback = as.list(as_utf8(c(headline(error, message, expression), traceback_lines(calls, expression))))
+  ))
+  if (grepl("^cannot allocate |^could not allocate |memory exhausted", message)) reply$cause <- "memory"
+  reply
+}
+
+# A class of the user's may have a conditionMessage() that fails.
+message_of <- function(condition) {
+  message <- tryCatch(paste(conditionMessage(condition), collapse = "\n"), error = function(e) "")
+  as_utf8(message)
+}
+
+headline <- function(error, message, expression) {
+  lines <- strsplit(message, "\n", fixed = TRUE)[[1L]]
+  call <- conditionCall(error)
+  if (is.null(expression) || is.null(call) || is_evaluation(call)) {
+    lines[1L] <- paste0("Error: ", lines[1L])
+    return(lines)
+  }
+  call <- deparse(call, nlines = 1L)[1L]
+  # As R: the message begins a line of its own when both do not fit into one.
+  fits <- nchar(call, "w") + nchar(lines[1L], "w") + 14L <= 77L
+  if (fits) c(paste0("Error in ", call, " : ", lines[1L]), lines[-1L])
+  else c(paste0("Error in ", call, " : "), paste0("  ", lines[1L]), lines[-1L])
+}
+
+# As traceback() prints them: the innermost call first.
+traceback_lines <- function(calls, expression) {
+  if (is.null(expression)) return(character())
+  if (!length(calls)) calls <- list(expression$call)
+  lines <- vapply(calls, call_text, "")
+  if (is.null(attr(calls[[1L]], "srcref"))) lines[1L] <- paste0(lines[1L], " at #", expression$line)
+  lines <- rev(paste0(seq_along(lines), ": ", lines))
+  # Infinite recursion: both ends tell all there is.
+  if (length(lines) > 50L) c(head_of(lines, 25L), "...", rev(head_of(rev(lines), 25L))) else lines
+}
+
+head_of <- function(x, n) x[seq_len(min(n, length(x)))]
+
+call_text <- function(call) {
+  source <- attr(call, "srcref")
+  attr(call, "srcref") <- NULL
+  text <- deparse(call, nlines = 2L)
+  text <- paste0(text[1L], if (length(text) > 1L) " ...")
+  if (is.null(source)) return(text)
+  file <- basename(attr(source, "srcfile")$filename)
+  paste0(text, " at ", if (!startsWith(file, "<")) file, "#", source[1L])
+}
+
+# At top level R has no call to name, where the runner has its own; all else of a warning is left to R.
+correct_warning <- function(warning) {
+  if (!is_evaluation(conditionCall(warning))) return()
+  .Internal(.dfltWarn(message_of(warning), NULL))
+  invokeRestart("muffleWarning")
+}
+
+# As R does after each expression at top level. R's own function for it is meant to follow an error, and says so.
+print_warnings <- function() {
+  printed <- rawConnection(raw(), "wb")
+  before <- sink.number("message")
+  sink(printed, type = "message")
+  .Internal(printDeferredWarnings())
+  sink(getConnection(before), type = "message")
+  text <- rawToChar(rawConnectionValue(printed))
+  close(printed)
+  if (nzchar(text)) cat(sub("^In addition: ", "", as_utf8(text)), file = stderr())
+}

@@ -1,0 +1,64 @@
+# One execution: every expression in order, its value shown if visible, and how it ended.
+
+execute <- function(request) {
+  calls <- list()
+  restore <- set_variables(request$env)
+  on.exit(restore())
+  reply <- withRestarts(
+    tryCatch(
+      withCallingHandlers(
+        {
+          if (!is.null(request$cwd)) setwd(request$cwd)
+          evaluate(parse_code(request$code))
+        },
+        error = function(e) calls <<- user_calls(),
+        warning = correct_warning
+      ),
+      error = function(e) done_with_error(e, calls, expression_evaluated),
+      interrupt = function(e) list(type = "done", error = list(
+        name = "interrupt", value = "the code was interrupted", traceback = list("Interrupted")
+      ))
+    ),
+    oncebox_quit = function(status) list(type = "done", exit_code = json_number(status)),
+    # What stops the code without an error: the user's own invokeRestart("abort").
+    abort = function() list(type = "done")
+  )
+  print_warnings()
+  tryCatch(finish_plots(), error = function(e) NULL)
+  reply
+}
+
+# The one at top level, for error messages: its call and its line. NULL while there is none.
+expression_evaluated <- NULL
+
+parse_code <- function(code) {
+  expression_evaluated <<- NULL
+  parse(text = gsub("\r\n", "\n", code, fixed = TRUE), keep.source = TRUE)
+}
+
+evaluate <- function(expressions) {
+  sources <- attr(expressions, "srcref")
+  for (i in seq_along(expressions)) {
+    expression_evaluated <<- list(call = expressions[[i]], line = sources[[i]][1L])
+    outcome <- allowInterrupts(evaluate_in(expressions[[i]], globalenv()))
+    send_plots()
+    if (outcome$visible) allowInterrupts(show_value(outcome$value, main = i == length(expressions)))
+    print_warnings()
+  }
+  list(type = "done")
+}
+
+# Runs code of every kind through its real path, unheard: the user's first line finds everything loaded and compiled.
+warm_up <- function() {
+  speak <- send
+  send <<- function(message) to_json(message)
+  on.exit(send <<- speak)
+  for (code in c(
+    "1 + 1", "data.frame(a = 1:2, b = c('x', 'y'))", "suppressWarnings(as.integer('x'))",
+    "local({ f <- function() stop('x'); f() })", "plot(1:2, main = 'x')", "quit()", "1 +"
+  )) {
+    execute(list(code = code, env = list(WARM_UP = "1")))
+  }
+  devices <<- 0L
+  unlink(pages, recursive = TRUE)
+}

@@ -1,0 +1,65 @@
+# A visible value by mime type.
+
+# Prints a value as R's top level does, and sends what was printed.
+show_value <- function(value, main) {
+  if (sink.number() > 0L) {
+    # The user sent R's output elsewhere; so goes what is printed of values.
+    print_value(value)
+    return()
+  }
+  text <- printed(value)
+  # Drawing is how some values print (lattice): the image is the result.
+  send_plots()
+  if (!nzchar(text)) return()
+  data <- list(`text/plain` = text)
+  if (is.data.frame(value)) data$`text/html` <- tryCatch(html_table(value), error = function(e) NULL)
+  send_result(data, main)
+}
+
+# In an environment below the user's, where the methods that the user defined are found.
+print_value <- function(value) {
+  scope <- list2env(list(value = value, print = print, show = methods::show), parent = globalenv())
+  evaluate_in(if (isS4(value)) quote(show(value)) else quote(print(value)), scope)
+}
+
+printed <- function(value) {
+  buffer <- rawConnection(raw(), "wb")
+  sink(buffer)
+  depth <- sink.number()
+  on.exit({
+    while (sink.number() >= depth) sink()
+    close(buffer)
+  })
+  print_value(value)
+  bytes <- rawConnectionValue(buffer)
+  text <- rawToChar(bytes[bytes != 0L])
+  Encoding(text) <- "UTF-8"
+  as_utf8(sub("\n$", "", text))
+}
+
+MAX_ROWS <- 60L
+MAX_COLUMNS <- 30L
+
+html_table <- function(frame) {
+  shown <- frame[seq_len(min(nrow(frame), MAX_ROWS)), seq_len(min(ncol(frame), MAX_COLUMNS)), drop = FALSE]
+  cells <- escape_html(as.matrix(format(shown)))
+  row <- function(name, cells, tag) {
+    cells <- if (length(cells)) paste0("<", tag, ">", cells, "</", tag, ">", collapse = "")
+    paste0("<tr><th>", name, "</th>", cells, "</tr>")
+  }
+  body <- vapply(seq_len(nrow(shown)), function(i) row(escape_html(rownames(shown)[i]), cells[i, ], "td"), "")
+  as_utf8(paste(c(
+    "<table>",
+    "<thead>", row("", escape_html(colnames(cells)), "th"), "</thead>",
+    "<tbody>", body, "</tbody>",
+    "</table>",
+    if (any(dim(shown) < dim(frame))) sprintf("<p>%d rows, %d columns</p>", nrow(frame), ncol(frame))
+  ), collapse = "\n"))
+}
+
+escape_html <- function(text) {
+  text[] <- gsub("&", "&amp;", text, fixed = TRUE)
+  text[] <- gsub("<", "&lt;", text, fixed = TRUE)
+  text[] <- gsub(">", "&gt;", text, fixed = TRUE)
+  text
+}
