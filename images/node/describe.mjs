@@ -1,0 +1,11 @@
+// Writes language.json while the image is built: how the agent starts the runner, and what the image really has.
+import { writeFileSync } from 'node:fs';
+
+const language = {
+  name: 'javascript',
+  // V8 may take all the memory that the container has; the container's limit decides.
+  command: ['/opt/node/bin/node', '--max-old-space-size-percentage=100', '/opt/oncebox/javascript/runner.mjs'],
+  version: process.versions.node,
+  packages: {},
+};
+writeFileSync('/opt/oncebox/javascript/language.json', `${JSON.stringify(language)}\n`);

@@ -1,0 +1,72 @@
+// Puts values and errors into the words of the protocol. What is reported may be hostile: getters that throw,
+// proxies, `inspect` methods that fail.
+import { inspect, types } from 'node:util';
+
+const { ArrayBuffer, Buffer, Error, JSON, Object, RangeError, String } = globalThis;
+const { stringify } = JSON;
+const { toString: toBase64 } = Buffer.prototype;
+
+/** One line of JSON. Lone surrogates, which UTF-8 does not have, become replacement characters. */
+export function encode(message) {
+  const json = stringify(message);
+  if (!json.includes('\\ud')) return `${json}\n`;
+  return `${json.replace(/\\(?:(ud[89a-f][0-9a-f]{2})|.)/g, (escape, lone) => (lone ? '\ufffd' : escape))}\n`;
+}
+
+/** The value as Node's REPL prints it. */
+export function show(value) {
+  try {
+    return inspect(value, { showProxy: true });
+  } catch (error) {
+    return `[${typeof value} that cannot be inspected: ${messageOf(error)}]`;
+  }
+}
+
+/** A bundle of representations by mime type: text is always there, bytes are base64. */
+export function bundle(representations) {
+  const data = {};
+  for (const [mime, value] of Object.entries(representations)) {
+    if (mime === 'application/json') data[mime] = value;
+    else if (ArrayBuffer.isView(value)) data[mime] = toBase64.call(Buffer.from(value.buffer, value.byteOffset, value.byteLength), 'base64');
+    else data[mime] = String(value);
+  }
+  data['text/plain'] ??= `[${Object.keys(data).join(', ')}]`;
+  return data;
+}
+
+/** The `done` message of code that threw `thrown`. */
+export function failure(thrown) {
+  const isError = types.isNativeError(thrown) || thrown instanceof Error;
+  const error = {
+    name: isError ? nameOf(thrown) : typeof thrown,
+    value: isError ? messageOf(thrown) : show(thrown),
+    traceback: (isError ? traceOf(thrown) : `Uncaught ${show(thrown)}`).split('\n'),
+  };
+  const isMemory = thrown instanceof RangeError && error.value === 'Array buffer allocation failed';
+  return { type: 'done', error, ...(isMemory && { cause: 'memory' }) };
+}
+
+/** What Node prints for it, less the brackets around an error without frames. */
+function traceOf(error) {
+  const text = show(error);
+  const bracketed = /^\[([^]*)\]( \{\n[^]*\n\})?$/.exec(text);
+  return bracketed ? bracketed[1] + (bracketed[2] ?? '') : text;
+}
+
+/** The error's own name, or that of its class where the class did not give it one. */
+function nameOf(error) {
+  try {
+    const name = String(error.name);
+    return (name === 'Error' && error.constructor?.name) || name;
+  } catch {
+    return 'Error';
+  }
+}
+
+function messageOf(error) {
+  try {
+    return String(error.message);
+  } catch {
+    return '';
+  }
+}

@@ -1,0 +1,246 @@
+// Gives a script what only modules have: top-level `await`, `import` and `export` declarations, `import.meta`.
+//
+// Node's REPL does the same: such code becomes the body of an async function, and what it declares at its top
+// level is declared outside of that function, so that it persists. Every edit keeps the line structure, and
+// `locate` undoes the few that move columns, so that stack traces speak of the code as it was written.
+import { parse } from './node_modules/acorn/dist/acorn.mjs';
+import { base, full, recursive } from './node_modules/acorn-walk/dist/walk.mjs';
+
+const { JSON } = globalThis;
+
+const options = {
+  ecmaVersion: 'latest',
+  allowAwaitOutsideFunction: true,
+  allowImportExportEverywhere: true,
+  allowHashBang: true,
+  locations: true,
+};
+
+/**
+ * Returns `{ code, locate }` for code that needs module features and null for code that is a plain script.
+ * Throws acorn's SyntaxError.
+ *
+ * `meta` is what `import.meta` will hold; `strictImports` makes a name that a module does not export an error, as
+ * it is in JavaScript; in TypeScript such a name may be a type.
+ */
+export function rewrite(code, { meta, strictImports }) {
+  const program = parse(code, options);
+  const rewriter = new Rewriter(code, meta, strictImports);
+  rewriter.program(program);
+  return rewriter.needed ? rewriter.result() : null;
+}
+
+class Rewriter {
+  needed = false;
+  edits = [];
+  /** Declared outside of the function. Imports are `var`: a later execution may repeat them. */
+  lets = new Set();
+  vars = new Set();
+  /** Run before everything else in the function. */
+  prologue = [];
+
+  constructor(code, meta, strictImports) {
+    this.code = code;
+    this.meta = meta;
+    this.strictImports = strictImports;
+  }
+
+  program(program) {
+    if (this.code.startsWith('#!')) this.edits.push({ start: 0, end: 2, text: '//' });
+    full(program, (node) => {
+      if (node.type === 'MetaProperty' && node.meta.name === 'import') this.importMeta(node);
+    });
+    for (const node of program.body) this.statement(node);
+    const last = program.body.at(-1);
+    const value = last?.type === 'ExportDefaultDeclaration' ? last.declaration : last?.expression;
+    if (value && (last.type === 'ExpressionStatement' || !isDeclaration(value))) {
+      // In an object, because a promise would lose a value that only looks like a promise.
+      this.insert(value.start, 'return { value: (');
+      this.insert(value.end, ') }');
+    }
+  }
+
+  result() {
+    const declarations = [declare('let', this.lets), declare('var', this.vars)].join('');
+    this.edits.unshift({ start: 0, end: 0, text: `${declarations}(async () => { ${this.prologue.join(' ')} ` });
+    // At the same place an insertion goes before what replaces the code there.
+    const edits = this.edits.sort((a, b) => a.start - b.start || (a.end > a.start) - (b.end > b.start));
+    let output = '';
+    let position = 0;
+    for (const { start, end, text } of edits) {
+      output += this.code.slice(position, start) + text;
+      position = end;
+    }
+    return { code: `${output}${this.code.slice(position)}\n})()`, locate: locator(this.code, edits) };
+  }
+
+  /** A statement of the top level, where every declaration persists. */
+  statement(node) {
+    switch (node.type) {
+      case 'ImportDeclaration':
+        return this.importDeclaration(node);
+      case 'ExportAllDeclaration':
+      case 'ExportNamedDeclaration':
+      case 'ExportDefaultDeclaration':
+        return this.exportDeclaration(node);
+      case 'FunctionDeclaration':
+        this.vars.add(node.id.name);
+        this.prologue.push(`globalThis.${node.id.name} = ${node.id.name};`);
+        return;
+      case 'ClassDeclaration':
+        this.lets.add(node.id.name);
+        this.insert(node.start, `${node.id.name} = `);
+        this.insert(node.end, ';');
+        break;
+      case 'VariableDeclaration':
+        if (node.kind === 'let' || node.kind === 'const') this.variables(node, this.lets);
+        break;
+    }
+    recursive(node, this, visitors);
+  }
+
+  importDeclaration(node) {
+    this.needed = true;
+    this.blank(node.start, node.end);
+    let module = `await import(${node.source.raw}${attributes(node)})`;
+    const names = [];
+    for (const { type, local, imported } of node.specifiers) {
+      this.vars.add(local.name);
+      if (type === 'ImportNamespaceSpecifier') {
+        module = `(${local.name} = ${module})`;
+        continue;
+      }
+      const name = type === 'ImportDefaultSpecifier' ? 'default' : (imported.name ?? imported.value);
+      names.push(`${JSON.stringify(name)}: ${local.name}${this.strictImports ? missing(name, node.source.value) : ''}`);
+    }
+    this.prologue.push(names.length ? `({ ${names.join(', ')} } = ${module});` : `${module};`);
+  }
+
+  /** Nobody can import from an execution: what it exports is only declared. */
+  exportDeclaration(node) {
+    this.needed = true;
+    if (node.source) this.prologue.push(`await import(${node.source.raw}${attributes(node)});`);
+    if (!node.declaration) return this.blank(node.start, node.end);
+    this.blank(node.start, node.declaration.start);
+    if (isDeclaration(node.declaration)) return this.statement(node.declaration);
+    recursive(node.declaration, this, visitors);
+  }
+
+  importMeta(node) {
+    this.needed = true;
+    this.edits.push({ start: node.start, end: node.end, text: `(${JSON.stringify(this.meta)})` });
+  }
+
+  /**
+   * Turns a declaration into assignments of the same width: `const x = 1` into `!   (x = 1)`. The operator makes
+   * it a statement of its own where the line before has no semicolon.
+   */
+  variables(node, hoisted, isLoopHead = false) {
+    for (const { id } of node.declarations) for (const name of boundNames(id)) hoisted.add(name);
+    const { start, kind } = node;
+    if (isLoopHead) return this.blank(start, start + kind.length);
+    this.edits.push({ start, end: start + kind.length, text: '!('.padStart(kind.length).replace(/^( +)!/, '!$1') });
+    for (const { id, init } of node.declarations) {
+      if (!init && kind === 'let') this.insert(id.end, ' = undefined');
+    }
+    this.insert(node.declarations.at(-1).end, ')');
+  }
+
+  insert(at, text) {
+    this.edits.push({ start: at, end: at, text });
+  }
+
+  blank(start, end) {
+    this.edits.push({ start, end, text: this.code.slice(start, end).replace(/[^\r\n\u2028\u2029]/g, ' ') });
+  }
+}
+
+/** Walks what belongs to the top level's function scope: its `await`s, and the `var`s in its blocks. */
+const visitors = {
+  FunctionDeclaration() {},
+  FunctionExpression() {},
+  ArrowFunctionExpression() {},
+  ClassBody(node, rewriter, visit) {
+    for (const { computed, key } of node.body) if (computed) visit(key, rewriter);
+  },
+  AwaitExpression(node, rewriter, visit) {
+    rewriter.needed = true;
+    base.AwaitExpression(node, rewriter, visit);
+  },
+  ForStatement(node, rewriter, visit) {
+    loop(node, node.init, rewriter, visit);
+  },
+  ForInStatement(node, rewriter, visit) {
+    loop(node, node.left, rewriter, visit);
+  },
+  ForOfStatement(node, rewriter, visit) {
+    if (node.await) rewriter.needed = true;
+    loop(node, node.left, rewriter, visit);
+  },
+  VariableDeclaration(node, rewriter, visit) {
+    if (node.kind === 'await using') rewriter.needed = true;
+    if (node.kind === 'var') rewriter.variables(node, rewriter.vars, node.isLoopHead);
+    base.VariableDeclaration(node, rewriter, visit);
+  },
+};
+
+function loop(node, head, rewriter, visit) {
+  if (head) head.isLoopHead = true;
+  base[node.type](node, rewriter, visit);
+}
+
+function isDeclaration(node) {
+  return node.type === 'VariableDeclaration' || (/^(Function|Class)Declaration$/.test(node.type) && node.id);
+}
+
+function boundNames(pattern) {
+  switch (pattern?.type) {
+    case 'Identifier':
+      return [pattern.name];
+    case 'ObjectPattern':
+      return pattern.properties.flatMap((property) => boundNames(property.value ?? property.argument));
+    case 'ArrayPattern':
+      return pattern.elements.flatMap(boundNames);
+    case 'AssignmentPattern':
+      return boundNames(pattern.left);
+    case 'RestElement':
+      return boundNames(pattern.argument);
+    default:
+      return [];
+  }
+}
+
+function declare(keyword, names) {
+  return names.size ? `${keyword} ${[...names].join(', ')}; ` : '';
+}
+
+function attributes({ attributes = [] }) {
+  if (!attributes.length) return '';
+  const pairs = attributes.map(({ key, value }) => [key.name ?? key.value, value.value]);
+  return `, { with: ${JSON.stringify(Object.fromEntries(pairs))} }`;
+}
+
+/** The error has no stack: its place would be that of the rewritten import. */
+function missing(name, module) {
+  const message = `The requested module '${module}' does not provide an export named '${name}'`;
+  const error = `Object.assign(new SyntaxError(${JSON.stringify(message)}), { stack: ${JSON.stringify(`SyntaxError: ${message}`)} })`;
+  return ` = (() => { throw ${error} })()`;
+}
+
+/** Maps a position (both counted from 1) in the rewritten code back to the code as written. */
+function locator(code, edits) {
+  const moving = edits
+    .filter(({ start, end, text }) => text.length !== end - start)
+    .map(({ start, end, text }) => {
+      const before = code.slice(0, start).split(/\r\n?|[\n\u2028\u2029]/);
+      return { line: before.length, column: before.at(-1).length + 1, grows: text.length - (end - start) };
+    });
+  return (line, column) => {
+    let shift = 0;
+    for (const edit of moving) {
+      if (edit.line !== line || column <= edit.column + shift) continue;
+      shift += Math.min(edit.grows, column - edit.column - shift);
+    }
+    return [line, column - shift];
+  };
+}

@@ -1,0 +1,155 @@
+// Runs JavaScript for the agent: one JSON line in, result lines and one done line out.
+//
+// An optional argument names a module whose `transpile` turns another language into JavaScript.
+import { closeSync, openSync, writeFileSync, writeSync } from 'node:fs';
+import { Socket } from 'node:net';
+
+import { evaluate, forget } from './evaluate.mjs';
+import { bundle, encode, failure, show } from './report.mjs';
+
+// User code may declare globals that hide these.
+const { Error, JSON, Object, Promise, process, setImmediate } = globalThis;
+const { parse } = JSON;
+
+const transpile = process.argv[2] && (await import(process.argv[2])).transpile;
+const { RUNNER_IN, RUNNER_OUT } = process.env;
+delete process.env.RUNNER_IN;
+delete process.env.RUNNER_OUT;
+
+const input = new Socket({ fd: openSync(RUNNER_IN, 'r'), readable: true, writable: false });
+const replies = openSync(RUNNER_OUT, 'w');
+let output = openSync('/dev/null', 'w'); // until the warm-up is over
+
+/** The execution under way: `fail(error)` ends it, `drained()` says that the event loop has nothing left to do. */
+let running = null;
+let count = 0;
+
+function send(message) {
+  writeFileSync(output, encode(message));
+}
+
+async function execute({ code, env, cwd, drain = true }) {
+  const failed = Promise.withResolvers();
+  const drained = Promise.withResolvers();
+  let isSettled = false;
+  running = {
+    fail: failed.reject,
+    drained: () => (isSettled ? drained.resolve() : failed.reject(unsettled())),
+  };
+  const outer = enterEnvironment(env ?? {});
+  input.unref(); // only what the user started keeps the event loop going
+  let done = { type: 'done' };
+  try {
+    if (cwd) process.chdir(cwd);
+    const { value } = await Promise.race([evaluate(code, `[eval${++count}]`, transpile), failed.promise]);
+    isSettled = true;
+    if (value !== undefined) send({ type: 'result', data: { 'text/plain': show(value) }, main: true });
+    // Without draining one turn of the loop is left, for what has failed already to be reported.
+    if (!drain) setImmediate(drained.resolve);
+    await Promise.race([drained.promise, failed.promise]);
+    if (process.exitCode !== undefined) done.exit_code = Number(process.exitCode);
+  } catch (error) {
+    done = failure(error);
+  }
+  process.exitCode = undefined;
+  enterEnvironment(outer);
+  running = null;
+  input.ref();
+  send(done);
+}
+
+/** Sets the variables and returns what undoes it; undefined stands for a variable that was not set. */
+function enterEnvironment(variables) {
+  const outer = {};
+  for (const [name, value] of Object.entries(variables)) {
+    outer[name] = process.env[name];
+    if (value === undefined) delete process.env[name];
+    else process.env[name] = value;
+  }
+  return outer;
+}
+
+function unsettled() {
+  return bare('the code awaits a promise that nothing is left to settle');
+}
+
+function interrupted() {
+  return Object.assign(bare('Script execution was interrupted by `SIGINT`'), { code: 'ERR_SCRIPT_EXECUTION_INTERRUPTED' });
+}
+
+/** An error that has no place in the user's code. */
+function bare(message) {
+  const error = new Error(message);
+  error.stack = `Error: ${message}`;
+  return error;
+}
+
+// A program that waits for nothing any more ends here; ours goes on, because its input counts again.
+process.on('beforeExit', () => {
+  input.ref();
+  running?.drained();
+});
+
+// Code that is not waiting is interrupted by the script's own `breakOnSigint`.
+process.on('SIGINT', () => running?.fail(interrupted()));
+
+process.setUncaughtExceptionCaptureCallback((error) => {
+  if (process.emit('uncaughtException', error, 'uncaughtException')) return; // the user's own handler
+  if (running) running.fail(error);
+  else writeSync(2, `Uncaught ${show(error)}\n`);
+});
+
+// process.exit calls this last, after the user's `exit` listeners.
+const reallyExit = process.reallyExit.bind(process);
+process.reallyExit = (code) => {
+  if (running) send({ type: 'done', exit_code: code ?? 0 });
+  reallyExit(code);
+};
+
+// Node writes to a pipe without waiting: a child process would overtake, and process.exit would lose the rest.
+for (const stream of [process.stdout, process.stderr]) stream._handle?.setBlocking(true);
+
+/** Shows a value beside the result; `display.mime({ 'text/html': … })` shows it in representations of one's own. */
+function display(value) {
+  if (running) send({ type: 'result', data: { 'text/plain': show(value) }, main: false });
+}
+display.mime = (representations) => {
+  if (running) send({ type: 'result', data: bundle(representations), main: false });
+};
+Object.defineProperty(globalThis, 'display', { value: display, configurable: true, writable: true });
+
+/** Runs what a first execution would otherwise be the first to run. */
+async function warmUp() {
+  const { emitWarning } = process;
+  process.emitWarning = () => {}; // Node warns once that the loader option of scripts is experimental
+  for (const code of [
+    '({ number: 1 + 1, list: ["a"], map: new Map() })',
+    'import "node:path"; await Promise.resolve("warm")',
+    'throw new Error("warm")',
+    'display(require("node:util").format("%s %o", 1, {})); console.log.name; process.stdout.write("")',
+  ]) {
+    await execute({ code });
+  }
+  process.emitWarning = emitWarning;
+  forget();
+  count = 0;
+}
+
+async function* lines(chunks) {
+  let rest = [];
+  for await (const chunk of chunks) {
+    let start = 0;
+    for (let end; (end = chunk.indexOf(10, start)) !== -1; start = end + 1) {
+      yield Buffer.concat([...rest, chunk.subarray(start, end)]).toString();
+      rest = [];
+    }
+    rest.push(chunk.subarray(start));
+  }
+}
+
+await warmUp();
+closeSync(output);
+output = replies;
+send({ type: 'ready' });
+for await (const line of lines(input)) await execute(parse(line));
+reallyExit(0);
