@@ -10,8 +10,9 @@ is_evaluation <- function(call) identical(call, EVALUATION)
 user_calls <- function() {
   calls <- sys.calls()
   calls <- calls[seq_len(length(calls) - 2L)] # this function and the handler
-  first <- max(0L, which(vapply(calls, is_evaluation, NA))) + 1L
-  calls <- calls[seq_along(calls) >= first]
+  evaluations <- which(vapply(calls, is_evaluation, NA))
+  if (!length(evaluations)) return(list())
+  calls <- calls[seq_along(calls) > max(evaluations)]
   # R's own way from an error, or from a warning turned into one, to the handler.
   machinery <- which(vapply(calls, function(call) {
     identical(call[[1L]], quote(.handleSimpleError)) || identical(call[[1L]], quote(.signalSimpleWarning))

@@ -1,6 +1,7 @@
 # One execution: every expression in order, its value shown if visible, and how it ended.
 
 execute <- function(request) {
+  expression_evaluated <<- NULL
   calls <- list()
   restore <- set_variables(request$env)
   on.exit(restore())
@@ -31,18 +32,16 @@ execute <- function(request) {
 # The one at top level, for error messages: its call and its line. NULL while there is none.
 expression_evaluated <- NULL
 
-parse_code <- function(code) {
-  expression_evaluated <<- NULL
-  parse(text = gsub("\r\n", "\n", code, fixed = TRUE), keep.source = TRUE)
-}
+parse_code <- function(code) parse(text = gsub("\r\n", "\n", code, fixed = TRUE), keep.source = TRUE)
 
 evaluate <- function(expressions) {
   sources <- attr(expressions, "srcref")
   for (i in seq_along(expressions)) {
     expression_evaluated <<- list(call = expressions[[i]], line = sources[[i]][1L])
     outcome <- allowInterrupts(evaluate_in(expressions[[i]], globalenv()))
-    send_plots()
-    if (outcome$visible) allowInterrupts(show_value(outcome$value, main = i == length(expressions)))
+    last <- i == length(expressions)
+    if (last) finish_plots() else send_plots()
+    if (outcome$visible) allowInterrupts(show_value(outcome$value, main = last))
     print_warnings()
   }
   list(type = "done")

@@ -27,6 +27,7 @@ read_request <- function() {
 }
 
 send <- function(message) {
+  force(message) # R evaluates arguments when they are used: what is to be said may yet have to be executed
   # A forked child that ran out of the user's code (parallel:::mcfork()) must not speak for its parent.
   if (Sys.getpid() != process) leave_process()
   flush(stdout())

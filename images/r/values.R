@@ -18,8 +18,8 @@ show_value <- function(value, main) {
 
 # In an environment below the user's, where the methods that the user defined are found.
 print_value <- function(value) {
-  scope <- list2env(list(value = value, print = print, show = methods::show), parent = globalenv())
-  evaluate_in(if (isS4(value)) quote(show(value)) else quote(print(value)), scope)
+  scope <- list2env(list(x = value, print = print, show = methods::show), parent = globalenv())
+  evaluate_in(if (isS4(value)) quote(show(x)) else quote(print(x)), scope)
 }
 
 printed <- function(value) {
@@ -42,7 +42,7 @@ MAX_COLUMNS <- 30L
 
 html_table <- function(frame) {
   shown <- frame[seq_len(min(nrow(frame), MAX_ROWS)), seq_len(min(ncol(frame), MAX_COLUMNS)), drop = FALSE]
-  cells <- escape_html(as.matrix(format(shown)))
+  cells <- escape_html(trimws(as.matrix(format(shown))))
   row <- function(name, cells, tag) {
     cells <- if (length(cells)) paste0("<", tag, ">", cells, "</", tag, ">", collapse = "")
     paste0("<tr><th>", name, "</th>", cells, "</tr>")
