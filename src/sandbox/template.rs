@@ -12,6 +12,9 @@ pub struct Template {
     /// What requests call it: the name of its file, unless that says otherwise.
     #[serde(default)]
     pub name: String,
+    /// The name of its file, which is also how environment variables mean it.
+    #[serde(skip)]
+    pub file: String,
     /// Other names for it.
     #[serde(default)]
     pub aliases: Vec<String>,

@@ -1,0 +1,281 @@
+//! The configuration: read once from `config/` and the environment, checked, and handed down in pieces.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use figment::Figment;
+use figment::providers::{Env, Format, Toml};
+use include_dir::{Dir, include_dir};
+use serde::Deserialize;
+use thiserror::Error;
+
+use crate::http::{ApiKeys, HttpConfig};
+use crate::sandbox::{SandboxesConfig, Template};
+
+/// The files of `config/` as they were when this program was built: what holds where no directory is given.
+static DEFAULTS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/config");
+
+const PREFIX: &str = "ONCEBOX_";
+const TEMPLATE_PREFIX: &str = "TEMPLATES__";
+
+/// Variables that are ours and are not keys of the configuration.
+const OTHER_VARIABLES: [&str; 2] = ["api_keys", "log"];
+
+/// A configuration that cannot be used: the source, the key and the reason.
+#[derive(Debug, Error)]
+#[error("{source_name}: {reason}")]
+pub struct ConfigError {
+    source_name: String,
+    reason: String,
+}
+
+/// How lines of the log look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+/// The keys of `config/oncebox.toml`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Keys {
+    listen: SocketAddr,
+    owner: String,
+    max_sandboxes: usize,
+    max_queued: usize,
+    queue_timeout_ms: u64,
+    max_body_bytes: usize,
+    drain_timeout_ms: u64,
+    log_format: LogFormat,
+}
+
+/// Everything that can be configured.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Tells this server's containers from others on the same engine.
+    pub owner: String,
+    /// For the room `http`.
+    pub http: HttpConfig,
+    /// For the room `sandbox`.
+    pub sandboxes: SandboxesConfig,
+    /// The recipes.
+    pub templates: Vec<Template>,
+    /// How long runs may go on after the server was told to stop.
+    pub drain_timeout: Duration,
+    /// How lines of the log look.
+    pub log_format: LogFormat,
+}
+
+impl Config {
+    /// Reads the directory, or the defaults that this program carries, and the variables that begin with `ONCEBOX_`.
+    ///
+    /// # Errors
+    ///
+    /// At the first unknown key or bad value.
+    pub fn read(directory: Option<&Path>) -> Result<Self, ConfigError> {
+        let keys_file = Source::new(directory, "oncebox.toml")?;
+        let ignored = |key: &figment::value::UncasedStr| {
+            OTHER_VARIABLES.iter().any(|other| key == *other)
+                || key.as_str().to_uppercase().starts_with(TEMPLATE_PREFIX)
+        };
+        // Keys that the file leaves out are as in the file that this program carries.
+        let defaults = Source::new(None, "oncebox.toml")?.figment();
+        let figment = defaults.merge(keys_file.figment()).merge(Env::prefixed(PREFIX).filter(move |key| !ignored(key)));
+        let keys: Keys = extract(&figment)?;
+        check_keys(&keys).map_err(|(key, reason)| at(&figment, key, &reason))?;
+
+        let mut templates = Vec::new();
+        for (name, source) in template_sources(directory)? {
+            templates.push(read_template(&name, &source)?);
+        }
+        check_templates(&templates)?;
+        check_variables(&templates)?;
+
+        let api_keys = ApiKeys::parse(&std::env::var("ONCEBOX_API_KEYS").unwrap_or_default())
+            .map_err(|reason| environment(format!("ONCEBOX_API_KEYS {reason}")))?;
+        if !keys.listen.ip().is_loopback() && api_keys.is_empty() {
+            let reason = format!(
+                "listen = \"{}\" is not loopback, and whoever reaches it could run code: set ONCEBOX_API_KEYS first",
+                keys.listen
+            );
+            return Err(at(&figment, "listen", &reason));
+        }
+        let owner = if keys.owner.is_empty() { format!("port-{}", keys.listen.port()) } else { keys.owner };
+        Ok(Self {
+            owner,
+            http: HttpConfig { listen: keys.listen, api_keys, max_body_bytes: keys.max_body_bytes },
+            sandboxes: SandboxesConfig {
+                max_sandboxes: keys.max_sandboxes,
+                max_queued: keys.max_queued,
+                queue_timeout: Duration::from_millis(keys.queue_timeout_ms),
+            },
+            templates,
+            drain_timeout: Duration::from_millis(keys.drain_timeout_ms),
+            log_format: keys.log_format,
+        })
+    }
+}
+
+/// A file of the configuration, from the disk or from the defaults.
+struct Source {
+    name: String,
+    text: String,
+}
+
+impl Source {
+    fn new(directory: Option<&Path>, file: &str) -> Result<Self, ConfigError> {
+        let Some(directory) = directory else {
+            let text = DEFAULTS.get_file(file).and_then(|file| file.contents_utf8());
+            let text = text.expect("the defaults are whole").to_owned();
+            return Ok(Self { name: format!("config/{file} (built in)"), text });
+        };
+        let path = directory.join(file);
+        let name = path.display().to_string();
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(Self { name, text }),
+            Err(err) => Err(ConfigError { source_name: name, reason: format!("cannot be read: {err}") }),
+        }
+    }
+
+    fn figment(&self) -> Figment {
+        Figment::from(Named { name: self.name.clone(), toml: Figment::from(Toml::string(&self.text)) })
+    }
+}
+
+/// Gives what was read from a string the name of its file, for error messages.
+struct Named {
+    name: String,
+    toml: Figment,
+}
+
+impl figment::Provider for Named {
+    fn metadata(&self) -> figment::Metadata {
+        figment::Metadata::named(self.name.clone())
+    }
+
+    fn data(&self) -> figment::error::Result<figment::value::Map<figment::Profile, figment::value::Dict>> {
+        Ok(self.toml.extract::<figment::value::Dict>().map(|dict| figment::Profile::Default.collect(dict))?)
+    }
+}
+
+fn template_sources(directory: Option<&Path>) -> Result<BTreeMap<String, Source>, ConfigError> {
+    let files: Vec<_> = match directory {
+        None => {
+            let templates = DEFAULTS.get_dir("templates").expect("the defaults are whole");
+            templates.files().map(|file| file.path().to_path_buf()).collect()
+        }
+        Some(directory) => {
+            let templates = directory.join("templates");
+            let unreadable = |err: std::io::Error| ConfigError {
+                source_name: templates.display().to_string(),
+                reason: format!("cannot be read: {err}"),
+            };
+            let entries = std::fs::read_dir(&templates).map_err(unreadable)?;
+            let names =
+                entries.filter_map(|entry| entry.ok()).map(|entry| Path::new("templates").join(entry.file_name()));
+            names.collect()
+        }
+    };
+    let mut sources = BTreeMap::new();
+    for file in files.iter().filter(|file| file.extension() == Some(OsStr::new("toml"))) {
+        let stem = file.file_stem().and_then(OsStr::to_str).unwrap_or_default().to_owned();
+        sources.insert(stem, Source::new(directory, &file.to_string_lossy())?);
+    }
+    Ok(sources)
+}
+
+fn read_template(stem: &str, source: &Source) -> Result<Template, ConfigError> {
+    let variables = Env::prefixed(&format!("{PREFIX}{TEMPLATE_PREFIX}{}__", stem.to_uppercase()));
+    let figment = source.figment().merge(variables);
+    let mut template: Template = extract(&figment)?;
+    stem.clone_into(&mut template.file);
+    if template.name.is_empty() {
+        stem.clone_into(&mut template.name);
+    }
+    template.check().map_err(|reason| {
+        let key = reason.split(' ').next().unwrap_or_default().to_owned();
+        at(&figment, &key, &reason)
+    })?;
+    Ok(template)
+}
+
+fn extract<'a, T: Deserialize<'a>>(figment: &Figment) -> Result<T, ConfigError> {
+    figment.extract().map_err(|err| {
+        let source_name = err.metadata.as_ref().map_or_else(String::new, |metadata| source_name(metadata));
+        let key = err.path.join(".");
+        let reason = if key.is_empty() { err.kind.to_string() } else { format!("{key}: {}", err.kind) };
+        ConfigError { source_name, reason }
+    })
+}
+
+fn source_name(metadata: &figment::Metadata) -> String {
+    match metadata.name.contains("environment") {
+        true => "environment".to_owned(),
+        false => metadata.name.to_string(),
+    }
+}
+
+/// An error at a key, with the source that gave it its value.
+fn at(figment: &Figment, key: &str, reason: &str) -> ConfigError {
+    let source_name = figment.find_metadata(key).map_or_else(String::new, source_name);
+    ConfigError { source_name, reason: reason.to_owned() }
+}
+
+fn environment(reason: String) -> ConfigError {
+    ConfigError { source_name: "environment".to_owned(), reason }
+}
+
+fn check_keys(keys: &Keys) -> Result<(), (&'static str, String)> {
+    let least = [
+        ("max_sandboxes", keys.max_sandboxes as u64, 1),
+        ("queue_timeout_ms", keys.queue_timeout_ms, 1),
+        ("max_body_bytes", keys.max_body_bytes as u64, 1024),
+    ];
+    for (key, value, least) in least {
+        if value < least {
+            return Err((key, format!("{key} must be at least {least}, not {value}")));
+        }
+    }
+    let allowed = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '-';
+    if keys.owner.len() > 32 || !keys.owner.chars().all(allowed) {
+        let reason = "owner must be at most 32 lower-case letters, digits and dashes".to_owned();
+        return Err(("owner", reason));
+    }
+    Ok(())
+}
+
+/// A name must mean one template.
+fn check_templates(templates: &[Template]) -> Result<(), ConfigError> {
+    let mut owners = BTreeMap::new();
+    for template in templates {
+        for name in std::iter::once(&template.name).chain(&template.aliases) {
+            if let Some(other) = owners.insert(name.to_lowercase(), &template.name) {
+                let reason = format!("`{name}` is a name of both `{other}` and `{}`", template.name);
+                return Err(ConfigError { source_name: "config/templates".to_owned(), reason });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A variable for a template that does not exist would otherwise be silently without effect.
+fn check_variables(templates: &[Template]) -> Result<(), ConfigError> {
+    let prefix = format!("{PREFIX}{TEMPLATE_PREFIX}");
+    let files: Vec<_> = templates.iter().map(|template| template.file.to_uppercase()).collect();
+    for (name, _) in std::env::vars_os() {
+        let Some(rest) = name.to_str().and_then(|name| name.strip_prefix(&prefix)) else { continue };
+        let file = rest.split("__").next().unwrap_or_default();
+        if !files.iter().any(|known| known == file) {
+            let known = files.join(", ");
+            return Err(environment(format!("{prefix}{rest} names no template; there are {known}")));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,83 @@
+//! API keys: who may call.
+
+use std::fmt;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use subtle::{Choice, ConstantTimeEq};
+
+use super::AppState;
+use super::error::ApiError;
+
+/// The keys that open the API. None at all means that it is open, which only loopback may be.
+#[derive(Clone, Default)]
+pub struct ApiKeys(Vec<String>);
+
+impl fmt::Debug for ApiKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl ApiKeys {
+    /// Reads keys with commas between them.
+    ///
+    /// # Errors
+    ///
+    /// When a key could not be sent in a header, or could be guessed.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let keys: Vec<_> = text.split(',').map(str::trim).filter(|key| !key.is_empty()).map(str::to_owned).collect();
+        for key in &keys {
+            if key.len() < 8 || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+                return Err(
+                    "must hold keys of at least 8 visible ASCII characters, with commas between them".to_owned()
+                );
+            }
+        }
+        Ok(Self(keys))
+    }
+
+    /// Whether no key is configured.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Compares with every key, each in constant time, so that the time taken tells nothing.
+    fn accepts(&self, given: &str) -> bool {
+        let equal = self.0.iter().fold(Choice::from(0), |found, key| found | key.as_bytes().ct_eq(given.as_bytes()));
+        equal.into()
+    }
+}
+
+/// Lets a request through that carries a key, as `X-API-Key` or `Authorization: Bearer`.
+pub(crate) async fn require_key(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    let keys = &state.api_keys;
+    if keys.is_empty() || given(request.headers()).is_some_and(|key| keys.accepts(key)) {
+        return next.run(request).await;
+    }
+    let message = "a valid API key is needed, as `X-API-Key` or `Authorization: Bearer`";
+    ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", message).into_response()
+}
+
+fn given(headers: &HeaderMap) -> Option<&str> {
+    let text = |name| headers.get(name).and_then(|value: &header::HeaderValue| value.to_str().ok());
+    text(header::HeaderName::from_static("x-api-key"))
+        .or_else(|| text(header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_read_and_compared() {
+        let keys = ApiKeys::parse(" first-key-1, second-key-2,").expect("two keys");
+        assert!(keys.accepts("first-key-1") && keys.accepts("second-key-2"));
+        assert!(!keys.accepts("first-key-") && !keys.accepts(""));
+        assert!(ApiKeys::parse("short").is_err());
+        assert!(ApiKeys::parse("").expect("no key").is_empty());
+        assert_eq!(format!("{keys:?}"), "***");
+    }
+}

@@ -1,0 +1,59 @@
+//! The one place that gives an error its status.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use crate::sandbox::SandboxError;
+
+/// An answer that is not 2xx: `{"error": {"code", "message"}}`.
+#[derive(Debug)]
+pub(crate) struct ApiError {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+    retry_after_s: Option<u64>,
+}
+
+impl ApiError {
+    pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into(), retry_after_s: None }
+    }
+
+    /// The request is wrong; the message names the field and what would be right.
+    pub(crate) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request", message)
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let body = json!({"error": {"code": self.code, "message": self.message}});
+        let mut response = (self.status, Json(body)).into_response();
+        if let Some(seconds) = self.retry_after_s {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+impl From<SandboxError> for ApiError {
+    fn from(err: SandboxError) -> Self {
+        let message = err.to_string();
+        match err {
+            SandboxError::UnknownLanguage { .. } => Self::bad_request(format!("language: {message}")),
+            SandboxError::File { index, .. } => Self::bad_request(format!("files[{index}].path: {message}")),
+            SandboxError::Busy { retry_after, .. } => Self {
+                retry_after_s: Some(retry_after.as_secs().max(1)),
+                ..Self::new(StatusCode::TOO_MANY_REQUESTS, "busy", message)
+            },
+            SandboxError::ShuttingDown => Self::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", message),
+            // The cause goes to the log, once, and never to the client.
+            SandboxError::Launch(_) | SandboxError::Lost(_) => {
+                tracing::error!(error = &err as &dyn std::error::Error, "{message}");
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "no_sandbox", message)
+            }
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! The HTTP server: routes, keys, request ids. One folder per API.
+
+mod auth;
+mod error;
+mod json;
+mod native;
+
+use std::net::SocketAddr;
+
+use axum::extract::DefaultBodyLimit;
+use axum::http::{Method, StatusCode, Uri};
+use axum::routing::{get, post};
+use axum::{Router, middleware};
+use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
+use tower_http::trace::TraceLayer;
+
+use crate::sandbox::Sandboxes;
+use error::ApiError;
+
+pub use auth::ApiKeys;
+
+/// What the server listens on and accepts.
+#[derive(Debug, Clone)]
+pub struct HttpConfig {
+    /// The address.
+    pub listen: SocketAddr,
+    /// Who may call.
+    pub api_keys: ApiKeys,
+    /// The largest body, bytes.
+    pub max_body_bytes: usize,
+}
+
+/// What every handler may use.
+#[derive(Debug, Clone)]
+pub(crate) struct AppState {
+    sandboxes: Sandboxes,
+    api_keys: ApiKeys,
+}
+
+impl axum::extract::FromRef<AppState> for Sandboxes {
+    fn from_ref(state: &AppState) -> Self {
+        state.sandboxes.clone()
+    }
+}
+
+/// All routes.
+pub fn router(sandboxes: Sandboxes, config: &HttpConfig) -> Router {
+    let state = AppState { sandboxes, api_keys: config.api_keys.clone() };
+    let keyed = Router::new()
+        .route("/v1/run", post(native::run::run))
+        .route("/v1/languages", get(native::status::languages))
+        .route("/v1/status", get(native::status::status))
+        .layer(middleware::from_fn_with_state(state.clone(), auth::require_key));
+    Router::new()
+        .merge(keyed)
+        .route("/healthz", get(native::status::healthz))
+        .route("/readyz", get(native::status::readyz))
+        .fallback(not_found)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(DefaultBodyLimit::max(config.max_body_bytes))
+        .layer(PropagateRequestIdLayer::x_request_id())
+        .layer(TraceLayer::new_for_http().make_span_with(|request: &axum::http::Request<_>| {
+            let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok());
+            // The path without its query, which may hold secrets.
+            tracing::info_span!("request", request.id = id, method = %request.method(), path = request.uri().path())
+        }))
+        .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
+        .with_state(state)
+}
+
+async fn not_found(uri: Uri) -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, "not_found", format!("there is no {}", uri.path()))
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> ApiError {
+    let message = format!("{} does not take {method}", uri.path());
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+}

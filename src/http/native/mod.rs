@@ -1,0 +1,5 @@
+//! oncebox's own API.
+
+pub(super) mod run;
+pub(super) mod shapes;
+pub(super) mod status;

@@ -1,0 +1,68 @@
+//! `POST /v1/run`: code in, what it gave out; all at once or as it happens.
+
+use std::convert::Infallible;
+
+use axum::extract::State;
+use axum::http::{HeaderMap, header};
+use axum::response::sse::{self, Sse};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::json;
+
+use super::shapes::{ExceptionResponse, RunRequest, RunResponse, error_text, output};
+use crate::http::error::ApiError;
+use crate::http::json::Json;
+use crate::protocol::{End, Event};
+use crate::sandbox::{Place, Running, Sandboxes};
+
+/// Runs code in a sandbox of its own. A client that hangs up cancels it.
+pub(in crate::http) async fn run(
+    State(sandboxes): State<Sandboxes>,
+    headers: HeaderMap,
+    Json(request): Json<RunRequest>,
+) -> Result<Response, ApiError> {
+    let template = sandboxes.template(&request.language)?;
+    let running = sandboxes.run(request.check(template)?).await?;
+    if wants_events(&headers) {
+        return Ok(events(running).into_response());
+    }
+    Ok(axum::Json(RunResponse::from(running.report().await)).into_response())
+}
+
+fn wants_events(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    accept.split(',').any(|kind| kind.trim().starts_with("text/event-stream"))
+}
+
+/// `stdout`, `stderr` and `output` as they happen, `error` if the outcome is not `ok`, and `end`.
+fn events(running: Running) -> Sse<impl futures::Stream<Item = Result<sse::Event, Infallible>>> {
+    let stream = futures::stream::unfold(Some(running), |running| async {
+        let mut running = running?;
+        let event = running.next().await?;
+        let place = running.place.clone();
+        let over = matches!(event, Event::End(_));
+        let events = futures::stream::iter(translate(event, place).into_iter().map(Ok));
+        // After the end the sandbox goes at once; nobody waits for the client to hang up.
+        Some((events, (!over).then_some(running)))
+    });
+    Sse::new(futures::StreamExt::flatten(stream)).keep_alive(sse::KeepAlive::default())
+}
+
+fn translate(event: Event, place: Place) -> Vec<sse::Event> {
+    match event {
+        Event::Stdout { text } => vec![named("stdout", &json!({"text": text}))],
+        Event::Stderr { text } => vec![named("stderr", &json!({"text": text}))],
+        Event::Output(value) => vec![named("output", &output(value))],
+        Event::End(End { outcome, exception, usage }) => {
+            let error = error_text(&outcome, exception.as_ref()).map(|error| {
+                named("error", &json!({"error": error, "exception": exception.map(ExceptionResponse::from)}))
+            });
+            let end = named("end", &json!({"outcome": outcome, "usage": usage, "sandbox": place}));
+            error.into_iter().chain([end]).collect()
+        }
+    }
+}
+
+fn named(name: &str, data: &impl Serialize) -> sse::Event {
+    sse::Event::default().event(name).json_data(data).expect("our own shapes can be written as JSON")
+}

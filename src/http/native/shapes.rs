@@ -1,0 +1,205 @@
+//! The JSON of `POST /v1/run`: the request, checked into a [`RunSpec`], and the answer.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::engine::Network;
+use crate::http::error::ApiError;
+use crate::protocol::{Exception, Outcome, OutcomeKind, Output, Usage};
+use crate::sandbox::{Place, Report, RunSpec, Template};
+
+/// Files of one request; more belong into an archive.
+const MAX_FILES: usize = 1000;
+
+/// The body of `POST /v1/run`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct RunRequest {
+    code: String,
+    pub(super) language: String,
+    timeout_ms: Option<u64>,
+    #[serde(default)]
+    env: BTreeMap<String, String>,
+    #[serde(default)]
+    files: Vec<FileRequest>,
+    stdin: Option<String>,
+    network: Option<Network>,
+    #[serde(default)]
+    limits: LimitsRequest,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileRequest {
+    path: String,
+    content: String,
+    #[serde(default)]
+    encoding: Encoding,
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+enum Encoding {
+    #[default]
+    #[serde(rename = "utf-8")]
+    Utf8,
+    #[serde(rename = "base64")]
+    Base64,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LimitsRequest {
+    memory_bytes: Option<u64>,
+    cpu_millis: Option<u64>,
+    processes: Option<u64>,
+    disk_bytes: Option<u64>,
+    output_bytes: Option<u64>,
+}
+
+impl RunRequest {
+    /// Checks everything against the template it asks for.
+    pub(super) fn check(self, template: Arc<Template>) -> Result<RunSpec, ApiError> {
+        let (mut container, mut limits) = (template.spec(), template.limits());
+        if let Some(network) = self.network {
+            if network == Network::Full && template.network == Network::None {
+                return Err(ApiError::bad_request("network: `full` is not allowed here, only `none`"));
+            }
+            container.network = network;
+        }
+        let asked = &self.limits;
+        within("timeout_ms", self.timeout_ms, 1, template.max_timeout_ms, &mut limits.timeout_ms)?;
+        within(
+            "limits.memory_bytes",
+            asked.memory_bytes,
+            64 << 20,
+            template.memory_bytes,
+            &mut container.memory_bytes,
+        )?;
+        within("limits.cpu_millis", asked.cpu_millis, 10, template.cpu_millis, &mut container.cpu_millis)?;
+        within("limits.processes", asked.processes, 16, template.processes, &mut container.processes)?;
+        within("limits.disk_bytes", asked.disk_bytes, 1 << 20, template.disk_bytes, &mut container.disk_bytes)?;
+        within("limits.output_bytes", asked.output_bytes, 1024, template.output_bytes, &mut limits.output_bytes)?;
+        limits.memory_bytes = container.memory_bytes;
+        limits.processes = container.processes;
+        limits.disk_bytes = container.disk_bytes;
+        check_env(&self.env)?;
+        let files = check_files(self.files)?;
+        Ok(RunSpec { template, container, limits, code: self.code, env: self.env, files, stdin: self.stdin })
+    }
+}
+
+/// Takes what was asked for, if it is within bounds.
+fn within(field: &str, asked: Option<u64>, least: u64, most: u64, value: &mut u64) -> Result<(), ApiError> {
+    let Some(asked) = asked else { return Ok(()) };
+    // A template may itself be below what a request may ask for at least.
+    if asked < least.min(most) || asked > most {
+        return Err(ApiError::bad_request(format!("{field}: must be from {} to {most}, not {asked}", least.min(most))));
+    }
+    *value = asked;
+    Ok(())
+}
+
+fn check_env(env: &BTreeMap<String, String>) -> Result<(), ApiError> {
+    for (name, value) in env {
+        if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+            let message = format!("env: `{name}` cannot be set: names have no `=`, and neither side a NUL character");
+            return Err(ApiError::bad_request(message));
+        }
+    }
+    Ok(())
+}
+
+fn check_files(files: Vec<FileRequest>) -> Result<Vec<(String, Bytes)>, ApiError> {
+    if files.len() > MAX_FILES {
+        return Err(ApiError::bad_request(format!("files: at most {MAX_FILES} files, not {}", files.len())));
+    }
+    let content = |(index, file): (usize, FileRequest)| match file.encoding {
+        Encoding::Utf8 => Ok((file.path, Bytes::from(file.content))),
+        Encoding::Base64 => STANDARD
+            .decode(&file.content)
+            .map(|content| (file.path, content.into()))
+            .map_err(|err| ApiError::bad_request(format!("files[{index}].content: not base64: {err}"))),
+    };
+    files.into_iter().enumerate().map(content).collect()
+}
+
+/// The answer of `POST /v1/run`.
+#[derive(Debug, Serialize)]
+pub(in crate::http) struct RunResponse {
+    /// `text/plain` of each of `outputs`.
+    results: Vec<String>,
+    logs: Logs,
+    /// Present if, and only if, the outcome is not `ok`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exception: Option<ExceptionResponse>,
+    outputs: Vec<Map<String, Value>>,
+    outcome: Outcome,
+    usage: Usage,
+    sandbox: Place,
+}
+
+/// What the code printed. Joined, each list is exactly what was written to the stream.
+#[derive(Debug, Serialize)]
+struct Logs {
+    stdout: Vec<String>,
+    stderr: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct ExceptionResponse {
+    name: String,
+    value: String,
+    traceback: String,
+}
+
+impl From<Exception> for ExceptionResponse {
+    fn from(exception: Exception) -> Self {
+        Self { name: exception.name, value: exception.value, traceback: exception.traceback.join("\n") }
+    }
+}
+
+impl From<Report> for RunResponse {
+    fn from(report: Report) -> Self {
+        let piece = |text: String| if text.is_empty() { Vec::new() } else { vec![text] };
+        Self {
+            results: report.outputs.iter().filter_map(text).collect(),
+            logs: Logs { stdout: piece(report.stdout), stderr: piece(report.stderr) },
+            error: error_text(&report.outcome, report.exception.as_ref()),
+            exception: report.exception.map(ExceptionResponse::from),
+            outputs: report.outputs.into_iter().map(output).collect(),
+            outcome: report.outcome,
+            usage: report.usage,
+            sandbox: report.place,
+        }
+    }
+}
+
+fn text(output: &Output) -> Option<String> {
+    output.data.get("text/plain").and_then(Value::as_str).map(str::to_owned)
+}
+
+/// An output as clients see it: its mime types, and `main` beside them.
+pub(super) fn output(output: Output) -> Map<String, Value> {
+    let mut members = output.data;
+    members.insert("main".to_owned(), Value::Bool(output.main));
+    members
+}
+
+/// What went wrong, for a person or a model: the limit first, then the language's own words.
+pub(super) fn error_text(outcome: &Outcome, exception: Option<&Exception>) -> Option<String> {
+    let traceback = exception.map(|exception| exception.traceback.join("\n")).filter(|text| !text.is_empty());
+    match (outcome.kind, traceback) {
+        (OutcomeKind::Ok, _) => None,
+        (OutcomeKind::Exception, Some(traceback)) => Some(traceback),
+        (_, Some(traceback)) => Some(format!("{}\n{traceback}", outcome.message)),
+        (_, None) => Some(outcome.message.clone()),
+    }
+}

@@ -1,0 +1,75 @@
+//! What there is and how it is: languages, health, readiness, status.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use serde_json::{Value, json};
+
+use crate::sandbox::{Sandboxes, ShelfStatus};
+
+/// `GET /v1/languages`: names, aliases, versions, what is preinstalled. Versions are as the images tell them, `null` until
+/// a first sandbox of a language has started.
+pub(in crate::http) async fn languages(State(sandboxes): State<Sandboxes>) -> Json<Value> {
+    let language = |shelf: &ShelfStatus| {
+        let template = &shelf.template;
+        json!({
+            "name": template.name,
+            "aliases": template.aliases,
+            "extensions": template.extensions,
+            "version": shelf.language.as_ref().map(|language| &language.version),
+            "packages": shelf.language.as_ref().map(|language| &language.packages),
+            "network": template.network,
+            "limits": {
+                "timeout_ms": template.timeout_ms,
+                "max_timeout_ms": template.max_timeout_ms,
+                "memory_bytes": template.memory_bytes,
+                "cpu_millis": template.cpu_millis,
+                "processes": template.processes,
+                "disk_bytes": template.disk_bytes,
+                "output_bytes": template.output_bytes,
+            },
+        })
+    };
+    let languages: Vec<_> = sandboxes.status().shelves.iter().map(language).collect();
+    Json(json!({"languages": languages}))
+}
+
+/// `GET /v1/status`: the pool, what runs, what waits, and the bounds.
+pub(in crate::http) async fn status(State(sandboxes): State<Sandboxes>) -> Json<Value> {
+    let status = sandboxes.status();
+    let pool: Vec<_> = status
+        .shelves
+        .iter()
+        .map(|shelf| {
+            json!({
+                "template": shelf.template.name,
+                "warm": shelf.template.warm,
+                "idle": shelf.idle,
+                "launching": shelf.launching,
+                "waiting": shelf.waiting,
+                "failing": shelf.failing,
+            })
+        })
+        .collect();
+    Json(json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "running": status.running,
+        "queued": status.queued,
+        "limits": {"max_sandboxes": status.config.max_sandboxes, "max_queued": status.config.max_queued},
+        "pool": pool,
+    }))
+}
+
+/// `GET /healthz`: this process answers.
+pub(in crate::http) async fn healthz() -> Json<Value> {
+    Json(json!({"status": "ok"}))
+}
+
+/// `GET /readyz`: requests can be served; 503 until then.
+pub(in crate::http) async fn readyz(State(sandboxes): State<Sandboxes>) -> impl IntoResponse {
+    match sandboxes.is_ready().await {
+        true => (StatusCode::OK, Json(json!({"status": "ready"}))),
+        false => (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"status": "not ready"}))),
+    }
+}
