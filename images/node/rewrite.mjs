@@ -51,7 +51,7 @@ class Rewriter {
       if (node.type === 'MetaProperty' && node.meta.name === 'import') this.importMeta(node);
     });
     for (const node of program.body) this.statement(node);
-    const last = program.body.at(-1);
+    const last = program.body.findLast((node) => !isInert(node));
     const value = last?.type === 'ExportDefaultDeclaration' ? last.declaration : last?.expression;
     if (value && (last.type === 'ExpressionStatement' || !isDeclaration(value))) {
       // In an object, because a promise would lose a value that only looks like a promise.
@@ -191,6 +191,23 @@ function loop(node, head, rewriter, visit) {
 
 function isDeclaration(node) {
   return node.type === 'VariableDeclaration' || (/^(Function|Class)Declaration$/.test(node.type) && node.id);
+}
+
+/** Does nothing where it stands, so that the value of what comes before it may be returned. */
+function isInert(node) {
+  switch (node.type) {
+    case 'EmptyStatement':
+    case 'FunctionDeclaration':
+    case 'ImportDeclaration':
+    case 'ExportAllDeclaration':
+      return true;
+    case 'ExportNamedDeclaration':
+      return !node.declaration || isInert(node.declaration);
+    case 'VariableDeclaration':
+      return node.kind === 'var' && node.declarations.every(({ init }) => !init);
+    default:
+      return false;
+  }
 }
 
 function boundNames(pattern) {
