@@ -75,8 +75,11 @@ call_text <- function(call) {
   paste0(text, " at ", if (!startsWith(file, "<")) file, "#", source[1L])
 }
 
+warned <- FALSE # whether there may be something to print
+
 # At top level R has no call to name, where the runner has its own; all else of a warning is left to R.
 correct_warning <- function(warning) {
+  warned <<- TRUE
   if (!is_evaluation(conditionCall(warning))) return()
   .Internal(.dfltWarn(message_of(warning), NULL))
   invokeRestart("muffleWarning")
@@ -84,6 +87,8 @@ correct_warning <- function(warning) {
 
 # As R does after each expression at top level. R's own function for it is meant to follow an error, and says so.
 print_warnings <- function() {
+  if (!warned) return()
+  warned <<- FALSE
   printed <- rawConnection(raw(), "wb")
   before <- sink.number("message")
   sink(printed, type = "message")

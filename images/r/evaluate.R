@@ -32,7 +32,12 @@ execute <- function(request) {
 # The one at top level, for error messages: its call and its line. NULL while there is none.
 expression_evaluated <- NULL
 
-parse_code <- function(code) parse(text = gsub("\r\n", "\n", code, fixed = TRUE), keep.source = TRUE)
+parse_code <- function(code) {
+  # The lines are for tracebacks; data on every token would take more time than all the rest.
+  before <- options(keep.parse.data = FALSE)
+  on.exit(options(before))
+  parse(text = gsub("\r\n", "\n", code, fixed = TRUE), keep.source = TRUE)
+}
 
 evaluate <- function(expressions) {
   sources <- attr(expressions, "srcref")
@@ -58,6 +63,5 @@ warm_up <- function() {
   )) {
     execute(list(code = code, env = list(WARM_UP = "1")))
   }
-  devices <<- 0L
   unlink(pages, recursive = TRUE)
 }

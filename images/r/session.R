@@ -42,9 +42,10 @@ close_user_connections <- function() {
 
 # Sets environment variables; returns how to set them back.
 set_variables <- function(variables) {
+  if (!length(variables)) return(function() NULL)
   names <- names(variables)
   before <- Sys.getenv(names, unset = NA, names = TRUE)
-  if (length(variables)) do.call(Sys.setenv, variables)
+  do.call(Sys.setenv, variables)
   function() {
     Sys.unsetenv(names[is.na(before)])
     if (!all(is.na(before))) do.call(Sys.setenv, as.list(before[!is.na(before)]))

@@ -59,7 +59,8 @@ pub fn router(sandboxes: Sandboxes, config: &HttpConfig) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(config.max_body_bytes))
         .layer(PropagateRequestIdLayer::x_request_id())
-        .layer(TraceLayer::new_for_http().make_span_with(|request: &axum::http::Request<_>| {
+        // Failures are logged where they end, once; this layer only opens the span.
+        .layer(TraceLayer::new_for_http().on_failure(()).make_span_with(|request: &axum::http::Request<_>| {
             let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok());
             // The path without its query, which may hold secrets.
             tracing::info_span!("request", request.id = id, method = %request.method(), path = request.uri().path())

@@ -9,8 +9,9 @@ use std::sync::{Mutex, PoisonError};
 use bollard::Docker;
 use bollard::errors::Error as DockerError;
 use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, NetworkCreateRequest};
+use bollard::query_parameters::ListNetworksOptionsBuilder;
 
-use super::{EngineError, Pipe, engine_error, labels, new_name, remove, start_attached};
+use super::{EngineError, OWNER_LABEL, Pipe, engine_error, labels, new_name, remove, start_attached};
 use crate::engine::Network;
 
 /// The image that carries nothing but the agent.
@@ -23,6 +24,8 @@ pub(super) struct Holders {
     owner: String,
     network: String,
     free: Mutex<HashMap<Network, Vec<Holder>>>,
+    /// One at a time looks for the network and creates it: the daemon allows two of one name.
+    creating: tokio::sync::Mutex<()>,
 }
 
 /// A network namespace for one sandbox at a time.
@@ -39,7 +42,13 @@ pub(super) struct Holder {
 
 impl Holders {
     pub(super) fn new(docker: Docker, owner: &str) -> Self {
-        Self { docker, owner: owner.to_owned(), network: format!("oncebox-{owner}"), free: Mutex::default() }
+        Self {
+            docker,
+            owner: owner.to_owned(),
+            network: format!("oncebox-{owner}"),
+            free: Mutex::default(),
+            creating: tokio::sync::Mutex::default(),
+        }
     }
 
     /// A free holder, or a new one.
@@ -71,10 +80,16 @@ impl Holders {
 
     /// Removes the network that full holders are on. Fails while another holder uses it.
     pub(super) async fn remove_network(&self) -> Result<(), EngineError> {
-        match self.docker.remove_network(&self.network).await {
-            Ok(()) | Err(DockerError::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
-            Err(err) => Err(engine_error("remove a network", err)),
+        let filters = HashMap::from([("label", vec![format!("{OWNER_LABEL}={}", self.owner)])]);
+        let options = ListNetworksOptionsBuilder::default().filters(&filters).build();
+        let failed = |err| engine_error("remove a network", err);
+        for network in self.docker.list_networks(Some(options)).await.map_err(failed)? {
+            match self.docker.remove_network(network.id.as_deref().unwrap_or_default()).await {
+                Ok(()) | Err(DockerError::DockerResponseServerError { status_code: 404, .. }) => {}
+                Err(err) => return Err(failed(err)),
+            }
         }
+        Ok(())
     }
 
     async fn start(&self, network: Network) -> Result<Holder, EngineError> {
@@ -104,6 +119,7 @@ impl Holders {
 
     /// A bridge of our own, on which containers do not reach each other.
     async fn ensure_network(&self) -> Result<(), DockerError> {
+        let _creating = self.creating.lock().await;
         if self.docker.inspect_network(&self.network, None).await.is_ok() {
             return Ok(());
         }
