@@ -39,7 +39,7 @@ message_of <- function(condition) {
 }
 
 headline <- function(error, message, expression) {
-  lines <- strsplit(message, "\n", fixed = TRUE)[[1L]]
+  lines <- strsplit(paste0(message, "\n"), "\n", fixed = TRUE)[[1L]]
   call <- conditionCall(error)
   if (is.null(expression) || is.null(call) || is_evaluation(call)) {
     lines[1L] <- paste0("Error: ", lines[1L])

@@ -64,4 +64,5 @@ warm_up <- function() {
     execute(list(code = code, env = list(WARM_UP = "1")))
   }
   unlink(pages, recursive = TRUE)
+  .Internal(seterrmessage(""))
 }

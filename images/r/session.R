@@ -24,7 +24,9 @@ replace_in_base <- function(name, replacement) {
 quit_code <- function(save = "default", status = 0, runLast = TRUE) {
   if (Sys.getpid() != process) quit_process(save, status, runLast)
   if (runLast && exists(".Last", globalenv(), inherits = FALSE)) get(".Last", globalenv())()
-  invokeRestart("oncebox_quit", as.integer(status))
+  status <- suppressWarnings(as.integer(status))[1L]
+  # As R: what is no number is 0; of a number the system keeps eight bits.
+  invokeRestart("oncebox_quit", if (is.na(status)) 0L else bitwAnd(status, 255L))
 }
 
 quit_process <- base::quit

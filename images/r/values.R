@@ -34,7 +34,7 @@ printed <- function(value) {
   bytes <- rawConnectionValue(buffer)
   text <- rawToChar(bytes[bytes != 0L])
   Encoding(text) <- "UTF-8"
-  as_utf8(sub("\n$", "", text))
+  sub("\n$", "", as_utf8(text))
 }
 
 MAX_ROWS <- 60L
