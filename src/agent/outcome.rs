@@ -111,9 +111,13 @@ fn died(status: ExitStatus) -> Outcome {
     }
 }
 
+/// `signal 11 (SIGSEGV)`.
 fn signal_name(signal: i32) -> String {
-    rustix::process::Signal::from_named_raw(signal)
-        .map_or_else(|| format!("signal {signal}"), |name| format!("signal {signal} ({name:?})"))
+    let Some(named) = rustix::process::Signal::from_named_raw(signal) else { return format!("signal {signal}") };
+    // Its debug form is `Signal::SEGV`, in quotes.
+    let debug = format!("{named:?}");
+    let name = debug.trim_matches('"').trim_start_matches("Signal::");
+    format!("signal {signal} (SIG{name})")
 }
 
 fn timeout(limits: &Limits) -> Outcome {

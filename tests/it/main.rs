@@ -1,3 +1,21 @@
-//! Tests of the whole server, through the doors its users have.
+//! Tests of the whole server through the doors its users have: the real program, the real engine, real images.
+//!
+//! A harness of its own, because the server that most tests share must be stopped after the last of them, and must
+//! then have left nothing.
 
-fn main() {}
+#[macro_use]
+mod support;
+
+mod run;
+
+use std::process::ExitCode;
+
+use libtest_mimic::Arguments;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let trials = [run::trials()].into_iter().flatten().collect();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    let clean = support::stop_shared() && support::nothing_is_left();
+    if clean { conclusion.exit_code() } else { ExitCode::FAILURE }
+}
