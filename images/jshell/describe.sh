@@ -1,0 +1,10 @@
+#!/bin/sh
+# Prints language.json: how the runner is started, and what it runs.
+version=$(/opt/java/bin/java -XshowSettings:properties -version 2>&1 | sed -n 's/^ *java\.version = //p')
+jq -n --arg version "$version" '{
+  name: "java",
+  command: ["/opt/java/bin/java", "-XX:AOTCache=/opt/oncebox/java/runner.aot",
+            "@/opt/oncebox/java/jvm.options", "-jar", "/opt/oncebox/java/runner.jar"],
+  version: $version,
+  packages: {}
+}'

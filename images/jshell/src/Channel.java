@@ -1,0 +1,111 @@
+import java.io.BufferedReader;
+import java.io.FileInputStream;
+import java.io.FileOutputStream;
+import java.io.IOException;
+import java.io.InputStreamReader;
+import java.io.OutputStream;
+import java.io.StringReader;
+import java.io.StringWriter;
+import java.nio.charset.StandardCharsets;
+import java.util.LinkedHashMap;
+import java.util.Map;
+
+import com.google.gson.stream.JsonReader;
+import com.google.gson.stream.JsonToken;
+import com.google.gson.stream.JsonWriter;
+
+/** The agent's two FIFOs: one JSON object per line each way. */
+final class Channel {
+    /** One execution asked for; {@code cwd} may be null. */
+    record Request(String code, Map<String, String> env, String cwd, boolean drain) { }
+
+    private final BufferedReader in;
+    private final OutputStream out;
+
+    /** Opens the reading end first, as the agent does its writing end. */
+    Channel(String in, String out) throws IOException {
+        this.in = new BufferedReader(new InputStreamReader(new FileInputStream(in), StandardCharsets.UTF_8));
+        this.out = new FileOutputStream(out);
+    }
+
+    /** Waits for the next request; null when the agent has closed its end. */
+    Request next() throws IOException {
+        String line = in.readLine();
+        return line == null ? null : parse(line);
+    }
+
+    private static Request parse(String line) throws IOException {
+        String code = "";
+        String cwd = null;
+        boolean drain = true;
+        var env = new LinkedHashMap<String, String>();
+        var json = new JsonReader(new StringReader(line));
+        json.beginObject();
+        while (json.hasNext()) {
+            String name = json.nextName();
+            if (json.peek() == JsonToken.NULL) {
+                json.nextNull();
+                continue;
+            }
+            switch (name) {
+                case "code" -> code = json.nextString();
+                case "cwd" -> cwd = json.nextString();
+                case "drain" -> drain = json.nextBoolean();
+                case "env" -> {
+                    json.beginObject();
+                    while (json.hasNext()) {
+                        env.put(json.nextName(), json.nextString());
+                    }
+                    json.endObject();
+                }
+                default -> json.skipValue();
+            }
+        }
+        return new Request(code, env, cwd, drain);
+    }
+
+    void ready() throws IOException {
+        send(json -> json.name("type").value("ready"));
+    }
+
+    void result(String text) throws IOException {
+        send(json -> {
+            json.name("type").value("result").name("main").value(true);
+            json.name("data").beginObject().name("text/plain").value(text).endObject();
+        });
+    }
+
+    /** Ends an execution; {@code failure} is null when the code did not fail. */
+    void done(Failure failure) throws IOException {
+        send(json -> {
+            json.name("type").value("done");
+            if (failure == null) {
+                return;
+            }
+            json.name("error").beginObject();
+            json.name("name").value(failure.name()).name("value").value(failure.value());
+            json.name("traceback").beginArray();
+            for (String line : failure.traceback()) {
+                json.value(line);
+            }
+            json.endArray().endObject();
+            if (failure.outOfMemory()) {
+                json.name("cause").value("memory");
+            }
+        });
+    }
+
+    private interface Body {
+        void write(JsonWriter json) throws IOException;
+    }
+
+    private void send(Body body) throws IOException {
+        var line = new StringWriter();
+        var json = new JsonWriter(line);
+        json.beginObject();
+        body.write(json);
+        json.endObject();
+        // `getBytes` replaces lone surrogates, so that the line is valid UTF-8 whatever the code made.
+        out.write(line.append('\n').toString().getBytes(StandardCharsets.UTF_8));
+    }
+}

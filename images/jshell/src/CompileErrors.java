@@ -1,0 +1,33 @@
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Locale;
+
+import jdk.jshell.Diag;
+
+/** Tells the compiler's errors as `javac` does, with the lines of the user's whole code. */
+final class CompileErrors {
+    private CompileErrors() { }
+
+    static Failure failure(List<Diag> diagnostics, Source source) {
+        List<String> lines = new ArrayList<>();
+        String value = "the code does not compile";
+        for (Diag diagnostic : diagnostics) {
+            if (!diagnostic.isError()) {
+                continue;
+            }
+            // "location:" names the class that JShell has put around the snippet.
+            List<String> message = diagnostic.getMessage(Locale.ROOT).lines()
+                .filter(line -> !line.strip().startsWith("location:")).toList();
+            if (lines.isEmpty()) {
+                value = String.join("\n", message);
+            }
+            lines.add("line " + source.line(diagnostic.getPosition()) + ": error: " + message.getFirst());
+            lines.addAll(message.subList(1, message.size()));
+            lines.addAll(List.of(source.quote(diagnostic.getPosition())));
+        }
+        if (lines.isEmpty()) {
+            lines.add("error: " + value);
+        }
+        return new Failure("CompileError", value, lines, false);
+    }
+}

@@ -1,0 +1,184 @@
+import java.io.IOException;
+import java.util.ArrayList;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
+
+import jdk.jshell.JShell;
+import jdk.jshell.Snippet;
+import jdk.jshell.Snippet.Kind;
+import jdk.jshell.Snippet.Status;
+import jdk.jshell.Snippet.SubKind;
+import jdk.jshell.SnippetEvent;
+import jdk.jshell.SourceCodeAnalysis;
+import jdk.jshell.SourceCodeAnalysis.CompletionInfo;
+import jdk.jshell.SourceCodeAnalysis.Completeness;
+import jdk.jshell.UnresolvedReferenceException;
+import jdk.jshell.spi.ExecutionControl;
+import jdk.jshell.spi.ExecutionControlProvider;
+import jdk.jshell.spi.ExecutionEnv;
+
+/** One JShell: splits code into snippets, runs them in order and stops at the first that fails. */
+final class Interpreter implements AutoCloseable {
+    /** What the `jshell` command imports, and what Java 25 imports for a file without a class. */
+    private static final List<String> IMPORTS = List.of(
+        "java.io.*", "java.math.*", "java.net.*", "java.nio.file.*", "java.util.*", "java.util.concurrent.*",
+        "java.util.function.*", "java.util.prefs.*", "java.util.regex.*", "java.util.stream.*", "module java.base");
+
+    private static final Pattern PACKAGE = Pattern.compile("(?m)^\\s*package\\s+[\\w.]+\\s*;");
+
+    /** A result's way to the agent. */
+    interface Results {
+        void add(String text) throws IOException;
+    }
+
+    private record Part(String code, Source source, boolean complete) { }
+
+    private final UserThreads threads;
+    private final UserCode userCode;
+    private final JShell jshell;
+    private final SourceCodeAnalysis analysis;
+    private final Map<Snippet, Source> sources = new LinkedHashMap<>();
+    private final Tracebacks tracebacks;
+    private int executions;
+
+    Interpreter(UserThreads threads) {
+        this.threads = threads;
+        var classes = new UserClasses();
+        Thread.currentThread().setContextClassLoader(classes);
+        userCode = new UserCode(threads, classes);
+        jshell = JShell.builder().executionEngine(inThisProcess(userCode), Map.of()).build();
+        analysis = jshell.sourceCodeAnalysis();
+        tracebacks = new Tracebacks(analysis, sources);
+        IMPORTS.forEach(name -> jshell.eval("import " + name + ";"));
+    }
+
+    private static ExecutionControlProvider inThisProcess(ExecutionControl control) {
+        return new ExecutionControlProvider() {
+            @Override
+            public String name() {
+                return "runner";
+            }
+
+            @Override
+            public ExecutionControl generate(ExecutionEnv env, Map<String, String> parameters) {
+                return control;
+            }
+        };
+    }
+
+    /** Runs the code; null when it did not fail. */
+    Failure execute(String code, boolean drain, Results results) throws IOException {
+        tracebacks.begin(++executions);
+        threads.begin(tracebacks);
+        try {
+            Failure failure = run(code, results);
+            if (drain) {
+                threads.call(() -> {
+                    threads.drain();
+                    return null;
+                });
+            }
+            return failure;
+        } catch (Throwable thrown) {
+            return tracebacks.failure(thrown);
+        } finally {
+            threads.end();
+        }
+    }
+
+    private Failure run(String code, Results results) throws Throwable {
+        List<Part> parts = split(withoutPackage(code));
+        for (Part part : parts) {
+            if (isMalformed(part)) {
+                return failure(jshell.eval(part.code()).getFirst(), part.source()); // nothing has been run yet
+            }
+        }
+        List<Snippet> snippets = new ArrayList<>();
+        for (Part part : parts) {
+            boolean last = part == parts.getLast();
+            for (SnippetEvent event : jshell.eval(part.code())) {
+                if (event.causeSnippet() != null) {
+                    continue; // an earlier snippet, brought up to date with this one
+                }
+                sources.put(event.snippet(), part.source());
+                Failure failure = failure(event, part.source());
+                if (failure != null) {
+                    return failure;
+                }
+                snippets.add(event.snippet());
+                if (last && hasValue(event.snippet())) {
+                    results.add(userCode.renderValue());
+                }
+            }
+        }
+        String main = Programs.callOfMain(snippets, this::loadedClass);
+        return main == null ? null : failure(jshell.eval(main).getFirst(), new Source(executions, code, 0));
+    }
+
+    private String withoutPackage(String code) {
+        Matcher declaration = PACKAGE.matcher(code);
+        boolean first = declaration.find() && isBlank(code.substring(0, declaration.start()));
+        return first ? declaration.replaceFirst(found -> found.group().replaceAll("\\S", " ")) : code;
+    }
+
+    private boolean isBlank(String code) {
+        return analysis.analyzeCompletion(code).completeness() == Completeness.EMPTY;
+    }
+
+    private List<Part> split(String code) {
+        List<Part> parts = new ArrayList<>();
+        for (String rest = code; !rest.isEmpty(); ) {
+            CompletionInfo info = analysis.analyzeCompletion(rest);
+            if (info.completeness() == Completeness.EMPTY) {
+                break;
+            }
+            var source = new Source(executions, code, code.length() - rest.length());
+            boolean whole = info.completeness().isComplete();
+            parts.add(new Part(whole ? info.source() : rest, source, whole));
+            rest = whole ? info.remaining() : "";
+        }
+        return parts;
+    }
+
+    /** A part whose end was not found is the last one, and seldom a snippet after all. */
+    private boolean isMalformed(Part part) {
+        return !part.complete() && analysis.sourceToSnippets(part.code()).stream().anyMatch(s -> s.kind() == Kind.ERRONEOUS);
+    }
+
+    /** Why the snippet of an event was not defined or not run to its end; null if it was. */
+    private Failure failure(SnippetEvent event, Source source) {
+        if (userCode.thrown() != null) {
+            return tracebacks.failure(userCode.thrown());
+        }
+        Snippet snippet = event.snippet();
+        if (event.exception() instanceof UnresolvedReferenceException unresolved) {
+            snippet = unresolved.getSnippet();
+            return CompileErrors.failure(jshell.diagnostics(snippet).toList(), sources.get(snippet));
+        }
+        boolean mayBeResolvedLater = snippet.kind() == Kind.METHOD || snippet.kind() == Kind.TYPE_DECL;
+        if (event.status() == Status.VALID || event.status().isDefined() && mayBeResolvedLater) {
+            return null;
+        }
+        return CompileErrors.failure(jshell.diagnostics(snippet).toList(), source);
+    }
+
+    private static boolean hasValue(Snippet snippet) {
+        return snippet.kind() == Kind.EXPRESSION || snippet.subKind() == SubKind.TEMP_VAR_EXPRESSION_SUBKIND;
+    }
+
+    private Class<?> loadedClass(Snippet snippet, String name) {
+        try {
+            return userCode.findClass(analysis.wrapper(snippet).fullClassName() + "$" + name);
+        } catch (ClassNotFoundException notDefinedYet) {
+            return null;
+        }
+    }
+
+    @Override
+    public void close() {
+        jshell.close();
+    }
+}

@@ -1,0 +1,146 @@
+import java.util.ArrayList;
+import java.util.Collections;
+import java.util.IdentityHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+
+import jdk.jshell.Snippet;
+import jdk.jshell.SourceCodeAnalysis;
+import jdk.jshell.SourceCodeAnalysis.SnippetWrapper;
+
+/** Tells exceptions the way `java` does, with the user's frames only and the lines of the user's code. */
+final class Tracebacks {
+    private static final int MAX_FRAMES = 50;
+
+    private final SourceCodeAnalysis analysis;
+    private final Map<Snippet, Source> sources;
+    private int execution;
+
+    /** {@code sources} is the interpreter's own, which it goes on filling. */
+    Tracebacks(SourceCodeAnalysis analysis, Map<Snippet, Source> sources) {
+        this.analysis = analysis;
+        this.sources = sources;
+    }
+
+    void begin(int execution) {
+        this.execution = execution;
+    }
+
+    Failure failure(Throwable thrown) {
+        // A thread that cannot be made is told with the same class, but for want of processes, not of memory.
+        boolean outOfMemory = thrown instanceof OutOfMemoryError && !message(thrown).contains("native thread");
+        return new Failure(Names.unwrapped(thrown.getClass().getName()), message(thrown), of(thrown), outOfMemory);
+    }
+
+    /** The lines of an exception, its causes and what it suppressed. */
+    List<String> of(Throwable thrown) {
+        List<String> lines = new ArrayList<>();
+        add(thrown, "", "", lines, Collections.newSetFromMap(new IdentityHashMap<>()));
+        return lines;
+    }
+
+    private void add(Throwable thrown, String indent, String caption, List<String> lines, Set<Throwable> told) {
+        if (!told.add(thrown)) {
+            lines.add(indent + caption + "[" + header(thrown) + ", see above]");
+            return;
+        }
+        lines.add(indent + caption + header(thrown));
+        for (String frame : frames(thrown.getStackTrace())) {
+            lines.add(indent + "\t" + frame);
+        }
+        for (Throwable suppressed : thrown.getSuppressed()) {
+            add(suppressed, indent + "\t", "Suppressed: ", lines, told);
+        }
+        Throwable cause = cause(thrown);
+        if (cause != null) {
+            add(cause, indent, "Caused by: ", lines, told);
+        }
+    }
+
+    // The user's own exceptions may override these, and badly.
+
+    private static String header(Throwable thrown) {
+        try {
+            return Names.unwrapped(thrown.toString());
+        } catch (Throwable broken) {
+            return Names.unwrapped(thrown.getClass().getName());
+        }
+    }
+
+    private static String message(Throwable thrown) {
+        try {
+            return Names.unwrapped(String.valueOf(thrown.getMessage() == null ? "" : thrown.getMessage()));
+        } catch (Throwable broken) {
+            return "";
+        }
+    }
+
+    private static Throwable cause(Throwable thrown) {
+        try {
+            return thrown.getCause();
+        } catch (Throwable broken) {
+            return null;
+        }
+    }
+
+    /** The frames down to the lowest one of user code; below are only the runner's. */
+    private List<String> frames(StackTraceElement[] stack) {
+        int end = stack.length;
+        while (end > 0 && !Names.isWrapped(stack[end - 1].getClassName())) {
+            end--;
+        }
+        List<String> frames = new ArrayList<>();
+        for (StackTraceElement frame : List.of(stack).subList(0, end)) {
+            if (frames.size() == MAX_FRAMES) {
+                frames.add("... " + (end - MAX_FRAMES) + " more");
+                break;
+            }
+            if (Names.isWrapped(frame.getClassName())) {
+                frames.add("at " + place(frame));
+            } else if (!frame.getClassName().equals(StopCheck.class.getName())) {
+                frames.add("at " + frame);
+            }
+        }
+        return frames;
+    }
+
+    /** "Foo.bar (line 3)", or "line 3" for code outside of any method. */
+    private String place(StackTraceElement frame) {
+        String type = Names.unwrapped(frame.getClassName());
+        String method = frame.getMethodName().replaceFirst("^lambda\\$.*", "lambda").replace("do_it$", "");
+        String where = type + (type.isEmpty() || method.isEmpty() ? "" : ".") + method;
+        String line = line(frame);
+        if (line.isEmpty() || where.isEmpty()) {
+            return where + line;
+        }
+        return where + " (" + line + ")";
+    }
+
+    private String line(StackTraceElement frame) {
+        for (var entry : sources.entrySet()) {
+            SnippetWrapper wrapper = analysis.wrapper(entry.getKey());
+            String outer = wrapper.fullClassName();
+            if (frame.getClassName().equals(outer) || frame.getClassName().startsWith(outer + "$")) {
+                int offset = offset(wrapper, frame.getLineNumber());
+                if (offset >= 0) {
+                    Source source = entry.getValue();
+                    return "line " + source.line(offset) + (source.execution() == execution ? "" : " of earlier code");
+                }
+            }
+        }
+        return "";
+    }
+
+    /** Where in the snippet a line of its wrapper is; -1 if it is not of this snippet, when several share a wrapper. */
+    private static int offset(SnippetWrapper wrapper, int line) {
+        List<String> lines = wrapper.wrapped().lines().toList();
+        if (line < 1 || line > lines.size()) {
+            return -1;
+        }
+        String text = lines.get(line - 1).strip();
+        int start = wrapper.wrapped().indexOf(text, wrapper.wrapped().lines().limit(line - 1).mapToInt(l -> l.length() + 1).sum());
+        int offset = wrapper.wrappedToSourcePosition(start);
+        return offset;
+    }
+}

@@ -1,0 +1,112 @@
+import java.util.Arrays;
+import java.util.HashSet;
+import java.util.List;
+import java.util.Set;
+
+/** The threads of user code: the main one and those that it, or they, start. */
+final class UserThreads extends ThreadGroup {
+    private Tracebacks tracebacks;
+    private Set<Thread> older = Set.of();
+    private boolean executing;
+    private boolean inUserCode;
+
+    UserThreads() {
+        super("main");
+    }
+
+    interface Code<T> {
+        T run() throws Throwable;
+    }
+
+    /** Begins an execution on the calling thread; exceptions in other threads are told by {@code tracebacks}. */
+    synchronized void begin(Tracebacks tracebacks) {
+        this.tracebacks = tracebacks;
+        older = new HashSet<>(alive());
+        executing = true;
+        StopCheck.requested = false;
+    }
+
+    synchronized void end() {
+        executing = false;
+    }
+
+    /** Interrupts the execution, if there is one: at once in user code, before its next snippet in ours. */
+    synchronized void cancel() {
+        if (!executing) {
+            return;
+        }
+        StopCheck.requested = true;
+        if (inUserCode) {
+            interrupt();
+        }
+    }
+
+    /** Runs what may be interrupted; the compiler and the runner itself never see an interrupted thread. */
+    <T> T call(Code<T> code) throws Throwable {
+        enter();
+        try {
+            return code.run();
+        } finally {
+            leave();
+        }
+    }
+
+    private synchronized void enter() throws InterruptedException {
+        StopCheck.check();
+        inUserCode = true;
+    }
+
+    private synchronized void leave() {
+        inUserCode = false;
+        Thread.interrupted();
+    }
+
+    /** Waits for the threads this execution has left behind, as `java` waits for them after `main`. */
+    void drain() throws InterruptedException {
+        // Twice idle in a row: one idle worker may just have been given work by a thread that ended since.
+        for (int idle = 0; idle < 2; ) {
+            Thread busy = busy();
+            if (busy == null) {
+                idle++;
+            } else {
+                busy.join(10);
+                idle = 0;
+            }
+        }
+    }
+
+    private Thread busy() {
+        for (Thread thread : alive()) {
+            if (!thread.isDaemon() && thread != Thread.currentThread() && !older.contains(thread) && !isIdleWorker(thread)) {
+                return thread;
+            }
+        }
+        return null;
+    }
+
+    /** A pool that nobody shut down would keep the execution from ending although nothing is left to do. */
+    private static boolean isIdleWorker(Thread thread) {
+        boolean takesWork = false;
+        for (StackTraceElement frame : thread.getStackTrace()) {
+            if (frame.getClassName().contains("DelayedWorkQueue")) {
+                return false;
+            }
+            takesWork |= frame.getClassName().equals("java.util.concurrent.ThreadPoolExecutor")
+                && frame.getMethodName().equals("getTask");
+        }
+        return takesWork;
+    }
+
+    private List<Thread> alive() {
+        var threads = new Thread[activeCount() + 16];
+        return Arrays.asList(threads).subList(0, enumerate(threads));
+    }
+
+    @Override
+    public void uncaughtException(Thread thread, Throwable thrown) {
+        if (StopCheck.requested && thrown instanceof InterruptedException) {
+            return;
+        }
+        System.err.println("Exception in thread \"" + thread.getName() + "\" " + String.join("\n", tracebacks.of(thrown)));
+    }
+}
