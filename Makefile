@@ -1,0 +1,33 @@
+# The two commands of the README are `run` and `test`; the rest are their parts.
+
+HOST := $(shell rustc -vV | sed -n 's/^host: //p')
+AGENT := target/$(HOST)/agent/oncebox-agent
+
+.PHONY: run test check agent images engine bench
+
+run: images ## Build what is missing and serve on 127.0.0.1:3000.
+	target/release/oncebox serve
+
+test: ## Everything there is to test, on the real engine; ends with `N passed, M failed`.
+	@scripts/test
+
+check: ## Format, lints, docs and the tests that need no engine.
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	cargo clippy --no-default-features --bin oncebox-agent -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --quiet
+	cargo test --lib --bins --quiet
+
+agent: ## The agent, static, so that it runs in any image.
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --quiet --profile agent --no-default-features \
+	  --bin oncebox-agent --target $(HOST)
+
+images: engine agent ## The images that are missing or not current.
+	cargo build --release --quiet
+	target/release/oncebox images build --agent $(AGENT)
+
+engine: ## A Docker Engine that answers.
+	@scripts/engine
+
+bench: images ## Latency per language, beside `docker run` and the bare engine.
+	cargo bench --bench latency
