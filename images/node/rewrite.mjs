@@ -8,6 +8,8 @@ import { base, full, recursive } from './node_modules/acorn-walk/dist/walk.mjs';
 
 const { JSON } = globalThis;
 
+const LINE_BREAK = /\r\n?|[\n\u2028\u2029]/;
+
 const options = {
   ecmaVersion: 'latest',
   allowAwaitOutsideFunction: true,
@@ -244,15 +246,17 @@ function missing(name, module) {
   return ` = (() => { throw ${error} })()`;
 }
 
-/** Maps a position (both counted from 1) in the rewritten code back to the code as written. */
+/** Maps a position (both counted from 1) in the rewritten code back to the code as written; null for the wrapper's end. */
 function locator(code, edits) {
+  const lineCount = code.split(LINE_BREAK).length;
   const moving = edits
     .filter(({ start, end, text }) => text.length !== end - start)
     .map(({ start, end, text }) => {
-      const before = code.slice(0, start).split(/\r\n?|[\n\u2028\u2029]/);
+      const before = code.slice(0, start).split(LINE_BREAK);
       return { line: before.length, column: before.at(-1).length + 1, grows: text.length - (end - start) };
     });
   return (line, column) => {
+    if (line > lineCount) return null;
     let shift = 0;
     for (const edit of moving) {
       if (edit.line !== line || column <= edit.column + shift) continue;
