@@ -13,7 +13,7 @@ export function encode(message) {
   return `${json.replace(/\\(?:(ud[89a-f][0-9a-f]{2})|.)/g, (escape, lone) => (lone ? '\ufffd' : escape))}\n`;
 }
 
-/** The value as Node's REPL prints it, with a thousand times its limit for strings: large output is the agent's to cut. */
+/** The value as Node's REPL prints it, with a far higher limit for strings: large output is the agent's to cut. */
 export function show(value) {
   try {
     return inspect(value, { showProxy: true, maxStringLength: 10_000_000 });

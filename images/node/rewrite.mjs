@@ -242,11 +242,11 @@ function attributes({ attributes = [] }) {
 /** The error has no stack: its place would be that of the rewritten import. */
 function missing(name, module) {
   const message = `The requested module '${module}' does not provide an export named '${name}'`;
-  const error = `Object.assign(new SyntaxError(${JSON.stringify(message)}), { stack: ${JSON.stringify(`SyntaxError: ${message}`)} })`;
-  return ` = (() => { throw ${error} })()`;
+  const [text, stack] = [message, `SyntaxError: ${message}`].map((string) => JSON.stringify(string));
+  return ` = (() => { throw Object.assign(new SyntaxError(${text}), { stack: ${stack} }) })()`;
 }
 
-/** Maps a position (both counted from 1) in the rewritten code back to the code as written; null for the wrapper's end. */
+/** Maps a position (counted from 1) in the rewritten code to one in the code as written, the wrapper's end to null. */
 function locator(code, edits) {
   const lineCount = code.split(LINE_BREAK).length;
   const moving = edits

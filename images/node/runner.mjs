@@ -92,7 +92,8 @@ function unsettled() {
 }
 
 function interrupted() {
-  return Object.assign(bare('Script execution was interrupted by `SIGINT`'), { code: 'ERR_SCRIPT_EXECUTION_INTERRUPTED' });
+  const error = bare('Script execution was interrupted by `SIGINT`');
+  return Object.assign(error, { code: 'ERR_SCRIPT_EXECUTION_INTERRUPTED' });
 }
 
 /** An error that has no place in the user's code. */
