@@ -49,6 +49,7 @@ struct Keys {
     listen: SocketAddr,
     owner: String,
     max_sandboxes: usize,
+    max_kept_sandboxes: usize,
     max_queued: usize,
     queue_timeout_ms: u64,
     max_body_bytes: usize,
@@ -113,6 +114,7 @@ impl Config {
             http: HttpConfig { listen: keys.listen, api_keys, max_body_bytes: keys.max_body_bytes },
             sandboxes: SandboxesConfig {
                 max_sandboxes: keys.max_sandboxes,
+                max_kept_sandboxes: keys.max_kept_sandboxes,
                 max_queued: keys.max_queued,
                 queue_timeout: Duration::from_millis(keys.queue_timeout_ms),
             },

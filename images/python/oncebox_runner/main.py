@@ -18,11 +18,9 @@ def main() -> None:
     """Serves the agent until it closes its end; never returns."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     link = Link(os.environ.pop("RUNNER_IN"), os.environ.pop("RUNNER_OUT"))
-    # IPython takes the place of `__main__`; this module's own dictionary must outlive that.
-    own_main = sys.modules["__main__"]
-    # What the image's user site will hold can be imported even if it is only made later, by `pip install`.
     _add_user_site()
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    os.environ.setdefault("PLOTLY_RENDERER", "plotly_mimetype")
     shell = Shell.instance()
     _warm_up(shell)
     shell.send_result = link.send
@@ -34,7 +32,6 @@ def main() -> None:
             sys.excepthook(type(error), error, None)
             continue
         if request is None:
-            del own_main
             os._exit(0)
         done = _serve(shell, request)
         if link.closed:
@@ -85,6 +82,7 @@ def _end_forked_child(done: dict) -> None:
 
 
 def _add_user_site() -> None:
+    """Lets `pip install` in the running interpreter work where its target does not exist yet."""
     user_site = site.getusersitepackages()
     if site.ENABLE_USER_SITE and user_site not in sys.path:
         packages = next((i for i, path in enumerate(sys.path) if path.endswith("-packages")), len(sys.path))

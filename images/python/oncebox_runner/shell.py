@@ -78,11 +78,15 @@ class Shell(InteractiveShell):
             if hasattr(sys, name):
                 delattr(sys, name)
 
+    def reset(self, *args, **kwargs):
+        """Clears the variables, but not what makes `__main__` a module; `multiprocessing` reads its `__spec__`."""
+        super().reset(*args, **kwargs)
+        self.user_ns.update(dict.fromkeys(("__doc__", "__loader__", "__package__", "__spec__")))
+
     # Running code
 
     async def run_code(self, code_obj, result=None, *, async_=False):
         """Executes compiled code; as IPython's, but `SystemExit` is an outcome and not a warning."""
-        __tracebackhide__ = "__ipython_bottom__"
         try:
             if async_:
                 await eval(code_obj, self.user_global_ns, self.user_ns)
@@ -118,10 +122,11 @@ class Shell(InteractiveShell):
         etype, error, tb = self._get_exc_info(exc_tuple)
         if isinstance(error, SystemExit):
             return
+        tb = _from_users_code(tb)
         if _has_group(error):
-            self._showtraceback(etype, error, traceback.format_exception(etype, error, tb and tb.tb_next))
+            self._showtraceback(etype, error, ["".join(traceback.format_exception(etype, error, tb))])
         else:
-            super().showtraceback(exc_tuple, *args, **kwargs)
+            super().showtraceback((etype, error, tb), *args, **kwargs)
 
     def _showtraceback(self, etype, evalue, stb):
         self._failure = describe(evalue, "\n".join(stb))
@@ -170,6 +175,10 @@ class Shell(InteractiveShell):
         formatters = self.display_formatter.formatters
         for kind in (dict, list):
             formatters["application/json"].for_type(kind, _json_or_none)
+        # Plotly's own way of displaying itself sends its whole library first, twice; its mime bundle has all one needs.
+        self.display_formatter.ipython_display_formatter.for_type_by_name(
+            "plotly.basedatatypes", "BaseFigure", _not_by_itself
+        )
         text = formatters["text/plain"]
         for kind in (dict, list, tuple, set, frozenset):
             text.for_type(kind, _unless_large(text.type_printers[kind]))
@@ -234,6 +243,14 @@ def describe(error: BaseException, text: str | None = None) -> dict:
     return done
 
 
+def _from_users_code(tb):
+    """The traceback without the frames of the runner that led to the user's code, where there is any of that."""
+    part = tb
+    while part is not None and not part.tb_frame.f_code.co_filename.startswith("<ipython-input-"):
+        part = part.tb_next
+    return part or tb
+
+
 def _exit_code(error: SystemExit) -> int:
     """What `python` would have exited with; like it, says on stderr what is not a number."""
     if error.code is None:
@@ -259,6 +276,10 @@ def _json_or_none(value):
         return mime.json_value(value)
     except ValueError:
         return None
+
+
+def _not_by_itself(figure):
+    raise NotImplementedError
 
 
 def _unless_large(lay_out):
