@@ -6,7 +6,10 @@
 #[macro_use]
 mod support;
 
+mod bad_input;
+mod ends;
 mod run;
+mod stream;
 
 use std::process::ExitCode;
 
@@ -14,7 +17,7 @@ use libtest_mimic::Arguments;
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let trials = [run::trials()].into_iter().flatten().collect();
+    let trials = [run::trials(), bad_input::trials(), ends::trials(), stream::trials()].into_iter().flatten().collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     let clean = support::stop_shared() && support::nothing_is_left();
     if clean { conclusion.exit_code() } else { ExitCode::FAILURE }
