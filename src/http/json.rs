@@ -25,7 +25,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
         let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|err| {
             let path = err.path().to_string();
             match path.as_str() {
-                "." => ApiError::bad_request(format!("the body: {}", err.into_inner())),
+                // `?` is where the text broke off before there was a member.
+                "." | "?" => ApiError::bad_request(format!("the body: {}", err.into_inner())),
                 _ => ApiError::bad_request(format!("{path}: {}", err.into_inner())),
             }
         })?;

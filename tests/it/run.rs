@@ -223,7 +223,7 @@ async fn the_languages_are_listed_with_versions_and_limits() {
     assert_eq!(names, BTreeSet::from(["java", "js", "python", "r", "ts"]));
     for language in languages {
         let version = language["version"].as_str().expect("a version");
-        assert!(version.starts_with(|first: char| first.is_ascii_digit()), "{language}");
+        assert!(version.contains(|letter: char| letter.is_ascii_digit()), "{language}");
         assert!(language["packages"].is_object(), "{language}");
     }
     let js = languages.iter().find(|language| language["name"] == "js").expect("js");
