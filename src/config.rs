@@ -161,7 +161,7 @@ impl figment::Provider for Named {
     }
 
     fn data(&self) -> figment::error::Result<figment::value::Map<figment::Profile, figment::value::Dict>> {
-        Ok(self.toml.extract::<figment::value::Dict>().map(|dict| figment::Profile::Default.collect(dict))?)
+        self.toml.extract::<figment::value::Dict>().map(|dict| figment::Profile::Default.collect(dict))
     }
 }
 
@@ -208,7 +208,7 @@ fn read_template(stem: &str, source: &Source) -> Result<Template, ConfigError> {
 
 fn extract<'a, T: Deserialize<'a>>(figment: &Figment) -> Result<T, ConfigError> {
     figment.extract().map_err(|err| {
-        let source_name = err.metadata.as_ref().map_or_else(String::new, |metadata| source_name(metadata));
+        let source_name = err.metadata.as_ref().map_or_else(String::new, source_name);
         let key = err.path.join(".");
         let reason = if key.is_empty() { err.kind.to_string() } else { format!("{key}: {}", err.kind) };
         ConfigError { source_name, reason }

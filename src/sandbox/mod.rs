@@ -1,7 +1,7 @@
 //! Which container serves a request, and how long it lives.
 
 mod error;
-mod handle;
+mod instance;
 mod pool;
 mod run;
 mod template;
@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::{Engine, EngineError};
-use handle::Reaper;
+use instance::Reaper;
 use pool::Pool;
 
 pub use error::{LaunchError, SandboxError};
@@ -96,9 +96,10 @@ impl Sandboxes {
     /// [`SandboxError::UnknownLanguage`], with the names there are.
     pub fn template(&self, name: &str) -> Result<Arc<Template>, SandboxError> {
         let asked = name.trim().to_lowercase();
-        let found = self.shared.templates.iter().find(|template| template.is_called(&asked));
+        let runs = || self.shared.templates.iter().filter(|template| template.runs);
+        let found = runs().find(|template| template.is_called(&asked));
         found.cloned().ok_or_else(|| {
-            let known: Vec<_> = self.shared.templates.iter().map(|template| template.name.as_str()).collect();
+            let known: Vec<_> = runs().map(|template| template.name.as_str()).collect();
             SandboxError::UnknownLanguage { name: name.to_owned(), known: known.join(", ") }
         })
     }
@@ -141,7 +142,7 @@ impl Sandboxes {
 
     /// Whether requests can be served: the engine answers, and every template has come up.
     pub async fn is_ready(&self) -> bool {
-        let ready = |shelf: &ShelfStatus| shelf.template.warm == 0 || (shelf.language.is_some() && !shelf.failing);
+        let ready = |shelf: &ShelfStatus| shelf.template.warm == 0 || (shelf.has_launched && !shelf.failing);
         self.shared.pool.status().iter().all(ready) && self.shared.engine.ping().await.is_ok()
     }
 

@@ -1,5 +1,6 @@
 //! One sandbox: a container, the link to its agent, and the promise that both go.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::TaskTracker;
 
 use super::error::LaunchError;
-use crate::engine::{Engine, InstanceId, Spec};
+use crate::engine::{Engine, EngineError, InstanceId, Spec};
 use crate::link::Link;
 use crate::protocol::Language;
 
@@ -52,43 +53,59 @@ impl Reaper {
     }
 }
 
-/// Has its container removed when dropped.
+/// Has its container removed when dropped, or when told.
 #[derive(Debug)]
 struct Guard {
     id: InstanceId,
     reaper: Reaper,
     permit: Mutex<Option<OwnedSemaphorePermit>>,
+    removed: AtomicBool,
+}
+
+impl Guard {
+    fn remove(&self) {
+        if !self.removed.swap(true, Ordering::Relaxed) {
+            let permit = self.permit.lock().unwrap_or_else(PoisonError::into_inner).take();
+            self.reaper.remove(self.id.clone(), permit);
+        }
+    }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        let permit = self.permit.lock().unwrap_or_else(PoisonError::into_inner).take();
-        self.reaper.remove(self.id.clone(), permit);
+        self.remove();
     }
 }
 
 /// A container of one owner, with an interpreter that waits for code. Dropping it removes the container.
 #[derive(Debug)]
-pub(crate) struct Sandbox {
+pub(crate) struct Instance {
     // Before the guard: the pipe closes first, then the container is removed.
     link: Link,
     guard: Guard,
-    /// The context of the template's language.
+    /// The context of the template's language; empty if it has none.
     pub(crate) context: String,
-    /// The language as the image describes it.
-    pub(crate) language: Option<Language>,
+    /// The languages of the image.
+    pub(crate) languages: Vec<Language>,
 }
 
-impl Sandbox {
+impl Instance {
     /// Starts a container and its interpreter. It is ready in truth: the runner has run code.
     pub(crate) async fn launch(reaper: &Reaper, spec: &Spec, language: &str) -> Result<Self, LaunchError> {
         let launch = async {
             let launched = reaper.engine.launch(spec).await?;
-            let guard = Guard { id: launched.id, reaper: reaper.clone(), permit: Mutex::new(None) };
+            let guard = Guard {
+                id: launched.id,
+                reaper: reaper.clone(),
+                permit: Mutex::new(None),
+                removed: AtomicBool::new(false),
+            };
             let (link, hello) = Link::open(launched.pipe).await?;
-            let context = link.start_context(language).await?.id;
-            let language = hello.languages.into_iter().find(|found| found.name == language);
-            Ok(Self { link, guard, context, language })
+            let context = match language {
+                "" => String::new(),
+                language => link.start_context(language).await?.id,
+            };
+            Ok(Self { link, guard, context, languages: hello.languages })
         };
         tokio::time::timeout(LAUNCH_LIMIT, launch).await.unwrap_or(Err(LaunchError::Slow(LAUNCH_LIMIT)))
     }
@@ -106,6 +123,21 @@ impl Sandbox {
     /// Holds `permit` until the container is gone.
     pub(crate) fn hold(&self, permit: OwnedSemaphorePermit) {
         *self.guard.permit.lock().unwrap_or_else(PoisonError::into_inner) = Some(permit);
+    }
+
+    /// Removes the container now, whoever still holds on to this.
+    pub(crate) fn remove(&self) {
+        self.guard.remove();
+    }
+
+    /// Freezes it.
+    pub(crate) async fn pause(&self) -> Result<(), EngineError> {
+        self.guard.reaper.engine.pause(&self.guard.id).await
+    }
+
+    /// Lets it go on.
+    pub(crate) async fn resume(&self) -> Result<(), EngineError> {
+        self.guard.reaper.engine.resume(&self.guard.id).await
     }
 
     /// Whether the kernel took something of it for want of memory; for when its agent no longer answers.
