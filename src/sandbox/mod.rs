@@ -154,7 +154,7 @@ impl Sandboxes {
     /// Removes everything. To be called when no request is served any longer.
     pub async fn close(self) {
         self.cancel();
-        self.shared.pool.stop();
+        self.shared.pool.stop().await;
         self.shared.reaper.drain().await;
         if let Err(err) = self.shared.engine.sweep().await {
             tracing::error!(error = &err as &dyn std::error::Error, "cannot remove the last containers");

@@ -153,6 +153,8 @@ async fn files_that_cannot_be_written_are_refused_by_path() {
         "/proc/self/oom_score_adj",
         "/sys/new",
         "/dev/new",
+        "/dev/null",
+        "/proc/self/environ",
     ];
     for path in paths {
         let files = json!([{"path": "fine", "content": ""}, {"path": path, "content": "x"}]);
@@ -161,6 +163,12 @@ async fn files_that_cannot_be_written_are_refused_by_path() {
         assert_eq!((status, code.as_str()), (400, "invalid_request"), "{path:?}: {message}");
         assert!(message.starts_with("files[1].path: "), "{path:?}: {message}");
     }
+    let files = json!([{"path": "big", "content": "x".repeat(2 << 20)}]);
+    let limits = json!({"disk_bytes": 1 << 20});
+    let request = json!({"code": "1", "language": "js", "files": files, "limits": limits});
+    let (status, _, message) = send(server(), Method::POST, "/v1/run", request.to_string()).await;
+    assert_eq!(status, 400, "{message}");
+    assert!(message.starts_with("files[0].path: cannot write `big`: No space left on device"), "{message}");
     assert_eq!(server().run("js", "1").await["results"], json!(["1"]));
 }
 

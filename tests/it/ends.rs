@@ -99,8 +99,9 @@ async fn code_that_starts_too_many_processes_says_so() {
         assert_limit(&answer, "process_limit", "processes", 64);
         assert!(stdout(&answer).starts_with("before\n"), "{code}: {answer}");
     }
-    // The shell's own words for it, and the children's output.
-    let answer = limited("import os\nos._exit(os.system(':(){ :|:& };:') and 1 or 1)", json!({"processes": 64})).await;
+    // A bomb, and the code ends by a status.
+    let answer =
+        limited("import os\nos.system('bomb() { bomb | bomb; }; bomb')\nos._exit(1)", json!({"processes": 64})).await;
     assert_limit(&answer, "process_limit", "processes", 64);
 }
 
@@ -262,7 +263,8 @@ async fn code_that_speaks_for_its_runner_harms_only_its_own_run() {
 
 async fn a_run_whose_server_stops_is_cancelled() {
     let server = Server::start_cold(&[("ONCEBOX_DRAIN_TIMEOUT_MS", "500")]);
-    let run = server.begin(json!({"language": "js", "code": "console.log('before'); setTimeout(() => {}, 600_000)"}));
+    let run =
+        server.begin(json!({"language": "js", "code": "console.log('before'); void setTimeout(() => {}, 600_000)"}));
     server.until_busy(1, 0).await;
     // It has begun to run when its interpreter has used more time than it takes to start; its output tells.
     tokio::time::sleep(std::time::Duration::from_secs(3)).await;
@@ -276,8 +278,9 @@ async fn a_run_whose_server_stops_is_cancelled() {
 
 async fn a_container_removed_during_a_run_is_infrastructure() {
     let server = Server::start_cold(&[]);
-    let mut stream =
-        server.stream(json!({"language": "js", "code": "console.log('before'); setTimeout(() => {}, 600_000)"})).await;
+    let mut stream = server
+        .stream(json!({"language": "js", "code": "console.log('before'); void setTimeout(() => {}, 600_000)"}))
+        .await;
     assert_eq!(stream.next().await.expect("an event").name, "stdout");
     let sandboxes = server.sandboxes();
     assert_eq!(sandboxes.len(), 1, "{sandboxes:?}");

@@ -6,8 +6,13 @@
 #[macro_use]
 mod support;
 
+mod auth;
 mod bad_input;
+mod capacity;
+mod cli;
+mod configuration;
 mod ends;
+mod lifecycle;
 mod run;
 mod stream;
 
@@ -17,7 +22,20 @@ use libtest_mimic::Arguments;
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let trials = [run::trials(), bad_input::trials(), ends::trials(), stream::trials()].into_iter().flatten().collect();
+    let trials = [
+        run::trials(),
+        bad_input::trials(),
+        ends::trials(),
+        auth::trials(),
+        capacity::trials(),
+        cli::trials(),
+        lifecycle::trials(),
+        configuration::trials(),
+        stream::trials(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     let clean = support::stop_shared() && support::nothing_is_left();
     if clean { conclusion.exit_code() } else { ExitCode::FAILURE }

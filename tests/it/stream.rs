@@ -88,7 +88,7 @@ async fn a_request_that_cannot_be_met_is_json_all_the_same() {
 async fn a_client_that_hangs_up_cancels_its_run_and_the_container_goes() {
     let server = Server::start_cold(&[]);
     let request = json!({
-        "language": "js", "code": "console.log('begun'); setTimeout(() => {}, 600_000)", "timeout_ms": 600_000,
+        "language": "js", "code": "console.log('begun'); void setTimeout(() => {}, 600_000)", "timeout_ms": 600_000,
     });
     let gone = async || {
         server.until_busy(0, 0).await;

@@ -1,6 +1,7 @@
 //! What tests are written with: a server, runs on it, and the engine beside it.
 
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
@@ -296,8 +297,32 @@ impl Drop for Server {
 /// The program, with the configuration of the repository.
 pub(crate) fn oncebox() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_oncebox"));
-    command.arg("--config").arg(concat!(env!("CARGO_MANIFEST_DIR"), "/config"));
+    command.env("ONCEBOX_CONFIG", concat!(env!("CARGO_MANIFEST_DIR"), "/config"));
     command
+}
+
+/// What `oncebox serve` says when it will not start with these variables, in this directory's configuration.
+pub(crate) fn refuses_to_start(variables: &[(&str, &str)], directory: Option<&Path>) -> String {
+    let mut command = oncebox();
+    if let Some(directory) = directory {
+        command.arg("--config").arg(directory);
+    }
+    command
+        .arg("serve")
+        .env("ONCEBOX_LISTEN", "127.0.0.1:0")
+        .env("ONCEBOX_OWNER", format!("{}refused", owner_prefix()));
+    let mut child = command.envs(variables.iter().copied()).stderr(Stdio::piped()).spawn().expect("oncebox serve");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while child.try_wait().expect("a status").is_none() {
+        if Instant::now() > deadline {
+            let _ = child.kill();
+            panic!("it started with {variables:?}");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let output = child.wait_with_output().expect("its end");
+    assert_eq!(output.status.code(), Some(1), "{variables:?}");
+    String::from_utf8(output.stderr).expect("text")
 }
 
 /// Everything that a run wrote to its standard output.
