@@ -219,7 +219,9 @@ impl Shared {
                         Err(back) => sandbox = back,
                     }
                 }
-                if let (Ok(sandbox), false) = (sandbox, self.stopping.is_cancelled()) {
+                // More than are to be warm come up when a request that one was launched for has gone away.
+                let is_room = shelf.idle.len() < shelf.template.warm && !self.stopping.is_cancelled();
+                if let (Ok(sandbox), true) = (sandbox, is_room) {
                     shelf.idle.push_back(sandbox);
                 }
             }

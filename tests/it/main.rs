@@ -12,9 +12,11 @@ mod capacity;
 mod cli;
 mod configuration;
 mod ends;
+mod isolation;
 mod lifecycle;
 mod run;
 mod stream;
+mod tidy;
 
 use std::process::ExitCode;
 
@@ -29,7 +31,9 @@ fn main() -> ExitCode {
         auth::trials(),
         capacity::trials(),
         cli::trials(),
+        isolation::trials(),
         lifecycle::trials(),
+        tidy::trials(),
         configuration::trials(),
         stream::trials(),
     ]
