@@ -22,7 +22,7 @@ const PREFIX: &str = "ONCEBOX_";
 const TEMPLATE_PREFIX: &str = "TEMPLATES__";
 
 /// Variables that are ours and are not keys of the configuration.
-const OTHER_VARIABLES: [&str; 2] = ["api_keys", "log"];
+const OTHER_VARIABLES: [&str; 3] = ["api_keys", "config", "log"];
 
 /// A configuration that cannot be used: the source, the key and the reason.
 #[derive(Debug, Error)]

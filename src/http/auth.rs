@@ -71,8 +71,12 @@ pub(crate) async fn require_key(State(state): State<AppState>, request: Request,
 
 fn given(headers: &HeaderMap) -> Option<&str> {
     let text = |name| headers.get(name).and_then(|value: &header::HeaderValue| value.to_str().ok());
-    text(header::HeaderName::from_static("x-api-key"))
-        .or_else(|| text(header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer ")))
+    text(header::HeaderName::from_static("x-api-key")).or_else(|| text(header::AUTHORIZATION).and_then(bearer))
+}
+
+/// The name of the scheme is the same in any case.
+fn bearer(value: &str) -> Option<&str> {
+    value.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, key)| key)
 }
 
 #[cfg(test)]
