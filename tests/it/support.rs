@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
@@ -19,9 +21,9 @@ macro_rules! trials {
 }
 
 /// One test: an async function that panics when something is not as it should be.
-pub(crate) fn trial<F: Future<Output = ()>>(module: &str, name: &str, test: fn() -> F) -> Trial
+pub(crate) fn trial<F>(module: &str, name: &str, test: impl FnOnce() -> F + Send + 'static) -> Trial
 where
-    F: 'static,
+    F: Future<Output = ()>,
 {
     let module = module.rsplit("::").next().unwrap_or(module);
     Trial::test(format!("{module}::{name}"), move || {
@@ -117,7 +119,9 @@ impl Server {
         };
         // Repeated, so that a failing test shows it, and read, so that the server never waits for us.
         std::thread::spawn(move || log.lines().map_while(Result::ok).for_each(|line| eprintln!("{line}")));
-        Self { url, owner, http: reqwest::Client::new(), child: Mutex::new(Some(child)) }
+        // A connection ends with the runtime of the test that opened it, and so is not kept for another test.
+        let http = reqwest::Client::builder().pool_max_idle_per_host(0).build().expect("a client");
+        Self { url, owner, http, child: Mutex::new(Some(child)) }
     }
 
     fn is_ready(&self) -> bool {
@@ -214,6 +218,37 @@ pub(crate) fn stdout(answer: &Value) -> String {
 /// Everything that a run wrote to its standard error.
 pub(crate) fn stderr(answer: &Value) -> String {
     joined(&answer["logs"]["stderr"])
+}
+
+/// Runs code on the shared server and checks what must hold of every answer.
+pub(crate) async fn run(language: &str, code: &str) -> Value {
+    run_with(json!({"language": language, "code": code})).await
+}
+
+/// The same with the whole request.
+pub(crate) async fn run_with(request: Value) -> Value {
+    let answer = server().run_with(request).await;
+    let ok = answer["outcome"]["kind"] == "ok";
+    assert_eq!(answer.get("error").is_none(), ok, "`error` is there exactly when the outcome is not ok: {answer}");
+    assert!(!ok || answer.get("exception").is_none(), "an exception, and yet ok: {answer}");
+    for quiet in ["results", "error", "exception"] {
+        assert!(!answer[quiet].to_string().contains("\\u001b"), "an escape sequence in {quiet}: {answer}");
+    }
+    let outputs = answer["outputs"].as_array().expect("a list");
+    let texts: Vec<_> = outputs.iter().filter_map(|output| output.get("text/plain")).collect();
+    assert_eq!(json!(texts), answer["results"], "`results` are the texts of `outputs`");
+    for (mime, data) in outputs.iter().flat_map(|output| output.as_object().expect("an object")) {
+        if mime.starts_with("image/") && mime != "image/svg+xml" {
+            assert!(decoded(data).len() > 8, "an empty {mime}");
+        }
+    }
+    answer
+}
+
+/// The bytes of an output that is not text: base64 without line breaks.
+pub(crate) fn decoded(data: &Value) -> Vec<u8> {
+    let text = data.as_str().expect("base64 is text");
+    STANDARD.decode(text).unwrap_or_else(|err| panic!("not base64: {err}: {text:.200}"))
 }
 
 fn joined(pieces: &Value) -> String {
