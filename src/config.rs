@@ -49,6 +49,7 @@ struct Keys {
     listen: SocketAddr,
     owner: String,
     max_sandboxes: usize,
+    max_kept_sandboxes: usize,
     max_queued: usize,
     queue_timeout_ms: u64,
     max_body_bytes: usize,
@@ -113,6 +114,7 @@ impl Config {
             http: HttpConfig { listen: keys.listen, api_keys, max_body_bytes: keys.max_body_bytes },
             sandboxes: SandboxesConfig {
                 max_sandboxes: keys.max_sandboxes,
+                max_kept_sandboxes: keys.max_kept_sandboxes,
                 max_queued: keys.max_queued,
                 queue_timeout: Duration::from_millis(keys.queue_timeout_ms),
             },
@@ -161,7 +163,7 @@ impl figment::Provider for Named {
     }
 
     fn data(&self) -> figment::error::Result<figment::value::Map<figment::Profile, figment::value::Dict>> {
-        Ok(self.toml.extract::<figment::value::Dict>().map(|dict| figment::Profile::Default.collect(dict))?)
+        self.toml.extract::<figment::value::Dict>().map(|dict| figment::Profile::Default.collect(dict))
     }
 }
 
@@ -208,7 +210,7 @@ fn read_template(stem: &str, source: &Source) -> Result<Template, ConfigError> {
 
 fn extract<'a, T: Deserialize<'a>>(figment: &Figment) -> Result<T, ConfigError> {
     figment.extract().map_err(|err| {
-        let source_name = err.metadata.as_ref().map_or_else(String::new, |metadata| source_name(metadata));
+        let source_name = err.metadata.as_ref().map_or_else(String::new, source_name);
         let key = err.path.join(".");
         let reason = if key.is_empty() { err.kind.to_string() } else { format!("{key}: {}", err.kind) };
         ConfigError { source_name, reason }

@@ -32,8 +32,12 @@ send <- function(message) {
   if (Sys.getpid() != process) leave_process()
   flush(stdout())
   flush(stderr())
-  writeLines(to_json(message), replies, useBytes = TRUE)
-  flush(replies)
+  line <- to_json(message)
+  # Half a line would be the end of the conversation.
+  suspendInterrupts({
+    writeLines(line, replies, useBytes = TRUE)
+    flush(replies)
+  })
 }
 
 to_json <- function(message) jsonlite$toJSON(message, auto_unbox = TRUE, null = "null", json_verbatim = TRUE)

@@ -16,7 +16,7 @@ evalq({
     sys.source(file.path(home, part), environment(), keep.source = FALSE)
   }
 
-  # An interrupt while idle, or while half a line is written, waits; evaluate.R lets it through to the user's code.
+  # An interrupt while idle waits, and is forgotten; evaluate.R lets it through to the user's code.
   suspendInterrupts({
     open_protocol()
     prepare_session()

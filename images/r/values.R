@@ -32,9 +32,11 @@ printed <- function(value) {
   })
   print_value(value)
   bytes <- rawConnectionValue(buffer)
-  text <- rawToChar(bytes[bytes != 0L])
+  end <- length(bytes)
+  if (end && bytes[end] == charToRaw("\n")) bytes <- bytes[-end]
+  text <- rawToChar(bytes)
   Encoding(text) <- "UTF-8"
-  sub("\n$", "", as_utf8(text))
+  as_utf8(text)
 }
 
 MAX_ROWS <- 60L

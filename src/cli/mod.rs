@@ -1,10 +1,11 @@
 //! What can be said on the command line.
 
+mod images;
 mod run;
 mod serve;
 
 use std::error::Error;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -30,6 +31,11 @@ enum Command {
     Serve,
     /// Run a file's code in a sandbox, without a server.
     Run(run::RunArgs),
+    /// Build the images that sandboxes are made from.
+    #[command(subcommand)]
+    Images(images::ImagesCommand),
+    /// Look at the host: is the engine there, what does it isolate with, are the images current. Exit code 1 on failures.
+    Doctor(images::Sources),
 }
 
 type CliResult = Result<ExitCode, Box<dyn Error>>;
@@ -37,20 +43,27 @@ type CliResult = Result<ExitCode, Box<dyn Error>>;
 impl Cli {
     /// Does what was asked.
     pub(crate) async fn run(self) -> CliResult {
-        let local = PathBuf::from("config");
-        let directory = self.config.or_else(|| local.join("oncebox.toml").exists().then_some(local));
-        let config = Config::read(directory.as_deref())?;
         match self.command {
-            Command::Serve => {
-                log("info", config.log_format);
-                serve::serve(config).await
-            }
-            Command::Run(args) => {
-                log("error", config.log_format);
-                run::run(args, config).await
-            }
+            Command::Serve => serve::serve(configure(self.config, "info")?).await,
+            Command::Run(args) => run::run(args, configure(self.config, "error")?).await,
+            Command::Images(command) => images::images(command).await,
+            Command::Doctor(sources) => images::doctor(sources).await,
         }
     }
+}
+
+/// Reads the configuration and begins to log at this level.
+fn configure(directory: Option<PathBuf>, level: &str) -> Result<Config, Box<dyn Error>> {
+    let local = PathBuf::from("config");
+    let directory = directory.or_else(|| local.join("oncebox.toml").exists().then_some(local));
+    let config = Config::read(directory.as_deref())?;
+    log(level, config.log_format);
+    Ok(config)
+}
+
+/// Prints to stdout. A reader that has gone away is no error: `oncebox doctor | head`.
+fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 /// Logs to stderr; `ONCEBOX_LOG` says what.

@@ -17,6 +17,12 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
     /// Removes a container at once. Removing one that is gone is not an error.
     fn destroy<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<(), EngineError>>;
 
+    /// Freezes a container: its processes keep their memory and get no processor time.
+    fn pause<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<(), EngineError>>;
+
+    /// Lets a frozen container go on.
+    fn resume<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<(), EngineError>>;
+
     /// Whether the kernel killed something in a container because its memory was used up. For a container whose agent
     /// went silent: while the agent lives, it tells.
     fn ran_out_of_memory<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, bool>;

@@ -48,6 +48,7 @@ impl From<SandboxError> for ApiError {
                 retry_after_s: Some(retry_after.as_secs().max(1)),
                 ..Self::new(StatusCode::TOO_MANY_REQUESTS, "busy", message)
             },
+            SandboxError::Full { .. } => Self::new(StatusCode::TOO_MANY_REQUESTS, "full", message),
             SandboxError::ShuttingDown => Self::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", message),
             // The cause goes to the log, once, and never to the client.
             SandboxError::Launch(_) | SandboxError::Lost(_) => {

@@ -1,115 +1,171 @@
-//! One sandbox: a container, the link to its agent, and the promise that both go.
+//! A kept sandbox: the same single-use container, under an id, with a deadline.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use tokio::sync::OwnedSemaphorePermit;
-use tokio_util::task::TaskTracker;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
-use super::error::LaunchError;
-use crate::engine::{Engine, InstanceId, Spec};
+use super::instance::Instance;
+use super::template::Template;
+use crate::engine::{EngineError, Network};
 use crate::link::Link;
-use crate::protocol::Language;
 
-/// A launch that takes longer has failed.
-const LAUNCH_LIMIT: Duration = Duration::from_secs(60);
+/// Whose sandbox it is: which API key made it. Nobody sees another's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tenant(pub usize);
 
-/// Between two tries to remove a container that the engine would not remove.
-const REMOVE_AGAIN: Duration = Duration::from_secs(2);
+/// What happens at the deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnTimeout {
+    /// It is removed.
+    Kill,
+    /// It is frozen, and removed when killed.
+    Pause,
+}
 
-/// Removes containers behind their owners' backs, and waits for all removals at the end.
+/// A checked request for a sandbox.
 #[derive(Debug, Clone)]
-pub(crate) struct Reaper {
-    engine: Arc<dyn Engine>,
-    removals: TaskTracker,
+pub struct CreateSpec {
+    /// The recipe.
+    pub template: Arc<Template>,
+    /// Whose it is.
+    pub tenant: Tenant,
+    /// How long it lives.
+    pub timeout: Duration,
+    /// What happens then.
+    pub on_timeout: OnTimeout,
+    /// Whether requests to it resume it when it is paused.
+    pub auto_resume: bool,
+    /// What it can reach.
+    pub network: Network,
+    /// The client's own notes.
+    pub metadata: BTreeMap<String, String>,
+    /// Environment variables of everything that runs in it.
+    pub env: BTreeMap<String, String>,
+    /// Whether requests to it must carry its token.
+    pub secure: bool,
 }
 
-impl Reaper {
-    pub(crate) fn new(engine: Arc<dyn Engine>) -> Self {
-        Self { engine, removals: TaskTracker::new() }
-    }
-
-    /// Waits until everything given to it is gone.
-    pub(crate) async fn drain(&self) {
-        self.removals.close();
-        self.removals.wait().await;
-    }
-
-    /// Removes a container, trying again while the engine cannot; `permit` is given back when it is gone.
-    fn remove(&self, id: InstanceId, permit: Option<OwnedSemaphorePermit>) {
-        let engine = Arc::clone(&self.engine);
-        self.removals.spawn(async move {
-            let mut warned = false;
-            while let Err(err) = engine.destroy(&id).await {
-                if !warned {
-                    tracing::warn!(sandbox.id = %id, error = &err as &dyn std::error::Error, "cannot remove {id} yet");
-                    warned = true;
-                }
-                tokio::time::sleep(REMOVE_AGAIN).await;
-            }
-            drop(permit);
-        });
-    }
+/// When it ends, and whether it is frozen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Life {
+    /// The deadline; of a paused one, when it was paused.
+    pub end: SystemTime,
+    /// Whether it is frozen.
+    pub paused: bool,
 }
 
-/// Has its container removed when dropped.
+/// A sandbox that is kept until its deadline.
 #[derive(Debug)]
-struct Guard {
-    id: InstanceId,
-    reaper: Reaper,
-    permit: Mutex<Option<OwnedSemaphorePermit>>,
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        let permit = self.permit.lock().unwrap_or_else(PoisonError::into_inner).take();
-        self.reaper.remove(self.id.clone(), permit);
-    }
-}
-
-/// A container of one owner, with an interpreter that waits for code. Dropping it removes the container.
-#[derive(Debug)]
-pub(crate) struct Sandbox {
-    // Before the guard: the pipe closes first, then the container is removed.
-    link: Link,
-    guard: Guard,
-    /// The context of the template's language.
-    pub(crate) context: String,
-    /// The language as the image describes it.
-    pub(crate) language: Option<Language>,
+pub struct Sandbox {
+    /// Lower-case letters and digits.
+    pub id: String,
+    /// What requests to it carry; unguessable, and its own.
+    pub token: String,
+    /// How it was asked for.
+    pub spec: CreateSpec,
+    /// When it was created.
+    pub started: SystemTime,
+    pub(super) instance: Instance,
+    pub(super) life: watch::Sender<Life>,
+    /// Cancelled when it is killed.
+    pub(super) gone: CancellationToken,
+    /// Cancelled when it is killed or paused: what streams from it must end then.
+    streams: Mutex<CancellationToken>,
+    /// One change between paused and running at a time.
+    changing: tokio::sync::Mutex<()>,
 }
 
 impl Sandbox {
-    /// Starts a container and its interpreter. It is ready in truth: the runner has run code.
-    pub(crate) async fn launch(reaper: &Reaper, spec: &Spec, language: &str) -> Result<Self, LaunchError> {
-        let launch = async {
-            let launched = reaper.engine.launch(spec).await?;
-            let guard = Guard { id: launched.id, reaper: reaper.clone(), permit: Mutex::new(None) };
-            let (link, hello) = Link::open(launched.pipe).await?;
-            let context = link.start_context(language).await?.id;
-            let language = hello.languages.into_iter().find(|found| found.name == language);
-            Ok(Self { link, guard, context, language })
-        };
-        tokio::time::timeout(LAUNCH_LIMIT, launch).await.unwrap_or(Err(LaunchError::Slow(LAUNCH_LIMIT)))
+    pub(super) fn new(id: String, token: String, spec: CreateSpec, instance: Instance) -> Self {
+        let started = SystemTime::now();
+        let gone = CancellationToken::new();
+        Self {
+            id,
+            token,
+            started,
+            instance,
+            life: watch::Sender::new(Life { end: started + spec.timeout, paused: false }),
+            streams: Mutex::new(gone.child_token()),
+            gone,
+            changing: tokio::sync::Mutex::default(),
+            spec,
+        }
     }
 
-    /// The container's name.
-    pub(crate) fn id(&self) -> &InstanceId {
-        &self.guard.id
+    /// Its deadline and whether it is frozen.
+    pub fn life(&self) -> Life {
+        *self.life.borrow()
+    }
+
+    /// Moves the deadline to `timeout` from now, whatever it was.
+    pub fn set_timeout(&self, timeout: Duration) {
+        self.life.send_modify(|life| life.end = SystemTime::now() + timeout);
+    }
+
+    /// Moves the deadline to `timeout` from now, unless that is earlier.
+    pub fn extend(&self, timeout: Duration) {
+        self.life.send_modify(|life| life.end = life.end.max(SystemTime::now() + timeout));
     }
 
     /// The way to its agent.
-    pub(crate) fn link(&self) -> &Link {
-        &self.link
+    pub fn link(&self) -> &Link {
+        self.instance.link()
     }
 
-    /// Holds `permit` until the container is gone.
-    pub(crate) fn hold(&self, permit: OwnedSemaphorePermit) {
-        *self.guard.permit.lock().unwrap_or_else(PoisonError::into_inner) = Some(permit);
+    /// The default context of the template's language.
+    pub fn context(&self) -> &str {
+        &self.instance.context
     }
 
-    /// Whether the kernel took something of it for want of memory; for when its agent no longer answers.
-    pub(crate) async fn ran_out_of_memory(&self) -> bool {
-        self.guard.reaper.engine.ran_out_of_memory(&self.guard.id).await
+    /// Whether its container is gone without our doing.
+    pub fn is_lost(&self) -> bool {
+        !self.life().paused && self.link().is_closed()
+    }
+
+    /// Resolves when streams from it must end: it was killed or paused.
+    pub fn interrupted(&self) -> CancellationToken {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Freezes it. False if it was frozen.
+    ///
+    /// # Errors
+    ///
+    /// When the engine cannot.
+    pub async fn pause(&self) -> Result<bool, EngineError> {
+        let _changing = self.changing.lock().await;
+        if self.life().paused {
+            return Ok(false);
+        }
+        // Streams first: their ends would otherwise wait in a frozen agent.
+        self.interrupted().cancel();
+        self.instance.pause().await?;
+        self.life.send_modify(|life| *life = Life { end: SystemTime::now(), paused: true });
+        Ok(true)
+    }
+
+    /// Lets it go on for `timeout`. False if it was not frozen.
+    ///
+    /// # Errors
+    ///
+    /// When the engine cannot.
+    pub async fn resume(&self, timeout: Duration) -> Result<bool, EngineError> {
+        let _changing = self.changing.lock().await;
+        if !self.life().paused {
+            return Ok(false);
+        }
+        self.instance.resume().await?;
+        *self.streams.lock().unwrap_or_else(PoisonError::into_inner) = self.gone.child_token();
+        self.life.send_modify(|life| *life = Life { end: SystemTime::now() + timeout, paused: false });
+        Ok(true)
+    }
+
+    /// Removes its container and ends its streams.
+    pub(super) fn kill(&self) {
+        self.gone.cancel();
+        self.instance.remove();
     }
 }

@@ -8,7 +8,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::error::LaunchError;
-use super::handle::{Reaper, Sandbox};
+use super::instance::{Instance, Reaper};
 use super::template::Template;
 use crate::protocol::Language;
 
@@ -33,16 +33,17 @@ struct Shared {
     stopping: CancellationToken,
 }
 
-type Taken = Result<Sandbox, Arc<LaunchError>>;
+type Taken = Result<Instance, Arc<LaunchError>>;
 
 /// The sandboxes of one template.
 #[derive(Debug)]
 struct Shelf {
     template: Arc<Template>,
-    idle: VecDeque<Sandbox>,
+    idle: VecDeque<Instance>,
     waiting: VecDeque<oneshot::Sender<Taken>>,
     launching: usize,
     language: Option<Language>,
+    has_launched: bool,
     failures: u32,
     not_before: Instant,
 }
@@ -60,6 +61,8 @@ pub struct ShelfStatus {
     pub waiting: usize,
     /// The language as its image describes it, once a sandbox of it has started.
     pub language: Option<Language>,
+    /// Whether a sandbox of it has ever started.
+    pub has_launched: bool,
     /// Whether the last launch failed.
     pub failing: bool,
 }
@@ -85,6 +88,7 @@ impl Pool {
             waiting: VecDeque::new(),
             launching: 0,
             language: None,
+            has_launched: false,
             failures: 0,
             not_before: Instant::now(),
         });
@@ -101,7 +105,7 @@ impl Pool {
     }
 
     /// Takes a sandbox of the template; tells whether it was warm.
-    pub(crate) async fn take(&self, template: &Template) -> Result<(Sandbox, bool), Arc<LaunchError>> {
+    pub(crate) async fn take(&self, template: &Template) -> Result<(Instance, bool), Arc<LaunchError>> {
         let receiver = {
             let mut shelves = self.shared.lock();
             let shelf = shelves
@@ -126,7 +130,7 @@ impl Pool {
     /// Starts one that differs from what waits. Finished, and removed, even if nobody waits for it any longer.
     pub(crate) async fn launch(&self, spec: crate::engine::Spec, language: String) -> Taken {
         let reaper = self.shared.reaper.clone();
-        let launch = tokio::spawn(async move { Sandbox::launch(&reaper, &spec, &language).await });
+        let launch = tokio::spawn(async move { Instance::launch(&reaper, &spec, &language).await });
         launch.await.expect("a launch does not panic").map_err(Arc::new)
     }
 
@@ -138,6 +142,7 @@ impl Pool {
             launching: shelf.launching,
             waiting: shelf.waiting.len(),
             language: shelf.language.clone(),
+            has_launched: shelf.has_launched,
             failing: shelf.failures > 0,
         };
         self.shared.lock().iter().map(status).collect()
@@ -170,7 +175,7 @@ impl Shared {
             };
             // What one worker takes on may not be all there is.
             self.wanted.notify_one();
-            let launched = Sandbox::launch(&self.reaper, &template.spec(), &template.language).await;
+            let launched = Instance::launch(&self.reaper, &template.spec(), &template.language).await;
             self.deliver(&template, launched);
         }
     }
@@ -191,14 +196,15 @@ impl Shared {
         Some(Arc::clone(&shelf.template))
     }
 
-    fn deliver(&self, template: &Template, launched: Result<Sandbox, LaunchError>) {
+    fn deliver(&self, template: &Template, launched: Result<Instance, LaunchError>) {
         let mut shelves = self.lock();
         let shelf = shelves.iter_mut().find(|shelf| shelf.template.name == template.name).expect("shelves stay");
         shelf.launching -= 1;
         match launched {
             Ok(sandbox) => {
                 shelf.failures = 0;
-                shelf.language = sandbox.language.clone().or(shelf.language.take());
+                shelf.language = sandbox.languages.iter().find(|found| found.name == template.language).cloned();
+                shelf.has_launched = true;
                 let mut sandbox = Ok(sandbox);
                 while let Some(waiting) = shelf.waiting.pop_front() {
                     match waiting.send(sandbox) {

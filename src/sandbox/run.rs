@@ -10,7 +10,7 @@ use futures::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
 
 use super::error::SandboxError;
-use super::handle::Sandbox;
+use super::instance::Instance;
 use super::template::Template;
 use crate::engine::Spec;
 use crate::link::LinkError;
@@ -81,7 +81,7 @@ pub struct Report {
 impl Running {
     /// Writes the files and starts the code.
     pub(super) async fn start(
-        sandbox: Sandbox,
+        sandbox: Instance,
         place: Place,
         spec: RunSpec,
         cancelled: CancellationToken,
@@ -137,7 +137,7 @@ impl Running {
 /// Passes on what the agent says and makes sure that it ends.
 struct Watch<E> {
     events: E,
-    sandbox: Sandbox,
+    sandbox: Instance,
     limits: Limits,
     cancelled: CancellationToken,
     started: Instant,

@@ -23,8 +23,12 @@ pub struct Template {
     pub extensions: Vec<String>,
     /// The image.
     pub image: String,
-    /// The language, as the image's `language.json` calls it.
+    /// The language whose interpreter waits in its sandboxes, as the image's `language.json` calls it; none if empty.
+    #[serde(default)]
     pub language: String,
+    /// Whether single runs may ask for it by name. One that is only for kept sandboxes says no.
+    #[serde(default = "yes")]
+    pub runs: bool,
     /// How many sandboxes wait, ready, for requests.
     pub warm: usize,
     /// What sandboxes can reach.
@@ -101,11 +105,18 @@ impl Template {
                 return Err(format!("{key} must be at least {least}, not {value}"));
             }
         }
-        for (key, value) in [("image", &self.image), ("language", &self.language), ("name", &self.name)] {
+        for (key, value) in [("image", &self.image), ("name", &self.name)] {
             if value.is_empty() {
                 return Err(format!("{key} must not be empty"));
             }
         }
+        if self.runs && self.language.is_empty() {
+            return Err("language must not be empty where runs is true".to_owned());
+        }
         Ok(())
     }
+}
+
+fn yes() -> bool {
+    true
 }

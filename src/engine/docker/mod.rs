@@ -139,6 +139,16 @@ impl Engine for DockerEngine {
         self.destroy_container(id).boxed()
     }
 
+    fn pause<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<(), EngineError>> {
+        async move { self.docker.pause_container(&id.0).await.map_err(|err| engine_error("pause a container", err)) }
+            .boxed()
+    }
+
+    fn resume<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<(), EngineError>> {
+        async move { self.docker.unpause_container(&id.0).await.map_err(|err| engine_error("resume a container", err)) }
+            .boxed()
+    }
+
     fn ran_out_of_memory<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, bool> {
         async move {
             // The daemon keeps the last events of all containers; both ends given, the answer is not a subscription.

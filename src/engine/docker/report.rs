@@ -1,1 +1,449 @@
-//! x
+//! What `oncebox doctor` finds out about the Docker daemon: does it answer, what does it isolate with, what can it limit,
+//! are the images there.
+
+mod runc;
+
+use std::fmt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use bollard::Docker;
+use bollard::models::{SystemInfo, SystemVersion};
+
+use super::images::{ImageBuilder, ImageState};
+
+const GIB: u64 = 1 << 30;
+/// A disk with less cannot hold the images, with less than the second it soon will not.
+const DISK_NEEDED: u64 = 2 * GIB;
+const DISK_ADVISED: u64 = 10 * GIB;
+
+/// How a check ended. Later is worse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Status {
+    /// As it should be.
+    Ok,
+    /// Works, with less isolation or less room than there could be.
+    Warning,
+    /// Does not work, or gives the host away.
+    Failure,
+}
+
+/// One finding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// How it ended.
+    pub status: Status,
+    /// What was looked at, in a word or two.
+    pub subject: &'static str,
+    /// What was found, on one line.
+    pub finding: String,
+    /// What to do, when it is not as it should be.
+    pub advice: Option<String>,
+}
+
+/// All findings, in the order in which to read them. Displays as one line each, with advice on a second.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// The findings.
+    pub checks: Vec<Check>,
+}
+
+impl Report {
+    /// The status of the worst check.
+    #[must_use]
+    pub fn worst(&self) -> Status {
+        self.checks.iter().map(|check| check.status).max().unwrap_or(Status::Ok)
+    }
+
+    /// What the command ends with: 1 when something failed, and 0 for warnings.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        u8::from(self.worst() == Status::Failure)
+    }
+
+    fn ok(&mut self, subject: &'static str, finding: impl Into<String>) {
+        self.checks.push(Check { status: Status::Ok, subject, finding: finding.into(), advice: None });
+    }
+
+    fn warning(&mut self, subject: &'static str, finding: impl Into<String>, advice: impl Into<String>) {
+        let (finding, advice) = (finding.into(), Some(advice.into()));
+        self.checks.push(Check { status: Status::Warning, subject, finding, advice });
+    }
+
+    fn failure(&mut self, subject: &'static str, finding: impl Into<String>, advice: impl Into<String>) {
+        let (finding, advice) = (finding.into(), Some(advice.into()));
+        self.checks.push(Check { status: Status::Failure, subject, finding, advice });
+    }
+}
+
+/// Examines the daemon that `DOCKER_HOST` names, or the local one, and the images made from `images_dir` and
+/// `agent_binary`. Changes nothing. What cannot be found out is itself a finding.
+pub async fn examine(images_dir: impl Into<PathBuf>, agent_binary: impl Into<PathBuf>) -> Report {
+    let mut report = Report::default();
+    let address = Address::from_env(std::env::var("DOCKER_HOST").ok());
+    address_checks(&mut report, &address);
+    let connected = Docker::connect_with_defaults();
+    let answers = async {
+        let docker = connected?;
+        Ok::<_, bollard::errors::Error>((docker.version().await?, docker.info().await?, docker))
+    };
+    let (version, info, docker) = match answers.await {
+        Ok(answers) => answers,
+        Err(err) => {
+            let how = if address.named { "is DOCKER_HOST right?" } else { "is it installed and started?" };
+            let advice = format!("{how} may this user open the socket (group `docker`)?");
+            report.failure("engine", format!("no Docker at {}: {}", address.text, innermost(&err)), advice);
+            return report;
+        }
+    };
+    engine_checks(&mut report, &address, &version, &info);
+    runc_checks(&mut report, &version, &info);
+    limit_checks(&mut report, &info);
+    isolation_checks(&mut report, &info);
+    storage_check(&mut report, &info);
+    disk_check(&mut report, &address, &info);
+    let images = ImageBuilder::new(docker, images_dir.into(), agent_binary.into());
+    match images.state().await {
+        Ok(states) => image_checks(&mut report, &states),
+        Err(err) => report.failure("images", format!("{err}: {}", innermost(&err)), "check the images directory"),
+    }
+    report
+}
+
+/// Where the daemon is.
+#[derive(Debug)]
+struct Address {
+    text: String,
+    /// By `DOCKER_HOST`.
+    named: bool,
+}
+
+impl Address {
+    fn from_env(host: Option<String>) -> Self {
+        let named = host.is_some();
+        Self { text: host.unwrap_or_else(|| "unix:///var/run/docker.sock".to_owned()), named }
+    }
+
+    fn socket(&self) -> Option<&Path> {
+        self.text.strip_prefix("unix://").map(Path::new)
+    }
+}
+
+/// Whoever can speak to the daemon is root on its host.
+fn address_checks(report: &mut Report, address: &Address) {
+    if let Some(path) = address.socket() {
+        match std::fs::metadata(path) {
+            Ok(found) if !found.file_type().is_socket() => {
+                report.failure("socket", format!("{} is not a socket", path.display()), "correct DOCKER_HOST");
+            }
+            Ok(found) if found.mode() & 0o002 != 0 => report.failure(
+                "socket",
+                format!("everyone on this host can write to {}, and so become root", path.display()),
+                format!("chmod o-rw {}", path.display()),
+            ),
+            Ok(found) => {
+                let (mode, uid, gid) = (found.mode() & 0o777, found.uid(), found.gid());
+                report.ok("socket", format!("{} (mode {mode:o}, uid {uid}, gid {gid})", path.display()));
+            }
+            // That the engine does not answer is told below.
+            Err(_) => {}
+        }
+    } else if ["tcp://", "http://"].iter().any(|scheme| address.text.starts_with(scheme)) {
+        report.failure(
+            "socket",
+            format!("{} is TCP without TLS: whoever reaches the port is root on that host", address.text),
+            "use a Unix socket; for another host forward its socket with `ssh -L /path/docker.sock:/var/run/docker.sock`",
+        );
+    }
+}
+
+fn engine_checks(report: &mut Report, address: &Address, version: &SystemVersion, info: &SystemInfo) {
+    let by = if address.named { " (DOCKER_HOST)" } else { "" };
+    let number = known(version.version.as_deref());
+    let api = known(version.api_version.as_deref());
+    report.ok("engine", format!("Docker {number} (API {api}) at {}{by}", address.text));
+    let (system, kernel) = (known(info.operating_system.as_deref()), known(info.kernel_version.as_deref()));
+    report.ok("host", format!("{system}, kernel {kernel}, {} processors", info.ncpu.unwrap_or(0)));
+    if has_security_option(info, "rootless").is_some() {
+        report.ok("rootless", "yes: who leaves a container is an ordinary user on the host");
+    } else {
+        report.ok("rootless", "no: the daemon is root");
+    }
+}
+
+fn runc_checks(report: &mut Report, version: &SystemVersion, info: &SystemInfo) {
+    let default = known(info.default_runtime.as_deref());
+    let names = info.runtimes.iter().flatten();
+    let mut stronger: Vec<_> = names
+        .filter(|(name, runtime)| {
+            let program = runtime.path.as_deref().and_then(|path| path.rsplit('/').next()).unwrap_or_default();
+            ["runsc", "kata", "crun"].iter().any(|known| name.contains(known) || program.contains(known))
+        })
+        .map(|(name, _)| name.as_str())
+        .collect();
+    stronger.sort_unstable();
+    let others = if stronger.is_empty() { "no gVisor, Kata or crun".to_owned() } else { stronger.join(", ") };
+    report.ok("OCI runtimes", format!("{default} by default; beside it {others}"));
+
+    // The component's version leaves out what RuncCommit has of a distribution's, and Docker's own packages the other way round.
+    let component = version.components.iter().flatten().find(|component| component.name == "runc");
+    let commit = info.runc_commit.as_ref().and_then(|commit| commit.id.as_deref()).unwrap_or_default();
+    let number = component.map_or(commit, |component| component.version.as_str());
+    let distribution = runc::is_distribution_build(number) || runc::is_distribution_build(commit);
+    let shown = if commit.starts_with(number) && !number.is_empty() { commit } else { number };
+    match runc::holes(number) {
+        Some(holes) if holes.is_empty() => report.ok("runc", format!("{shown}, no known way out")),
+        Some(holes) => {
+            let unless = if distribution { ", unless your distribution has backported the fix" } else { "" };
+            let finding = format!("{shown} is open to {}{unless}", holes.join(", "));
+            let look =
+                if distribution { " or look the numbers up in your distribution's security tracker" } else { "" };
+            report.warning("runc", finding, format!("upgrade runc to {} or newer{look}", runc::ADVISED));
+        }
+        None if number.is_empty() && !default.contains("runc") => {}
+        None => {
+            let finding = format!("the version `{number}` cannot be compared with known holes");
+            report.warning("runc", finding, format!("see that `runc --version` is {} or newer", runc::ADVISED));
+        }
+    }
+}
+
+fn limit_checks(report: &mut Report, info: &SystemInfo) {
+    let version = info.cgroup_version.map_or_else(|| "?".to_owned(), |version| version.to_string());
+    let driver = info.cgroup_driver.map_or_else(|| "?".to_owned(), |driver| driver.to_string());
+    report.ok("cgroups", format!("version {version}, driver {driver}"));
+    let limits = [
+        ("memory", info.memory_limit, Status::Failure),
+        ("swap", info.swap_limit, Status::Warning),
+        ("cpu", info.cpu_cfs_quota, Status::Failure),
+        ("processes", info.pids_limit, Status::Failure),
+    ];
+    let (can, cannot): (Vec<_>, Vec<_>) = limits.into_iter().partition(|(_, supported, _)| supported == &Some(true));
+    let list = |limits: &[(&'static str, _, _)]| limits.iter().map(|(name, ..)| *name).collect::<Vec<_>>().join(", ");
+    let Some(status) = cannot.iter().map(|(.., status)| *status).max() else {
+        return report.ok("limits", list(&can));
+    };
+    let rootless = has_security_option(info, "rootless").is_some();
+    let advice = if rootless {
+        "rootless Docker limits only with cgroups 2 and delegation: see `Limiting resources` in Docker's rootless guide"
+    } else if status == Status::Warning {
+        "a sandbox may swap beyond its memory; boot with `swapaccount=1`, or have no swap"
+    } else {
+        "enable the controllers in the kernel: boot with `cgroup_enable=memory swapaccount=1`, or use cgroups 2"
+    };
+    let finding = format!("this daemon cannot limit: {}", list(&cannot));
+    report.checks.push(Check { status, subject: "limits", finding, advice: Some(advice.to_owned()) });
+}
+
+fn isolation_checks(report: &mut Report, info: &SystemInfo) {
+    match has_security_option(info, "seccomp") {
+        Some(option) if !option.contains("profile=unconfined") => {
+            report.ok("seccomp", option.replace("name=seccomp,", ""))
+        }
+        _ => report.failure(
+            "seccomp",
+            "off: containers may use every system call",
+            "remove `seccomp-profile` from daemon.json, or use a kernel and a Docker with seccomp",
+        ),
+    }
+    match ["apparmor", "selinux"].into_iter().find(|name| has_security_option(info, name).is_some()) {
+        Some(name) => report.ok("access control", name),
+        None => report.warning(
+            "access control",
+            "neither AppArmor nor SELinux confines containers",
+            "enable the one your distribution has; without it seccomp, capabilities and namespaces are all there is",
+        ),
+    }
+    if has_security_option(info, "userns").is_some() || has_security_option(info, "rootless").is_some() {
+        report.ok("user namespaces", "root in a container is nobody on the host");
+    } else {
+        report.ok("user namespaces", "not used: user code is uid 1000 there and here, without capabilities");
+    }
+}
+
+fn storage_check(report: &mut Report, info: &SystemInfo) {
+    let driver = known(info.driver.as_deref());
+    match driver {
+        "vfs" | "devicemapper" | "aufs" => report.warning(
+            "storage",
+            format!("{driver} is slow or no longer kept up"),
+            "use `overlay2`: set `storage-driver` in daemon.json, and build the images again",
+        ),
+        _ => report.ok("storage", driver),
+    }
+}
+
+/// Only a daemon on this host has its disk here.
+fn disk_check(report: &mut Report, address: &Address, info: &SystemInfo) {
+    let Some(root) = info.docker_root_dir.as_deref().filter(|_| address.socket().is_some()) else { return };
+    // A daemon inside a virtual machine has a directory that this host has not.
+    let Ok(found) = rustix::fs::statvfs(root) else { return };
+    let free = found.f_bavail.saturating_mul(found.f_frsize);
+    let finding = format!("{:.1} GiB free for {root}", free as f64 / GIB as f64);
+    let advice = "make room, for example with `docker system prune`";
+    match free {
+        free if free < DISK_NEEDED => report.failure("disk", finding, advice),
+        free if free < DISK_ADVISED => report.warning("disk", finding, advice),
+        _ => report.ok("disk", finding),
+    }
+}
+
+fn image_checks(report: &mut Report, states: &[ImageState]) {
+    if states.is_empty() {
+        return report.failure("images", "the images directory holds none", "point to the `images` folder of oncebox");
+    }
+    let named = |wanted: &dyn Fn(&&ImageState) -> bool| {
+        states.iter().filter(wanted).map(|state| state.name.as_str()).collect::<Vec<_>>().join(", ")
+    };
+    let missing = named(&|state| !state.present);
+    let outdated = named(&|state| state.present && state.current == Some(false));
+    let unknown = named(&|state| state.present && state.current.is_none());
+    let current = named(&|state| state.present && state.current == Some(true));
+    if !missing.is_empty() {
+        report.failure("images", format!("missing: {missing}"), "run `oncebox images build`");
+    }
+    if !outdated.is_empty() {
+        let finding = format!("not made from what the images directory holds today: {outdated}");
+        report.warning("images", finding, "run `oncebox images build`");
+    }
+    if !unknown.is_empty() {
+        report.ok("images", format!("present, with no agent binary here to compare with: {unknown}"));
+    }
+    if !current.is_empty() {
+        report.ok("images", format!("current: {current}"));
+    }
+}
+
+/// The option with that name, such as `name=seccomp,profile=default`.
+fn has_security_option<'a>(info: &'a SystemInfo, name: &str) -> Option<&'a str> {
+    let is_named = |option: &&String| {
+        let first = option.split(',').next().unwrap_or_default();
+        first.strip_prefix("name=").unwrap_or(first) == name
+    };
+    info.security_options.iter().flatten().find(is_named).map(String::as_str)
+}
+
+fn known(text: Option<&str>) -> &str {
+    text.filter(|text| !text.is_empty()).unwrap_or("unknown")
+}
+
+fn innermost(err: &dyn std::error::Error) -> String {
+    let mut cause = err;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Ok => "ok",
+            Self::Warning => "warn",
+            Self::Failure => "FAIL",
+        })
+    }
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:<4} {}: {}", self.status, self.subject, self.finding)?;
+        match &self.advice {
+            Some(advice) => write!(f, "\n     -> {advice}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.checks.iter().try_for_each(|check| writeln!(f, "{check}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(check: impl FnOnce(&mut Report)) -> String {
+        let mut report = Report::default();
+        check(&mut report);
+        report.to_string()
+    }
+
+    #[test]
+    fn the_worst_check_decides_and_warnings_are_no_failure() {
+        let mut report = Report::default();
+        assert_eq!((report.worst(), report.exit_code()), (Status::Ok, 0));
+        report.warning("disk", "little", "make room");
+        report.ok("engine", "there");
+        assert_eq!((report.worst(), report.exit_code()), (Status::Warning, 0));
+        report.failure("images", "missing: one", "build it");
+        assert_eq!((report.worst(), report.exit_code()), (Status::Failure, 1));
+        assert_eq!(
+            report.to_string(),
+            "warn disk: little\n     -> make room\nok   engine: there\nFAIL images: missing: one\n     -> build it\n"
+        );
+    }
+
+    #[test]
+    fn tcp_and_a_socket_for_everyone_give_the_host_away() {
+        let address = Address::from_env(Some("tcp://127.0.0.1:2375".to_owned()));
+        assert!(lines(|report| address_checks(report, &address)).starts_with("FAIL socket: tcp://"));
+
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("docker.sock");
+        let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let address = Address::from_env(Some(format!("unix://{}", path.display())));
+        for (mode, start) in [(0o660, "ok   socket"), (0o666, "FAIL socket: everyone")] {
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+            std::fs::set_permissions(&path, mode).unwrap();
+            let shown = lines(|report| address_checks(report, &address));
+            assert!(shown.starts_with(start), "{shown}");
+        }
+    }
+
+    #[test]
+    fn limits_that_are_missing_fail_and_swap_alone_warns() {
+        let all = SystemInfo {
+            memory_limit: Some(true),
+            swap_limit: Some(true),
+            cpu_cfs_quota: Some(true),
+            pids_limit: Some(true),
+            ..SystemInfo::default()
+        };
+        assert!(lines(|report| limit_checks(report, &all)).ends_with("ok   limits: memory, swap, cpu, processes\n"));
+        let no_swap = SystemInfo { swap_limit: Some(false), ..all };
+        assert!(lines(|report| limit_checks(report, &no_swap)).contains("warn limits: this daemon cannot limit: swap"));
+        let shown = lines(|report| limit_checks(report, &SystemInfo { memory_limit: None, ..no_swap.clone() }));
+        assert!(shown.contains("FAIL limits: this daemon cannot limit: memory, swap"), "{shown}");
+    }
+
+    #[test]
+    fn an_old_runc_of_a_distribution_is_told_with_its_reservation() {
+        let version: SystemVersion = serde_json::from_value(serde_json::json!({
+            "Components": [{"Name": "runc", "Version": "1.1.5+ds1", "Details": {"GitCommit": "1.1.5+ds1-1+deb12u1"}}]
+        }))
+        .unwrap();
+        let shown = lines(|report| runc_checks(report, &version, &SystemInfo::default()));
+        assert!(shown.contains("CVE-2025-52881, unless your distribution has backported the fix"), "{shown}");
+    }
+
+    #[test]
+    fn security_options_are_found_by_name() {
+        let options = ["name=seccomp,profile=unconfined", "name=apparmor"].map(str::to_owned).to_vec();
+        let info = SystemInfo { security_options: Some(options), ..SystemInfo::default() };
+        let shown = lines(|report| isolation_checks(report, &info));
+        assert!(shown.starts_with("FAIL seccomp: off") && shown.contains("ok   access control: apparmor"), "{shown}");
+    }
+
+    #[test]
+    fn images_are_missing_outdated_or_current() {
+        let state =
+            |name: &str, present, current| ImageState { name: name.to_owned(), present, current, size_bytes: 0 };
+        let states = [state("a", false, Some(false)), state("b", true, Some(false)), state("c", true, Some(true))];
+        let shown = lines(|report| image_checks(report, &states));
+        assert!(shown.contains("FAIL images: missing: a\n"), "{shown}");
+        assert!(shown.contains("today: b\n") && shown.contains("ok   images: current: c\n"), "{shown}");
+    }
+}

@@ -31,7 +31,8 @@ pub(in crate::http) async fn languages(State(sandboxes): State<Sandboxes>) -> Js
             },
         })
     };
-    let languages: Vec<_> = sandboxes.status().shelves.iter().map(language).collect();
+    let languages: Vec<_> =
+        sandboxes.status().shelves.iter().filter(|shelf| shelf.template.runs).map(language).collect();
     Json(json!({"languages": languages}))
 }
 

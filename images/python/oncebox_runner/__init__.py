@@ -1,0 +1,1 @@
+"""The runner of the Python language: see `runner.py` beside this package."""

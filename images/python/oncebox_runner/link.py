@@ -1,0 +1,53 @@
+"""The two FIFOs between the agent and this runner: one JSON object per line, in both directions."""
+
+import errno
+import io
+import json
+import os
+import threading
+
+
+class Link:
+    """Receives requests and sends results. In a forked child it is closed: only the runner itself answers."""
+
+    def __init__(self, read_path: str, write_path: str):
+        # Python opens files close-on-exec, so no program started by the user's code inherits them.
+        self._in = open(read_path, "rb")
+        self._out = open(write_path, "wb", buffering=0)
+        self._sending = threading.RLock()
+        self.closed = False
+        os.register_at_fork(after_in_child=self._close_in_child)
+
+    def receive(self) -> dict | None:
+        """Waits for the next request; `None` when the agent has closed its end."""
+        line = self._in.readline()
+        return json.loads(line) if line else None
+
+    def send(self, message: dict) -> None:
+        """Writes one line whole, even when a signal handler of the user's code raises meanwhile."""
+        if self.closed:
+            return
+        # Lone surrogates are legal in a Python string and not in UTF-8.
+        line = json.dumps(message, ensure_ascii=False, allow_nan=False).encode(errors="replace") + b"\n"
+        with self._sending:
+            # The line fits into the buffer, so `write` only copies; an interrupted `flush` can be taken up again.
+            writer = io.BufferedWriter(self._out, len(line) + 1)
+            writer.write(line)
+            raised = None
+            while True:
+                try:
+                    writer.flush()
+                    break
+                except BaseException as error:
+                    if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.EBADF):
+                        os._exit(1)  # The agent is gone, and with it the reason to be here.
+                    raised = error
+            writer.detach()
+        if raised is not None:
+            raise raised
+
+    def _close_in_child(self) -> None:
+        # Not `self._in.close()`: it takes a lock that a thread of the parent may have held at the fork.
+        self.closed = True
+        os.close(self._in.fileno())
+        os.close(self._out.fileno())

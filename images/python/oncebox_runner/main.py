@@ -1,0 +1,96 @@
+"""The loop: receive a request, execute it, say how it ended."""
+
+import importlib
+import os
+import signal
+import site
+import sys
+from contextlib import contextmanager
+
+from .link import Link
+from .shell import Shell, describe
+
+# Takes every path that the first request may take: value, output, error, syntax error, top-level await.
+THROW_AWAY = ("x = [1]\nprint(end='')\nx", "def f(): 1/0\nf()", "1 +", "import asyncio\nawait asyncio.sleep(0)", "")
+
+
+def main() -> None:
+    """Serves the agent until it closes its end; never returns."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    link = Link(os.environ.pop("RUNNER_IN"), os.environ.pop("RUNNER_OUT"))
+    _add_user_site()
+    os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    os.environ.setdefault("PLOTLY_RENDERER", "plotly_mimetype")
+    shell = Shell.instance()
+    _warm_up(shell)
+    shell.send_result = link.send
+    link.send({"type": "ready"})
+    while True:
+        try:
+            request = link.receive()
+        except Exception as error:  # A timer that the user's code left behind raised here.
+            sys.excepthook(type(error), error, None)
+            continue
+        if request is None:
+            os._exit(0)
+        done = _serve(shell, request)
+        if link.closed:
+            _end_forked_child(done)
+        link.send({"type": "done", **done})
+
+
+def _serve(shell: Shell, request: dict) -> dict:
+    """Executes one request with its environment and directory; an interrupt ends it wherever it strikes."""
+    try:
+        try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            # Modules may have been installed since the last execution, by whatever means.
+            importlib.invalidate_caches()
+            if request.get("cwd") is not None:
+                os.chdir(request["cwd"])
+            with _environment(request.get("env") or {}):
+                return shell.execute(request["code"])
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except BaseException as error:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        return describe(error)
+    finally:
+        shell.flush()
+
+
+@contextmanager
+def _environment(variables: dict):
+    """Sets environment variables, and puts back what they were."""
+    before = {name: os.environ.get(name) for name in variables}
+    try:
+        os.environ.update(variables)
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _end_forked_child(done: dict) -> None:
+    """Ends a child of the user's own `os.fork()` that ran to the end of the code, as a script would end."""
+    if "error" in done:
+        print(*done["error"]["traceback"], sep="\n", file=sys.stderr, flush=True)
+    os._exit(1 if "error" in done else done.get("exit_code", 0))
+
+
+def _add_user_site() -> None:
+    """Lets `pip install` in the running interpreter work where its target does not exist yet."""
+    user_site = site.getusersitepackages()
+    if site.ENABLE_USER_SITE and user_site not in sys.path:
+        packages = next((i for i, path in enumerate(sys.path) if path.endswith("-packages")), len(sys.path))
+        sys.path.insert(packages, user_site)
+
+
+def _warm_up(shell: Shell) -> None:
+    """Runs throw-away code, so that the first request finds everything imported, and forgets it again."""
+    for code in THROW_AWAY:
+        _serve(shell, {"code": code})
+    shell.forget()

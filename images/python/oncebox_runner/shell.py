@@ -1,0 +1,297 @@
+"""IPython's shell, with its results, displays and errors turned into protocol messages."""
+
+import asyncio
+import re
+import subprocess
+import sys
+import traceback
+from contextlib import nullcontext
+
+from IPython.core.autocall import ExitAutocall
+from IPython.core.displayhook import DisplayHook
+from IPython.core.displaypub import DisplayPublisher
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets import default
+from traitlets.config import Config
+
+from . import mime
+
+# IPython lays out a container item by item; above this many items that takes longer than anybody waits.
+MAX_LAID_OUT = 10_000
+
+ANSI_CODE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+CONFIG = Config(
+    InteractiveShell={"colors": "nocolor", "xmode": "Context"},
+    HistoryManager={"enabled": False, "hist_file": ":memory:"},
+    PlainTextFormatter={"max_seq_length": 0},
+)
+
+
+class Shell(InteractiveShell):
+    """An `InteractiveShell` with no terminal, no files of its own, and no output but the user's."""
+
+    def __init__(self, **kwargs):
+        #: Takes each `result` message; set once the runner is ready.
+        self.send_result = lambda message: None
+        self._failure: dict | None = None
+        self._has_main = False
+        self._runner = asyncio.Runner()
+        super().__init__(config=CONFIG, **kwargs)
+        self.loop_runner = self._run_on_loop
+        self.set_hook("show_in_pager", _print_help)
+        self._prepare_formatters()
+
+    def execute(self, code: str) -> dict:
+        """Executes code and returns the members of its `done` message."""
+        self._failure = None
+        self._has_main = False
+        result = self.run_cell(code, store_history=True)
+        error = result.error_in_exec if result.error_before_exec is None else result.error_before_exec
+        if isinstance(error, SystemExit):
+            return {"exit_code": _exit_code(error)}
+        # Whatever IPython showed as a traceback is a failure: also a script of %run, or a figure that cannot be drawn.
+        if self._failure is None and error is not None:
+            self._failure = describe(error)
+        return self._failure or {}
+
+    def publish(self, bundle: dict, main: bool) -> None:
+        """Sends a value or a display; what was printed before it goes out before it."""
+        self.flush()
+        # Only the first can be the value: code may call the display hook by itself.
+        main, self._has_main = main and not self._has_main, self._has_main or main
+        self.send_result({"type": "result", "data": mime.encode(bundle), "main": main})
+
+    def flush(self) -> None:
+        """Flushes the user's streams, whatever the user made of them."""
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except Exception:
+                pass
+
+    def forget(self) -> None:
+        """Returns to the state before the first execution."""
+        self.reset(new_session=True)
+        self.compile._filename_map.clear()
+        for name in ("last_exc", "last_type", "last_value", "last_traceback"):
+            if hasattr(sys, name):
+                delattr(sys, name)
+
+    def reset(self, *args, **kwargs):
+        """Clears the variables, but not what makes `__main__` a module; `multiprocessing` reads its `__spec__`."""
+        super().reset(*args, **kwargs)
+        self.user_ns.update(dict.fromkeys(("__doc__", "__loader__", "__package__", "__spec__")))
+
+    # Running code
+
+    async def run_code(self, code_obj, result=None, *, async_=False):
+        """Executes compiled code; as IPython's, but `SystemExit` is an outcome and not a warning."""
+        try:
+            if async_:
+                await eval(code_obj, self.user_global_ns, self.user_ns)
+            else:
+                exec(code_obj, self.user_global_ns, self.user_ns)
+        except BaseException as error:
+            if async_ and isinstance(error, asyncio.CancelledError) and asyncio.current_task().cancelling():
+                # asyncio turns SIGINT into a cancellation; the person who sent it knows it as this.
+                error = KeyboardInterrupt().with_traceback(error.__traceback__)
+            if result is not None:
+                result.error_in_exec = error
+            if not isinstance(error, SystemExit):
+                self.showtraceback((type(error), error, error.__traceback__), running_compiled_code=True)
+            return True
+        return False
+
+    def _run_on_loop(self, coroutine):
+        if self._runner.get_loop().is_closed():
+            self._runner = asyncio.Runner()
+        return self._runner.run(coroutine)
+
+    def system(self, cmd):
+        """Runs `!cmd` on the runner's own stdout and stderr, so that all output keeps its order."""
+        cmd = self.var_expand(cmd, depth=1)
+        self.user_ns["_exit_code"] = subprocess.call(cmd, shell=True, executable="/bin/bash")
+
+    system_piped = system_raw = system
+
+    # Errors
+
+    def showtraceback(self, exc_tuple=None, *args, **kwargs):
+        """Keeps the error for `done`. An exit is none, and of exception groups IPython has no picture."""
+        etype, error, tb = self._get_exc_info(exc_tuple)
+        if isinstance(error, SystemExit):
+            return
+        tb = _from_users_code(tb)
+        if _has_group(error):
+            self._showtraceback(etype, error, ["".join(traceback.format_exception(etype, error, tb))])
+        else:
+            super().showtraceback((etype, error, tb), *args, **kwargs)
+
+    def _showtraceback(self, etype, evalue, stb):
+        self._failure = describe(evalue, "\n".join(stb))
+
+    def show_usage_error(self, exc):
+        """A magic used wrongly has no traceback to show."""
+        self._failure = describe(exc)
+
+    def _format_exception_for_storage(self, exception, **kwargs):
+        # Would format every traceback a second time, for a notebook that nobody saves.
+        return {}
+
+    # Parts of IPython that are not wanted here
+
+    def init_ipython_dir(self, ipython_dir):
+        """No configuration, extension or history is read from or written to the home directory."""
+
+    def init_profile_dir(self, profile_dir):
+        """As above; what magics would store there lives as long as the shell."""
+        self.db = {}
+
+    def init_user_ns(self):
+        """Leaves out IPython's own `open`, which refuses `open(0)`."""
+        super().init_user_ns()
+        del self.user_ns["open"], self.user_ns_hidden["open"]
+
+    def init_displayhook(self):
+        """Values go to the protocol."""
+        self.displayhook_class = ValueHook
+        super().init_displayhook()
+
+    def init_display_pub(self):
+        """Displays go to the protocol."""
+        self.display_pub_class = Publisher
+        super().init_display_pub()
+
+    def _tee(self, channel):
+        # Would keep a copy of all output, and replaces the streams' `write`.
+        return nullcontext()
+
+    @default("exiter")
+    def _exiter_default(self):
+        return Exit(self)
+
+    def _prepare_formatters(self):
+        formatters = self.display_formatter.formatters
+        for kind in (dict, list):
+            formatters["application/json"].for_type(kind, _json_or_none)
+        # Plotly's own way of displaying itself sends its whole library first, twice; its mime bundle has all one needs.
+        self.display_formatter.ipython_display_formatter.for_type_by_name(
+            "plotly.basedatatypes", "BaseFigure", _not_by_itself
+        )
+        text = formatters["text/plain"]
+        for kind in (dict, list, tuple, set, frozenset):
+            text.for_type(kind, _unless_large(text.type_printers[kind]))
+
+
+class ValueHook(DisplayHook):
+    """Publishes the value of the last expression."""
+
+    def compute_format_data(self, result):
+        """Formats the value; a figure that is the value is not drawn again when the code ends."""
+        data = super().compute_format_data(result)
+        pyplot = sys.modules.get("matplotlib.pyplot")
+        if isinstance(result, getattr(pyplot, "Figure", ())):
+            pyplot.close(result)
+        return data
+
+    def write_output_prompt(self):
+        """There is none."""
+
+    def write_format_data(self, format_dict, md_dict=None):
+        """Sends the value."""
+        self.shell.publish(format_dict, main=True)
+
+    def log_output(self, format_dict):
+        """There is no log."""
+
+    def finish_displayhook(self):
+        """Writes no separator."""
+        self._is_active = False
+
+
+class Publisher(DisplayPublisher):
+    """Publishes what the code displays. Updates and clearing need a screen, and change nothing."""
+
+    def publish(self, data, metadata=None, source=None, *, transient=None, update=False, **kwargs):
+        """Sends one display."""
+        if not update:
+            self.shell.publish(data, main=False)
+
+    def clear_output(self, wait=False):
+        """What was sent cannot be taken back."""
+
+
+class Exit(ExitAutocall):
+    """`exit`, `exit()` and `exit(3)`, as in Python itself."""
+
+    def __call__(self, code=None):
+        raise SystemExit(code)
+
+
+def describe(error: BaseException, text: str | None = None) -> dict:
+    """The members of a `done` message for an error; `text` is its traceback."""
+    name = type(error).__name__
+    try:
+        value = str(error)
+    except Exception:
+        value = f"<{name} without a readable message>"
+    lines = ANSI_CODE.sub("", text or f"{name}: {value}").rstrip("\n").split("\n")
+    done = {"error": {"name": name, "value": value, "traceback": lines}}
+    if isinstance(error, MemoryError):
+        done["cause"] = "memory"
+    return done
+
+
+def _from_users_code(tb):
+    """The traceback without the frames of the runner that led to the user's code, where there is any of that."""
+    part = tb
+    while part is not None and not part.tb_frame.f_code.co_filename.startswith("<ipython-input-"):
+        part = part.tb_next
+    return part or tb
+
+
+def _exit_code(error: SystemExit) -> int:
+    """What `python` would have exited with; like it, says on stderr what is not a number."""
+    if error.code is None:
+        return 0
+    if isinstance(error.code, int):
+        return error.code & 0xFF
+    print(error.code, file=sys.stderr, flush=True)
+    return 1
+
+
+def _has_group(error: BaseException | None) -> bool:
+    seen = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, BaseExceptionGroup):
+            return True
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _json_or_none(value):
+    try:
+        return mime.json_value(value)
+    except ValueError:
+        return None
+
+
+def _not_by_itself(figure):
+    raise NotImplementedError
+
+
+def _unless_large(lay_out):
+    def printer(value, p, cycle):
+        if len(value) > MAX_LAID_OUT:
+            p.text(repr(value))
+        else:
+            lay_out(value, p, cycle)
+
+    return printer
+
+
+def _print_help(shell, data, start, screen_lines):
+    """Prints what `print?` shows in a terminal's pager."""
+    print(data["text/plain"] if isinstance(data, dict) else data)

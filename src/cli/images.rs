@@ -1,0 +1,56 @@
+//! `oncebox images build` and `oncebox doctor`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use oncebox::engine::docker::images::ImageBuilder;
+use oncebox::engine::docker::report;
+
+use super::{CliResult, print};
+
+/// Where images are made from.
+#[derive(Debug, Args)]
+pub(super) struct Sources {
+    /// The directory with one folder per image.
+    #[arg(long, value_name = "DIR", default_value = "images")]
+    images: PathBuf,
+
+    /// The static agent, which `make agent` builds; without it, the one beside this program or in the build directory.
+    #[arg(long, value_name = "FILE")]
+    agent: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ImagesCommand {
+    /// Build the images that are missing or not current; all of them, or the named ones and what they need.
+    Build {
+        /// Names of folders.
+        names: Vec<String>,
+        #[command(flatten)]
+        sources: Sources,
+    },
+}
+
+impl Sources {
+    fn agent(&self) -> PathBuf {
+        let beside = std::env::current_exe().unwrap_or_default().with_file_name("oncebox-agent");
+        let built = PathBuf::from(format!("target/{}-unknown-linux-gnu/agent/oncebox-agent", std::env::consts::ARCH));
+        let found = [built, beside].into_iter().find(|path| path.exists());
+        self.agent.clone().or(found).unwrap_or_else(|| PathBuf::from("oncebox-agent"))
+    }
+}
+
+pub(super) async fn images(command: ImagesCommand) -> CliResult {
+    let ImagesCommand::Build { names, sources } = command;
+    let builder = ImageBuilder::connect(&sources.images, sources.agent())?;
+    builder.build(&names, &mut |progress| print(&format!("{progress}\n"))).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn doctor(sources: Sources) -> CliResult {
+    let agent = sources.agent();
+    let report = report::examine(sources.images, agent).await;
+    print(&report.to_string());
+    Ok(ExitCode::from(report.exit_code()))
+}

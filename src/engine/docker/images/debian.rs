@@ -1,0 +1,174 @@
+//! The Debian that the base image stands on: the official one where a registry answers, one made here where none does.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use bollard::Docker;
+use bollard::query_parameters::CreateImageOptionsBuilder;
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::process::Command;
+use tokio_util::io::ReaderStream;
+
+use super::output::{Progress, TAIL_LINES};
+use super::{BuildError, PATIENCE, docker_error, image_id};
+
+const OFFICIAL: &str = "debian:trixie-slim";
+const OWN_REPOSITORY: &str = "oncebox/debian";
+const OWN_TAG: &str = "trixie";
+const SUITE: &str = "trixie";
+
+/// How long a registry may take to say anything, and to say the next thing.
+const PULL_START: Duration = Duration::from_secs(20);
+const PULL_SILENCE: Duration = Duration::from_secs(60);
+
+/// The image that `FROM ${DEBIAN}` is to name.
+#[derive(Debug, Clone)]
+pub(super) struct Debian {
+    pub(super) reference: String,
+    pub(super) id: String,
+}
+
+/// What is here already, with the official one first.
+pub(super) async fn local(docker: &Docker) -> Result<Option<Debian>, BuildError> {
+    for reference in [OFFICIAL.to_owned(), own()] {
+        if let Some(id) = image_id(docker, &reference).await? {
+            return Ok(Some(Debian { reference, id }));
+        }
+    }
+    Ok(None)
+}
+
+/// Finds, pulls or makes one, and says which and why.
+pub(super) async fn choose(docker: &Docker, progress: &mut dyn FnMut(Progress)) -> Result<Debian, BuildError> {
+    let mut say = |line: String| progress(Progress::Debian(line));
+    if let Some(id) = image_id(docker, OFFICIAL).await? {
+        say(format!("{OFFICIAL}, which is here"));
+        return Ok(Debian { reference: OFFICIAL.to_owned(), id });
+    }
+    say(format!("pulling {OFFICIAL}"));
+    let reason = match pull(docker).await {
+        Ok(()) => match image_id(docker, OFFICIAL).await? {
+            Some(id) => {
+                say(format!("{OFFICIAL}, pulled from its registry"));
+                return Ok(Debian { reference: OFFICIAL.to_owned(), id });
+            }
+            None => "the pull ended without it".to_owned(),
+        },
+        Err(reason) => reason,
+    };
+    if let Some(id) = image_id(docker, &own()).await? {
+        say(format!("{}, made here earlier, because {OFFICIAL} cannot be pulled: {reason}", own()));
+        return Ok(Debian { reference: own(), id });
+    }
+    say(format!("making {} with mmdebstrap, because {OFFICIAL} cannot be pulled: {reason}", own()));
+    let no_debian = |problem| BuildError::Debian { pull: reason.clone(), problem };
+    ensure_mmdebstrap(&mut say).await.map_err(no_debian)?;
+    make(docker).await.map_err(no_debian)?;
+    let id = image_id(docker, &own()).await?.ok_or_else(|| no_debian("the import left no image".to_owned()))?;
+    say(format!("{}, made by mmdebstrap", own()));
+    Ok(Debian { reference: own(), id })
+}
+
+fn own() -> String {
+    format!("{OWN_REPOSITORY}:{OWN_TAG}")
+}
+
+async fn pull(docker: &Docker) -> Result<(), String> {
+    let (image, tag) = OFFICIAL.split_once(':').expect("the name has a tag");
+    let options = CreateImageOptionsBuilder::default().from_image(image).tag(tag).build();
+    let mut pulled = docker.create_image(Some(options), None, None);
+    let mut limit = PULL_START;
+    loop {
+        match tokio::time::timeout(limit, pulled.next()).await {
+            Err(_) => return Err(format!("the registry said nothing for {} s", limit.as_secs())),
+            Ok(None) => return Ok(()),
+            Ok(Some(Err(err))) => return Err(docker_error("pull", err).cause()),
+            Ok(Some(Ok(_))) => limit = PULL_SILENCE,
+        }
+    }
+}
+
+/// Installs mmdebstrap where that is possible; the error says what a person can do.
+async fn ensure_mmdebstrap(say: &mut dyn FnMut(String)) -> Result<(), String> {
+    if !rustix::process::geteuid().is_root() {
+        return Err("making one needs root: run `oncebox images build` once as root".to_owned());
+    }
+    if run("mmdebstrap", &["--version"]).await.is_ok() {
+        return Ok(());
+    }
+    if !Path::new("/etc/debian_version").exists() {
+        return Err("making one needs mmdebstrap: install it".to_owned());
+    }
+    say("installing mmdebstrap with apt-get".to_owned());
+    run("apt-get", &["update"]).await.map_err(|err| format!("mmdebstrap is not installed, and {err}"))?;
+    run("apt-get", &["install", "--yes", "mmdebstrap", "debian-archive-keyring"])
+        .await
+        .map_err(|err| format!("mmdebstrap is not installed, and {err}"))
+}
+
+async fn run(program: &str, args: &[&str]) -> Result<(), String> {
+    let ended = Command::new(program)
+        .args(args)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .map_err(|err| format!("`{program}` cannot be run: {err}"))?;
+    if ended.status.success() {
+        return Ok(());
+    }
+    let said = last_lines(ended.stderr.as_slice()).await;
+    Err(format!("`{program} {}` failed ({}):\n{said}", args.join(" "), ended.status))
+}
+
+/// mmdebstrap's tar goes straight into the daemon; one that it did not finish is never an image.
+async fn make(docker: &Docker) -> Result<(), String> {
+    let mut child = Command::new("mmdebstrap")
+        .args(["--variant=minbase", "--include=ca-certificates", "--format=tar", SUITE, "-"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|err| format!("`mmdebstrap` cannot be run: {err}"))?;
+    let stdout = child.stdout.take().expect("stdout is piped");
+    let stderr = child.stderr.take().expect("stderr is piped");
+    let ended = stream::once(async move {
+        match child.wait().await {
+            Ok(status) if status.success() => Ok(Bytes::new()),
+            Ok(status) => Err(io::Error::other(format!("mmdebstrap failed ({status})"))),
+            Err(err) => Err(err),
+        }
+    });
+    let body = bollard::body_try_stream(ReaderStream::with_capacity(stdout, 1 << 18).chain(ended));
+    let options = CreateImageOptionsBuilder::default().from_src("-").repo(OWN_REPOSITORY).tag(OWN_TAG).build();
+    // The daemon answers when it has the whole of it, which takes longer than a request usually may.
+    let docker = docker.clone().with_timeout(PATIENCE);
+    let import = async {
+        let mut imported = docker.create_image(Some(options), Some(body), None);
+        while let Some(piece) = imported.next().await {
+            piece.map_err(|err| docker_error("import", err).cause())?;
+        }
+        Ok::<_, String>(())
+    };
+    let (imported, said) = tokio::join!(import, last_lines(stderr));
+    imported.map_err(|err| format!("mmdebstrap into `docker import` failed: {err}\n{said}"))
+}
+
+async fn last_lines(output: impl AsyncRead + Unpin) -> String {
+    let mut lines = BufReader::new(output).lines();
+    let mut last = VecDeque::new();
+    while let Ok(Some(line)) = lines.next_line().await {
+        if last.len() == TAIL_LINES {
+            last.pop_front();
+        }
+        last.push_back(line);
+    }
+    Vec::from(last).join("\n")
+}

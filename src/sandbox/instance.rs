@@ -1,0 +1,147 @@
+//! One sandbox: a container, the link to its agent, and the promise that both go.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::task::TaskTracker;
+
+use super::error::LaunchError;
+use crate::engine::{Engine, EngineError, InstanceId, Spec};
+use crate::link::Link;
+use crate::protocol::Language;
+
+/// A launch that takes longer has failed.
+const LAUNCH_LIMIT: Duration = Duration::from_secs(60);
+
+/// Between two tries to remove a container that the engine would not remove.
+const REMOVE_AGAIN: Duration = Duration::from_secs(2);
+
+/// Removes containers behind their owners' backs, and waits for all removals at the end.
+#[derive(Debug, Clone)]
+pub(crate) struct Reaper {
+    engine: Arc<dyn Engine>,
+    removals: TaskTracker,
+}
+
+impl Reaper {
+    pub(crate) fn new(engine: Arc<dyn Engine>) -> Self {
+        Self { engine, removals: TaskTracker::new() }
+    }
+
+    /// Waits until everything given to it is gone.
+    pub(crate) async fn drain(&self) {
+        self.removals.close();
+        self.removals.wait().await;
+    }
+
+    /// Removes a container, trying again while the engine cannot; `permit` is given back when it is gone.
+    fn remove(&self, id: InstanceId, permit: Option<OwnedSemaphorePermit>) {
+        let engine = Arc::clone(&self.engine);
+        self.removals.spawn(async move {
+            let mut warned = false;
+            while let Err(err) = engine.destroy(&id).await {
+                if !warned {
+                    tracing::warn!(sandbox.id = %id, error = &err as &dyn std::error::Error, "cannot remove {id} yet");
+                    warned = true;
+                }
+                tokio::time::sleep(REMOVE_AGAIN).await;
+            }
+            drop(permit);
+        });
+    }
+}
+
+/// Has its container removed when dropped, or when told.
+#[derive(Debug)]
+struct Guard {
+    id: InstanceId,
+    reaper: Reaper,
+    permit: Mutex<Option<OwnedSemaphorePermit>>,
+    removed: AtomicBool,
+}
+
+impl Guard {
+    fn remove(&self) {
+        if !self.removed.swap(true, Ordering::Relaxed) {
+            let permit = self.permit.lock().unwrap_or_else(PoisonError::into_inner).take();
+            self.reaper.remove(self.id.clone(), permit);
+        }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+/// A container of one owner, with an interpreter that waits for code. Dropping it removes the container.
+#[derive(Debug)]
+pub(crate) struct Instance {
+    // Before the guard: the pipe closes first, then the container is removed.
+    link: Link,
+    guard: Guard,
+    /// The context of the template's language; empty if it has none.
+    pub(crate) context: String,
+    /// The languages of the image.
+    pub(crate) languages: Vec<Language>,
+}
+
+impl Instance {
+    /// Starts a container and its interpreter. It is ready in truth: the runner has run code.
+    pub(crate) async fn launch(reaper: &Reaper, spec: &Spec, language: &str) -> Result<Self, LaunchError> {
+        let launch = async {
+            let launched = reaper.engine.launch(spec).await?;
+            let guard = Guard {
+                id: launched.id,
+                reaper: reaper.clone(),
+                permit: Mutex::new(None),
+                removed: AtomicBool::new(false),
+            };
+            let (link, hello) = Link::open(launched.pipe).await?;
+            let context = match language {
+                "" => String::new(),
+                language => link.start_context(language).await?.id,
+            };
+            Ok(Self { link, guard, context, languages: hello.languages })
+        };
+        tokio::time::timeout(LAUNCH_LIMIT, launch).await.unwrap_or(Err(LaunchError::Slow(LAUNCH_LIMIT)))
+    }
+
+    /// The container's name.
+    pub(crate) fn id(&self) -> &InstanceId {
+        &self.guard.id
+    }
+
+    /// The way to its agent.
+    pub(crate) fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// Holds `permit` until the container is gone.
+    pub(crate) fn hold(&self, permit: OwnedSemaphorePermit) {
+        *self.guard.permit.lock().unwrap_or_else(PoisonError::into_inner) = Some(permit);
+    }
+
+    /// Removes the container now, whoever still holds on to this.
+    pub(crate) fn remove(&self) {
+        self.guard.remove();
+    }
+
+    /// Freezes it.
+    pub(crate) async fn pause(&self) -> Result<(), EngineError> {
+        self.guard.reaper.engine.pause(&self.guard.id).await
+    }
+
+    /// Lets it go on.
+    pub(crate) async fn resume(&self) -> Result<(), EngineError> {
+        self.guard.reaper.engine.resume(&self.guard.id).await
+    }
+
+    /// Whether the kernel took something of it for want of memory; for when its agent no longer answers.
+    pub(crate) async fn ran_out_of_memory(&self) -> bool {
+        self.guard.reaper.engine.ran_out_of_memory(&self.guard.id).await
+    }
+}
