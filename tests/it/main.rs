@@ -7,6 +7,7 @@
 mod support;
 
 mod languages;
+mod python;
 mod run;
 
 use std::process::ExitCode;
@@ -15,7 +16,7 @@ use libtest_mimic::Arguments;
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let trials = [languages::trials(), run::trials()].into_iter().flatten().collect();
+    let trials = [languages::trials(), python::trials(), run::trials()].into_iter().flatten().collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     let clean = support::stop_shared() && support::nothing_is_left();
     if clean { conclusion.exit_code() } else { ExitCode::FAILURE }

@@ -251,6 +251,14 @@ pub(crate) fn decoded(data: &Value) -> Vec<u8> {
     STANDARD.decode(text).unwrap_or_else(|err| panic!("not base64: {err}: {text:.200}"))
 }
 
+/// Width and height of the PNG in an output.
+pub(crate) fn png_size(output: &Value) -> (u32, u32) {
+    let image = decoded(&output["image/png"]);
+    assert!(image.starts_with(b"\x89PNG\r\n\x1a\n"), "not a PNG: {output}");
+    let number = |at: usize| u32::from_be_bytes(image[at..at + 4].try_into().expect("four bytes"));
+    (number(16), number(20))
+}
+
 fn joined(pieces: &Value) -> String {
     pieces.as_array().expect("a list").iter().map(|piece| piece.as_str().expect("text")).collect()
 }
