@@ -13,7 +13,9 @@ mod cli;
 mod configuration;
 mod ends;
 mod isolation;
+mod languages;
 mod lifecycle;
+mod python;
 mod run;
 mod stream;
 mod tidy;
@@ -26,6 +28,8 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let trials = [
         run::trials(),
+        languages::trials(),
+        python::trials(),
         bad_input::trials(),
         ends::trials(),
         auth::trials(),

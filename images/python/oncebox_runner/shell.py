@@ -151,6 +151,9 @@ class Shell(InteractiveShell):
         """As above; what magics would store there lives as long as the shell."""
         self.db = {}
 
+    def enable_gui(self, gui=None):
+        """There is no screen. `%matplotlib inline` asks for it nevertheless."""
+
     def init_user_ns(self):
         """Leaves out IPython's own `open`, which refuses `open(0)`."""
         super().init_user_ns()

@@ -4,9 +4,6 @@ use axum::http::{HeaderMap, Uri, header};
 
 use super::error::ProxyError;
 
-/// Where a sandbox's processes and files are asked for.
-pub(super) const ENVD_PORT: u16 = 49983;
-
 /// Where a sandbox's interpreters are asked for.
 pub(super) const INTERPRETER_PORT: u16 = 49999;
 

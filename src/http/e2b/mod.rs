@@ -20,7 +20,7 @@ use tower::ServiceExt;
 
 use super::AppState;
 use crate::sandbox::Sandbox;
-use address::{Address, ENVD_PORT, INTERPRETER_PORT};
+use address::{Address, INTERPRETER_PORT};
 use error::{E2bError, ProxyError};
 
 /// The control plane, behind its key.
@@ -79,7 +79,7 @@ impl Dispatch {
                 request.extensions_mut().insert(sandbox);
                 answer(self.interpreter, request).await
             }
-            ENVD_PORT | _ => ProxyError::PortClosed { id: id.to_owned(), port }.into_response(),
+            _ => ProxyError::PortClosed { id: id.to_owned(), port }.into_response(),
         }
     }
 }
