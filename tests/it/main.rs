@@ -16,6 +16,7 @@ mod isolation;
 mod languages;
 mod lifecycle;
 mod python;
+mod readme;
 mod run;
 mod stream;
 mod tidy;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let trials = [
         run::trials(),
+        readme::trials(),
         languages::trials(),
         python::trials(),
         bad_input::trials(),
