@@ -145,23 +145,20 @@ impl Source {
     }
 
     fn figment(&self) -> Figment {
-        Figment::from(Named { name: self.name.clone(), toml: Figment::from(Toml::string(&self.text)) })
+        Figment::from(self)
     }
 }
 
-/// Gives what was read from a string the name of its file, for error messages.
-struct Named {
-    name: String,
-    toml: Figment,
-}
-
-impl figment::Provider for Named {
+/// Its values carry its name, for error messages.
+impl figment::Provider for &Source {
     fn metadata(&self) -> figment::Metadata {
         figment::Metadata::named(self.name.clone())
     }
 
     fn data(&self) -> figment::error::Result<figment::value::Map<figment::Profile, figment::value::Dict>> {
-        self.toml.extract::<figment::value::Dict>().map(|dict| figment::Profile::Default.collect(dict))
+        let dict: figment::value::Dict =
+            Toml::from_str(&self.text).map_err(|err| figment::Error::from(err.to_string()))?;
+        Ok(figment::Profile::Default.collect(dict))
     }
 }
 

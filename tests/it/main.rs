@@ -14,6 +14,7 @@ mod configuration;
 mod ends;
 mod isolation;
 mod lifecycle;
+mod protocol;
 mod run;
 mod stream;
 mod tidy;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         cli::trials(),
         isolation::trials(),
         lifecycle::trials(),
+        protocol::trials(),
         tidy::trials(),
         configuration::trials(),
         stream::trials(),
