@@ -88,7 +88,7 @@ impl Config {
         // Keys that the file leaves out are as in the file that this program carries.
         let defaults = Source::new(None, "oncebox.toml")?.figment();
         let figment = defaults.merge(keys_file.figment()).merge(Env::prefixed(PREFIX).filter(move |key| !ignored(key)));
-        let keys: Keys = extract(&figment)?;
+        let keys: Keys = extract(&figment, &keys_file.name)?;
         check_keys(&keys).map_err(|(key, reason)| at(&figment, key, &reason))?;
 
         let mut templates = Vec::new();
@@ -191,7 +191,7 @@ fn template_sources(directory: Option<&Path>) -> Result<BTreeMap<String, Source>
 fn read_template(stem: &str, source: &Source) -> Result<Template, ConfigError> {
     let variables = Env::prefixed(&format!("{PREFIX}{TEMPLATE_PREFIX}{}__", stem.to_uppercase()));
     let figment = source.figment().merge(variables);
-    let mut template: Template = extract(&figment)?;
+    let mut template: Template = extract(&figment, &source.name)?;
     stem.clone_into(&mut template.file);
     if template.name.is_empty() {
         stem.clone_into(&mut template.name);
@@ -203,7 +203,8 @@ fn read_template(stem: &str, source: &Source) -> Result<Template, ConfigError> {
     Ok(template)
 }
 
-fn extract<'a, T: Deserialize<'a>>(figment: &Figment) -> Result<T, ConfigError> {
+/// `file` is to blame for what is in no source: a key that is missing.
+fn extract<'a, T: Deserialize<'a>>(figment: &Figment, file: &str) -> Result<T, ConfigError> {
     figment.extract().map_err(|err| {
         let source_name = err.metadata.as_ref().map_or_else(String::new, source_name);
         let key = err.path.join(".");
