@@ -13,8 +13,10 @@ mod cli;
 mod configuration;
 mod ends;
 mod isolation;
+mod languages;
 mod lifecycle;
 mod protocol;
+mod python;
 mod run;
 mod stream;
 mod tidy;
@@ -27,6 +29,8 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let trials = [
         run::trials(),
+        languages::trials(),
+        python::trials(),
         bad_input::trials(),
         ends::trials(),
         auth::trials(),

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -21,9 +23,9 @@ macro_rules! trials {
 }
 
 /// One test: an async function that panics when something is not as it should be.
-pub(crate) fn trial<F: Future<Output = ()>>(module: &str, name: &str, test: fn() -> F) -> Trial
+pub(crate) fn trial<F>(module: &str, name: &str, test: impl FnOnce() -> F + Send + 'static) -> Trial
 where
-    F: 'static,
+    F: Future<Output = ()>,
 {
     let module = module.rsplit("::").next().unwrap_or(module);
     Trial::test(format!("{module}::{name}"), move || {
@@ -115,6 +117,8 @@ impl Server {
             .env("ONCEBOX_TEMPLATES__PYTHON__WARM", "2")
             .env("ONCEBOX_TEMPLATES__NODE__WARM", "1")
             .env("ONCEBOX_TEMPLATES__TS__WARM", "1")
+            .env("ONCEBOX_TEMPLATES__FULL__WARM", "0")
+            .env("ONCEBOX_TEMPLATES__BASE__WARM", "0")
             .envs(variables.iter().copied())
             .stderr(Stdio::piped());
         let mut child = command.spawn().expect("oncebox serve");
@@ -333,6 +337,45 @@ pub(crate) fn stdout(answer: &Value) -> String {
 /// Everything that a run wrote to its standard error.
 pub(crate) fn stderr(answer: &Value) -> String {
     joined(&answer["logs"]["stderr"])
+}
+
+/// Runs code on the shared server and checks what must hold of every answer.
+pub(crate) async fn run(language: &str, code: &str) -> Value {
+    run_with(json!({"language": language, "code": code})).await
+}
+
+/// The same with the whole request.
+pub(crate) async fn run_with(request: Value) -> Value {
+    let answer = server().run_with(request).await;
+    let ok = answer["outcome"]["kind"] == "ok";
+    assert_eq!(answer.get("error").is_none(), ok, "`error` is there exactly when the outcome is not ok: {answer}");
+    assert!(!ok || answer.get("exception").is_none(), "an exception, and yet ok: {answer}");
+    for quiet in ["results", "error", "exception"] {
+        assert!(!answer[quiet].to_string().contains("\\u001b"), "an escape sequence in {quiet}: {answer}");
+    }
+    let outputs = answer["outputs"].as_array().expect("a list");
+    let texts: Vec<_> = outputs.iter().filter_map(|output| output.get("text/plain")).collect();
+    assert_eq!(json!(texts), answer["results"], "`results` are the texts of `outputs`");
+    for (mime, data) in outputs.iter().flat_map(|output| output.as_object().expect("an object")) {
+        if mime.starts_with("image/") && mime != "image/svg+xml" {
+            assert!(decoded(data).len() > 8, "an empty {mime}");
+        }
+    }
+    answer
+}
+
+/// The bytes of an output that is not text: base64 without line breaks.
+pub(crate) fn decoded(data: &Value) -> Vec<u8> {
+    let text = data.as_str().expect("base64 is text");
+    STANDARD.decode(text).unwrap_or_else(|err| panic!("not base64: {err}: {text:.200}"))
+}
+
+/// Width and height of the PNG in an output.
+pub(crate) fn png_size(output: &Value) -> (u32, u32) {
+    let image = decoded(&output["image/png"]);
+    assert!(image.starts_with(b"\x89PNG\r\n\x1a\n"), "not a PNG: {output}");
+    let number = |at: usize| u32::from_be_bytes(image[at..at + 4].try_into().expect("four bytes"));
+    (number(16), number(20))
 }
 
 fn joined(pieces: &Value) -> String {
