@@ -214,7 +214,7 @@ fn read_template(stem: &str, source: &Source) -> Result<Template, ConfigError> {
 /// `file` is to blame for what is in no source: a key that is missing.
 fn extract<'a, T: Deserialize<'a>>(figment: &Figment, file: &str) -> Result<T, ConfigError> {
     figment.extract().map_err(|err| {
-        let source_name = err.metadata.as_ref().map_or_else(String::new, source_name);
+        let source_name = err.metadata.as_ref().map_or_else(|| file.to_owned(), source_name);
         let key = err.path.join(".");
         let reason = if key.is_empty() { err.kind.to_string() } else { format!("{key}: {}", err.kind) };
         ConfigError { source_name, reason }
