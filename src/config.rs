@@ -90,7 +90,7 @@ impl Config {
         // Keys that the file leaves out are as in the file that this program carries.
         let defaults = Source::new(None, "oncebox.toml")?.figment();
         let figment = defaults.merge(keys_file.figment()).merge(Env::prefixed(PREFIX).filter(move |key| !ignored(key)));
-        let keys: Keys = extract(&figment)?;
+        let keys: Keys = extract(&figment, &keys_file.name)?;
         check_keys(&keys).map_err(|(key, reason)| at(&figment, key, &reason))?;
 
         let mut templates = Vec::new();
@@ -153,23 +153,20 @@ impl Source {
     }
 
     fn figment(&self) -> Figment {
-        Figment::from(Named { name: self.name.clone(), toml: Figment::from(Toml::string(&self.text)) })
+        Figment::from(self)
     }
 }
 
-/// Gives what was read from a string the name of its file, for error messages.
-struct Named {
-    name: String,
-    toml: Figment,
-}
-
-impl figment::Provider for Named {
+/// Its values carry its name, for error messages.
+impl figment::Provider for &Source {
     fn metadata(&self) -> figment::Metadata {
         figment::Metadata::named(self.name.clone())
     }
 
     fn data(&self) -> figment::error::Result<figment::value::Map<figment::Profile, figment::value::Dict>> {
-        self.toml.extract::<figment::value::Dict>().map(|dict| figment::Profile::Default.collect(dict))
+        let dict: figment::value::Dict =
+            Toml::from_str(&self.text).map_err(|err| figment::Error::from(err.to_string()))?;
+        Ok(figment::Profile::Default.collect(dict))
     }
 }
 
@@ -202,7 +199,7 @@ fn template_sources(directory: Option<&Path>) -> Result<BTreeMap<String, Source>
 fn read_template(stem: &str, source: &Source) -> Result<Template, ConfigError> {
     let variables = Env::prefixed(&format!("{PREFIX}{TEMPLATE_PREFIX}{}__", stem.to_uppercase()));
     let figment = source.figment().merge(variables);
-    let mut template: Template = extract(&figment)?;
+    let mut template: Template = extract(&figment, &source.name)?;
     stem.clone_into(&mut template.file);
     if template.name.is_empty() {
         stem.clone_into(&mut template.name);
@@ -214,9 +211,10 @@ fn read_template(stem: &str, source: &Source) -> Result<Template, ConfigError> {
     Ok(template)
 }
 
-fn extract<'a, T: Deserialize<'a>>(figment: &Figment) -> Result<T, ConfigError> {
+/// `file` is to blame for what is in no source: a key that is missing.
+fn extract<'a, T: Deserialize<'a>>(figment: &Figment, file: &str) -> Result<T, ConfigError> {
     figment.extract().map_err(|err| {
-        let source_name = err.metadata.as_ref().map_or_else(String::new, source_name);
+        let source_name = err.metadata.as_ref().map_or_else(|| file.to_owned(), source_name);
         let key = err.path.join(".");
         let reason = if key.is_empty() { err.kind.to_string() } else { format!("{key}: {}", err.kind) };
         ConfigError { source_name, reason }

@@ -114,9 +114,16 @@ fn died(status: ExitStatus) -> Outcome {
 /// `signal 11 (SIGSEGV)`.
 fn signal_name(signal: i32) -> String {
     let Some(named) = rustix::process::Signal::from_named_raw(signal) else { return format!("signal {signal}") };
-    // Its debug form is `Signal::SEGV`, in quotes.
+    // Its debug form is `Signal::SEGV`, in quotes. The library spells some names out.
     let debug = format!("{named:?}");
-    let name = debug.trim_matches('"').trim_start_matches("Signal::");
+    let name = match debug.trim_matches('"').trim_start_matches("Signal::") {
+        "ABORT" => "ABRT",
+        "ALARM" => "ALRM",
+        "CHILD" => "CHLD",
+        "POWER" => "PWR",
+        "VTALARM" => "VTALRM",
+        name => name,
+    };
     format!("signal {signal} (SIG{name})")
 }
 
@@ -204,6 +211,16 @@ mod tests {
         coped.after = Counters { oom_kills: 1, refused_forks: 1, ..Counters::default() };
         coped.disk_full = true;
         assert_eq!(kind(coped), OutcomeKind::Ok);
+    }
+
+    #[test]
+    fn signals_have_the_names_of_the_manual() {
+        let names =
+            [(1, "HUP"), (2, "INT"), (6, "ABRT"), (11, "SEGV"), (14, "ALRM"), (17, "CHLD"), (24, "XCPU"), (31, "SYS")];
+        for (number, name) in names {
+            assert_eq!(signal_name(number), format!("signal {number} (SIG{name})"));
+        }
+        assert_eq!(signal_name(40), "signal 40");
     }
 
     #[test]

@@ -263,16 +263,15 @@ async fn code_that_speaks_for_its_runner_harms_only_its_own_run() {
 
 async fn a_run_whose_server_stops_is_cancelled() {
     let server = Server::start_cold(&[("ONCEBOX_DRAIN_TIMEOUT_MS", "500")]);
-    let run =
-        server.begin(json!({"language": "js", "code": "console.log('before'); void setTimeout(() => {}, 600_000)"}));
-    server.until_busy(1, 0).await;
-    // It has begun to run when its interpreter has used more time than it takes to start; its output tells.
-    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    let code = "console.log('before'); void setTimeout(() => {}, 600_000)";
+    let mut stream = server.stream(json!({"language": "js", "code": code})).await;
+    assert_eq!(stream.next().await.expect("an event").data, json!({"text": "before\n"}));
     assert!(server.stop());
-    let (status, answer) = run.await.expect("an answer");
-    assert_eq!(status, 200, "{answer}");
-    assert_eq!(answer["outcome"], json!({"kind": "cancelled", "message": "the server is shutting down"}));
-    assert_eq!((&answer["error"], stdout(&answer).as_str()), (&json!("the server is shutting down"), "before\n"));
+    let error = stream.next().await.expect("an event");
+    assert_eq!((error.name.as_str(), &error.data["error"]), ("error", &json!("the server is shutting down")));
+    let end = stream.next().await.expect("an event");
+    assert_eq!(end.data["outcome"], json!({"kind": "cancelled", "message": "the server is shutting down"}));
+    assert!(stream.next().await.is_none());
     assert!(server.containers().is_empty());
 }
 

@@ -15,6 +15,7 @@ mod ends;
 mod isolation;
 mod languages;
 mod lifecycle;
+mod protocol;
 mod python;
 mod readme;
 mod run;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         cli::trials(),
         isolation::trials(),
         lifecycle::trials(),
+        protocol::trials(),
         tidy::trials(),
         configuration::trials(),
         stream::trials(),

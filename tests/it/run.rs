@@ -252,7 +252,8 @@ async fn health_and_status_have_their_shapes() {
     assert_eq!(status["limits"], json!({"max_sandboxes": 16, "max_queued": 256}));
     let pool = status["pool"].as_array().expect("a list");
     let warm: Vec<_> = pool.iter().map(|shelf| (shelf["template"].as_str(), shelf["warm"].as_u64())).collect();
-    let expected = [("java", 1), ("js", 1), ("python", 2), ("r", 1), ("ts", 1)];
+    let expected =
+        [("base", 0), ("code-interpreter-v1", 0), ("java", 1), ("js", 1), ("python", 2), ("r", 1), ("ts", 1)];
     assert_eq!(warm, expected.map(|(name, warm)| (Some(name), Some(warm))));
     for shelf in pool {
         let names = BTreeSet::from(["template", "warm", "idle", "launching", "waiting", "failing"]);

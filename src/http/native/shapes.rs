@@ -203,3 +203,50 @@ pub(super) fn error_text(outcome: &Outcome, exception: Option<&Exception>) -> Op
         (_, None) => Some(outcome.message.clone()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(kind: OutcomeKind) -> Outcome {
+        Outcome { kind, message: "the reason".to_owned(), limit: None }
+    }
+
+    #[test]
+    fn an_error_is_the_limit_first_and_then_the_languages_own_words() {
+        let raised = |lines: &[&str]| Exception {
+            name: "E".to_owned(),
+            value: String::new(),
+            traceback: lines.iter().map(|line| (*line).to_owned()).collect(),
+        };
+        let text = |kind, exception: Option<&Exception>| error_text(&outcome(kind), exception);
+        let exception = raised(&["one", "two"]);
+        assert_eq!(text(OutcomeKind::Ok, None), None);
+        assert_eq!(text(OutcomeKind::Exception, Some(&exception)).as_deref(), Some("one\ntwo"));
+        assert_eq!(text(OutcomeKind::DiskFull, Some(&exception)).as_deref(), Some("the reason\none\ntwo"));
+        assert_eq!(text(OutcomeKind::Exception, Some(&raised(&[]))).as_deref(), Some("the reason"));
+        assert_eq!(text(OutcomeKind::Timeout, None).as_deref(), Some("the reason"));
+    }
+
+    #[test]
+    fn a_number_is_taken_within_its_bounds() {
+        let take = |asked, least, most| {
+            let mut value = 7;
+            within("field", asked, least, most, &mut value).map(|()| value).ok()
+        };
+        assert_eq!(take(None, 1, 10), Some(7));
+        assert_eq!((take(Some(1), 1, 10), take(Some(10), 1, 10)), (Some(1), Some(10)));
+        assert_eq!((take(Some(0), 1, 10), take(Some(11), 1, 10)), (None, None));
+        // A template that is itself below the least.
+        assert_eq!((take(Some(5), 8, 5), take(Some(4), 8, 5)), (Some(5), None));
+    }
+
+    #[test]
+    fn an_output_keeps_its_mime_types_and_says_whether_it_is_the_value() {
+        let data = serde_json::json!({"text/plain": "1", "application/json": {"a": 1}});
+        let Value::Object(data) = data else { unreachable!() };
+        let members = output(Output { data, main: true });
+        let expected = serde_json::json!({"text/plain": "1", "application/json": {"a": 1}, "main": true});
+        assert_eq!(Value::Object(members), expected);
+    }
+}
