@@ -6,9 +6,13 @@
 #[macro_use]
 mod support;
 
+mod java;
+mod javascript;
 mod languages;
 mod python;
+mod r;
 mod run;
+mod typescript;
 
 use std::process::ExitCode;
 
@@ -16,7 +20,16 @@ use libtest_mimic::Arguments;
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let trials = [languages::trials(), python::trials(), run::trials()].into_iter().flatten().collect();
+    let trials = [
+        run::trials(),
+        languages::trials(),
+        python::trials(),
+        javascript::trials(),
+        typescript::trials(),
+        r::trials(),
+        java::trials(),
+    ];
+    let trials = trials.into_iter().flatten().collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     let clean = support::stop_shared() && support::nothing_is_left();
     if clean { conclusion.exit_code() } else { ExitCode::FAILURE }
