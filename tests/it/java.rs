@@ -143,7 +143,7 @@ async fn causes_are_in_the_stack_trace() {
 
 async fn a_compile_error_names_its_line() {
     let answer = run("java", "int x = 1;\n\nString s = x + 1;").await;
-    let error = "line 3: error: incompatible types: int cannot be converted to java.lang.String\nString s = x + 1;\n           ^";
+    let error = "line 3: error: incompatible types: int cannot be converted to java.lang.String\nString s = x + 1;\n             ^";
     assert_eq!(answer["exception"]["name"], "CompileError");
     assert_eq!(answer["error"], error);
     let answer = run("java", "System.out.println(\"a\")\nSystem.out.println(\"b\")").await;
@@ -195,10 +195,12 @@ async fn a_main_without_a_class_is_run() {
 }
 
 async fn threads_end_before_the_run_does() {
-    let code = "new Thread(() -> {\n  try { Thread.sleep(300); } catch (InterruptedException e) {}\n  System.out.println(\"later\");\n}).start();\n\
-                System.out.println(\"now\");\nvar pool = Executors.newFixedThreadPool(2); var sum = pool.submit(() -> 40 + 2);\n\
-                System.out.println(sum.get()); pool.shutdown();";
-    assert_eq!(stdout(&ok(code).await), "now\n42\nlater\n");
+    let code = "var go = new CountDownLatch(1);\n\
+                new Thread(() -> {\n  try { go.await(); Thread.sleep(300); } catch (InterruptedException e) {}\n  \
+                System.out.println(\"later\");\n}).start();\n\
+                var pool = Executors.newFixedThreadPool(2); var sum = pool.submit(() -> 40 + 2);\n\
+                System.out.println(sum.get()); pool.shutdown(); System.out.println(\"now\"); go.countDown();";
+    assert_eq!(stdout(&ok(code).await), "42\nnow\nlater\n");
 }
 
 async fn an_exception_in_a_thread_is_printed() {
