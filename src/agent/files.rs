@@ -1,7 +1,7 @@
 //! Files inside the container, written as the user.
 
 use std::io;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use futures::{Stream, StreamExt};
 use thiserror::Error;
@@ -37,36 +37,32 @@ pub(crate) fn resolve(user: &User, path: &str) -> Result<PathBuf, FileError> {
     Ok(user.home.join(path))
 }
 
-/// Writes `body` to the file, creating the directories above it; both belong to the user.
+/// Writes `body` to the file, creating the directories above it, with the rights of the user.
 pub(crate) async fn write<S, E>(user: &User, path: &str, mut body: S) -> Result<(), FileError>
 where
     S: Stream<Item = Result<bytes::Bytes, E>> + Unpin,
 {
     let target = resolve(user, path)?;
     let refused = |source| FileError::Io { path: path.to_owned(), source };
-    create_parents(user, &target).map_err(refused)?;
-    let mut file = tokio::fs::File::create(&target).await.map_err(refused)?;
+    let creator = user.clone();
+    let created = tokio::task::spawn_blocking(move || creator.act(|| create(&target)));
+    let mut file = tokio::fs::File::from_std(created.await.expect("creating a file does not panic").map_err(refused)?);
     while let Some(chunk) = body.next().await {
         let chunk = chunk.map_err(|_| FileError::Body(path.to_owned()))?;
         file.write_all(&chunk).await.map_err(refused)?;
     }
-    file.flush().await.map_err(refused)?;
-    user.own(&target).map_err(refused)
+    file.flush().await.map_err(refused)
 }
 
-fn create_parents(user: &User, target: &Path) -> io::Result<()> {
-    let parents = target.ancestors().skip(1).collect::<Vec<_>>();
-    for parent in parents.into_iter().rev().filter(|path| *path != Path::new("")) {
-        match std::fs::create_dir(parent) {
-            // `..` is somebody else's directory, whatever it is called here.
-            Ok(()) if parent.components().next_back() != Some(Component::ParentDir) => user.own(parent)?,
-            Ok(()) => {}
-            Err(err) if err.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(_) if parent.is_dir() => {}
-            Err(err) => return Err(err),
-        }
+fn create(target: &Path) -> io::Result<std::fs::File> {
+    if let Some(parent) = target.parent() {
+        std::fs::create_dir_all(parent)?;
     }
-    Ok(())
+    // A pipe without a reader would be waited for, a device is no place for content.
+    match std::fs::metadata(target) {
+        Ok(found) if !found.is_file() => Err(io::Error::other("not a regular file")),
+        _ => std::fs::File::create(target),
+    }
 }
 
 /// Fills the user's home, which is an empty file system at the start, from the image's `/etc/skel`.
@@ -90,4 +86,38 @@ fn copy_tree(user: &User, from: &Path, to: &Path) -> io::Result<()> {
         user.own(&target)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(home: &Path) -> User {
+        User { name: "user".to_owned(), ids: None, home: home.to_owned() }
+    }
+
+    #[test]
+    fn relative_paths_start_at_home() {
+        let user = user(Path::new("/home/user"));
+        let resolved = |path| resolve(&user, path).expect("a path");
+        assert_eq!(resolved("a/b"), Path::new("/home/user/a/b"));
+        assert_eq!(resolved("/tmp/a"), Path::new("/tmp/a"));
+        for path in ["", "a/", "/", "a\0b"] {
+            assert!(matches!(resolve(&user, path), Err(FileError::Path(_))), "{path:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_is_written_with_the_directories_above_it() {
+        let home = tempfile::tempdir().expect("a directory");
+        let user = user(home.path());
+        let body = || futures::stream::iter(["one ", "two"].map(|piece| Ok::<_, ()>(bytes::Bytes::from(piece))));
+        write(&user, "a/b/c", body()).await.expect("a file");
+        assert_eq!(std::fs::read_to_string(home.path().join("a/b/c")).expect("a file"), "one two");
+        for path in ["a/b", "a/b/c/d", "/dev/null"] {
+            assert!(matches!(write(&user, path, body()).await, Err(FileError::Io { .. })), "{path}");
+        }
+        let broken = futures::stream::iter([Ok(bytes::Bytes::from_static(b"one")), Err(())]);
+        assert!(matches!(write(&user, "d", broken).await, Err(FileError::Body(_))));
+    }
 }

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::process::{Pid, Signal, WaitOptions};
+use rustix::process::{Gid, Pid, Signal, Uid, WaitOptions};
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -43,6 +44,18 @@ impl User {
         let name = fields.next().filter(|name| *name == "user")?;
         let (uid, gid) = (fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?);
         Some(Self { name: name.to_owned(), ids: Some((uid, gid)), home: PathBuf::from(fields.nth(1)?) })
+    }
+
+    /// Does something with the rights of the user and no others. They are the calling thread's: for blocking work only.
+    pub(crate) fn act<T>(&self, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        let Some((uid, gid)) = self.ids else { return work() };
+        set_thread_groups(&[])?;
+        set_thread_res_gid(None, Gid::from_raw(gid), None)?;
+        set_thread_res_uid(None, Uid::from_raw(uid), None)?;
+        let done = work();
+        set_thread_res_uid(None, Uid::ROOT, None).expect("root is still the saved user");
+        set_thread_res_gid(None, Gid::ROOT, None).expect("root may");
+        done
     }
 
     /// Gives a path to the user.

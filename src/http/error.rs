@@ -5,6 +5,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+use super::json::JsonError;
 use crate::sandbox::SandboxError;
 
 /// An answer that is not 2xx: `{"error": {"code", "message"}}`.
@@ -35,6 +36,16 @@ impl IntoResponse for ApiError {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
+    }
+}
+
+impl From<JsonError> for ApiError {
+    fn from(err: JsonError) -> Self {
+        let code = match err.status {
+            StatusCode::PAYLOAD_TOO_LARGE => "too_large",
+            _ => "invalid_request",
+        };
+        Self::new(err.status, code, err.message)
     }
 }
 

@@ -224,7 +224,7 @@ impl Sandboxes {
         for sandbox in self.shared.kept.all() {
             self.shared.kept.kill(&sandbox.id);
         }
-        self.shared.pool.stop();
+        self.shared.pool.stop().await;
         self.shared.reaper.drain().await;
         if let Err(err) = self.shared.engine.sweep().await {
             tracing::error!(error = &err as &dyn std::error::Error, "cannot remove the last containers");

@@ -33,8 +33,10 @@ impl Registry {
 
     /// The sandbox of that token. All are compared, each in constant time.
     pub(crate) fn by_token(&self, token: &str) -> Option<Arc<Sandbox>> {
-        let is_it = |sandbox: &&Arc<Sandbox>| bool::from(sandbox.token.as_bytes().ct_eq(token.as_bytes()));
-        self.lock().values().filter(is_it).last().cloned()
+        self.lock().values().fold(None, |found, sandbox| {
+            let equal = bool::from(sandbox.token.as_bytes().ct_eq(token.as_bytes()));
+            if equal { Some(Arc::clone(sandbox)) } else { found }
+        })
     }
 
     /// All of them.

@@ -6,12 +6,23 @@
 #[macro_use]
 mod support;
 
+mod auth;
+mod bad_input;
+mod capacity;
+mod cli;
+mod configuration;
+mod ends;
+mod isolation;
 mod java;
 mod javascript;
 mod languages;
+mod lifecycle;
 mod python;
 mod r;
+mod readme;
 mod run;
+mod stream;
+mod tidy;
 mod typescript;
 
 use std::process::ExitCode;
@@ -22,14 +33,27 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let trials = [
         run::trials(),
+        readme::trials(),
         languages::trials(),
         python::trials(),
         javascript::trials(),
         typescript::trials(),
         r::trials(),
         java::trials(),
-    ];
-    let trials = trials.into_iter().flatten().collect();
+        bad_input::trials(),
+        ends::trials(),
+        auth::trials(),
+        capacity::trials(),
+        cli::trials(),
+        isolation::trials(),
+        lifecycle::trials(),
+        tidy::trials(),
+        configuration::trials(),
+        stream::trials(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     let clean = support::stop_shared() && support::nothing_is_left();
     if clean { conclusion.exit_code() } else { ExitCode::FAILURE }

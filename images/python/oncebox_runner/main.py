@@ -1,10 +1,12 @@
 """The loop: receive a request, execute it, say how it ended."""
 
+import builtins
 import importlib
 import os
 import signal
 import site
 import sys
+from builtins import callable
 from contextlib import contextmanager
 
 from .link import Link
@@ -12,6 +14,9 @@ from .shell import Shell, describe
 
 # Takes every path that the first request may take: value, output, error, syntax error, top-level await.
 THROW_AWAY = ("x = [1]\nprint(end='')\nx", "def f(): 1/0\nf()", "1 +", "import asyncio\nawait asyncio.sleep(0)", "")
+
+# The builtins that the runner and IPython cannot do without.
+BUILTIN_FUNCTIONS = {name: value for name, value in vars(builtins).items() if callable(value)}
 
 
 def main() -> None:
@@ -29,7 +34,7 @@ def main() -> None:
         try:
             request = link.receive()
         except Exception as error:  # A timer that the user's code left behind raised here.
-            sys.excepthook(type(error), error, None)
+            sys.excepthook(type(error), error.with_traceback(None), None)
             continue
         if request is None:
             os._exit(0)
@@ -51,12 +56,21 @@ def _serve(shell: Shell, request: dict) -> dict:
             with _environment(request.get("env") or {}):
                 return shell.execute(request["code"])
         finally:
+            _repair_builtins()
             signal.signal(signal.SIGINT, signal.SIG_IGN)
     except BaseException as error:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         return describe(error)
     finally:
         shell.flush()
+
+
+def _repair_builtins() -> None:
+    """Puts back builtins that were deleted or made useless, as by `builtins.len = None`; other changes stay."""
+    now = builtins.__dict__
+    for name, value in BUILTIN_FUNCTIONS.items():
+        if not callable(now.get(name)):
+            now[name] = value
 
 
 @contextmanager

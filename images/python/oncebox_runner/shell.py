@@ -1,6 +1,7 @@
 """IPython's shell, with its results, displays and errors turned into protocol messages."""
 
 import asyncio
+import codeop
 import re
 import subprocess
 import sys
@@ -39,6 +40,8 @@ class Shell(InteractiveShell):
         self._runner = asyncio.Runner()
         super().__init__(config=CONFIG, **kwargs)
         self.loop_runner = self._run_on_loop
+        # Unfinished code is an error here, not the question for more lines that a terminal makes of it.
+        self.compile.flags &= ~codeop.PyCF_ALLOW_INCOMPLETE_INPUT
         self.set_hook("show_in_pager", _print_help)
         self._prepare_formatters()
 
@@ -122,7 +125,7 @@ class Shell(InteractiveShell):
         etype, error, tb = self._get_exc_info(exc_tuple)
         if isinstance(error, SystemExit):
             return
-        tb = _from_users_code(tb)
+        tb = _without_runner(tb)
         if _has_group(error):
             self._showtraceback(etype, error, ["".join(traceback.format_exception(etype, error, tb))])
         else:
@@ -246,12 +249,21 @@ def describe(error: BaseException, text: str | None = None) -> dict:
     return done
 
 
-def _from_users_code(tb):
-    """The traceback without the frames of the runner that led to the user's code, where there is any of that."""
-    part = tb
-    while part is not None and not part.tb_frame.f_code.co_filename.startswith("<ipython-input-"):
-        part = part.tb_next
-    return part or tb
+def _without_runner(tb):
+    """The traceback from the first frame of the user's code on, and nowhere a frame of this file.
+
+    Where there is no user code (a drawing failed), the library's frames stay.
+    """
+    frames = []
+    while tb is not None:
+        frames.append(tb)
+        tb = tb.tb_next
+    files = [frame.tb_frame.f_code.co_filename for frame in frames]
+    start = next((i for i, file in enumerate(files) if file.startswith("<ipython-input-")), 0)
+    kept = [frame for frame, file in zip(frames[start:], files[start:]) if file != __file__]
+    for frame, following in zip(kept, [*kept[1:], None]):
+        frame.tb_next = following
+    return kept[0] if kept else None
 
 
 def _exit_code(error: SystemExit) -> int:
