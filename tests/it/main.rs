@@ -13,14 +13,18 @@ mod cli;
 mod configuration;
 mod ends;
 mod isolation;
+mod java;
+mod javascript;
 mod languages;
 mod lifecycle;
 mod protocol;
 mod python;
+mod r;
 mod readme;
 mod run;
 mod stream;
 mod tidy;
+mod typescript;
 
 use std::process::ExitCode;
 
@@ -33,6 +37,10 @@ fn main() -> ExitCode {
         readme::trials(),
         languages::trials(),
         python::trials(),
+        javascript::trials(),
+        typescript::trials(),
+        r::trials(),
+        java::trials(),
         bad_input::trials(),
         ends::trials(),
         auth::trials(),
