@@ -76,12 +76,18 @@ pub struct Sandbox {
     streams: Mutex<CancellationToken>,
     /// One change between paused and running at a time.
     changing: tokio::sync::Mutex<()>,
+    /// The context that is meant where only a language is named.
+    defaults: tokio::sync::Mutex<BTreeMap<String, String>>,
+    /// How many executions each context has seen.
+    executions: Mutex<BTreeMap<String, u64>>,
 }
 
 impl Sandbox {
     pub(super) fn new(id: String, token: String, spec: CreateSpec, instance: Instance) -> Self {
         let started = SystemTime::now();
         let gone = CancellationToken::new();
+        let own = (spec.template.language.clone(), instance.context.clone());
+        let defaults = BTreeMap::from_iter(Some(own).filter(|(_, context)| !context.is_empty()));
         Self {
             id,
             token,
@@ -91,6 +97,8 @@ impl Sandbox {
             streams: Mutex::new(gone.child_token()),
             gone,
             changing: tokio::sync::Mutex::default(),
+            defaults: tokio::sync::Mutex::new(defaults),
+            executions: Mutex::default(),
             spec,
         }
     }
@@ -115,9 +123,22 @@ impl Sandbox {
         self.instance.link()
     }
 
-    /// The default context of the template's language.
-    pub fn context(&self) -> &str {
-        &self.instance.context
+    /// The context that is meant where only a language is named, by language. Whoever holds it may start one.
+    pub async fn default_contexts(&self) -> tokio::sync::MutexGuard<'_, BTreeMap<String, String>> {
+        self.defaults.lock().await
+    }
+
+    /// Counts an execution in a context, from 1.
+    pub fn count_execution(&self, context: &str) -> u64 {
+        let mut executions = self.executions.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = executions.entry(context.to_owned()).or_default();
+        *count += 1;
+        *count
+    }
+
+    /// Begins to count a context's executions anew.
+    pub fn forget_executions(&self, context: &str) {
+        self.executions.lock().unwrap_or_else(PoisonError::into_inner).remove(context);
     }
 
     /// Whether its container is gone without our doing.

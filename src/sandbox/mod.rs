@@ -138,9 +138,15 @@ impl Sandboxes {
         self.shared.templates.iter().find(|template| template.is_called(name)).cloned()
     }
 
-    /// The names of all templates with their aliases, and the language each stands for.
+    /// All templates.
     pub fn templates(&self) -> &[Arc<Template>] {
         &self.shared.templates
+    }
+
+    /// The language of the first kept template that has one: what a sandbox without one speaks unless asked otherwise.
+    pub fn default_language(&self) -> &str {
+        let kept = self.shared.templates.iter().filter(|template| !template.runs);
+        kept.map(|template| template.language.as_str()).find(|language| !language.is_empty()).unwrap_or_default()
     }
 
     /// Takes a sandbox and keeps it until its deadline.

@@ -16,11 +16,11 @@ use serde_json::Value;
 
 use super::error::E2bError;
 use super::listing;
-use super::shapes::{DEFAULT_TIMEOUT_S, SandboxDetail, SandboxResponse};
+use super::shapes::{self, DEFAULT_TIMEOUT_S, SandboxDetail, SandboxResponse};
 use crate::engine::Network;
 use crate::http::AppState;
 use crate::http::json::{self, Json};
-use crate::sandbox::{CreateSpec, OnTimeout, Sandbox, Sandboxes, Tenant};
+use crate::sandbox::{CreateSpec, OnTimeout, Sandbox, SandboxError, Sandboxes, Tenant};
 
 type Answer<T> = Result<T, E2bError>;
 
@@ -172,7 +172,20 @@ async fn create(
         template,
     };
     let sandbox = state.sandboxes.create(spec).await?;
+    sandbox.link().set_environment(&environment(&sandbox)).await.map_err(SandboxError::Lost)?;
     Ok((StatusCode::CREATED, axum::Json(SandboxResponse::new(&sandbox, state.domain()))).into_response())
+}
+
+/// What everything in a sandbox sees: the client's variables over those that E2B sets.
+fn environment(sandbox: &Sandbox) -> BTreeMap<String, String> {
+    let own = [
+        ("E2B_SANDBOX", "true"),
+        ("E2B_SANDBOX_ID", &sandbox.id),
+        ("E2B_TEMPLATE_ID", &sandbox.spec.template.name),
+    ];
+    let mut environment: BTreeMap<_, _> = own.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    environment.extend(sandbox.spec.env.clone());
+    environment
 }
 
 /// `name`, `namespace/name`, `name:tag`: the name alone says which template.
@@ -332,13 +345,18 @@ async fn template_alias(State(sandboxes): State<Sandboxes>, Path(alias): Path<St
     }
 }
 
+/// One reading, taken now. E2B keeps a history of readings, which nobody here has asked for yet.
 async fn metrics(
     State(sandboxes): State<Sandboxes>,
     Extension(tenant): Extension<Tenant>,
     Path(id): Path<String>,
 ) -> Answer<axum::Json<Vec<Value>>> {
-    find(&sandboxes, tenant, &id)?;
-    Ok(axum::Json(Vec::new()))
+    let sandbox = find(&sandboxes, tenant, &id)?;
+    if sandbox.life().paused {
+        return Ok(axum::Json(Vec::new()));
+    }
+    let metrics = sandbox.link().metrics().await.map_err(SandboxError::Lost)?;
+    Ok(axum::Json(vec![shapes::metric(&metrics)]))
 }
 
 /// E2B's logs are those of its own daemon inside. Ours go to the server's log; what user code prints is never kept.

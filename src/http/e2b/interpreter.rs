@@ -1,8 +1,220 @@
 //! A sandbox's interpreters: `/execute` and `/contexts`.
+//!
+//! Source: e2b-dev/code-interpreter, `template/server/main.py`.
 
-use axum::Router;
-use axum::routing::get;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
-pub(super) fn routes() -> Router {
-    Router::new().route("/health", get(|| async { axum::Json("OK") }))
+use axum::body::{Body, Bytes};
+use axum::extract::{Extension, Path};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use axum::{Json, Router};
+use futures::StreamExt;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::events;
+use crate::http::json::{JsonError, parse};
+use crate::link::LinkError;
+use crate::protocol::{Code, Context, Event, Execute, Limits, StartContext};
+use crate::sandbox::{Sandbox, Sandboxes};
+
+/// Without output for this long, a line says that the execution still runs; a client that has gone is noticed by it.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+pub(super) fn routes(sandboxes: Sandboxes) -> Router {
+    Router::new()
+        .route("/health", get(|| async { Json("OK") }))
+        .route("/execute", post(execute))
+        .route("/contexts", get(list).post(create))
+        .route("/contexts/{id}", delete(remove))
+        .route("/contexts/{id}/restart", post(restart))
+        .layer(axum::extract::DefaultBodyLimit::disable())
+        .with_state(())
+        .layer(Extension(sandboxes))
+}
+
+/// An answer that is no success: plain text, but for bodies that make no sense.
+enum Refusal {
+    Plain(StatusCode, String),
+    Body(JsonError),
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Plain(status, text) => (status, text).into_response(),
+            Self::Body(err) => {
+                let detail = json!([{"type": "value_error", "loc": ["body"], "msg": err.message}]);
+                (StatusCode::UNPROCESSABLE_ENTITY, Json(json!({"detail": detail}))).into_response()
+            }
+        }
+    }
+}
+
+impl From<JsonError> for Refusal {
+    fn from(err: JsonError) -> Self {
+        Self::Body(err)
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct ExecuteRequest {
+    code: String,
+    context_id: Option<String>,
+    language: Option<String>,
+    env_vars: Option<BTreeMap<String, String>>,
+}
+
+async fn execute(
+    Extension(sandbox): Extension<Arc<Sandbox>>,
+    Extension(sandboxes): Extension<Sandboxes>,
+    body: Bytes,
+) -> Result<Response, Refusal> {
+    let request: ExecuteRequest = parse(&body)?;
+    let context = match (request.context_id, request.language) {
+        (Some(_), Some(_)) => {
+            let text = "Only one of context_id or language can be provided".to_owned();
+            return Err(Refusal::Plain(StatusCode::BAD_REQUEST, text));
+        }
+        (Some(id), None) => id,
+        (None, language) => default_context(&sandbox, &sandboxes, language.as_deref()).await?,
+    };
+    let limits = Limits { timeout_ms: 0, ..sandbox.spec.template.limits() };
+    let execute = Execute {
+        context: context.clone(),
+        code: request.code,
+        env: request.env_vars.unwrap_or_default(),
+        drain: false,
+        limits,
+        ..Execute::default()
+    };
+    let count = sandbox.count_execution(&context);
+    let events = sandbox.link().execute(&execute).await.map_err(|err| refusal(err, &context))?;
+    let body = Body::from_stream(lines(sandbox, events, count));
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
+}
+
+/// The lines of an answer. When the sandbox is killed they end with an error, which breaks the connection: an orderly end
+/// would look like an empty success.
+fn lines(
+    sandbox: Arc<Sandbox>,
+    events: impl futures::Stream<Item = Result<Event, LinkError>> + Send + Unpin + 'static,
+    count: u64,
+) -> impl futures::Stream<Item = Result<Bytes, LinkError>> + Send + 'static {
+    let interrupted = sandbox.interrupted();
+    let first = futures::stream::once(async move { Ok(events::count(count)) });
+    let rest = futures::stream::unfold(Some(events), move |events| {
+        let interrupted = interrupted.clone();
+        async move {
+            let mut events = events?;
+            let broken = |reason: &'static str| Some((Err(LinkError::Broken(reason.into())), None));
+            tokio::select! {
+                event = events.next() => match event {
+                    Some(Ok(event)) => {
+                        let over = matches!(event, Event::End(_));
+                        Some((Ok(events::lines(event)), (!over).then_some(events)))
+                    }
+                    Some(Err(_)) | None => broken("the sandbox was lost"),
+                },
+                () = interrupted.cancelled() => broken("the sandbox was killed or paused"),
+                () = tokio::time::sleep(KEEP_ALIVE) => Some((Ok(events::keep_alive()), Some(events))),
+            }
+        }
+    });
+    first.chain(rest)
+}
+
+/// The context of a language that requests mean when they name none; started when it is first asked for.
+async fn default_context(sandbox: &Sandbox, sandboxes: &Sandboxes, asked: Option<&str>) -> Result<String, Refusal> {
+    let language = language(sandbox, sandboxes, asked);
+    let mut defaults = sandbox.default_contexts().await;
+    if let Some(id) = defaults.get(&language) {
+        return Ok(id.clone());
+    }
+    let started = start(sandbox, &language, None).await?;
+    defaults.insert(language, started.id.clone());
+    Ok(started.id)
+}
+
+/// The language as images call it: by one of its names, or the template's own if none is given.
+fn language(sandbox: &Sandbox, sandboxes: &Sandboxes, asked: Option<&str>) -> String {
+    let asked = asked.unwrap_or_default().trim().to_lowercase();
+    if asked.is_empty() {
+        return match sandbox.spec.template.language.as_str() {
+            // A template without an interpreter of its own has that of the code interpreter.
+            "" => sandboxes.default_language().to_owned(),
+            language => language.to_owned(),
+        };
+    }
+    let runs = |name: &str| sandboxes.templates().iter().find(|template| template.runs && template.is_called(name));
+    runs(&asked).map_or(asked.clone(), |template| template.language.clone())
+}
+
+async fn start(sandbox: &Sandbox, language: &str, cwd: Option<String>) -> Result<Context, Refusal> {
+    let asked = StartContext { language: language.to_owned(), cwd, ..StartContext::default() };
+    match sandbox.link().start_context(&asked).await {
+        Ok(context) => Ok(context),
+        // A directory that is not there leaves the interpreter where it starts.
+        Err(LinkError::Refused { code: Code::InvalidArgument | Code::NotFound, .. }) if asked.cwd.is_some() => {
+            Box::pin(start(sandbox, language, None)).await
+        }
+        Err(err) => {
+            let reason = json!({"message": format!("The '{language}' kernel is not available"), "reason": err.to_string()});
+            Err(Refusal::Plain(StatusCode::INTERNAL_SERVER_ERROR, format!("Failed to create context: {reason}")))
+        }
+    }
+}
+
+fn refusal(err: LinkError, context: &str) -> Refusal {
+    match err {
+        LinkError::Refused { code: Code::NotFound, .. } => {
+            Refusal::Plain(StatusCode::NOT_FOUND, format!("Context {context} not found"))
+        }
+        LinkError::Refused { status, message, .. } => Refusal::Plain(status, message),
+        err @ (LinkError::Broken(_) | LinkError::Version(_)) => {
+            Refusal::Plain(StatusCode::BAD_GATEWAY, format!("The sandbox was not found: {err}"))
+        }
+    }
+}
+
+fn shape(context: Context) -> Value {
+    json!({"id": context.id, "language": context.language, "cwd": context.cwd})
+}
+
+async fn list(Extension(sandbox): Extension<Arc<Sandbox>>) -> Result<Json<Vec<Value>>, Refusal> {
+    let contexts = sandbox.link().contexts().await.map_err(|err| refusal(err, ""))?;
+    Ok(Json(contexts.into_iter().map(shape).collect()))
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct CreateRequest {
+    cwd: Option<String>,
+    language: Option<String>,
+}
+
+async fn create(
+    Extension(sandbox): Extension<Arc<Sandbox>>,
+    Extension(sandboxes): Extension<Sandboxes>,
+    body: Bytes,
+) -> Result<Json<Value>, Refusal> {
+    let request: CreateRequest = if body.is_empty() { CreateRequest::default() } else { parse(&body)? };
+    let language = language(&sandbox, &sandboxes, request.language.as_deref());
+    start(&sandbox, &language, request.cwd).await.map(|context| Json(shape(context)))
+}
+
+async fn restart(Extension(sandbox): Extension<Arc<Sandbox>>, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
+    sandbox.link().restart_context(&id).await.map_err(|err| refusal(err, &id))?;
+    sandbox.forget_executions(&id);
+    Ok(Json(Value::Null))
+}
+
+async fn remove(Extension(sandbox): Extension<Arc<Sandbox>>, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
+    sandbox.link().remove_context(&id).await.map_err(|err| refusal(err, &id))?;
+    sandbox.forget_executions(&id);
+    sandbox.default_contexts().await.retain(|_, context| *context != id);
+    Ok(Json(Value::Null))
 }

@@ -5,6 +5,7 @@
 mod address;
 mod control;
 pub(super) mod error;
+mod events;
 mod interpreter;
 mod listing;
 mod shapes;
@@ -50,7 +51,8 @@ pub(super) struct Dispatch {
 impl Dispatch {
     /// `control` are the routes for requests that mean no sandbox.
     pub(super) fn new(state: AppState, control: Router) -> Self {
-        Self { state, control, interpreter: interpreter::routes() }
+        let interpreter = interpreter::routes(state.sandboxes.clone());
+        Self { state, control, interpreter }
     }
 
     /// Answers any request.

@@ -6,8 +6,10 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::engine::Network;
+use crate::protocol::Metrics;
 use crate::sandbox::{OnTimeout, Sandbox};
 
 /// How long a sandbox lives that does not say, seconds.
@@ -132,4 +134,21 @@ impl SandboxDetail {
 /// `2026-11-22T18:36:02.207627Z`
 pub(super) fn rfc3339(time: SystemTime) -> String {
     humantime::format_rfc3339_micros(time).to_string()
+}
+
+/// A reading of what a sandbox uses.
+pub(super) fn metric(metrics: &Metrics) -> Value {
+    let now = SystemTime::now();
+    let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    json!({
+        "timestamp": rfc3339(now),
+        "timestampUnix": seconds,
+        "cpuCount": metrics.cpu_count,
+        "cpuUsedPct": metrics.cpu_used_percent,
+        "memUsed": metrics.memory_used_bytes,
+        "memTotal": metrics.memory_total_bytes,
+        "memCache": metrics.memory_cache_bytes,
+        "diskUsed": metrics.disk_used_bytes,
+        "diskTotal": metrics.disk_total_bytes,
+    })
 }

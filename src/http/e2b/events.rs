@@ -1,0 +1,180 @@
+//! Events of an execution as E2B streams them: one JSON object per line, ASCII only.
+//!
+//! ASCII because the JavaScript SDK decodes each piece of the stream by itself: a character cut in two would be lost.
+
+use std::io;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::ser::{CompactFormatter, Formatter};
+use serde_json::{Map, Value, json};
+
+use super::shapes::rfc3339;
+use crate::protocol::{End, Event, Exception, Outcome, OutcomeKind, Output};
+
+/// Mime types that have a member of their own; all others go into `extra`.
+const MEMBERS: [(&str, &str); 12] = [
+    ("text/plain", "text"),
+    ("text/html", "html"),
+    ("text/markdown", "markdown"),
+    ("image/svg+xml", "svg"),
+    ("image/png", "png"),
+    ("image/jpeg", "jpeg"),
+    ("application/pdf", "pdf"),
+    ("text/latex", "latex"),
+    ("application/json", "json"),
+    ("application/javascript", "javascript"),
+    ("e2b/data", "data"),
+    ("e2b/chart", "chart"),
+];
+
+/// The first line: how many executions the context has seen, this one included.
+pub(super) fn count(count: u64) -> Bytes {
+    line(&json!({"type": "number_of_executions", "execution_count": count}))
+}
+
+/// The line that says that nothing has been said for a while.
+pub(super) fn keep_alive() -> Bytes {
+    line(&json!({"type": "keepalive"}))
+}
+
+/// The lines for one event; those for the end are the last.
+pub(super) fn lines(event: Event) -> Bytes {
+    let stream = |kind: &str, text: String| {
+        line(&json!({"type": kind, "text": text, "timestamp": rfc3339(SystemTime::now())}))
+    };
+    match event {
+        Event::Stdout { text } => stream("stdout", text),
+        Event::Stderr { text } => stream("stderr", text),
+        Event::Output(output) => line(&result(output)),
+        Event::End(end) => {
+            let mut lines = error(end).map(|error| line(&error).to_vec()).unwrap_or_default();
+            lines.extend_from_slice(&line(&json!({"type": "end_of_execution"})));
+            lines.into()
+        }
+    }
+}
+
+fn result(output: Output) -> Value {
+    let mut members = Map::from_iter([("type".to_owned(), json!("result"))]);
+    let mut extra = Map::new();
+    for (mime, data) in output.data {
+        match MEMBERS.iter().find(|(known, _)| *known == mime) {
+            Some((_, "text")) => {
+                let text = data.as_str().map(|text| Value::from(unquoted(text)));
+                members.insert("text".to_owned(), text.unwrap_or(data));
+            }
+            Some((_, member)) => {
+                members.insert((*member).to_owned(), data);
+            }
+            None => {
+                extra.insert(mime, data);
+            }
+        }
+    }
+    members.insert("extra".to_owned(), Value::Object(extra));
+    members.insert("is_main_result".to_owned(), Value::Bool(output.main));
+    Value::Object(members)
+}
+
+/// The text without the one pair of quotes that a language's notation of strings puts around it.
+fn unquoted(text: &str) -> &str {
+    let inner = |quote| text.strip_prefix(quote).and_then(|rest: &str| rest.strip_suffix(quote));
+    inner('\'').or_else(|| inner('"')).unwrap_or(text)
+}
+
+fn error(end: End) -> Option<Value> {
+    let End { outcome: Outcome { kind, message, .. }, exception, .. } = end;
+    let (name, value) = match kind {
+        OutcomeKind::Ok => return None,
+        OutcomeKind::Exit => ("SystemExit", message.rsplit(' ').next().unwrap_or_default().to_owned()),
+        OutcomeKind::Restarted => ("ContextRestarting", "Context was restarted".to_owned()),
+        OutcomeKind::Signal => ("ContextRestarting", format!("Context was restarted: {message}")),
+        OutcomeKind::OutOfMemory => ("OutOfMemory", message),
+        OutcomeKind::ProcessLimit => ("ProcessLimit", message),
+        OutcomeKind::DiskFull => ("DiskFull", message),
+        OutcomeKind::OutputLimit => ("OutputLimit", message),
+        OutcomeKind::Timeout => ("Timeout", message),
+        OutcomeKind::Exception | OutcomeKind::Cancelled | OutcomeKind::Infrastructure => {
+            ("UnexpectedEndOfExecution", message)
+        }
+    };
+    let error = exception.unwrap_or(Exception { name: name.to_owned(), value, traceback: Vec::new() });
+    let traceback = error.traceback.join("\n");
+    Some(json!({"type": "error", "name": error.name, "value": error.value, "traceback": traceback}))
+}
+
+fn line(value: &Value) -> Bytes {
+    let mut line = Vec::new();
+    let mut serializer = serde_json::Serializer::with_formatter(&mut line, Ascii(CompactFormatter));
+    value.serialize(&mut serializer).expect("a JSON value can be written to memory");
+    line.push(b'\n');
+    line.into()
+}
+
+/// Writes what is not ASCII as `\uXXXX`.
+struct Ascii(CompactFormatter);
+
+impl Formatter for Ascii {
+    fn write_string_fragment<W: ?Sized + io::Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+        let mut rest = fragment;
+        while let Some(at) = rest.find(|letter: char| !letter.is_ascii()) {
+            let (plain, other) = rest.split_at(at);
+            self.0.write_string_fragment(writer, plain)?;
+            let mut letters = other.chars();
+            let letter = letters.next().expect("it was found");
+            for unit in letter.encode_utf16(&mut [0; 2]) {
+                write!(writer, "\\u{unit:04x}")?;
+            }
+            rest = letters.as_str();
+        }
+        self.0.write_string_fragment(writer, rest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Usage;
+
+    fn text(bytes: &Bytes) -> &str {
+        std::str::from_utf8(bytes).expect("UTF-8")
+    }
+
+    fn output(mime: &str, data: Value) -> Event {
+        Event::Output(Output { data: Map::from_iter([(mime.to_owned(), data)]), main: true })
+    }
+
+    #[test]
+    fn lines_are_ascii_and_read_back() {
+        let line = line(&json!({"text": "\u{e9}\u{1f600}\n\"z"}));
+        assert_eq!(text(&line), "{\"text\":\"\\u00e9\\ud83d\\ude00\\n\\\"z\"}\n");
+        let back: Value = serde_json::from_slice(&line).expect("JSON");
+        assert_eq!(back["text"], "\u{e9}\u{1f600}\n\"z");
+    }
+
+    #[test]
+    fn a_result_has_members_by_mime_type() {
+        let known = lines(output("text/plain", json!("'str'")));
+        assert_eq!(text(&known), "{\"extra\":{},\"is_main_result\":true,\"text\":\"str\",\"type\":\"result\"}\n");
+        let other = lines(output("x/y", json!(1)));
+        assert!(text(&other).contains("\"extra\":{\"x/y\":1}"), "{other:?}");
+    }
+
+    #[test]
+    fn one_pair_of_quotes_is_taken_off() {
+        for (given, bare) in [("'a'", "a"), ("\"it's\"", "it's"), ("b'a'", "b'a'"), ("'", "'"), ("''a''", "'a'")] {
+            assert_eq!(unquoted(given), bare);
+        }
+    }
+
+    #[test]
+    fn the_end_tells_the_error_first() {
+        let outcome = |kind, message: &str| Outcome { kind, message: message.to_owned(), limit: None };
+        let end = |outcome| Event::End(End { outcome, exception: None, usage: Usage::default(), lost: false });
+        assert_eq!(text(&lines(end(outcome(OutcomeKind::Ok, "")))), "{\"type\":\"end_of_execution\"}\n");
+        let exit = lines(end(outcome(OutcomeKind::Exit, "the code exited with status 3")));
+        assert!(text(&exit).starts_with("{\"name\":\"SystemExit\",\"traceback\":\"\",\"type\":\"error\",\"value\":\"3\"}\n"));
+    }
+}
