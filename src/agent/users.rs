@@ -166,15 +166,14 @@ impl Names {
 
 fn names_in(file: &str) -> HashMap<u32, String> {
     let text = std::fs::read(file).unwrap_or_default();
-    let names = String::from_utf8_lossy(&text)
+    String::from_utf8_lossy(&text)
         .lines()
         .filter_map(|line| {
             let mut fields = line.split(':');
             let name = fields.next()?.to_owned();
             Some((fields.nth(1)?.parse().ok()?, name))
         })
-        .collect();
-    names
+        .collect()
 }
 
 #[cfg(test)]
