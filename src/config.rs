@@ -22,7 +22,7 @@ const PREFIX: &str = "ONCEBOX_";
 const TEMPLATE_PREFIX: &str = "TEMPLATES__";
 
 /// Variables that are ours and are not keys of the configuration.
-const OTHER_VARIABLES: [&str; 2] = ["api_keys", "log"];
+const OTHER_VARIABLES: [&str; 3] = ["api_keys", "config", "log"];
 
 /// A configuration that cannot be used: the source, the key and the reason.
 #[derive(Debug, Error)]
@@ -49,9 +49,11 @@ struct Keys {
     listen: SocketAddr,
     owner: String,
     max_sandboxes: usize,
+    max_kept_sandboxes: usize,
     max_queued: usize,
     queue_timeout_ms: u64,
     max_body_bytes: usize,
+    domain: String,
     drain_timeout_ms: u64,
     log_format: LogFormat,
 }
@@ -110,9 +112,15 @@ impl Config {
         let owner = if keys.owner.is_empty() { format!("port-{}", keys.listen.port()) } else { keys.owner };
         Ok(Self {
             owner,
-            http: HttpConfig { listen: keys.listen, api_keys, max_body_bytes: keys.max_body_bytes },
+            http: HttpConfig {
+                listen: keys.listen,
+                api_keys,
+                domain: Some(keys.domain).filter(|domain| !domain.is_empty()),
+                max_body_bytes: keys.max_body_bytes,
+            },
             sandboxes: SandboxesConfig {
                 max_sandboxes: keys.max_sandboxes,
+                max_kept_sandboxes: keys.max_kept_sandboxes,
                 max_queued: keys.max_queued,
                 queue_timeout: Duration::from_millis(keys.queue_timeout_ms),
             },

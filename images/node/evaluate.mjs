@@ -12,7 +12,7 @@ const { Error, Map, Object, SyntaxError, globalThis: global, process } = globalT
 const DYNAMIC_IMPORT = { importModuleDynamically: constants.USE_MAIN_CONTEXT_DEFAULT_LOADER };
 const OWN_FRAME = /^(node:vm$|node:diagnostics_channel$|node:internal\/|file:\/\/\/opt\/oncebox\/)/;
 
-/** Per script name: maps a position that V8 reports to one in the code as written. */
+/** Per script name: maps a position that V8 reports to one in the code as written, or to null. */
 const locators = new Map();
 
 /**
@@ -23,8 +23,7 @@ const locators = new Map();
  */
 export async function evaluate(code, name, transpile) {
   enterDirectory();
-  const source = transpile ? transpile(code, name) : { code, locate: (...position) => position };
-  const { script, isAsync } = compile(source, name, { strictImports: !transpile });
+  const { script, isAsync } = compile(code, name, transpile);
   let value = script.runInThisContext({ breakOnSigint: true, displayErrors: false });
   if (isAsync) value = (await value)?.value;
   return { value: types.isPromise(value) ? await value : value };
@@ -35,25 +34,30 @@ export function forget() {
   locators.clear();
 }
 
-function compile({ code, locate }, name, { strictImports }) {
-  locators.set(name, locate);
-  const isolated = { filename: name, ...DYNAMIC_IMPORT };
-  // An object literal would be a block.
+function compile(code, name, transpile) {
   if (/^\s*\{/.test(code) && !/;\s*$/.test(code)) {
     try {
-      return { script: new Script(`(${code}\n)`, { ...isolated, columnOffset: -1 }), isAsync: false };
+      return compileAs(`(${code}\n)`, name, transpile); // an object literal, which would be a block
     } catch {
       // It is a block.
     }
   }
-  const rewritten = /\b(?:await|import|export)\b/.test(code) ? tryRewrite(code, name, strictImports) : null;
-  if (!rewritten) return { script: new Script(code, isolated), isAsync: false };
-  locators.set(name, (line, column) => locate(...rewritten.locate(line, column)));
+  return compileAs(code, name, transpile);
+}
+
+function compileAs(written, name, transpile) {
+  const { code, locate } = transpile?.(written, name) ?? { code: written, locate: (...place) => place };
+  const options = { filename: name, ...DYNAMIC_IMPORT };
+  const rewritten = /\b(?:await|import|export)\b/.test(code) ? tryRewrite(code, name, !transpile) : null;
+  locators.set(name, (line, column) => {
+    const place = rewritten ? rewritten.locate(line, column) : [line, column];
+    return place && locate(...place);
+  });
+  if (!rewritten) return { script: new Script(code, options), isAsync: false };
   try {
-    return { script: new Script(rewritten.code, isolated), isAsync: true };
+    return { script: new Script(rewritten.code, options), isAsync: true };
   } catch (error) {
-    // V8 quotes the rewritten line, which would only confuse.
-    error.stack = `${error.name}: ${error.message}`;
+    error.stack = `${error.name}: ${error.message}`; // V8 quotes the rewritten line, which would only confuse
     throw error;
   }
 }
@@ -64,6 +68,7 @@ function tryRewrite(code, name, strictImports) {
   try {
     return rewrite(code, { meta, strictImports });
   } catch (error) {
+    if (!error.loc) throw error; // the code has broken what the parser is built on
     try {
       new Script(code); // V8 may know syntax that the parser does not know yet.
     } catch {
@@ -99,7 +104,7 @@ function enterDirectory() {
 
 // Stack traces, printed ones too, show the user's frames at the places where the user wrote them.
 const format = Error.prepareStackTrace;
-Error.prepareStackTrace = (error, frames) => format(error, frames.filter(isForeign).map(describeFrame));
+Error.prepareStackTrace = (error, frames) => format(error, frames.filter(isForeign).map(describeFrame).filter(Boolean));
 
 function isForeign(frame) {
   return !OWN_FRAME.test(frame.getFileName() ?? '');
@@ -108,6 +113,8 @@ function isForeign(frame) {
 function describeFrame(frame) {
   const locate = locators.get(frame.getFileName());
   if (!locate) return frame;
-  const [line, column] = locate(frame.getLineNumber(), frame.getColumnNumber());
+  const place = locate(frame.getLineNumber(), frame.getColumnNumber());
+  if (!place) return null; // where the runner calls the function that it made of the code
+  const [line, column] = place;
   return frame.toString().replace(/:\d+:\d+(\)?)$/, `:${line}:${column}$1`);
 }

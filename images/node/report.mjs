@@ -2,9 +2,9 @@
 // proxies, `inspect` methods that fail.
 import { inspect, types } from 'node:util';
 
-const { ArrayBuffer, Buffer, Error, JSON, Object, RangeError, String } = globalThis;
-const { stringify } = JSON;
-const { toString: toBase64 } = Buffer.prototype;
+// User code may declare globals that hide these, and overwrite their members.
+const { ArrayBuffer, Buffer, Error, Object, String } = globalThis;
+const { stringify } = globalThis.JSON;
 
 /** One line of JSON. Lone surrogates, which UTF-8 does not have, become replacement characters. */
 export function encode(message) {
@@ -13,10 +13,10 @@ export function encode(message) {
   return `${json.replace(/\\(?:(ud[89a-f][0-9a-f]{2})|.)/g, (escape, lone) => (lone ? '\ufffd' : escape))}\n`;
 }
 
-/** The value as Node's REPL prints it. */
+/** The value as Node's REPL prints it, with a far higher limit for strings: large output is the agent's to cut. */
 export function show(value) {
   try {
-    return inspect(value, { showProxy: true });
+    return inspect(value, { showProxy: true, maxStringLength: 10_000_000 });
   } catch (error) {
     return `[${typeof value} that cannot be inspected: ${messageOf(error)}]`;
   }
@@ -27,7 +27,7 @@ export function bundle(representations) {
   const data = {};
   for (const [mime, value] of Object.entries(representations)) {
     if (mime === 'application/json') data[mime] = value;
-    else if (ArrayBuffer.isView(value)) data[mime] = toBase64.call(Buffer.from(value.buffer, value.byteOffset, value.byteLength), 'base64');
+    else if (ArrayBuffer.isView(value)) data[mime] = Buffer.from(value).toString('base64');
     else data[mime] = String(value);
   }
   data['text/plain'] ??= `[${Object.keys(data).join(', ')}]`;
@@ -36,14 +36,21 @@ export function bundle(representations) {
 
 /** The `done` message of code that threw `thrown`. */
 export function failure(thrown) {
-  const isError = types.isNativeError(thrown) || thrown instanceof Error;
-  const error = {
-    name: isError ? nameOf(thrown) : typeof thrown,
-    value: isError ? messageOf(thrown) : show(thrown),
-    traceback: (isError ? traceOf(thrown) : `Uncaught ${show(thrown)}`).split('\n'),
-  };
-  const isMemory = thrown instanceof RangeError && error.value === 'Array buffer allocation failed';
+  if (!isError(thrown)) {
+    const value = show(thrown);
+    return { type: 'done', error: { name: typeof thrown, value, traceback: `Uncaught ${value}`.split('\n') } };
+  }
+  const error = { name: nameOf(thrown), value: messageOf(thrown), traceback: traceOf(thrown).split('\n') };
+  const isMemory = error.name === 'RangeError' && error.value === 'Array buffer allocation failed';
   return { type: 'done', error, ...(isMemory && { cause: 'memory' }) };
+}
+
+function isError(value) {
+  try {
+    return types.isNativeError(value) || value instanceof Error;
+  } catch {
+    return false;
+  }
 }
 
 /** What Node prints for it, less the brackets around an error without frames. */

@@ -8,6 +8,8 @@ import { base, full, recursive } from './node_modules/acorn-walk/dist/walk.mjs';
 
 const { JSON } = globalThis;
 
+const LINE_BREAK = /\r\n?|[\n\u2028\u2029]/;
+
 const options = {
   ecmaVersion: 'latest',
   allowAwaitOutsideFunction: true,
@@ -240,19 +242,21 @@ function attributes({ attributes = [] }) {
 /** The error has no stack: its place would be that of the rewritten import. */
 function missing(name, module) {
   const message = `The requested module '${module}' does not provide an export named '${name}'`;
-  const error = `Object.assign(new SyntaxError(${JSON.stringify(message)}), { stack: ${JSON.stringify(`SyntaxError: ${message}`)} })`;
-  return ` = (() => { throw ${error} })()`;
+  const [text, stack] = [message, `SyntaxError: ${message}`].map((string) => JSON.stringify(string));
+  return ` = (() => { throw Object.assign(new SyntaxError(${text}), { stack: ${stack} }) })()`;
 }
 
-/** Maps a position (both counted from 1) in the rewritten code back to the code as written. */
+/** Maps a position (counted from 1) in the rewritten code to one in the code as written, the wrapper's end to null. */
 function locator(code, edits) {
+  const lineCount = code.split(LINE_BREAK).length;
   const moving = edits
     .filter(({ start, end, text }) => text.length !== end - start)
     .map(({ start, end, text }) => {
-      const before = code.slice(0, start).split(/\r\n?|[\n\u2028\u2029]/);
+      const before = code.slice(0, start).split(LINE_BREAK);
       return { line: before.length, column: before.at(-1).length + 1, grows: text.length - (end - start) };
     });
   return (line, column) => {
+    if (line > lineCount) return null;
     let shift = 0;
     for (const edit of moving) {
       if (edit.line !== line || column <= edit.column + shift) continue;

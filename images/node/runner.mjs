@@ -7,9 +7,13 @@ import { Socket } from 'node:net';
 import { evaluate, forget } from './evaluate.mjs';
 import { bundle, encode, failure, show } from './report.mjs';
 
-// User code may declare globals that hide these.
-const { Error, JSON, Object, Promise, process, setImmediate } = globalThis;
-const { parse } = JSON;
+// User code may declare globals that hide these, and overwrite their members.
+const { Error, Object, Promise, process, setImmediate } = globalThis;
+const { parse } = globalThis.JSON;
+const { entries } = Object;
+const { concat } = globalThis.Buffer;
+const race = Promise.race.bind(Promise);
+const withResolvers = Promise.withResolvers.bind(Promise);
 
 const transpile = process.argv[2] && (await import(process.argv[2])).transpile;
 const { RUNNER_IN, RUNNER_OUT } = process.env;
@@ -20,6 +24,20 @@ const input = new Socket({ fd: openSync(RUNNER_IN, 'r'), readable: true, writabl
 const replies = openSync(RUNNER_OUT, 'w');
 let output = openSync('/dev/null', 'w'); // until the warm-up is over
 
+/** Leaves nothing behind: no variable, and no output, which goes to a stream of its own. */
+const WARM_UP = [
+  '{ number: 1 + 1, list: ["a"], map: new Map() }',
+  `import "node:path";
+   { const one = await 1; class One {} }
+   for (let i = 0; i < 1; i++) ((a) => a)(i);
+   await Promise.resolve({ value: "warm" })`,
+  'throw new Error("warm")',
+  `{ const { Console, PassThrough } = { ...require("node:console"), ...require("node:stream") };
+     new Console(new PassThrough()).log("%s", "warm", { list: [1] }, [1.5]);
+     process.stdout.write("");
+     display(1) };`,
+];
+
 /** The execution under way: `fail(error)` ends it, `drained()` says that the event loop has nothing left to do. */
 let running = null;
 let count = 0;
@@ -29,8 +47,8 @@ function send(message) {
 }
 
 async function execute({ code, env, cwd, drain = true }) {
-  const failed = Promise.withResolvers();
-  const drained = Promise.withResolvers();
+  const failed = withResolvers();
+  const drained = withResolvers();
   let isSettled = false;
   running = {
     fail: failed.reject,
@@ -41,12 +59,12 @@ async function execute({ code, env, cwd, drain = true }) {
   let done = { type: 'done' };
   try {
     if (cwd) process.chdir(cwd);
-    const { value } = await Promise.race([evaluate(code, `[eval${++count}]`, transpile), failed.promise]);
+    const { value } = await race([evaluate(code, `[eval${++count}]`, transpile), failed.promise]);
     isSettled = true;
     if (value !== undefined) send({ type: 'result', data: { 'text/plain': show(value) }, main: true });
     // Without draining one turn of the loop is left, for what has failed already to be reported.
     if (!drain) setImmediate(drained.resolve);
-    await Promise.race([drained.promise, failed.promise]);
+    await race([drained.promise, failed.promise]);
     if (process.exitCode !== undefined) done.exit_code = Number(process.exitCode);
   } catch (error) {
     done = failure(error);
@@ -61,7 +79,7 @@ async function execute({ code, env, cwd, drain = true }) {
 /** Sets the variables and returns what undoes it; undefined stands for a variable that was not set. */
 function enterEnvironment(variables) {
   const outer = {};
-  for (const [name, value] of Object.entries(variables)) {
+  for (const [name, value] of entries(variables)) {
     outer[name] = process.env[name];
     if (value === undefined) delete process.env[name];
     else process.env[name] = value;
@@ -74,7 +92,8 @@ function unsettled() {
 }
 
 function interrupted() {
-  return Object.assign(bare('Script execution was interrupted by `SIGINT`'), { code: 'ERR_SCRIPT_EXECUTION_INTERRUPTED' });
+  const error = bare('Script execution was interrupted by `SIGINT`');
+  return Object.assign(error, { code: 'ERR_SCRIPT_EXECUTION_INTERRUPTED' });
 }
 
 /** An error that has no place in the user's code. */
@@ -122,14 +141,7 @@ Object.defineProperty(globalThis, 'display', { value: display, configurable: tru
 async function warmUp() {
   const { emitWarning } = process;
   process.emitWarning = () => {}; // Node warns once that the loader option of scripts is experimental
-  for (const code of [
-    '({ number: 1 + 1, list: ["a"], map: new Map() })',
-    'import "node:path"; await Promise.resolve("warm")',
-    'throw new Error("warm")',
-    'display(require("node:util").format("%s %o", 1, {})); console.log.name; process.stdout.write("")',
-  ]) {
-    await execute({ code });
-  }
+  for (const code of WARM_UP) await execute({ code });
   process.emitWarning = emitWarning;
   forget();
   count = 0;
@@ -140,10 +152,10 @@ async function* lines(chunks) {
   for await (const chunk of chunks) {
     let start = 0;
     for (let end; (end = chunk.indexOf(10, start)) !== -1; start = end + 1) {
-      yield Buffer.concat([...rest, chunk.subarray(start, end)]).toString();
+      yield concat([...rest, chunk.subarray(start, end)]).toString();
       rest = [];
     }
-    rest.push(chunk.subarray(start));
+    rest = [...rest, chunk.subarray(start)];
   }
 }
 

@@ -27,7 +27,7 @@ send_plots <- function() {
   for (page in files[file.size(files) > 0]) {
     image <- readBin(page, "raw", file.size(page))
     unlink(page)
-    send_result(list(`text/plain` = "<plot>", `image/png` = jsonlite$base64_enc(image)), FALSE)
+    send_result(list(`text/plain` = "<plot>", `image/png` = base64(image)), FALSE)
   }
 }
 

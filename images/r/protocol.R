@@ -45,6 +45,9 @@ to_json <- function(message) jsonlite$toJSON(message, auto_unbox = TRUE, null = 
 # For a number jsonlite looks up a class by the name of its namespace, which is forgotten.
 json_number <- function(number) structure(as.character(number), class = "json")
 
+# jsonlite breaks its lines after every 64 letters.
+base64 <- function(bytes) gsub("\n", "", jsonlite$base64_enc(bytes), fixed = TRUE)
+
 send_result <- function(data, main) send(list(type = "result", data = data, main = main))
 
 # JSON is UTF-8; a string in R can be any bytes.

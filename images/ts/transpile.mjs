@@ -62,4 +62,7 @@ function syntaxError(report, filename) {
 }
 
 // The first use of each transformation is slow.
-transpile('enum Warm { Up } namespace Space { export const x: number = 1 } class Point { constructor(public x = 1) {} }', 'warm');
+transpile(
+  'enum Warm { Up } namespace Space { export const x: number = 1 } class Point { constructor(public x = 1) {} }',
+  'warm',
+);

@@ -61,6 +61,12 @@ impl Refused {
     }
 }
 
+impl From<io::Error> for Refused {
+    fn from(err: io::Error) -> Self {
+        Self::new(code_of(&err), err.to_string())
+    }
+}
+
 fn code_of(err: &io::Error) -> Code {
     match err.kind() {
         io::ErrorKind::NotFound => Code::NotFound,

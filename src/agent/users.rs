@@ -5,6 +5,9 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use rustix::process::{Gid, Uid};
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+
 use super::answer::Refused;
 use crate::protocol::Code;
 
@@ -44,6 +47,22 @@ impl User {
         let name = fields.next().filter(|name| !name.is_empty())?;
         let (uid, gid) = (fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?);
         Some(Self { name: name.to_owned(), ids: Some((uid, gid)), home: PathBuf::from(fields.nth(1)?) })
+    }
+
+    /// Does something with the rights of the user and no others. They are the calling thread's until it is done, so that
+    /// it cannot wait for anything meanwhile.
+    pub(crate) fn act<T, E: From<io::Error>>(&self, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+        let Some((uid, gid)) = self.ids else { return work() };
+        let become_user = || {
+            set_thread_groups(&[])?;
+            set_thread_res_gid(None, Gid::from_raw(gid), None)?;
+            set_thread_res_uid(None, Uid::from_raw(uid), None)
+        };
+        become_user().map_err(io::Error::from)?;
+        let done = work();
+        set_thread_res_uid(None, Uid::ROOT, None).expect("root is still the saved user");
+        set_thread_res_gid(None, Gid::ROOT, None).expect("root may");
+        done
     }
 
     /// Gives a path to the user.

@@ -6,10 +6,11 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use subtle::{Choice, ConstantTimeEq};
+use subtle::ConstantTimeEq;
 
 use super::AppState;
 use super::error::ApiError;
+use crate::sandbox::Tenant;
 
 /// The keys that open the API. None at all means that it is open, which only loopback may be.
 #[derive(Clone, Default)]
@@ -44,17 +45,26 @@ impl ApiKeys {
         self.0.is_empty()
     }
 
+    /// Whose request this is, by the key it carries as `X-API-Key` or `Authorization: Bearer`. `None`: nobody's who may.
+    pub(crate) fn tenant(&self, headers: &HeaderMap) -> Option<Tenant> {
+        if self.is_empty() {
+            return Some(Tenant(0));
+        }
+        given(headers).and_then(|key| self.position(key)).map(Tenant)
+    }
+
     /// Compares with every key, each in constant time, so that the time taken tells nothing.
-    fn accepts(&self, given: &str) -> bool {
-        let equal = self.0.iter().fold(Choice::from(0), |found, key| found | key.as_bytes().ct_eq(given.as_bytes()));
-        equal.into()
+    fn position(&self, given: &str) -> Option<usize> {
+        self.0.iter().enumerate().fold(None, |found, (position, key)| {
+            let equal = bool::from(key.as_bytes().ct_eq(given.as_bytes()));
+            if equal { Some(position) } else { found }
+        })
     }
 }
 
-/// Lets a request through that carries a key, as `X-API-Key` or `Authorization: Bearer`.
+/// Lets a request through that carries a key.
 pub(crate) async fn require_key(State(state): State<AppState>, request: Request, next: Next) -> Response {
-    let keys = &state.api_keys;
-    if keys.is_empty() || given(request.headers()).is_some_and(|key| keys.accepts(key)) {
+    if state.api_keys.tenant(request.headers()).is_some() {
         return next.run(request).await;
     }
     let message = "a valid API key is needed, as `X-API-Key` or `Authorization: Bearer`";
@@ -63,8 +73,12 @@ pub(crate) async fn require_key(State(state): State<AppState>, request: Request,
 
 fn given(headers: &HeaderMap) -> Option<&str> {
     let text = |name| headers.get(name).and_then(|value: &header::HeaderValue| value.to_str().ok());
-    text(header::HeaderName::from_static("x-api-key"))
-        .or_else(|| text(header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer ")))
+    text(header::HeaderName::from_static("x-api-key")).or_else(|| text(header::AUTHORIZATION).and_then(bearer))
+}
+
+/// The name of the scheme is the same in any case.
+fn bearer(value: &str) -> Option<&str> {
+    value.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, key)| key)
 }
 
 #[cfg(test)]
@@ -74,8 +88,8 @@ mod tests {
     #[test]
     fn keys_are_read_and_compared() {
         let keys = ApiKeys::parse(" first-key-1, second-key-2,").expect("two keys");
-        assert!(keys.accepts("first-key-1") && keys.accepts("second-key-2"));
-        assert!(!keys.accepts("first-key-") && !keys.accepts(""));
+        assert_eq!((keys.position("first-key-1"), keys.position("second-key-2")), (Some(0), Some(1)));
+        assert_eq!((keys.position("first-key-"), keys.position("")), (None, None));
         assert!(ApiKeys::parse("short").is_err());
         assert!(ApiKeys::parse("").expect("no key").is_empty());
         assert_eq!(format!("{keys:?}"), "***");

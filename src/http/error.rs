@@ -5,6 +5,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+use super::json::JsonError;
 use crate::sandbox::SandboxError;
 
 /// An answer that is not 2xx: `{"error": {"code", "message"}}`.
@@ -38,6 +39,16 @@ impl IntoResponse for ApiError {
     }
 }
 
+impl From<JsonError> for ApiError {
+    fn from(err: JsonError) -> Self {
+        let code = match err.status {
+            StatusCode::PAYLOAD_TOO_LARGE => "too_large",
+            _ => "invalid_request",
+        };
+        Self::new(err.status, code, err.message)
+    }
+}
+
 impl From<SandboxError> for ApiError {
     fn from(err: SandboxError) -> Self {
         let message = err.to_string();
@@ -48,6 +59,7 @@ impl From<SandboxError> for ApiError {
                 retry_after_s: Some(retry_after.as_secs().max(1)),
                 ..Self::new(StatusCode::TOO_MANY_REQUESTS, "busy", message)
             },
+            SandboxError::Full { .. } => Self::new(StatusCode::TOO_MANY_REQUESTS, "full", message),
             SandboxError::ShuttingDown => Self::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", message),
             // The cause goes to the log, once, and never to the client.
             SandboxError::Launch(_) | SandboxError::Lost(_) => {

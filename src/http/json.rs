@@ -1,35 +1,61 @@
-//! JSON bodies whose mistakes are told in our own shape, with the field's path.
+//! JSON bodies whose mistakes are told with the field's path, in the shape of the API they were sent to.
+
+use std::marker::PhantomData;
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
 use axum::http::StatusCode;
+use axum::response::IntoResponse;
 use serde::de::DeserializeOwned;
 
 use super::error::ApiError;
 
-/// A JSON body.
-pub(crate) struct Json<T>(pub(crate) T);
+/// What is wrong with a body.
+#[derive(Debug)]
+pub(crate) struct JsonError {
+    /// 400, or 413 when it is too large.
+    pub(crate) status: StatusCode,
+    /// The field and what is wrong with it.
+    pub(crate) message: String,
+}
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
-    type Rejection = ApiError;
-
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
-            let code = match rejection.status() {
-                StatusCode::PAYLOAD_TOO_LARGE => "too_large",
-                _ => "invalid_request",
-            };
-            ApiError::new(rejection.status(), code, rejection.body_text().to_lowercase())
-        })?;
-        let mut deserializer = serde_json::Deserializer::from_slice(&bytes);
-        let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|err| {
-            let path = err.path().to_string();
-            match path.as_str() {
-                "." => ApiError::bad_request(format!("the body: {}", err.into_inner())),
-                _ => ApiError::bad_request(format!("{path}: {}", err.into_inner())),
-            }
-        })?;
-        deserializer.end().map_err(|err| ApiError::bad_request(format!("the body: {err}")))?;
-        Ok(Self(value))
+impl JsonError {
+    fn invalid(message: String) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, message }
     }
+}
+
+/// A JSON body; `E` is the shape of its rejection.
+pub(crate) struct Json<T, E = ApiError>(pub(crate) T, pub(crate) PhantomData<E>);
+
+impl<S, T, E> FromRequest<S> for Json<T, E>
+where
+    S: Send + Sync,
+    T: DeserializeOwned,
+    E: From<JsonError> + IntoResponse,
+{
+    type Rejection = E;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, E> {
+        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| JsonError {
+            status: rejection.status(),
+            message: rejection.body_text().to_lowercase(),
+        })?;
+        Ok(Self(parse(&bytes)?, PhantomData))
+    }
+}
+
+/// Reads JSON, and nothing after it.
+pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, JsonError> {
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|err| {
+        let field = match err.path().to_string() {
+            // `?` is where the text broke off before there was a member.
+            path if path == "." || path == "?" => "the body".to_owned(),
+            path => path,
+        };
+        JsonError::invalid(format!("{field}: {}", err.into_inner()))
+    })?;
+    deserializer.end().map_err(|err| JsonError::invalid(format!("the body: {err}")))?;
+    Ok(value)
 }

@@ -1,6 +1,7 @@
 //! The HTTP server: routes, keys, request ids. One folder per API.
 
 mod auth;
+mod e2b;
 mod error;
 mod json;
 mod native;
@@ -26,6 +27,8 @@ pub struct HttpConfig {
     pub listen: SocketAddr,
     /// Who may call.
     pub api_keys: ApiKeys,
+    /// The domain whose names lead to sandboxes, `PORT-ID.DOMAIN`; it may hold a port.
+    pub domain: Option<String>,
     /// The largest body, bytes.
     pub max_body_bytes: usize,
 }
@@ -35,6 +38,14 @@ pub struct HttpConfig {
 pub(crate) struct AppState {
     sandboxes: Sandboxes,
     api_keys: ApiKeys,
+    domain: Option<String>,
+}
+
+impl AppState {
+    /// The domain whose names lead to sandboxes, if there is one.
+    fn domain(&self) -> Option<&str> {
+        self.domain.as_deref()
+    }
 }
 
 impl axum::extract::FromRef<AppState> for Sandboxes {
@@ -45,19 +56,24 @@ impl axum::extract::FromRef<AppState> for Sandboxes {
 
 /// All routes.
 pub fn router(sandboxes: Sandboxes, config: &HttpConfig) -> Router {
-    let state = AppState { sandboxes, api_keys: config.api_keys.clone() };
+    let state = AppState { sandboxes, api_keys: config.api_keys.clone(), domain: config.domain.clone() };
     let keyed = Router::new()
         .route("/v1/run", post(native::run::run))
         .route("/v1/languages", get(native::status::languages))
         .route("/v1/status", get(native::status::status))
         .layer(middleware::from_fn_with_state(state.clone(), auth::require_key));
-    Router::new()
+    let control = Router::new()
         .merge(keyed)
+        .merge(e2b::control(&state))
         .route("/healthz", get(native::status::healthz))
         .route("/readyz", get(native::status::readyz))
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(config.max_body_bytes))
+        .with_state(state.clone());
+    let dispatch = e2b::Dispatch::new(state, control);
+    Router::new()
+        .fallback(move |request| dispatch.clone().answer(request))
         .layer(PropagateRequestIdLayer::x_request_id())
         // Failures are logged where they end, once; this layer only opens the span.
         .layer(TraceLayer::new_for_http().on_failure(()).make_span_with(|request: &axum::http::Request<_>| {
@@ -66,7 +82,6 @@ pub fn router(sandboxes: Sandboxes, config: &HttpConfig) -> Router {
             tracing::info_span!("request", request.id = id, method = %request.method(), path = request.uri().path())
         }))
         .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
-        .with_state(state)
 }
 
 async fn not_found(uri: Uri) -> ApiError {

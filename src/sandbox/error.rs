@@ -29,6 +29,12 @@ pub enum SandboxError {
         /// When it may be better.
         retry_after: Duration,
     },
+    /// Enough sandboxes are kept.
+    #[error("{max_kept_sandboxes} sandboxes are kept already, which is the most there may be; kill one, or try again")]
+    Full {
+        /// How many may be kept.
+        max_kept_sandboxes: usize,
+    },
     /// A file of the request cannot be written.
     #[error("{message}")]
     File {

@@ -1,8 +1,10 @@
 //! Which container serves a request, and how long it lives.
 
 mod error;
+mod handle;
 mod instance;
 mod pool;
+mod registry;
 mod run;
 mod template;
 
@@ -13,11 +15,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::{Engine, EngineError};
-use instance::Reaper;
+use crate::engine::{Engine, EngineError, Spec};
+use instance::{Instance, Reaper};
 use pool::Pool;
+use rand::distr::{Alphanumeric, SampleString};
+use registry::Registry;
 
 pub use error::{LaunchError, SandboxError};
+pub use handle::{CreateSpec, Life, OnTimeout, Sandbox, Tenant};
 pub use pool::ShelfStatus;
 pub use run::{Place, Report, RunSpec, Running};
 pub use template::Template;
@@ -25,8 +30,10 @@ pub use template::Template;
 /// How many sandboxes there may be.
 #[derive(Debug, Clone)]
 pub struct SandboxesConfig {
-    /// Sandboxes that serve requests at once; the warm ones wait beside them.
+    /// Sandboxes that serve single runs at once; the warm ones wait beside them.
     pub max_sandboxes: usize,
+    /// Sandboxes that are kept at once, paused ones included.
+    pub max_kept_sandboxes: usize,
     /// Requests that wait for one.
     pub max_queued: usize,
     /// How long a request waits at the most.
@@ -47,6 +54,8 @@ struct Shared {
     reaper: Reaper,
     pool: Pool,
     permits: Arc<Semaphore>,
+    kept_permits: Arc<Semaphore>,
+    kept: Registry,
     queued: AtomicUsize,
     cancelled: CancellationToken,
 }
@@ -56,6 +65,8 @@ struct Shared {
 pub struct Status {
     /// Sandboxes that serve requests, those being removed included.
     pub running: usize,
+    /// Sandboxes that are kept.
+    pub kept: usize,
     /// Requests that wait for one.
     pub queued: usize,
     /// The bounds of both.
@@ -85,7 +96,9 @@ impl Sandboxes {
         let pool = Pool::start(&templates, reaper.clone(), workers);
         let permits = Arc::new(Semaphore::new(config.max_sandboxes));
         let (queued, cancelled) = (AtomicUsize::new(0), CancellationToken::new());
-        let shared = Shared { config, templates, engine, reaper, pool, permits, queued, cancelled };
+        let kept_permits = Arc::new(Semaphore::new(config.max_kept_sandboxes));
+        let kept = Registry::default();
+        let shared = Shared { config, templates, engine, reaper, pool, permits, kept_permits, kept, queued, cancelled };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -112,16 +125,7 @@ impl Sandboxes {
     pub async fn run(&self, spec: RunSpec) -> Result<Running, SandboxError> {
         let asked = Instant::now();
         let permit = self.permit().await?;
-        let (sandbox, warm) = if spec.container == spec.template.spec() {
-            self.shared.pool.take(&spec.template).await
-        } else {
-            let launch = self.shared.pool.launch(spec.container.clone(), spec.template.language.clone());
-            launch.await.map(|sandbox| (sandbox, false))
-        }
-        .map_err(|err| match self.shared.cancelled.is_cancelled() {
-            true => SandboxError::ShuttingDown,
-            false => SandboxError::Launch(err),
-        })?;
+        let (sandbox, warm) = self.instance(&spec.template, &spec.container).await?;
         sandbox.hold(permit);
         let wait_ms = asked.elapsed().as_millis() as u64;
         tracing::debug!(sandbox.id = %sandbox.id(), warm, wait_ms, "took sandbox {}", sandbox.id());
@@ -129,11 +133,74 @@ impl Sandboxes {
         Running::start(sandbox, place, spec, self.shared.cancelled.clone()).await
     }
 
+    /// The template that a client calls `name` when it asks for a sandbox to keep.
+    pub fn kept_template(&self, name: &str) -> Option<Arc<Template>> {
+        self.shared.templates.iter().find(|template| template.is_called(name)).cloned()
+    }
+
+    /// The names of all templates with their aliases, and the language each stands for.
+    pub fn templates(&self) -> &[Arc<Template>] {
+        &self.shared.templates
+    }
+
+    /// Takes a sandbox and keeps it until its deadline.
+    ///
+    /// # Errors
+    ///
+    /// [`SandboxError::Full`] when enough are kept, and when no container can be started.
+    pub async fn create(&self, spec: CreateSpec) -> Result<Arc<Sandbox>, SandboxError> {
+        let permit = Arc::clone(&self.shared.kept_permits)
+            .try_acquire_owned()
+            .map_err(|_| SandboxError::Full { max_kept_sandboxes: self.shared.config.max_kept_sandboxes })?;
+        let container = Spec { network: spec.network, ..spec.template.spec() };
+        let (instance, warm) = self.instance(&spec.template, &container).await?;
+        instance.hold(permit);
+        let sandbox = Arc::new(Sandbox::new(new_id(), new_token(), spec, instance));
+        self.shared.kept.insert(Arc::clone(&sandbox));
+        tracing::info!(sandbox.id, template.name = sandbox.spec.template.name, warm, "created sandbox {}", sandbox.id);
+        Ok(sandbox)
+    }
+
+    /// The kept sandbox of that id.
+    pub fn get(&self, id: &str) -> Option<Arc<Sandbox>> {
+        self.shared.kept.get(id)
+    }
+
+    /// The kept sandbox whose token this is.
+    pub fn by_token(&self, token: &str) -> Option<Arc<Sandbox>> {
+        self.shared.kept.by_token(token)
+    }
+
+    /// All kept sandboxes.
+    pub fn all(&self) -> Vec<Arc<Sandbox>> {
+        self.shared.kept.all()
+    }
+
+    /// Removes a kept sandbox. False if there is none.
+    pub fn kill(&self, id: &str) -> bool {
+        self.shared.kept.kill(id)
+    }
+
+    /// A container like `container`: one that waits, if those are like it.
+    async fn instance(&self, template: &Template, container: &Spec) -> Result<(Instance, bool), SandboxError> {
+        let taken = if *container == template.spec() {
+            self.shared.pool.take(template).await
+        } else {
+            let launch = self.shared.pool.launch(container.clone(), template.language.clone());
+            launch.await.map(|instance| (instance, false))
+        };
+        taken.map_err(|err| match self.shared.cancelled.is_cancelled() {
+            true => SandboxError::ShuttingDown,
+            false => SandboxError::Launch(err),
+        })
+    }
+
     /// What is going on.
     pub fn status(&self) -> Status {
         let shared = &self.shared;
         Status {
             running: shared.config.max_sandboxes - shared.permits.available_permits(),
+            kept: shared.kept.all().len(),
             queued: shared.queued.load(Ordering::Relaxed),
             config: shared.config.clone(),
             shelves: shared.pool.status(),
@@ -154,7 +221,10 @@ impl Sandboxes {
     /// Removes everything. To be called when no request is served any longer.
     pub async fn close(self) {
         self.cancel();
-        self.shared.pool.stop();
+        for sandbox in self.shared.kept.all() {
+            self.shared.kept.kill(&sandbox.id);
+        }
+        self.shared.pool.stop().await;
         self.shared.reaper.drain().await;
         if let Err(err) = self.shared.engine.sweep().await {
             tracing::error!(error = &err as &dyn std::error::Error, "cannot remove the last containers");
@@ -184,6 +254,16 @@ impl Sandboxes {
             () = shared.cancelled.cancelled() => Err(SandboxError::ShuttingDown),
         }
     }
+}
+
+/// What a client names a sandbox by: it goes into host names, so lower-case letters and digits.
+fn new_id() -> String {
+    format!("i{}", Alphanumeric.sample_string(&mut rand::rng(), 20).to_lowercase())
+}
+
+/// What opens one sandbox: 32 characters from a generator fit for secrets.
+fn new_token() -> String {
+    Alphanumeric.sample_string(&mut rand::rng(), 32)
 }
 
 /// A place in the line, left when dropped.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::error::LaunchError;
 use super::instance::{Instance, Reaper};
@@ -22,6 +23,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 #[derive(Debug, Clone)]
 pub(crate) struct Pool {
     shared: Arc<Shared>,
+    /// The workers, and launches beside them.
+    launches: TaskTracker,
 }
 
 #[derive(Debug)]
@@ -98,10 +101,11 @@ impl Pool {
             wanted: Notify::new(),
             stopping: CancellationToken::new(),
         });
+        let launches = TaskTracker::new();
         for _ in 0..workers {
-            tokio::spawn(Arc::clone(&shared).work());
+            launches.spawn(Arc::clone(&shared).work());
         }
-        Self { shared }
+        Self { shared, launches }
     }
 
     /// Takes a sandbox of the template; tells whether it was warm.
@@ -130,7 +134,7 @@ impl Pool {
     /// Starts one that differs from what waits. Finished, and removed, even if nobody waits for it any longer.
     pub(crate) async fn launch(&self, spec: crate::engine::Spec, language: String) -> Taken {
         let reaper = self.shared.reaper.clone();
-        let launch = tokio::spawn(async move { Instance::launch(&reaper, &spec, &language).await });
+        let launch = self.launches.spawn(async move { Instance::launch(&reaper, &spec, &language).await });
         launch.await.expect("a launch does not panic").map_err(Arc::new)
     }
 
@@ -148,13 +152,15 @@ impl Pool {
         self.shared.lock().iter().map(status).collect()
     }
 
-    /// Stops refilling and gives up what waits.
-    pub(crate) fn stop(&self) {
+    /// Stops refilling and gives up what waits. What is being launched comes up first: only then can it be removed.
+    pub(crate) async fn stop(&self) {
         self.shared.stopping.cancel();
         for shelf in self.shared.lock().iter_mut() {
             shelf.idle.clear();
             shelf.waiting.clear();
         }
+        self.launches.close();
+        self.launches.wait().await;
     }
 }
 
@@ -213,7 +219,9 @@ impl Shared {
                         Err(back) => sandbox = back,
                     }
                 }
-                if let (Ok(sandbox), false) = (sandbox, self.stopping.is_cancelled()) {
+                // More than are to be warm come up when a request that one was launched for has gone away.
+                let is_room = shelf.idle.len() < shelf.template.warm && !self.stopping.is_cancelled();
+                if let (Ok(sandbox), true) = (sandbox, is_room) {
                     shelf.idle.push_back(sandbox);
                 }
             }

@@ -6,7 +6,20 @@
 #[macro_use]
 mod support;
 
+mod auth;
+mod bad_input;
+mod capacity;
+mod cli;
+mod configuration;
+mod ends;
+mod isolation;
+mod languages;
+mod lifecycle;
+mod python;
+mod readme;
 mod run;
+mod stream;
+mod tidy;
 
 use std::process::ExitCode;
 
@@ -14,7 +27,25 @@ use libtest_mimic::Arguments;
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let trials = [run::trials()].into_iter().flatten().collect();
+    let trials = [
+        run::trials(),
+        readme::trials(),
+        languages::trials(),
+        python::trials(),
+        bad_input::trials(),
+        ends::trials(),
+        auth::trials(),
+        capacity::trials(),
+        cli::trials(),
+        isolation::trials(),
+        lifecycle::trials(),
+        tidy::trials(),
+        configuration::trials(),
+        stream::trials(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     let clean = support::stop_shared() && support::nothing_is_left();
     if clean { conclusion.exit_code() } else { ExitCode::FAILURE }

@@ -1,13 +1,17 @@
 //! What tests are written with: a server, runs on it, and the engine beside it.
 
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 
 /// Lists the test functions of a module as its `trials()`.
 macro_rules! trials {
@@ -19,9 +23,9 @@ macro_rules! trials {
 }
 
 /// One test: an async function that panics when something is not as it should be.
-pub(crate) fn trial<F: Future<Output = ()>>(module: &str, name: &str, test: fn() -> F) -> Trial
+pub(crate) fn trial<F>(module: &str, name: &str, test: impl FnOnce() -> F + Send + 'static) -> Trial
 where
-    F: 'static,
+    F: Future<Output = ()>,
 {
     let module = module.rsplit("::").next().unwrap_or(module);
     Trial::test(format!("{module}::{name}"), move || {
@@ -29,6 +33,15 @@ where
         runtime.expect("a runtime").block_on(test());
         Ok(())
     })
+}
+
+/// Waits until it holds; panics with `what` after half a minute.
+pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !holds().await {
+        assert!(Instant::now() < deadline, "did not come true in time: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// A running `oncebox serve` with an owner of its own.
@@ -104,6 +117,8 @@ impl Server {
             .env("ONCEBOX_TEMPLATES__PYTHON__WARM", "2")
             .env("ONCEBOX_TEMPLATES__NODE__WARM", "1")
             .env("ONCEBOX_TEMPLATES__TS__WARM", "1")
+            .env("ONCEBOX_TEMPLATES__FULL__WARM", "0")
+            .env("ONCEBOX_TEMPLATES__BASE__WARM", "0")
             .envs(variables.iter().copied())
             .stderr(Stdio::piped());
         let mut child = command.spawn().expect("oncebox serve");
@@ -117,7 +132,16 @@ impl Server {
         };
         // Repeated, so that a failing test shows it, and read, so that the server never waits for us.
         std::thread::spawn(move || log.lines().map_while(Result::ok).for_each(|line| eprintln!("{line}")));
-        Self { url, owner, http: reqwest::Client::new(), child: Mutex::new(Some(child)) }
+        // No connection is kept: each test has a runtime of its own, and a connection dies with the one that opened it.
+        let http = reqwest::Client::builder().pool_max_idle_per_host(0).build().expect("a client");
+        Self { url, owner, http, child: Mutex::new(Some(child)) }
+    }
+
+    /// Starts one that keeps nothing warm but what the variables say; quick, and nothing moves on its engine by itself.
+    pub(crate) fn start_cold(variables: &[(&str, &str)]) -> Self {
+        let cold = ["PYTHON", "NODE", "TS", "R", "JSHELL"].map(|file| format!("ONCEBOX_TEMPLATES__{file}__WARM"));
+        let cold = cold.iter().map(|name| (name.as_str(), "0"));
+        Self::start(&cold.chain(variables.iter().copied()).collect::<Vec<_>>())
     }
 
     fn is_ready(&self) -> bool {
@@ -150,6 +174,33 @@ impl Server {
         (response.status().as_u16(), response.json().await.expect("a JSON answer"))
     }
 
+    /// Asks for a run without waiting for the answer; aborting the task hangs up.
+    pub(crate) fn begin(&self, request: Value) -> JoinHandle<(u16, Value)> {
+        let response = self.http.post(format!("{}/v1/run", self.url)).json(&request).send();
+        tokio::spawn(async move {
+            let response = response.await.expect("an answer");
+            (response.status().as_u16(), response.json().await.expect("a JSON answer"))
+        })
+    }
+
+    /// Runs code and gives the events as they come.
+    pub(crate) async fn stream(&self, request: Value) -> Events {
+        let post = self.http.post(format!("{}/v1/run", self.url)).header("accept", "text/event-stream");
+        let response = post.json(&request).send().await.expect("an answer");
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Events { response, text: String::new() }
+    }
+
+    /// Waits until so many runs are going on and so many requests wait.
+    pub(crate) async fn until_busy(&self, running: u64, queued: u64) {
+        eventually(&format!("{running} runs and {queued} in the queue"), async || {
+            let (_, status) = self.get("/v1/status").await;
+            status["running"] == running && status["queued"] == queued
+        })
+        .await;
+    }
+
     /// Gets JSON.
     pub(crate) async fn get(&self, path: &str) -> (u16, Value) {
         let response = self.http.get(format!("{}{path}", self.url)).send().await.expect("an answer");
@@ -160,6 +211,14 @@ impl Server {
     pub(crate) fn containers(&self) -> Vec<String> {
         let label = format!("label=oncebox.owner={}", self.owner);
         docker(&["ps", "-a", "--filter", &label, "--format", "{{.Names}}"]).lines().map(str::to_owned).collect()
+    }
+
+    /// Those of them that run code; the others hold networks.
+    pub(crate) fn sandboxes(&self) -> Vec<String> {
+        let label = format!("label=oncebox.owner={}", self.owner);
+        let listed = docker(&["ps", "-a", "--no-trunc", "--filter", &label, "--format", "{{.Names}} {{.Command}}"]);
+        let sandboxes = listed.lines().filter(|line| !line.contains(" hold"));
+        sandboxes.filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
     }
 
     /// The process's id.
@@ -192,6 +251,46 @@ impl Server {
     }
 }
 
+/// One server-sent event.
+#[derive(Debug)]
+pub(crate) struct ServerEvent {
+    pub(crate) name: String,
+    pub(crate) data: Value,
+    /// When it arrived.
+    pub(crate) at: Instant,
+}
+
+/// The events of one run. Dropping them hangs up.
+#[derive(Debug)]
+pub(crate) struct Events {
+    response: reqwest::Response,
+    text: String,
+}
+
+impl Events {
+    /// The next one, or none when the server has closed the stream.
+    pub(crate) async fn next(&mut self) -> Option<ServerEvent> {
+        loop {
+            if let Some((event, rest)) = self.text.split_once("\n\n") {
+                let (event, rest) = (event.to_owned(), rest.to_owned());
+                self.text = rest;
+                // A comment keeps the connection alive.
+                if event.starts_with(':') {
+                    continue;
+                }
+                let (name, data) = event.split_once('\n').expect("two lines");
+                return Some(ServerEvent {
+                    name: name.strip_prefix("event: ").expect("a name").to_owned(),
+                    data: serde_json::from_str(data.strip_prefix("data: ").expect("data")).expect("JSON"),
+                    at: Instant::now(),
+                });
+            }
+            let chunk = self.response.chunk().await.expect("the stream goes on")?;
+            self.text.push_str(std::str::from_utf8(&chunk).expect("text"));
+        }
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         let stopped = self.stop();
@@ -202,8 +301,32 @@ impl Drop for Server {
 /// The program, with the configuration of the repository.
 pub(crate) fn oncebox() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_oncebox"));
-    command.arg("--config").arg(concat!(env!("CARGO_MANIFEST_DIR"), "/config"));
+    command.env("ONCEBOX_CONFIG", concat!(env!("CARGO_MANIFEST_DIR"), "/config"));
     command
+}
+
+/// What `oncebox serve` says when it will not start with these variables, in this directory's configuration.
+pub(crate) fn refuses_to_start(variables: &[(&str, &str)], directory: Option<&Path>) -> String {
+    let mut command = oncebox();
+    if let Some(directory) = directory {
+        command.arg("--config").arg(directory);
+    }
+    command
+        .arg("serve")
+        .env("ONCEBOX_LISTEN", "127.0.0.1:0")
+        .env("ONCEBOX_OWNER", format!("{}refused", owner_prefix()));
+    let mut child = command.envs(variables.iter().copied()).stderr(Stdio::piped()).spawn().expect("oncebox serve");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while child.try_wait().expect("a status").is_none() {
+        if Instant::now() > deadline {
+            let _ = child.kill();
+            panic!("it started with {variables:?}");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let output = child.wait_with_output().expect("its end");
+    assert_eq!(output.status.code(), Some(1), "{variables:?}");
+    String::from_utf8(output.stderr).expect("text")
 }
 
 /// Everything that a run wrote to its standard output.
@@ -214,6 +337,45 @@ pub(crate) fn stdout(answer: &Value) -> String {
 /// Everything that a run wrote to its standard error.
 pub(crate) fn stderr(answer: &Value) -> String {
     joined(&answer["logs"]["stderr"])
+}
+
+/// Runs code on the shared server and checks what must hold of every answer.
+pub(crate) async fn run(language: &str, code: &str) -> Value {
+    run_with(json!({"language": language, "code": code})).await
+}
+
+/// The same with the whole request.
+pub(crate) async fn run_with(request: Value) -> Value {
+    let answer = server().run_with(request).await;
+    let ok = answer["outcome"]["kind"] == "ok";
+    assert_eq!(answer.get("error").is_none(), ok, "`error` is there exactly when the outcome is not ok: {answer}");
+    assert!(!ok || answer.get("exception").is_none(), "an exception, and yet ok: {answer}");
+    for quiet in ["results", "error", "exception"] {
+        assert!(!answer[quiet].to_string().contains("\\u001b"), "an escape sequence in {quiet}: {answer}");
+    }
+    let outputs = answer["outputs"].as_array().expect("a list");
+    let texts: Vec<_> = outputs.iter().filter_map(|output| output.get("text/plain")).collect();
+    assert_eq!(json!(texts), answer["results"], "`results` are the texts of `outputs`");
+    for (mime, data) in outputs.iter().flat_map(|output| output.as_object().expect("an object")) {
+        if mime.starts_with("image/") && mime != "image/svg+xml" {
+            assert!(decoded(data).len() > 8, "an empty {mime}");
+        }
+    }
+    answer
+}
+
+/// The bytes of an output that is not text: base64 without line breaks.
+pub(crate) fn decoded(data: &Value) -> Vec<u8> {
+    let text = data.as_str().expect("base64 is text");
+    STANDARD.decode(text).unwrap_or_else(|err| panic!("not base64: {err}: {text:.200}"))
+}
+
+/// Width and height of the PNG in an output.
+pub(crate) fn png_size(output: &Value) -> (u32, u32) {
+    let image = decoded(&output["image/png"]);
+    assert!(image.starts_with(b"\x89PNG\r\n\x1a\n"), "not a PNG: {output}");
+    let number = |at: usize| u32::from_be_bytes(image[at..at + 4].try_into().expect("four bytes"));
+    (number(16), number(20))
 }
 
 fn joined(pieces: &Value) -> String {

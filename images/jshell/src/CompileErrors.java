@@ -1,6 +1,8 @@
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Locale;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
 
 import jdk.jshell.Diag;
 
@@ -29,5 +31,19 @@ final class CompileErrors {
             lines.add("error: " + value);
         }
         return new Failure("CompileError", value, lines, false);
+    }
+
+    /** Names such as "method twice(int)" that a snippet uses and nobody has defined. */
+    static Failure unresolved(List<String> names, String snippet, Source source) {
+        List<String> lines = new ArrayList<>();
+        for (String name : names) {
+            String identifier = name.replaceFirst("^\\w+ ", "").replaceFirst("[(<].*", "");
+            Matcher use = Pattern.compile("\\b" + Pattern.quote(identifier) + "\\b").matcher(snippet);
+            int offset = use.find() ? use.start() : 0;
+            lines.add("line " + source.line(offset) + ": error: cannot find symbol");
+            lines.add("  symbol:   " + name);
+            lines.addAll(List.of(source.quote(offset)));
+        }
+        return new Failure("CompileError", "cannot find symbol\n  symbol:   " + String.join(", ", names), lines, false);
     }
 }

@@ -21,8 +21,11 @@ final class Environment {
         return variables.remove(name);
     }
 
-    /** Sets the variables of one execution, as environment variables and as system properties. */
-    void enter(Map<String, String> env) {
+    /** Sets the variables of one execution, as environment variables and as system properties, and the directory. */
+    void enter(Map<String, String> env, String cwd) {
+        if (cwd != null) {
+            System.setProperty("user.dir", cwd); // the most that a running JVM can do: files are opened where it started
+        }
         env.forEach((name, value) -> {
             variablesBefore.put(name, variables.put(name, value));
             propertiesBefore.put(name, System.setProperty(name, value));

@@ -6,6 +6,7 @@ import java.util.Map;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 
+import jdk.jshell.DeclarationSnippet;
 import jdk.jshell.JShell;
 import jdk.jshell.Snippet;
 import jdk.jshell.Snippet.Kind;
@@ -16,16 +17,17 @@ import jdk.jshell.SourceCodeAnalysis;
 import jdk.jshell.SourceCodeAnalysis.CompletionInfo;
 import jdk.jshell.SourceCodeAnalysis.Completeness;
 import jdk.jshell.UnresolvedReferenceException;
+import jdk.jshell.VarSnippet;
 import jdk.jshell.spi.ExecutionControl;
 import jdk.jshell.spi.ExecutionControlProvider;
 import jdk.jshell.spi.ExecutionEnv;
 
 /** One JShell: splits code into snippets, runs them in order and stops at the first that fails. */
-final class Interpreter implements AutoCloseable {
-    /** What the `jshell` command imports, and what Java 25 imports for a file without a class. */
+final class Interpreter {
+    /** What the `jshell` command imports. */
     private static final List<String> IMPORTS = List.of(
         "java.io.*", "java.math.*", "java.net.*", "java.nio.file.*", "java.util.*", "java.util.concurrent.*",
-        "java.util.function.*", "java.util.prefs.*", "java.util.regex.*", "java.util.stream.*", "module java.base");
+        "java.util.function.*", "java.util.prefs.*", "java.util.regex.*", "java.util.stream.*");
 
     private static final Pattern PACKAGE = Pattern.compile("(?m)^\\s*package\\s+[\\w.]+\\s*;");
 
@@ -43,16 +45,29 @@ final class Interpreter implements AutoCloseable {
     private final Map<Snippet, Source> sources = new LinkedHashMap<>();
     private final Tracebacks tracebacks;
     private int executions;
+    private int unnamedValues;
 
     Interpreter(UserThreads threads) {
         this.threads = threads;
         var classes = new UserClasses();
         Thread.currentThread().setContextClassLoader(classes);
         userCode = new UserCode(threads, classes);
-        jshell = JShell.builder().executionEngine(inThisProcess(userCode), Map.of()).build();
+        jshell = JShell.builder().executionEngine(inThisProcess(userCode), Map.of())
+            .tempVariableNameGenerator(() -> "$" + ++unnamedValues).build();
         analysis = jshell.sourceCodeAnalysis();
         tracebacks = new Tracebacks(analysis, sources);
         IMPORTS.forEach(name -> jshell.eval("import " + name + ";"));
+    }
+
+    /** Runs code of ours through all that user code goes through, and forgets it. */
+    void warmUp(String... examples) throws IOException {
+        for (String code : examples) {
+            execute(code, true, text -> { });
+        }
+        sources.keySet().forEach(jshell::drop);
+        sources.clear();
+        executions = 0;
+        unnamedValues = 0;
     }
 
     private static ExecutionControlProvider inThisProcess(ExecutionControl control) {
@@ -75,7 +90,7 @@ final class Interpreter implements AutoCloseable {
         threads.begin(tracebacks);
         try {
             Failure failure = run(code, results);
-            if (drain) {
+            if (drain && !StopCheck.requested) {
                 threads.call(() -> {
                     threads.drain();
                     return null;
@@ -114,6 +129,11 @@ final class Interpreter implements AutoCloseable {
                 }
             }
         }
+        for (Snippet snippet : snippets) {
+            if (jshell.status(snippet) == Status.RECOVERABLE_NOT_DEFINED) {
+                return unresolved((DeclarationSnippet) snippet);
+            }
+        }
         String main = Programs.callOfMain(snippets, this::loadedClass);
         return main == null ? null : failure(jshell.eval(main).getFirst(), new Source(executions, code, 0));
     }
@@ -131,6 +151,7 @@ final class Interpreter implements AutoCloseable {
     private List<Part> split(String code) {
         List<Part> parts = new ArrayList<>();
         for (String rest = code; !rest.isEmpty(); ) {
+            rest = rest.stripLeading();
             CompletionInfo info = analysis.analyzeCompletion(rest);
             if (info.completeness() == Completeness.EMPTY) {
                 break;
@@ -150,19 +171,26 @@ final class Interpreter implements AutoCloseable {
 
     /** Why the snippet of an event was not defined or not run to its end; null if it was. */
     private Failure failure(SnippetEvent event, Source source) {
-        if (userCode.thrown() != null) {
-            return tracebacks.failure(userCode.thrown());
+        Throwable thrown = userCode.takeThrown();
+        if (thrown != null) {
+            return tracebacks.failure(thrown);
         }
         Snippet snippet = event.snippet();
         if (event.exception() instanceof UnresolvedReferenceException unresolved) {
-            snippet = unresolved.getSnippet();
-            return CompileErrors.failure(jshell.diagnostics(snippet).toList(), sources.get(snippet));
+            return unresolved(unresolved.getSnippet());
         }
-        boolean mayBeResolvedLater = snippet.kind() == Kind.METHOD || snippet.kind() == Kind.TYPE_DECL;
-        if (event.status() == Status.VALID || event.status().isDefined() && mayBeResolvedLater) {
-            return null;
-        }
-        return CompileErrors.failure(jshell.diagnostics(snippet).toList(), source);
+        return switch (event.status()) {
+            case VALID -> null;
+            // Later code may define what a method or a type lacks. A variable would have been given its value now.
+            case RECOVERABLE_DEFINED, RECOVERABLE_NOT_DEFINED ->
+                snippet instanceof VarSnippet variable ? unresolved(variable) : null;
+            default -> CompileErrors.failure(jshell.diagnostics(snippet).toList(), source);
+        };
+    }
+
+    /** The code has come to need what is not defined; JShell remembers the names, but not where they stand. */
+    private Failure unresolved(DeclarationSnippet snippet) {
+        return CompileErrors.unresolved(jshell.unresolvedDependencies(snippet).toList(), snippet.source(), sources.get(snippet));
     }
 
     private static boolean hasValue(Snippet snippet) {
@@ -175,10 +203,5 @@ final class Interpreter implements AutoCloseable {
         } catch (ClassNotFoundException notDefinedYet) {
             return null;
         }
-    }
-
-    @Override
-    public void close() {
-        jshell.close();
     }
 }

@@ -26,13 +26,13 @@ public final class Runner {
 
     private static void serve(Channel channel, Environment environment, UserThreads threads) {
         try {
-            warmUp(threads);
+            var interpreter = new Interpreter(threads);
+            warmUp(interpreter);
             System.setOut(unbuffered(FileDescriptor.out));
             System.setErr(unbuffered(FileDescriptor.err));
-            var interpreter = new Interpreter(threads);
             channel.ready();
             for (Channel.Request request; (request = channel.next()) != null; ) {
-                environment.enter(request.env());
+                environment.enter(request.env(), request.cwd());
                 Failure failure = interpreter.execute(request.code(), request.drain(), channel::result);
                 environment.leave();
                 channel.done(failure);
@@ -44,22 +44,16 @@ public final class Runner {
         }
     }
 
-    /** Runs everything once in an interpreter of its own, which takes all traces of it along. */
-    private static void warmUp(UserThreads threads) throws IOException {
+    private static void warmUp(Interpreter interpreter) throws IOException {
         var silent = new PrintStream(OutputStream.nullOutputStream(), true);
         System.setOut(silent);
         System.setErr(silent);
-        try (var interpreter = new Interpreter(threads)) {
-            for (String code : new String[] {
-                "import java.time.*; record P(int x) {} int twice(int n) { return 2 * n; }",
-                "for (int i = 0; i < 2; i++) { System.out.println(\"warm \" + twice(i)); } var p = new P(1);",
-                "Stream.of(1, 2).map(n -> n + 1).toList()",
-                "List.of().get(0);",
-                "undefined",
-            }) {
-                interpreter.execute(code, true, text -> { });
-            }
-        }
+        interpreter.warmUp(
+            "record P(int x) {} int twice(int n) { return 2 * n; }",
+            "for (int i = 0; i < 2; i++) { System.out.println(\"warm \" + twice(i)); } var p = new P(1);",
+            "Stream.of(1, 2).map(n -> n + 1).toList()",
+            "List.of().get(0);",
+            "undefined");
     }
 
     /** Each print is one write, so that the order holds even with what child processes print. */

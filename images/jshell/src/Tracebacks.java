@@ -97,7 +97,12 @@ final class Tracebacks {
                 break;
             }
             if (Names.isWrapped(frame.getClassName())) {
-                frames.add("at " + place(frame));
+                // JShell may call one snippet through two methods; our own call of `main` has no place.
+                String place = "at " + place(frame);
+                boolean repeated = place.startsWith("at line ") && !frames.isEmpty() && frames.getLast().equals(place);
+                if (!repeated && !place.equals("at ")) {
+                    frames.add(place);
+                }
             } else if (!frame.getClassName().equals(StopCheck.class.getName())) {
                 frames.add("at " + frame);
             }
@@ -108,7 +113,7 @@ final class Tracebacks {
     /** "Foo.bar (line 3)", or "line 3" for code outside of any method. */
     private String place(StackTraceElement frame) {
         String type = Names.unwrapped(frame.getClassName());
-        String method = frame.getMethodName().replaceFirst("^lambda\\$.*", "lambda").replace("do_it$", "");
+        String method = frame.getMethodName().replaceFirst("^lambda\\$.*", "lambda").replaceFirst("^do_it\\$.*", "");
         String where = type + (type.isEmpty() || method.isEmpty() ? "" : ".") + method;
         String line = line(frame);
         if (line.isEmpty() || where.isEmpty()) {
@@ -132,15 +137,14 @@ final class Tracebacks {
         return "";
     }
 
-    /** Where in the snippet a line of its wrapper is; -1 if it is not of this snippet, when several share a wrapper. */
+    /** Where in the snippet a line of its wrapper stands; -1 if the wrapper has no such line. */
     private static int offset(SnippetWrapper wrapper, int line) {
         List<String> lines = wrapper.wrapped().lines().toList();
         if (line < 1 || line > lines.size()) {
             return -1;
         }
         String text = lines.get(line - 1).strip();
-        int start = wrapper.wrapped().indexOf(text, wrapper.wrapped().lines().limit(line - 1).mapToInt(l -> l.length() + 1).sum());
-        int offset = wrapper.wrappedToSourcePosition(start);
-        return offset;
+        int begin = lines.subList(0, line - 1).stream().mapToInt(before -> before.length() + 1).sum();
+        return wrapper.wrappedToSourcePosition(wrapper.wrapped().indexOf(text, begin));
     }
 }

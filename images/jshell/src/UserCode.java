@@ -33,9 +33,11 @@ final class UserCode extends DirectExecutionControl {
         }
     }
 
-    /** What the last snippet threw, if it did. */
-    Throwable thrown() {
-        return thrown;
+    /** What the last snippet threw, once; null if it did not. */
+    Throwable takeThrown() {
+        Throwable taken = thrown;
+        thrown = null;
+        return taken;
     }
 
     /** The last snippet's value as JShell shows it. Calls the user's {@code toString}. */

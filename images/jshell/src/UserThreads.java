@@ -73,6 +73,7 @@ final class UserThreads extends ThreadGroup {
                 idle = 0;
             }
         }
+        StopCheck.check(); // the threads may have ended only because they were told to
     }
 
     private Thread busy() {

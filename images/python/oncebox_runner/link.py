@@ -47,7 +47,9 @@ class Link:
             raise raised
 
     def _close_in_child(self) -> None:
-        # Not `self._in.close()`: it takes a lock that a thread of the parent may have held at the fork.
+        if self.closed:
+            return  # A child's child: what the numbers name now may be the user's.
         self.closed = True
+        # Not `self._in.close()`: it takes a lock that a thread of the parent may have held at the fork.
         os.close(self._in.fileno())
         os.close(self._out.fileno())

@@ -1,10 +1,12 @@
 """The loop: receive a request, execute it, say how it ended."""
 
+import builtins
 import importlib
 import os
 import signal
 import site
 import sys
+from builtins import callable
 from contextlib import contextmanager
 
 from .link import Link
@@ -13,16 +15,17 @@ from .shell import Shell, describe
 # Takes every path that the first request may take: value, output, error, syntax error, top-level await.
 THROW_AWAY = ("x = [1]\nprint(end='')\nx", "def f(): 1/0\nf()", "1 +", "import asyncio\nawait asyncio.sleep(0)", "")
 
+# The builtins that the runner and IPython cannot do without.
+BUILTIN_FUNCTIONS = {name: value for name, value in vars(builtins).items() if callable(value)}
+
 
 def main() -> None:
     """Serves the agent until it closes its end; never returns."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     link = Link(os.environ.pop("RUNNER_IN"), os.environ.pop("RUNNER_OUT"))
-    # IPython takes the place of `__main__`; this module's own dictionary must outlive that.
-    own_main = sys.modules["__main__"]
-    # What the image's user site will hold can be imported even if it is only made later, by `pip install`.
     _add_user_site()
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    os.environ.setdefault("PLOTLY_RENDERER", "plotly_mimetype")
     shell = Shell.instance()
     _warm_up(shell)
     shell.send_result = link.send
@@ -31,10 +34,9 @@ def main() -> None:
         try:
             request = link.receive()
         except Exception as error:  # A timer that the user's code left behind raised here.
-            sys.excepthook(type(error), error, None)
+            sys.excepthook(type(error), error.with_traceback(None), None)
             continue
         if request is None:
-            del own_main
             os._exit(0)
         done = _serve(shell, request)
         if link.closed:
@@ -54,12 +56,21 @@ def _serve(shell: Shell, request: dict) -> dict:
             with _environment(request.get("env") or {}):
                 return shell.execute(request["code"])
         finally:
+            _repair_builtins()
             signal.signal(signal.SIGINT, signal.SIG_IGN)
     except BaseException as error:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         return describe(error)
     finally:
         shell.flush()
+
+
+def _repair_builtins() -> None:
+    """Puts back builtins that were deleted or made useless, as by `builtins.len = None`; other changes stay."""
+    now = builtins.__dict__
+    for name, value in BUILTIN_FUNCTIONS.items():
+        if not callable(now.get(name)):
+            now[name] = value
 
 
 @contextmanager
@@ -85,6 +96,7 @@ def _end_forked_child(done: dict) -> None:
 
 
 def _add_user_site() -> None:
+    """Lets `pip install` in the running interpreter work where its target does not exist yet."""
     user_site = site.getusersitepackages()
     if site.ENABLE_USER_SITE and user_site not in sys.path:
         packages = next((i for i, path in enumerate(sys.path) if path.endswith("-packages")), len(sys.path))

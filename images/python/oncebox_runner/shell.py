@@ -1,6 +1,7 @@
 """IPython's shell, with its results, displays and errors turned into protocol messages."""
 
 import asyncio
+import codeop
 import re
 import subprocess
 import sys
@@ -39,6 +40,8 @@ class Shell(InteractiveShell):
         self._runner = asyncio.Runner()
         super().__init__(config=CONFIG, **kwargs)
         self.loop_runner = self._run_on_loop
+        # Unfinished code is an error here, not the question for more lines that a terminal makes of it.
+        self.compile.flags &= ~codeop.PyCF_ALLOW_INCOMPLETE_INPUT
         self.set_hook("show_in_pager", _print_help)
         self._prepare_formatters()
 
@@ -78,11 +81,15 @@ class Shell(InteractiveShell):
             if hasattr(sys, name):
                 delattr(sys, name)
 
+    def reset(self, *args, **kwargs):
+        """Clears the variables, but not what makes `__main__` a module; `multiprocessing` reads its `__spec__`."""
+        super().reset(*args, **kwargs)
+        self.user_ns.update(dict.fromkeys(("__doc__", "__loader__", "__package__", "__spec__")))
+
     # Running code
 
     async def run_code(self, code_obj, result=None, *, async_=False):
         """Executes compiled code; as IPython's, but `SystemExit` is an outcome and not a warning."""
-        __tracebackhide__ = "__ipython_bottom__"
         try:
             if async_:
                 await eval(code_obj, self.user_global_ns, self.user_ns)
@@ -118,10 +125,11 @@ class Shell(InteractiveShell):
         etype, error, tb = self._get_exc_info(exc_tuple)
         if isinstance(error, SystemExit):
             return
+        tb = _without_runner(tb)
         if _has_group(error):
-            self._showtraceback(etype, error, traceback.format_exception(etype, error, tb and tb.tb_next))
+            self._showtraceback(etype, error, ["".join(traceback.format_exception(etype, error, tb))])
         else:
-            super().showtraceback(exc_tuple, *args, **kwargs)
+            super().showtraceback((etype, error, tb), *args, **kwargs)
 
     def _showtraceback(self, etype, evalue, stb):
         self._failure = describe(evalue, "\n".join(stb))
@@ -142,6 +150,9 @@ class Shell(InteractiveShell):
     def init_profile_dir(self, profile_dir):
         """As above; what magics would store there lives as long as the shell."""
         self.db = {}
+
+    def enable_gui(self, gui=None):
+        """There is no screen. `%matplotlib inline` asks for it nevertheless."""
 
     def init_user_ns(self):
         """Leaves out IPython's own `open`, which refuses `open(0)`."""
@@ -170,6 +181,10 @@ class Shell(InteractiveShell):
         formatters = self.display_formatter.formatters
         for kind in (dict, list):
             formatters["application/json"].for_type(kind, _json_or_none)
+        # Plotly's own way of displaying itself sends its whole library first, twice; its mime bundle has all one needs.
+        self.display_formatter.ipython_display_formatter.for_type_by_name(
+            "plotly.basedatatypes", "BaseFigure", _not_by_itself
+        )
         text = formatters["text/plain"]
         for kind in (dict, list, tuple, set, frozenset):
             text.for_type(kind, _unless_large(text.type_printers[kind]))
@@ -234,6 +249,23 @@ def describe(error: BaseException, text: str | None = None) -> dict:
     return done
 
 
+def _without_runner(tb):
+    """The traceback from the first frame of the user's code on, and nowhere a frame of this file.
+
+    Where there is no user code (a drawing failed), the library's frames stay.
+    """
+    frames = []
+    while tb is not None:
+        frames.append(tb)
+        tb = tb.tb_next
+    files = [frame.tb_frame.f_code.co_filename for frame in frames]
+    start = next((i for i, file in enumerate(files) if file.startswith("<ipython-input-")), 0)
+    kept = [frame for frame, file in zip(frames[start:], files[start:]) if file != __file__]
+    for frame, following in zip(kept, [*kept[1:], None]):
+        frame.tb_next = following
+    return kept[0] if kept else None
+
+
 def _exit_code(error: SystemExit) -> int:
     """What `python` would have exited with; like it, says on stderr what is not a number."""
     if error.code is None:
@@ -259,6 +291,10 @@ def _json_or_none(value):
         return mime.json_value(value)
     except ValueError:
         return None
+
+
+def _not_by_itself(figure):
+    raise NotImplementedError
 
 
 def _unless_large(lay_out):

@@ -13,7 +13,11 @@ use crate::protocol::{Code, Entry};
 /// Makes a directory and those above it, for the user.
 pub(crate) fn make_directory(user: &User, path: &str) -> Result<Entry, Refused> {
     let path = user.resolve(path)?;
-    if let Ok(found) = std::fs::metadata(&path) {
+    user.act(|| make(user, &path))
+}
+
+fn make(user: &User, path: &Path) -> Result<Entry, Refused> {
+    if let Ok(found) = std::fs::metadata(path) {
         let path = path.display();
         return Err(if found.is_dir() {
             Refused::new(Code::AlreadyExists, format!("directory already exists: {path}"))
@@ -21,22 +25,24 @@ pub(crate) fn make_directory(user: &User, path: &str) -> Result<Entry, Refused> 
             Refused::invalid(format!("path already exists but it is not a directory: {path}"))
         });
     }
-    create_directories(user, &path).map_err(|err| refused(&path, &err))?;
-    entry::entry(&path, &Names::read()).map_err(|err| refused(&path, &err))
+    create_directories(user, path).map_err(|err| refused(path, &err))?;
+    entry::entry(path, &Names::read()).map_err(|err| refused(path, &err))
 }
 
 /// Moves a file or a directory, making the directories above its new place.
 pub(crate) fn relocate(user: &User, from: &str, to: &str) -> Result<Entry, Refused> {
     let (from, to) = (user.resolve(from)?, user.resolve(to)?);
-    std::fs::symlink_metadata(&from).map_err(|err| refused(&from, &err))?;
-    let failed = |err| refused(&to, &err);
-    create_parents(user, &to).map_err(failed)?;
-    match std::fs::rename(&from, &to) {
-        Err(err) if err.kind() == io::ErrorKind::CrossesDevices => move_across(&from, &to),
-        moved => moved,
-    }
-    .map_err(failed)?;
-    entry::entry(&to, &Names::read()).map_err(failed)
+    user.act(|| {
+        std::fs::symlink_metadata(&from).map_err(|err| refused(&from, &err))?;
+        let failed = |err| refused(&to, &err);
+        create_parents(user, &to).map_err(failed)?;
+        match std::fs::rename(&from, &to) {
+            Err(err) if err.kind() == io::ErrorKind::CrossesDevices => move_across(&from, &to),
+            moved => moved,
+        }
+        .map_err(failed)?;
+        entry::entry(&to, &Names::read()).map_err(failed)
+    })
 }
 
 /// Each writable directory is a file system of its own, which should not be seen.
@@ -55,8 +61,7 @@ fn move_across(from: &Path, to: &Path) -> io::Result<()> {
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
     let found = std::fs::symlink_metadata(from)?;
     if found.is_symlink() {
-        std::os::unix::fs::symlink(std::fs::read_link(from)?, to)?;
-        return std::os::unix::fs::lchown(to, Some(found.uid()), Some(found.gid()));
+        return std::os::unix::fs::symlink(std::fs::read_link(from)?, to);
     }
     if found.is_dir() {
         std::fs::create_dir(to)?;
@@ -73,7 +78,8 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 fn keep_attributes(found: &Metadata, to: &Path) -> io::Result<()> {
-    std::os::unix::fs::chown(to, Some(found.uid()), Some(found.gid()))?;
+    // Only root can leave somebody else's file theirs.
+    let _ = std::os::unix::fs::chown(to, Some(found.uid()), Some(found.gid()));
     // After the owner: a change of that takes bits away.
     std::fs::set_permissions(to, std::fs::Permissions::from_mode(found.mode() & 0o7777))?;
     let times = FileTimes::new().set_modified(found.modified()?).set_accessed(found.accessed()?);
@@ -83,7 +89,7 @@ fn keep_attributes(found: &Metadata, to: &Path) -> io::Result<()> {
 /// Removes a file, or a directory and all below it. What is not there is removed already.
 pub(crate) fn remove(user: &User, path: &str) -> Result<(), Refused> {
     let path = user.resolve(path)?;
-    remove_all(&path).map_err(|err| refused(&path, &err))
+    user.act(|| remove_all(&path)).map_err(|err| refused(&path, &err))
 }
 
 fn remove_all(path: &Path) -> io::Result<()> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use bytes::{Bytes, BytesMut};
@@ -33,7 +33,7 @@ pub(crate) struct Content {
 pub(crate) fn read(user: &User, query: &ReadQuery) -> Result<Content, Refused> {
     let path = user.resolve(&query.path)?;
     let refused = |err| refused(&path, &err);
-    let mut file = open(File::options().read(true), &path).map_err(refused)?;
+    let mut file = user.act(|| open(File::options().read(true), &path)).map_err(refused)?;
     let found = file.metadata().map_err(refused)?;
     if found.is_dir() {
         return Err(Refused::invalid(format!("path '{}' is a directory", path.display())));
@@ -82,26 +82,34 @@ where
     let metadata = query.metadata.as_deref().map(parse_metadata).transpose()?;
     let path = user.resolve(given)?;
     let refused = |err| Refused::io(format!("cannot write `{given}`"), &err);
-    create_parents(user, &path).map_err(refused)?;
-    // Not truncated by opening: it may turn out not to be a file.
-    let mut file = open(File::options().write(true).create(true).truncate(false), &path).map_err(refused)?;
-    let found = file.metadata().map_err(refused)?;
-    if !found.is_file() {
-        return Err(not_a_file(&path));
-    }
-    // Clients that watch expect this order, and each once: created, its attributes changed, written.
-    if found.len() > 0 {
-        file.set_len(0).map_err(refused)?;
-    }
-    user.own_file(&file).map_err(refused)?;
-    if let Some(metadata) = metadata {
-        entry::write_metadata(&file, &path, &metadata).map_err(refused)?;
-    }
+    let mut file = user.act(|| create(user, &path, metadata.as_ref())).map_err(refused)?;
     while let Some(chunk) = body.next().await {
         let chunk = chunk.map_err(|_| Refused::invalid(format!("the content of `{given}` broke off")))?;
         file.write_all(&chunk).map_err(refused)?;
     }
     Ok(())
+}
+
+/// Opens a file for writing, empty. Clients that watch expect this order, and each once: created, its attributes changed,
+/// written.
+fn create(user: &User, path: &Path, metadata: Option<&BTreeMap<String, String>>) -> io::Result<File> {
+    create_parents(user, path)?;
+    // Not truncated by opening: it may turn out not to be a file.
+    let file = open(File::options().write(true).create(true).truncate(false), path)?;
+    let found = file.metadata()?;
+    if !found.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    if found.len() > 0 {
+        file.set_len(0)?;
+    }
+    if user.ids.is_some_and(|(uid, _)| uid == found.uid()) {
+        user.own_file(&file)?;
+    }
+    if let Some(metadata) = metadata {
+        entry::write_metadata(&file, path, metadata)?;
+    }
+    Ok(file)
 }
 
 fn parse_metadata(json: &str) -> Result<BTreeMap<String, String>, Refused> {

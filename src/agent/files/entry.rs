@@ -17,7 +17,7 @@ const METADATA: &str = "user.e2b.";
 /// The entry at a path.
 pub(crate) fn stat(user: &User, path: &str) -> Result<Entry, Refused> {
     let path = user.resolve(path)?;
-    entry(&path, &Names::read()).map_err(|err| refused(&path, &err))
+    user.act(|| entry(&path, &Names::read())).map_err(|err| refused(&path, &err))
 }
 
 /// The entry at an absolute path. Symbolic links are described, not followed.

@@ -21,16 +21,17 @@ pub(crate) fn list(
     query: &ListQuery,
 ) -> Result<impl Stream<Item = Vec<Entry>> + Send + 'static + use<>, Refused> {
     let path = user.resolve(&query.path)?;
-    if std::fs::metadata(&path).map_err(|err| refused(&path, &err))?.is_file() {
-        return Err(Refused::invalid(format!("path is not a directory: {}", path.display())));
-    }
-    let names = Names::read();
-    let first = Level::read(&path).map_err(|err| refused(&path, &err))?;
-    let walk = Walk { depth: query.depth.max(1) as usize, levels: vec![first], names };
-    Ok(futures::stream::unfold(walk, |mut walk| async move {
-        let entries: Vec<_> = walk.by_ref().take(TURN).collect();
+    let first = user.act(|| {
+        if std::fs::metadata(&path).map_err(|err| refused(&path, &err))?.is_dir() {
+            return Level::read(&path).map_err(|err| refused(&path, &err));
+        }
+        Err(Refused::invalid(format!("path is not a directory: {}", path.display())))
+    })?;
+    let walk = Walk { depth: query.depth.max(1) as usize, levels: vec![first], names: Names::read() };
+    Ok(futures::stream::unfold((user.clone(), walk), |(user, mut walk)| async move {
+        let entries = user.act(|| Ok::<_, io::Error>(walk.by_ref().take(TURN).collect::<Vec<_>>())).ok()?;
         tokio::task::yield_now().await;
-        (!entries.is_empty()).then_some((entries, walk))
+        (!entries.is_empty()).then_some((entries, (user, walk)))
     }))
 }
 

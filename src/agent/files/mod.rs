@@ -1,4 +1,5 @@
-//! Files inside the container. The agent is root and acts for a user: what it makes, it gives to that user.
+//! Files inside the container, with the rights of the user that is acted for and no others: a link that leads to what is
+//! not the user's leads nowhere.
 //!
 //! All calls are plain blocking ones. The writable directories are memory, and threads to block in are what a container
 //! that has used up its processes cannot have.

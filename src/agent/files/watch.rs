@@ -28,6 +28,7 @@ const KEPT: usize = 8192;
 #[derive(Debug)]
 pub(crate) struct Watch {
     inotify: AsyncFd<OwnedFd>,
+    user: User,
     root: PathBuf,
     recursive: bool,
     entries: bool,
@@ -48,22 +49,27 @@ impl Watch {
     pub(crate) fn new(user: &User, query: &WatchQuery) -> Result<Self, Refused> {
         let root = user.resolve(&query.path)?;
         let refused = |err: std::io::Error| refused(&root, &err);
-        if !std::fs::metadata(&root).map_err(refused)?.is_dir() {
+        if !user.act(|| std::fs::metadata(&root)).map_err(refused)?.is_dir() {
             return Err(Refused::invalid(format!("path is not a directory: {}", root.display())));
         }
         let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).map_err(|err| refused(err.into()))?;
         let watch = Self {
             inotify: sys::readable(inotify).map_err(refused)?,
+            user: user.clone(),
             root: root.clone(),
             recursive: query.recursive,
             entries: query.entries,
             state: Mutex::default(),
         };
         let mut state = watch.state();
-        watch.add(&mut state, Path::new("")).map_err(|err| refused(err.into()))?;
-        if watch.recursive {
-            watch.add_below(&mut state, Path::new(""), &mut |_| {});
-        }
+        user.act(|| {
+            watch.add(&mut state, Path::new(""))?;
+            if watch.recursive {
+                watch.add_below(&mut state, Path::new(""), &mut |_| {});
+            }
+            Ok(())
+        })
+        .map_err(refused)?;
         drop(state);
         Ok(watch)
     }
@@ -97,6 +103,14 @@ impl Watch {
 
     fn read_all(&self) {
         let mut state = self.state();
+        // What it cannot do as the user, it does not do.
+        let _ = self.user.act(|| {
+            self.read_events(&mut state);
+            Ok::<_, std::io::Error>(())
+        });
+    }
+
+    fn read_events(&self, state: &mut State) {
         let mut buffer = [MaybeUninit::uninit(); 16 * 1024];
         let mut reader = inotify::Reader::new(self.inotify.get_ref(), &mut buffer);
         loop {
@@ -104,7 +118,7 @@ impl Watch {
                 Ok(event) => {
                     let name = event.file_name().map(|name| OsString::from_vec(name.to_bytes().to_vec()));
                     let (number, flags) = (event.wd(), event.events());
-                    self.on_event(&mut state, number, flags, name);
+                    self.on_event(state, number, flags, name);
                 }
                 Err(Errno::INTR) => {}
                 Err(_) => break,

@@ -103,8 +103,8 @@ pub enum BuildError {
     Circle(String),
     /// There is no Debian to stand on.
     #[error(
-        "no Debian image to start from: debian:trixie-slim cannot be pulled ({pull}), and one cannot be made here: {problem}; \
-         make a registry reachable, load debian:trixie-slim with `docker load`, or solve the latter"
+        "no Debian image to start from: debian:trixie-slim cannot be pulled ({pull}); make a registry reachable, load that \
+         image with `docker load`, or let one be made here, which now fails: {problem}"
     )]
     Debian {
         /// Why it was not pulled.

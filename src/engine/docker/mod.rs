@@ -173,7 +173,9 @@ impl Engine for DockerEngine {
 fn container(spec: &Spec, owner: &str, holder: &str) -> ContainerCreateBody {
     let limit = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
     // `exec`: native modules of packages installed with `pip install --user` are mapped executable from here.
-    let disk = |owner: &str| format!("rw,exec,nosuid,nodev,size={}{owner}", spec.disk_bytes);
+    // As many files as pages: empty ones take kernel memory too, and are to end as a full disk, not as the whole memory.
+    let inodes = (spec.disk_bytes / 4096).max(1024);
+    let disk = |owner: &str| format!("rw,exec,nosuid,nodev,size={},nr_inodes={inodes}{owner}", spec.disk_bytes);
     let user_dir = disk(",mode=0755,uid=1000,gid=1000");
     let shared_dir = disk(",mode=1777");
     ContainerCreateBody {

@@ -19,7 +19,7 @@ use crate::sandbox::{Place, Running, Sandboxes};
 pub(in crate::http) async fn run(
     State(sandboxes): State<Sandboxes>,
     headers: HeaderMap,
-    Json(request): Json<RunRequest>,
+    Json(request, _): Json<RunRequest>,
 ) -> Result<Response, ApiError> {
     let template = sandboxes.template(&request.language)?;
     let running = sandboxes.run(request.check(template)?).await?;

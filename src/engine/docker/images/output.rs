@@ -62,17 +62,22 @@ impl Output {
         self.partial.push_str(piece);
         while let Some(end) = self.partial.find('\n') {
             let line = self.partial.drain(..=end).collect::<String>().trim_end().to_owned();
-            if let Some(step) = parse_step(&line) {
-                self.step = Some(step.clone());
-                begun.push(step);
+            match parse_step(&line) {
+                // The daemon's own way to add our labels.
+                Some(step) if step.instruction.starts_with("LABEL oncebox.") => {}
+                Some(step) => {
+                    self.step = Some(step.clone());
+                    begun.push(step);
+                }
+                None => self.keep(line),
             }
-            self.keep(line);
         }
         begun
     }
 
     fn keep(&mut self, line: String) {
-        if !line.is_empty() {
+        // The builder's talk of its own containers says nothing about what failed in one.
+        if !line.is_empty() && ![" ---> ", "Removing intermediate "].iter().any(|start| line.starts_with(start)) {
             self.tail.push_back(line);
             self.tail.drain(..self.tail.len().saturating_sub(TAIL_LINES));
         }
@@ -136,7 +141,7 @@ mod tests {
     fn steps_are_found_in_output_cut_anywhere() {
         let mut output = Output::default();
         assert_eq!(output.add("Step 1/2 : FROM scr"), []);
-        let steps = output.add("atch\n ---> 123\nStep 2/2 : RUN a \t && b\nhello\n");
+        let steps = output.add("atch\n ---> 123\nStep 3/3 : LABEL oncebox.image=a\nStep 2/2 : RUN a \t && b\nhello\n");
         let shown: Vec<_> = steps.iter().map(ToString::to_string).collect();
         assert_eq!(shown, ["step 1/2: FROM scratch", "step 2/2: RUN a && b"]);
         assert_eq!(parse_step("Step one : no"), None);

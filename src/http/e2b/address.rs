@@ -1,0 +1,105 @@
+//! Which sandbox, and which of its ports, a request means: from the headers that SDKs send, or from the host name.
+
+use axum::http::{HeaderMap, Uri, header};
+
+use super::error::ProxyError;
+
+/// Where a sandbox's interpreters are asked for.
+pub(super) const INTERPRETER_PORT: u16 = 49999;
+
+/// Names below it reach this machine without any set-up, in browsers and in curl.
+const LOCAL_DOMAIN: &str = "localhost";
+
+/// What a request means.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Address {
+    /// The server itself.
+    Server,
+    /// A port of a sandbox.
+    Sandbox {
+        /// Its id.
+        id: String,
+        /// The port.
+        port: u16,
+    },
+}
+
+/// The address of a request. `domain` is the one whose names lead here, beside `localhost`.
+///
+/// # Errors
+///
+/// When there is half an address.
+pub(super) fn of(headers: &HeaderMap, uri: &Uri, domain: Option<&str>) -> Result<Address, ProxyError> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    match (text("e2b-sandbox-id"), text("e2b-sandbox-port")) {
+        (Some(id), Some(port)) => {
+            let port = port.parse().map_err(|_| bad("E2b-Sandbox-Port is not a port"))?;
+            return Ok(Address::Sandbox { id: own_part(id)?.to_owned(), port });
+        }
+        (Some(_), None) => return Err(bad("E2b-Sandbox-Id is given without E2b-Sandbox-Port")),
+        (None, Some(_)) => return Err(bad("E2b-Sandbox-Port is given without E2b-Sandbox-Id")),
+        (None, None) => {}
+    }
+    let host = uri.host().or_else(|| text(header::HOST.as_str())).unwrap_or_default();
+    Ok(from_host(host, domain).unwrap_or(Address::Server))
+}
+
+/// `PORT-ID.DOMAIN`; what old SDKs add behind a further `-` does not matter.
+fn from_host(host: &str, domain: Option<&str>) -> Option<Address> {
+    let host = host.split(':').next().unwrap_or_default().to_ascii_lowercase();
+    let (label, parent) = host.split_once('.')?;
+    let parent_is = |domain: &str| parent == domain.split(':').next().unwrap_or_default();
+    if !parent_is(LOCAL_DOMAIN) && !domain.is_some_and(parent_is) {
+        return None;
+    }
+    let (port, rest) = label.split_once('-')?;
+    let id = own_part(rest).ok()?;
+    Some(Address::Sandbox { id: id.to_owned(), port: port.parse().ok()? })
+}
+
+/// The sandbox's own id of `ID` or `ID-CLIENT`.
+fn own_part(id: &str) -> Result<&str, ProxyError> {
+    let id = id.split('-').next().unwrap_or_default();
+    match !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()) {
+        true => Ok(id),
+        false => Err(bad("a sandbox id is lower-case letters and digits")),
+    }
+}
+
+fn bad(message: &str) -> ProxyError {
+    ProxyError::BadAddress(message.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sandbox(id: &str, port: u16) -> Option<Address> {
+        Some(Address::Sandbox { id: id.to_owned(), port })
+    }
+
+    #[test]
+    fn a_host_name_says_port_and_sandbox() {
+        assert_eq!(from_host("3000-iabc.localhost:8080", None), sandbox("iabc", 3000));
+        assert_eq!(from_host("49999-iabc-client.Sandbox.Lan", Some("sandbox.lan:8443")), sandbox("iabc", 49999));
+        for host in ["127.0.0.1:3000", "localhost:3000", "api.sandbox.lan", "3000-iabc.elsewhere", "x-iabc.localhost"] {
+            assert_eq!(from_host(host, Some("sandbox.lan")), None, "{host}");
+        }
+    }
+
+    #[test]
+    fn headers_say_port_and_sandbox() {
+        let of = |pairs: &[(&'static str, &'static str)]| {
+            let headers = pairs.iter().map(|(name, value)| {
+                (name.parse::<header::HeaderName>().expect("a name"), value.parse().expect("a value"))
+            });
+            super::of(&headers.collect(), &Uri::from_static("/health"), None)
+        };
+        let both = of(&[("E2b-Sandbox-Id", "iabc-old"), ("E2b-Sandbox-Port", "49983")]);
+        assert_eq!(both.ok(), sandbox("iabc", 49983));
+        assert_eq!(of(&[("host", "127.0.0.1")]).ok(), Some(Address::Server));
+        assert!(of(&[("E2b-Sandbox-Id", "iabc")]).is_err());
+        assert!(of(&[("E2b-Sandbox-Id", "../x"), ("E2b-Sandbox-Port", "1")]).is_err());
+        assert!(of(&[("E2b-Sandbox-Id", "iabc"), ("E2b-Sandbox-Port", "123456")]).is_err());
+    }
+}

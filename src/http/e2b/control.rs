@@ -1,0 +1,366 @@
+//! `/sandboxes`: E2B's control plane.
+//!
+//! Source: e2b-dev/infra, `spec/openapi.yml`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Extension, Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post, put};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::error::E2bError;
+use super::listing;
+use super::shapes::{DEFAULT_TIMEOUT_S, SandboxDetail, SandboxResponse};
+use crate::engine::Network;
+use crate::http::AppState;
+use crate::http::json::{self, Json};
+use crate::sandbox::{CreateSpec, OnTimeout, Sandbox, Sandboxes, Tenant};
+
+type Answer<T> = Result<T, E2bError>;
+
+/// The longest life that may be asked for, seconds: E2B's own upper bound.
+const MAX_TIMEOUT_S: i64 = 24 * 60 * 60;
+
+/// The routes, without the check of the key.
+pub(super) fn routes() -> Router<AppState> {
+    Router::new()
+        .route("/sandboxes", post(create_v1).get(listing::list_v1))
+        .route("/v2/sandboxes", post(create_v2).get(listing::list_v2))
+        .route("/sandboxes/{id}", get(detail).delete(kill))
+        .route("/sandboxes/{id}/connect", post(connect))
+        .route("/v2/sandboxes/{id}/connect", post(connect))
+        .route("/sandboxes/{id}/timeout", post(set_timeout))
+        .route("/sandboxes/{id}/refreshes", post(refresh))
+        .route("/sandboxes/{id}/pause", post(pause))
+        .route("/sandboxes/{id}/resume", post(resume))
+        .route("/sandboxes/{id}/network", put(set_network))
+        .route("/sandboxes/{id}/metrics", get(metrics))
+        .route("/sandboxes/{id}/logs", get(logs_v1))
+        .route("/v2/sandboxes/{id}/logs", get(logs_v2))
+        .route("/sandboxes/{id}/snapshots", post(not_offered))
+        .route("/sandboxes/{id}/fork", post(not_offered))
+        .route("/snapshots", get(not_offered))
+        .route("/templates/aliases/{alias}", get(template_alias))
+        .route("/templates", any(not_offered))
+        .route("/templates/{*rest}", any(not_offered))
+        .route("/v2/templates", any(not_offered))
+        .route("/v2/templates/{*rest}", any(not_offered))
+        .route("/v3/templates", any(not_offered))
+        .route("/volumes", any(not_offered))
+        .route("/volumes/{*rest}", any(not_offered))
+        .route("/secrets", any(not_offered))
+        .route("/secrets/{*rest}", any(not_offered))
+}
+
+/// The body of a creation. Members that are not here are ignored, as E2B does.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct CreateRequest {
+    #[serde(rename = "templateID")]
+    template_id: String,
+    timeout: Option<i64>,
+    metadata: Option<BTreeMap<String, String>>,
+    env_vars: Option<BTreeMap<String, String>>,
+    secure: Option<bool>,
+    #[serde(rename = "allow_internet_access")]
+    allow_internet_access: Option<bool>,
+    auto_pause: Option<bool>,
+    auto_resume: Option<AutoResume>,
+    network: Option<NetworkRequest>,
+    volume_mounts: Option<Vec<Value>>,
+    mcp: Option<Value>,
+}
+
+#[derive(Debug, Deserialize)]
+struct AutoResume {
+    enabled: bool,
+}
+
+/// What may be asked of the network. All but the plain switch is refused rather than ignored.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct NetworkRequest {
+    #[serde(rename = "allow_internet_access")]
+    allow_internet_access: Option<bool>,
+    allow_public_traffic: Option<bool>,
+    allow_out: Option<Vec<Value>>,
+    deny_out: Option<Vec<Value>>,
+    rules: Option<Value>,
+    egress_proxy: Option<Value>,
+    dns_servers: Option<Vec<Value>>,
+}
+
+impl NetworkRequest {
+    fn check(&self) -> Result<(), E2bError> {
+        let given = |value: &Option<Value>| {
+            value.as_ref().is_some_and(|value| !value.is_null() && *value != Value::Object(Default::default()))
+        };
+        let listed = |value: &Option<Vec<Value>>| value.as_ref().is_some_and(|list| !list.is_empty());
+        let asked = [
+            ("allowOut", listed(&self.allow_out)),
+            ("denyOut", listed(&self.deny_out)),
+            ("rules", given(&self.rules)),
+            ("egressProxy", given(&self.egress_proxy)),
+            ("dnsServers", listed(&self.dns_servers)),
+            ("allowPublicTraffic", self.allow_public_traffic == Some(false)),
+        ];
+        match asked.iter().find(|(_, asked)| *asked) {
+            None => Ok(()),
+            Some((name, _)) => {
+                let message =
+                    format!("network.{name} is not enforced here and so not accepted; use allow_internet_access");
+                Err(E2bError::bad_request(message))
+            }
+        }
+    }
+}
+
+/// `POST /sandboxes`: a token is returned, and asked for only of sandboxes created with `secure`.
+async fn create_v1(
+    state: State<AppState>,
+    tenant: Extension<Tenant>,
+    Json(request, _): Json<CreateRequest, E2bError>,
+) -> Answer<Response> {
+    let secure = request.secure.unwrap_or(false);
+    create(state, tenant, request, secure).await
+}
+
+/// `POST /v2/sandboxes`: always secured.
+async fn create_v2(
+    state: State<AppState>,
+    tenant: Extension<Tenant>,
+    Json(request, _): Json<CreateRequest, E2bError>,
+) -> Answer<Response> {
+    create(state, tenant, request, true).await
+}
+
+async fn create(
+    State(state): State<AppState>,
+    Extension(tenant): Extension<Tenant>,
+    request: CreateRequest,
+    secure: bool,
+) -> Answer<Response> {
+    let name = template_name(&request.template_id)?;
+    let template = state
+        .sandboxes
+        .kept_template(&name)
+        .ok_or_else(|| E2bError::new(StatusCode::NOT_FOUND, format!("template '{}' not found", request.template_id)))?;
+    let asked = request.network.unwrap_or_default();
+    asked.check()?;
+    if request.mcp.as_ref().is_some_and(|mcp| !mcp.is_null()) {
+        return Err(E2bError::new(StatusCode::NOT_IMPLEMENTED, "mcp is not offered here"));
+    }
+    if request.volume_mounts.as_ref().is_some_and(|mounts| !mounts.is_empty()) {
+        return Err(E2bError::new(StatusCode::NOT_IMPLEMENTED, "volumes are not offered here"));
+    }
+    let internet = request.allow_internet_access.or(asked.allow_internet_access).unwrap_or(true);
+    let spec = CreateSpec {
+        tenant,
+        timeout: timeout(request.timeout.unwrap_or(DEFAULT_TIMEOUT_S))?,
+        on_timeout: if request.auto_pause == Some(true) { OnTimeout::Pause } else { OnTimeout::Kill },
+        auto_resume: request.auto_resume.is_some_and(|auto| auto.enabled),
+        network: if internet { template.network } else { Network::None },
+        metadata: request.metadata.unwrap_or_default(),
+        env: request.env_vars.unwrap_or_default(),
+        secure,
+        template,
+    };
+    let sandbox = state.sandboxes.create(spec).await?;
+    Ok((StatusCode::CREATED, axum::Json(SandboxResponse::new(&sandbox, state.domain()))).into_response())
+}
+
+/// `name`, `namespace/name`, `name:tag`: the name alone says which template.
+fn template_name(reference: &str) -> Answer<String> {
+    let name = reference.rsplit('/').next().unwrap_or_default().split(':').next().unwrap_or_default();
+    let allowed = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.');
+    if name.is_empty() || !name.chars().all(allowed) {
+        return Err(E2bError::bad_request(format!("templateID: `{reference}` is not a template reference")));
+    }
+    Ok(name.to_owned())
+}
+
+fn timeout(seconds: i64) -> Answer<Duration> {
+    match seconds {
+        ..=0 => Err(E2bError::bad_request("Timeout must be greater than 0")),
+        1..=MAX_TIMEOUT_S => Ok(Duration::from_secs(seconds.unsigned_abs())),
+        _ => {
+            let hours = MAX_TIMEOUT_S / 3600;
+            Err(E2bError::bad_request(format!("Timeout cannot be greater than {hours} hours")))
+        }
+    }
+}
+
+/// The sandbox a path names: `ID`, or `ID-CLIENT` as old SDKs have it. Another tenant's does not exist.
+pub(super) fn find(sandboxes: &Sandboxes, tenant: Tenant, path_id: &str) -> Answer<Arc<Sandbox>> {
+    let id = path_id.split('-').next().unwrap_or_default();
+    let found = sandboxes.get(id).filter(|sandbox| sandbox.spec.tenant == tenant);
+    found.ok_or_else(|| E2bError::no_sandbox(id))
+}
+
+async fn detail(
+    State(state): State<AppState>,
+    Extension(tenant): Extension<Tenant>,
+    Path(id): Path<String>,
+) -> Answer<axum::Json<SandboxDetail>> {
+    let sandbox = find(&state.sandboxes, tenant, &id)?;
+    Ok(axum::Json(SandboxDetail::new(&sandbox, state.domain())))
+}
+
+async fn kill(
+    State(sandboxes): State<Sandboxes>,
+    Extension(tenant): Extension<Tenant>,
+    Path(id): Path<String>,
+) -> Answer<StatusCode> {
+    let sandbox = find(&sandboxes, tenant, &id)?;
+    match sandboxes.kill(&sandbox.id) {
+        true => Ok(StatusCode::NO_CONTENT),
+        false => Err(E2bError::no_sandbox(&id)),
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct TimeoutRequest {
+    timeout: Option<i64>,
+}
+
+/// Resumes a paused sandbox; never shortens a life. The answer carries the token: another process may be connecting.
+async fn connect(
+    State(state): State<AppState>,
+    Extension(tenant): Extension<Tenant>,
+    Path(id): Path<String>,
+    Json(request, _): Json<TimeoutRequest, E2bError>,
+) -> Answer<Response> {
+    let sandbox = find(&state.sandboxes, tenant, &id)?;
+    let timeout = timeout(request.timeout.unwrap_or(DEFAULT_TIMEOUT_S))?;
+    let resumed = sandbox.resume(timeout).await?;
+    sandbox.extend(timeout);
+    let status = if resumed { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, axum::Json(SandboxResponse::new(&sandbox, state.domain()))).into_response())
+}
+
+async fn resume(
+    State(state): State<AppState>,
+    Extension(tenant): Extension<Tenant>,
+    Path(id): Path<String>,
+    Json(request, _): Json<TimeoutRequest, E2bError>,
+) -> Answer<Response> {
+    let sandbox = find(&state.sandboxes, tenant, &id)?;
+    if !sandbox.resume(timeout(request.timeout.unwrap_or(DEFAULT_TIMEOUT_S))?).await? {
+        return Err(E2bError::new(StatusCode::CONFLICT, format!("Sandbox {} is already running", sandbox.id)));
+    }
+    Ok((StatusCode::CREATED, axum::Json(SandboxResponse::new(&sandbox, state.domain()))).into_response())
+}
+
+async fn pause(
+    State(sandboxes): State<Sandboxes>,
+    Extension(tenant): Extension<Tenant>,
+    Path(id): Path<String>,
+) -> Answer<StatusCode> {
+    let sandbox = find(&sandboxes, tenant, &id)?;
+    match sandbox.pause().await? {
+        true => Ok(StatusCode::NO_CONTENT),
+        false => Err(E2bError::new(StatusCode::CONFLICT, format!("Sandbox {} is already paused", sandbox.id))),
+    }
+}
+
+/// Sets the end to now plus `timeout`, sooner or later than it was; 0 ends the sandbox now.
+async fn set_timeout(
+    State(sandboxes): State<Sandboxes>,
+    Extension(tenant): Extension<Tenant>,
+    Path(id): Path<String>,
+    Json(request, _): Json<TimeoutRequest, E2bError>,
+) -> Answer<StatusCode> {
+    let sandbox = find(&sandboxes, tenant, &id)?;
+    if sandbox.life().paused {
+        return Err(E2bError::no_sandbox(&id));
+    }
+    let Some(seconds) = request.timeout else { return Err(E2bError::bad_request("timeout: missing field")) };
+    let timeout = if seconds <= 0 { Duration::ZERO } else { timeout(seconds)? };
+    sandbox.set_timeout(timeout);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct RefreshRequest {
+    duration: Option<u64>,
+}
+
+async fn refresh(
+    State(sandboxes): State<Sandboxes>,
+    Extension(tenant): Extension<Tenant>,
+    Path(id): Path<String>,
+    body: axum::body::Bytes,
+) -> Answer<StatusCode> {
+    let request = if body.is_empty() { RefreshRequest::default() } else { json::parse(&body)? };
+    let sandbox = find(&sandboxes, tenant, &id)?;
+    let seconds = request.duration.unwrap_or(15);
+    if seconds > 3600 {
+        return Err(E2bError::bad_request("duration: must be from 0 to 3600"));
+    }
+    sandbox.extend(Duration::from_secs(seconds));
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The network of a container is chosen when it starts, so that only what it is already may be asked for.
+async fn set_network(
+    State(sandboxes): State<Sandboxes>,
+    Extension(tenant): Extension<Tenant>,
+    Path(id): Path<String>,
+    Json(request, _): Json<NetworkRequest, E2bError>,
+) -> Answer<StatusCode> {
+    let sandbox = find(&sandboxes, tenant, &id)?;
+    request.check()?;
+    let is = sandbox.spec.network == Network::Full;
+    if request.allow_internet_access.is_some_and(|asked| asked != is) {
+        let message = "allow_internet_access can only be chosen when a sandbox is created";
+        return Err(E2bError::bad_request(message));
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// What a template's name means, for `Template.exists`.
+async fn template_alias(State(sandboxes): State<Sandboxes>, Path(alias): Path<String>) -> Answer<axum::Json<Value>> {
+    match sandboxes.kept_template(&alias) {
+        Some(template) => Ok(axum::Json(serde_json::json!({"templateID": template.name, "public": true}))),
+        None => Err(E2bError::new(StatusCode::NOT_FOUND, format!("template '{alias}' not found"))),
+    }
+}
+
+async fn metrics(
+    State(sandboxes): State<Sandboxes>,
+    Extension(tenant): Extension<Tenant>,
+    Path(id): Path<String>,
+) -> Answer<axum::Json<Vec<Value>>> {
+    find(&sandboxes, tenant, &id)?;
+    Ok(axum::Json(Vec::new()))
+}
+
+/// E2B's logs are those of its own daemon inside. Ours go to the server's log; what user code prints is never kept.
+async fn logs_v1(
+    State(sandboxes): State<Sandboxes>,
+    Extension(tenant): Extension<Tenant>,
+    Path(id): Path<String>,
+) -> Answer<axum::Json<Value>> {
+    find(&sandboxes, tenant, &id)?;
+    Ok(axum::Json(serde_json::json!({"logs": [], "logEntries": []})))
+}
+
+async fn logs_v2(
+    State(sandboxes): State<Sandboxes>,
+    Extension(tenant): Extension<Tenant>,
+    Path(id): Path<String>,
+) -> Answer<axum::Json<Value>> {
+    find(&sandboxes, tenant, &id)?;
+    Ok(axum::Json(serde_json::json!({"logs": []})))
+}
+
+/// What E2B has and oncebox has not.
+async fn not_offered(uri: axum::http::Uri) -> E2bError {
+    E2bError::new(StatusCode::NOT_IMPLEMENTED, format!("{} is not offered here", uri.path()))
+}

@@ -1,0 +1,111 @@
+//! E2B's error bodies. Its SDKs choose their exception by `code`, which must be the status.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use crate::engine::EngineError;
+use crate::http::json::JsonError;
+use crate::sandbox::SandboxError;
+
+/// An answer of the control plane that is not 2xx: `{"code", "message"}`.
+///
+/// Source: e2b-dev/infra, `spec/openapi.yml`, schema `Error`.
+#[derive(Debug)]
+pub(crate) struct E2bError {
+    status: StatusCode,
+    message: String,
+}
+
+impl E2bError {
+    pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self { status, message: message.into() }
+    }
+
+    pub(crate) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    pub(crate) fn no_sandbox(id: &str) -> Self {
+        let message = format!("Sandbox \"{id}\" doesn't exist or you don't have access to it");
+        Self::new(StatusCode::NOT_FOUND, message)
+    }
+}
+
+impl IntoResponse for E2bError {
+    fn into_response(self) -> Response {
+        let body = json!({"code": self.status.as_u16(), "message": self.message});
+        let mut response = (self.status, Json(body)).into_response();
+        if self.status == StatusCode::TOO_MANY_REQUESTS {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+impl From<JsonError> for E2bError {
+    fn from(err: JsonError) -> Self {
+        Self::new(err.status, err.message)
+    }
+}
+
+impl From<EngineError> for E2bError {
+    fn from(err: EngineError) -> Self {
+        tracing::error!(error = &err as &dyn std::error::Error, "the engine failed");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the container engine failed")
+    }
+}
+
+impl From<SandboxError> for E2bError {
+    fn from(err: SandboxError) -> Self {
+        let message = err.to_string();
+        match err {
+            SandboxError::UnknownLanguage { .. } | SandboxError::File { .. } => Self::bad_request(message),
+            SandboxError::Busy { .. } | SandboxError::Full { .. } => Self::new(StatusCode::TOO_MANY_REQUESTS, message),
+            SandboxError::ShuttingDown => Self::new(StatusCode::SERVICE_UNAVAILABLE, message),
+            // The cause goes to the log, once, and never to the client.
+            SandboxError::Launch(_) | SandboxError::Lost(_) => {
+                tracing::error!(error = &err as &dyn std::error::Error, "{message}");
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
+            }
+        }
+    }
+}
+
+/// An answer of the proxy in front of a sandbox. SDKs match on the message.
+///
+/// Source: e2b-dev/infra, `packages/shared/pkg/proxy/template`.
+#[derive(Debug)]
+pub(crate) enum ProxyError {
+    /// Unknown, killed, or paused.
+    NotFound {
+        /// What was asked for.
+        id: String,
+    },
+    /// Nothing listens there.
+    PortClosed {
+        /// The sandbox.
+        id: String,
+        /// The port.
+        port: u16,
+    },
+    /// The request does not say which sandbox it means.
+    BadAddress(String),
+}
+
+impl IntoResponse for ProxyError {
+    fn into_response(self) -> Response {
+        let (status, body) = match self {
+            Self::NotFound { id } => {
+                (StatusCode::BAD_GATEWAY, json!({"sandboxId": id, "message": "The sandbox was not found", "code": 502}))
+            }
+            Self::PortClosed { id, port } => {
+                let message = "The sandbox is running but port is not open";
+                (StatusCode::BAD_GATEWAY, json!({"sandboxId": id, "message": message, "port": port, "code": 502}))
+            }
+            Self::BadAddress(message) => (StatusCode::BAD_REQUEST, json!({"code": 400, "message": message})),
+        };
+        (status, Json(body)).into_response()
+    }
+}

@@ -1,0 +1,135 @@
+//! Sandboxes as E2B's control plane describes them.
+//!
+//! Source: e2b-dev/infra, `spec/openapi.yml`, schemas `Sandbox`, `SandboxDetail`, `ListedSandbox`.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use crate::engine::Network;
+use crate::sandbox::{OnTimeout, Sandbox};
+
+/// How long a sandbox lives that does not say, seconds.
+pub(super) const DEFAULT_TIMEOUT_S: i64 = 300;
+
+/// The version of E2B's daemon whose behaviour we have; SDKs choose their calls by it.
+const ENVD_VERSION: &str = "0.6.13";
+
+/// Deprecated in E2B, and required.
+const CLIENT_ID: &str = "oncebox";
+
+/// The answer of creation and connection.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct SandboxResponse {
+    #[serde(rename = "sandboxID")]
+    sandbox_id: String,
+    #[serde(rename = "templateID")]
+    template_id: String,
+    #[serde(rename = "clientID")]
+    client_id: &'static str,
+    envd_version: &'static str,
+    envd_access_token: String,
+    alias: String,
+    domain: Option<String>,
+}
+
+impl SandboxResponse {
+    pub(super) fn new(sandbox: &Sandbox, domain: Option<&str>) -> Self {
+        Self {
+            sandbox_id: sandbox.id.clone(),
+            template_id: sandbox.spec.template.name.clone(),
+            client_id: CLIENT_ID,
+            envd_version: ENVD_VERSION,
+            envd_access_token: sandbox.token.clone(),
+            alias: sandbox.spec.template.name.clone(),
+            domain: domain.map(str::to_owned),
+        }
+    }
+}
+
+/// One sandbox of a list.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ListedSandbox {
+    #[serde(rename = "sandboxID")]
+    sandbox_id: String,
+    #[serde(rename = "templateID")]
+    template_id: String,
+    #[serde(rename = "clientID")]
+    client_id: &'static str,
+    alias: String,
+    started_at: String,
+    end_at: String,
+    cpu_count: u64,
+    #[serde(rename = "memoryMB")]
+    memory_mb: u64,
+    #[serde(rename = "diskSizeMB")]
+    disk_size_mb: u64,
+    state: &'static str,
+    envd_version: &'static str,
+    metadata: BTreeMap<String, String>,
+}
+
+impl ListedSandbox {
+    pub(super) fn new(sandbox: &Sandbox) -> Self {
+        let (spec, life) = (&sandbox.spec, sandbox.life());
+        Self {
+            sandbox_id: sandbox.id.clone(),
+            template_id: spec.template.name.clone(),
+            client_id: CLIENT_ID,
+            alias: spec.template.name.clone(),
+            started_at: rfc3339(sandbox.started),
+            end_at: rfc3339(life.end),
+            cpu_count: spec.template.cpu_millis.div_ceil(1000),
+            memory_mb: spec.template.memory_bytes >> 20,
+            disk_size_mb: spec.template.disk_bytes >> 20,
+            state: if life.paused { "paused" } else { "running" },
+            envd_version: ENVD_VERSION,
+            metadata: spec.metadata.clone(),
+        }
+    }
+}
+
+/// One sandbox with all there is to say.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct SandboxDetail {
+    #[serde(flatten)]
+    listed: ListedSandbox,
+    envd_access_token: String,
+    allow_internet_access: bool,
+    domain: Option<String>,
+    lifecycle: Lifecycle,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Lifecycle {
+    auto_resume: bool,
+    on_timeout: &'static str,
+}
+
+impl SandboxDetail {
+    pub(super) fn new(sandbox: &Sandbox, domain: Option<&str>) -> Self {
+        Self {
+            listed: ListedSandbox::new(sandbox),
+            envd_access_token: sandbox.token.clone(),
+            allow_internet_access: sandbox.spec.network == Network::Full,
+            domain: domain.map(str::to_owned),
+            lifecycle: Lifecycle {
+                auto_resume: sandbox.spec.auto_resume,
+                on_timeout: match sandbox.spec.on_timeout {
+                    OnTimeout::Kill => "kill",
+                    OnTimeout::Pause => "pause",
+                },
+            },
+        }
+    }
+}
+
+/// `2026-11-22T18:36:02.207627Z`
+pub(super) fn rfc3339(time: SystemTime) -> String {
+    humantime::format_rfc3339_micros(time).to_string()
+}

@@ -1,0 +1,171 @@
+//! A kept sandbox: the same single-use container, under an id, with a deadline.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::instance::Instance;
+use super::template::Template;
+use crate::engine::{EngineError, Network};
+use crate::link::Link;
+
+/// Whose sandbox it is: which API key made it. Nobody sees another's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tenant(pub usize);
+
+/// What happens at the deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnTimeout {
+    /// It is removed.
+    Kill,
+    /// It is frozen, and removed when killed.
+    Pause,
+}
+
+/// A checked request for a sandbox.
+#[derive(Debug, Clone)]
+pub struct CreateSpec {
+    /// The recipe.
+    pub template: Arc<Template>,
+    /// Whose it is.
+    pub tenant: Tenant,
+    /// How long it lives.
+    pub timeout: Duration,
+    /// What happens then.
+    pub on_timeout: OnTimeout,
+    /// Whether requests to it resume it when it is paused.
+    pub auto_resume: bool,
+    /// What it can reach.
+    pub network: Network,
+    /// The client's own notes.
+    pub metadata: BTreeMap<String, String>,
+    /// Environment variables of everything that runs in it.
+    pub env: BTreeMap<String, String>,
+    /// Whether requests to it must carry its token.
+    pub secure: bool,
+}
+
+/// When it ends, and whether it is frozen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Life {
+    /// The deadline; of a paused one, when it was paused.
+    pub end: SystemTime,
+    /// Whether it is frozen.
+    pub paused: bool,
+}
+
+/// A sandbox that is kept until its deadline.
+#[derive(Debug)]
+pub struct Sandbox {
+    /// Lower-case letters and digits.
+    pub id: String,
+    /// What requests to it carry; unguessable, and its own.
+    pub token: String,
+    /// How it was asked for.
+    pub spec: CreateSpec,
+    /// When it was created.
+    pub started: SystemTime,
+    pub(super) instance: Instance,
+    pub(super) life: watch::Sender<Life>,
+    /// Cancelled when it is killed.
+    pub(super) gone: CancellationToken,
+    /// Cancelled when it is killed or paused: what streams from it must end then.
+    streams: Mutex<CancellationToken>,
+    /// One change between paused and running at a time.
+    changing: tokio::sync::Mutex<()>,
+}
+
+impl Sandbox {
+    pub(super) fn new(id: String, token: String, spec: CreateSpec, instance: Instance) -> Self {
+        let started = SystemTime::now();
+        let gone = CancellationToken::new();
+        Self {
+            id,
+            token,
+            started,
+            instance,
+            life: watch::Sender::new(Life { end: started + spec.timeout, paused: false }),
+            streams: Mutex::new(gone.child_token()),
+            gone,
+            changing: tokio::sync::Mutex::default(),
+            spec,
+        }
+    }
+
+    /// Its deadline and whether it is frozen.
+    pub fn life(&self) -> Life {
+        *self.life.borrow()
+    }
+
+    /// Moves the deadline to `timeout` from now, whatever it was.
+    pub fn set_timeout(&self, timeout: Duration) {
+        self.life.send_modify(|life| life.end = SystemTime::now() + timeout);
+    }
+
+    /// Moves the deadline to `timeout` from now, unless that is earlier.
+    pub fn extend(&self, timeout: Duration) {
+        self.life.send_modify(|life| life.end = life.end.max(SystemTime::now() + timeout));
+    }
+
+    /// The way to its agent.
+    pub fn link(&self) -> &Link {
+        self.instance.link()
+    }
+
+    /// The default context of the template's language.
+    pub fn context(&self) -> &str {
+        &self.instance.context
+    }
+
+    /// Whether its container is gone without our doing.
+    pub fn is_lost(&self) -> bool {
+        !self.life().paused && self.link().is_closed()
+    }
+
+    /// Resolves when streams from it must end: it was killed or paused.
+    pub fn interrupted(&self) -> CancellationToken {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Freezes it. False if it was frozen.
+    ///
+    /// # Errors
+    ///
+    /// When the engine cannot.
+    pub async fn pause(&self) -> Result<bool, EngineError> {
+        let _changing = self.changing.lock().await;
+        if self.life().paused {
+            return Ok(false);
+        }
+        // Streams first: their ends would otherwise wait in a frozen agent.
+        self.interrupted().cancel();
+        self.instance.pause().await?;
+        self.life.send_modify(|life| *life = Life { end: SystemTime::now(), paused: true });
+        Ok(true)
+    }
+
+    /// Lets it go on for `timeout`. False if it was not frozen.
+    ///
+    /// # Errors
+    ///
+    /// When the engine cannot.
+    pub async fn resume(&self, timeout: Duration) -> Result<bool, EngineError> {
+        let _changing = self.changing.lock().await;
+        if !self.life().paused {
+            return Ok(false);
+        }
+        self.instance.resume().await?;
+        *self.streams.lock().unwrap_or_else(PoisonError::into_inner) = self.gone.child_token();
+        self.life.send_modify(|life| *life = Life { end: SystemTime::now() + timeout, paused: false });
+        Ok(true)
+    }
+
+    /// Removes its container and ends its streams.
+    pub(super) fn kill(&self) {
+        self.gone.cancel();
+        self.instance.remove();
+    }
+}

@@ -1,0 +1,296 @@
+//! How a run can end: every kind is named, with the limit and its value, and what was printed before is kept.
+
+use serde_json::{Value, json};
+
+use crate::support::{Server, docker, server, stderr, stdout};
+
+trials![
+    code_that_goes_on_is_stopped_at_its_time,
+    code_that_needs_too_much_memory_says_so,
+    files_count_as_memory,
+    code_that_starts_too_many_processes_says_so,
+    code_that_fills_the_disk_says_so,
+    code_that_fills_the_disk_with_empty_files_says_so,
+    output_is_kept_up_to_its_limit,
+    a_line_of_100_megabytes_ends_at_the_limit,
+    a_value_beyond_the_output_limit_is_not_sent,
+    an_interpreter_that_is_killed_names_the_signal,
+    an_exit_names_its_status,
+    code_that_copes_with_a_limit_is_ok,
+    code_may_close_its_output_and_go_on,
+    what_outlives_the_code_is_not_waited_for,
+    code_that_speaks_for_its_runner_harms_only_its_own_run,
+    a_run_whose_server_stops_is_cancelled,
+    a_container_removed_during_a_run_is_infrastructure,
+];
+
+/// Runs Python under limits that make it a sandbox of its own.
+async fn limited(code: &str, limits: Value) -> Value {
+    server().run_with(json!({"language": "python", "code": code, "limits": limits})).await
+}
+
+fn assert_limit(answer: &Value, kind: &str, name: &str, value: u64) {
+    let outcome = &answer["outcome"];
+    assert_eq!(outcome["kind"], kind, "{answer}");
+    assert_eq!(outcome["limit"], json!({"name": name, "value": value}), "{answer}");
+    let message = outcome["message"].as_str().expect("a message");
+    assert!(message.contains(&format!("{name} = {value}")) && !message.contains('\n'), "{message}");
+    assert!(answer["error"].as_str().expect("an error").starts_with(message), "{answer}");
+}
+
+async fn code_that_goes_on_is_stopped_at_its_time() {
+    let codes = [
+        "while True: pass",
+        "import time\ntime.sleep(600)",
+        "import signal, time\nfor number in (2, 3, 13, 15): signal.signal(number, signal.SIG_IGN)\ntime.sleep(600)",
+        "import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)",
+        "import threading, time\nthreading.Thread(target=time.sleep, args=(600,)).start()\ntime.sleep(600)",
+        "import subprocess\nsubprocess.run(['sleep', '600'])",
+    ];
+    for code in codes {
+        let code = format!("print('before', flush=True)\n{code}");
+        let answer = server().run_with(json!({"language": "python", "code": code, "timeout_ms": 1000})).await;
+        assert_limit(&answer, "timeout", "timeout_ms", 1000);
+        assert_eq!(answer["error"], answer["outcome"]["message"]);
+        assert_eq!(stdout(&answer), "before\n", "{code}");
+        assert!(answer.get("exception").is_none(), "{answer}");
+        let wall_ms = answer["usage"]["wall_ms"].as_u64().expect("a number");
+        assert!((1000..3000).contains(&wall_ms), "{code}: {wall_ms} ms");
+    }
+}
+
+async fn code_that_needs_too_much_memory_says_so() {
+    let codes = [
+        // One allocation, touched, and one that the language itself refuses.
+        "block = bytearray(400 << 20)",
+        "block = bytearray(1 << 62)",
+        "blocks = []\nwhile True: blocks.append('x' * 1000 + str(len(blocks)))",
+        "import subprocess, sys\nsubprocess.run([sys.executable, '-c', 'bytearray(400 << 20)'], check=True)",
+    ];
+    for code in codes {
+        let code = format!("print('before', flush=True)\n{code}");
+        let answer = limited(&code, json!({"memory_bytes": 268_435_456})).await;
+        assert_limit(&answer, "out_of_memory", "memory_bytes", 268_435_456);
+        assert_eq!(stdout(&answer), "before\n", "{code}");
+    }
+}
+
+async fn files_count_as_memory() {
+    for directory in ["/home/user", "/tmp", "/dev/shm"] {
+        let code = format!(
+            "print('before', flush=True)\nwith open('{directory}/big', 'wb') as file:\n    \
+             while True: file.write(bytes(1 << 20))"
+        );
+        let answer = limited(&code, json!({"memory_bytes": 268_435_456})).await;
+        assert_limit(&answer, "out_of_memory", "memory_bytes", 268_435_456);
+        assert_eq!(stdout(&answer), "before\n", "{directory}");
+    }
+}
+
+async fn code_that_starts_too_many_processes_says_so() {
+    let codes = [
+        "import os\nwhile True: os.fork()",
+        "import subprocess\nchildren = [subprocess.Popen(['sleep', '60']) for _ in range(100)]",
+        "import threading, time\nfor _ in range(100): threading.Thread(target=time.sleep, args=(60,)).start()",
+    ];
+    for code in codes {
+        let code = format!("print('before', flush=True)\n{code}");
+        let answer = limited(&code, json!({"processes": 64})).await;
+        assert_limit(&answer, "process_limit", "processes", 64);
+        assert!(stdout(&answer).starts_with("before\n"), "{code}: {answer}");
+    }
+    // A bomb, and the code ends by a status.
+    let answer =
+        limited("import os\nos.system('bomb() { bomb | bomb; }; bomb')\nos._exit(1)", json!({"processes": 64})).await;
+    assert_limit(&answer, "process_limit", "processes", 64);
+}
+
+async fn code_that_fills_the_disk_says_so() {
+    for directory in ["/home/user", "/tmp", "/var/tmp", "/dev/shm"] {
+        let code = format!(
+            "print('before', flush=True)\nwith open('{directory}/big', 'wb') as file:\n    \
+             while True: file.write(bytes(1 << 20))"
+        );
+        let answer = limited(&code, json!({"disk_bytes": 16_777_216})).await;
+        assert_limit(&answer, "disk_full", "disk_bytes", 16_777_216);
+        assert_eq!(stdout(&answer), "before\n", "{directory}");
+        assert_eq!(answer["exception"]["name"], "OSError");
+    }
+    // The code ends by a status and the full disk is all that tells.
+    let code = "import os\nos.system('cat /dev/zero > /tmp/big 2> /dev/null')\nos._exit(1)";
+    let answer = limited(code, json!({"disk_bytes": 16_777_216})).await;
+    assert_limit(&answer, "disk_full", "disk_bytes", 16_777_216);
+}
+
+async fn code_that_fills_the_disk_with_empty_files_says_so() {
+    let code = "for number in range(100_000): open(f'/tmp/{number}', 'w').close()";
+    let answer = limited(code, json!({"disk_bytes": 16_777_216})).await;
+    assert_limit(&answer, "disk_full", "disk_bytes", 16_777_216);
+}
+
+async fn output_is_kept_up_to_its_limit() {
+    for stream in ["stdout", "stderr"] {
+        let code = format!("import sys\nwhile True: sys.{stream}.write('0123456789')");
+        let answer = limited(&code, json!({"output_bytes": 10_005})).await;
+        assert_limit(&answer, "output_limit", "output_bytes", 10_005);
+        let expected = "0123456789".repeat(1000) + "01234";
+        let (kept, other) = match stream {
+            "stdout" => (stdout(&answer), stderr(&answer)),
+            _ => (stderr(&answer), stdout(&answer)),
+        };
+        assert!(kept == expected && other.is_empty(), "{stream}: {} and {} bytes", kept.len(), other.len());
+    }
+    let answer = limited("print('x' * 1023)", json!({"output_bytes": 1024})).await;
+    assert_eq!((&answer["outcome"]["kind"], stdout(&answer).len()), (&json!("ok"), 1024));
+}
+
+async fn a_line_of_100_megabytes_ends_at_the_limit() {
+    let answer = server()
+        .run("python", "import os\nline = b'x' * 100_000_000\nwhile line: line = line[os.write(1, line):]")
+        .await;
+    assert_limit(&answer, "output_limit", "output_bytes", 33_554_432);
+    let kept = stdout(&answer);
+    assert!(kept.len() == 33_554_432 && kept.bytes().all(|byte| byte == b'x'), "{} bytes", kept.len());
+}
+
+async fn a_value_beyond_the_output_limit_is_not_sent() {
+    // Beyond what is allowed, and beyond the longest line there can be.
+    for length in [40_000_000, 80_000_000] {
+        let answer = server().run("python", &format!("print('before')\n'x' * {length}")).await;
+        assert_limit(&answer, "output_limit", "output_bytes", 33_554_432);
+        assert_eq!((stdout(&answer).as_str(), &answer["results"]), ("before\n", &json!([])));
+    }
+}
+
+async fn an_interpreter_that_is_killed_names_the_signal() {
+    let cases = [
+        ("import ctypes\nctypes.string_at(0)", "the interpreter was killed by signal 11 (SIGSEGV)"),
+        ("import os\nos.kill(os.getpid(), 9)", "the interpreter was killed by signal 9 (SIGKILL)"),
+        ("import os\nos.abort()", "the interpreter was killed by signal 6 (SIGABRT)"),
+        // Everything that the user may kill; the agent is not among it.
+        ("import os\nos.system('kill -9 -1')", "the interpreter was killed by signal 9 (SIGKILL)"),
+    ];
+    for (code, message) in cases {
+        let answer = server().run("python", &format!("print('before', flush=True)\n{code}")).await;
+        assert_eq!(answer["outcome"], json!({"kind": "signal", "message": message}), "{code}");
+        assert_eq!((&answer["error"], stdout(&answer).as_str()), (&json!(message), "before\n"), "{code}");
+    }
+}
+
+async fn an_exit_names_its_status() {
+    for (code, status) in [("import sys\nsys.exit(3)", 3), ("import os\nos._exit(4)", 4)] {
+        let answer = server().run("python", &format!("print('before', flush=True)\n{code}")).await;
+        let message = format!("the code exited with status {status}");
+        assert_eq!(answer["outcome"], json!({"kind": "exit", "message": message}), "{code}");
+        assert_eq!((&answer["error"], stdout(&answer).as_str()), (&json!(message), "before\n"), "{code}");
+    }
+    for code in ["import sys\nsys.exit(0)", "import os\nos._exit(0)"] {
+        let answer = server().run("python", code).await;
+        assert_eq!((&answer["outcome"]["kind"], answer.get("error")), (&json!("ok"), None), "{code}");
+    }
+}
+
+async fn code_that_copes_with_a_limit_is_ok() {
+    let code = r#"
+import os, subprocess, sys, threading, time
+try:
+    bytearray(1 << 62)
+except MemoryError:
+    print("memory")
+print(subprocess.run([sys.executable, "-c", "bytearray(400 << 20)"]).returncode)
+try:
+    with open("/tmp/big", "wb") as file:
+        while True: file.write(bytes(1 << 20))
+except OSError as err:
+    print(err.strerror)
+try:
+    for _ in range(100): threading.Thread(target=time.sleep, args=(0.5,)).start()
+except RuntimeError:
+    print("threads")
+"#;
+    let limits = json!({"memory_bytes": 268_435_456, "disk_bytes": 16_777_216, "processes": 64});
+    let answer = limited(code, limits).await;
+    assert_eq!(stdout(&answer), "memory\n-9\nNo space left on device\nthreads\n", "{answer}");
+    assert_eq!((&answer["outcome"]["kind"], answer.get("error")), (&json!("ok"), None));
+}
+
+async fn code_may_close_its_output_and_go_on() {
+    let code = "import os, time\nprint('before', flush=True)\nos.close(1)\nos.close(2)\ntime.sleep(2)\n6 * 7";
+    let answer = server().run("python", code).await;
+    assert_eq!((stdout(&answer).as_str(), &answer["results"]), ("before\n", &json!(["42"])), "{answer}");
+    assert_eq!(answer["outcome"]["kind"], "ok");
+    let cpu_ms = answer["usage"]["cpu_ms"].as_u64().expect("a number");
+    assert!(cpu_ms < 1000, "{cpu_ms} ms of processor time for waiting");
+}
+
+async fn what_outlives_the_code_is_not_waited_for() {
+    let code = r#"
+import subprocess
+subprocess.Popen(["sleep", "600"])
+subprocess.Popen(["sh", "-c", "trap '' TERM HUP; sleep 600"], start_new_session=True)
+print("done")
+"#;
+    let began = std::time::Instant::now();
+    let answer = server().run("python", code).await;
+    assert_eq!((stdout(&answer).as_str(), &answer["outcome"]["kind"]), ("done\n", &json!("ok")));
+    assert!(began.elapsed().as_secs() < 25, "the answer waited for a child that sleeps");
+}
+
+async fn code_that_speaks_for_its_runner_harms_only_its_own_run() {
+    let speak = |line: &str| {
+        format!(
+            "import glob, time\nout = open(glob.glob('/run/oncebox/*/out')[0], 'wb', buffering=0)\n\
+             out.write({line})\ntime.sleep(600)"
+        )
+    };
+    for line in ["b'garbage\\n'", "b'\\xff\\xfe\\n'", "b'{\"type\": \"end\"}\\n'", "b'[' * 100_000 + b'\\n'"] {
+        let request = json!({"language": "python", "code": speak(line), "timeout_ms": 20_000});
+        let answer = server().run_with(request).await;
+        let kind = answer["outcome"]["kind"].as_str().expect("a kind");
+        assert!(kind == "exception" || kind == "output_limit", "{line}: {answer}");
+    }
+    // A line without an end is waited for no longer than the code, and not held beyond its bound.
+    let code = "import glob\nout = open(glob.glob('/run/oncebox/*/out')[0], 'wb', buffering=0)\n\
+                while True: out.write(b'x' * 65536)";
+    let answer = server().run_with(json!({"language": "python", "code": code, "timeout_ms": 20_000})).await;
+    assert_ne!(answer["outcome"]["kind"], "ok", "{answer}");
+    assert_ne!(answer["outcome"]["kind"], "infrastructure", "{answer}");
+    // A forged end is the end, of this run.
+    let answer = server().run("python", &speak("b'{\"type\": \"done\"}\\n'")).await;
+    assert_eq!(answer["outcome"]["kind"], "ok", "{answer}");
+    assert_eq!(server().run("python", "1 + 1").await["results"], json!(["2"]));
+}
+
+async fn a_run_whose_server_stops_is_cancelled() {
+    let server = Server::start_cold(&[("ONCEBOX_DRAIN_TIMEOUT_MS", "500")]);
+    let run =
+        server.begin(json!({"language": "js", "code": "console.log('before'); void setTimeout(() => {}, 600_000)"}));
+    server.until_busy(1, 0).await;
+    // It has begun to run when its interpreter has used more time than it takes to start; its output tells.
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    assert!(server.stop());
+    let (status, answer) = run.await.expect("an answer");
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(answer["outcome"], json!({"kind": "cancelled", "message": "the server is shutting down"}));
+    assert_eq!((&answer["error"], stdout(&answer).as_str()), (&json!("the server is shutting down"), "before\n"));
+    assert!(server.containers().is_empty());
+}
+
+async fn a_container_removed_during_a_run_is_infrastructure() {
+    let server = Server::start_cold(&[]);
+    let mut stream = server
+        .stream(json!({"language": "js", "code": "console.log('before'); void setTimeout(() => {}, 600_000)"}))
+        .await;
+    assert_eq!(stream.next().await.expect("an event").name, "stdout");
+    let sandboxes = server.sandboxes();
+    assert_eq!(sandboxes.len(), 1, "{sandboxes:?}");
+    docker(&["rm", "-f", &sandboxes[0]]);
+    let error = stream.next().await.expect("an event");
+    assert_eq!((error.name.as_str(), &error.data["error"]), ("error", &json!("the sandbox was lost during the run")));
+    let end = stream.next().await.expect("an event");
+    assert_eq!(end.name, "end");
+    let outcome = json!({"kind": "infrastructure", "message": "the sandbox was lost during the run"});
+    assert_eq!(end.data["outcome"], outcome);
+    server.until_busy(0, 0).await;
+    assert_eq!(server.run("js", "1 + 1").await["results"], json!(["2"]));
+}

@@ -1,0 +1,106 @@
+//! The rules of the source that no compiler checks.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+trials![
+    the_engines_library_is_named_only_by_its_engine,
+    the_web_framework_is_named_only_where_http_is_spoken,
+    no_language_is_named_by_the_program,
+    no_path_of_a_machine_is_in_the_repository,
+];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// All files below a directory.
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        match path.is_dir() {
+            true => found.extend(files(&path)),
+            false => found.push(path),
+        }
+    }
+    found
+}
+
+/// The source files with their lines; comments, and the tests at the end of a file, left out.
+fn code() -> Vec<(String, String)> {
+    let sources = files(&root().join("src")).into_iter().filter(|path| path.extension().is_some_and(|end| end == "rs"));
+    let mut lines = Vec::new();
+    for path in sources {
+        let text = fs::read_to_string(&path).expect("a source");
+        let name = path.strip_prefix(root()).expect("it is below").display().to_string();
+        let program = text.split("#[cfg(test)]\nmod tests").next().expect("a first part");
+        let statements = program.lines().filter(|line| !line.trim_start().starts_with("//"));
+        lines.extend(statements.map(|line| (name.clone(), line.to_owned())));
+    }
+    assert!(lines.len() > 1000, "the source was not found");
+    lines
+}
+
+/// Whether a word stands in a line by itself.
+fn has_word(line: &str, word: &str) -> bool {
+    let is_part = |letter: char| letter.is_alphanumeric();
+    line.match_indices(word).any(|(at, _)| {
+        !line[..at].chars().next_back().is_some_and(is_part)
+            && !line[at + word.len()..].chars().next().is_some_and(is_part)
+    })
+}
+
+fn named_only_in(word: &str, allowed: &[&str]) {
+    let mut named = false;
+    for (name, line) in code() {
+        if has_word(&line, word) {
+            named = true;
+            assert!(allowed.iter().any(|place| name.starts_with(place)), "{name} names {word}: {line}");
+        }
+    }
+    assert!(named, "{word} is named nowhere, so the rule is out of date");
+}
+
+async fn the_engines_library_is_named_only_by_its_engine() {
+    named_only_in("bollard", &["src/engine/docker"]);
+}
+
+async fn the_web_framework_is_named_only_where_http_is_spoken() {
+    named_only_in("axum", &["src/http/", "src/main.rs", "src/cli/"]);
+}
+
+async fn no_language_is_named_by_the_program() {
+    let languages =
+        ["python", "ipython", "javascript", "typescript", "java", "jshell", "node", "nodejs", "rscript", "java"];
+    for (name, line) in code() {
+        // Building our own images is about them by name.
+        if name.starts_with("src/engine/docker/images") {
+            continue;
+        }
+        // Every other part of a line split at quotes is in a literal.
+        for literal in line.split('"').skip(1).step_by(2) {
+            let literal = literal.to_lowercase();
+            for language in languages {
+                assert!(!has_word(&literal, language), "{name} names {language}: {line}");
+            }
+        }
+    }
+}
+
+async fn no_path_of_a_machine_is_in_the_repository() {
+    let top = ["Cargo.toml", "Makefile", "README.md"].map(|name| root().join(name));
+    let below = ["src", "tests", "config", "scripts"].iter().flat_map(|name| files(&root().join(name)));
+    // Put together here, so that this file does not hold them.
+    let paths =
+        ["/ro", "/wo", "/Us"].into_iter().zip(["ot/", "rk/", "ers/"]).map(|(left, right)| format!("{left}{right}"));
+    let paths: Vec<_> = paths.collect();
+    for path in top.into_iter().chain(below).filter(|path| path.exists()) {
+        let Ok(text) = fs::read_to_string(&path) else { continue };
+        for line in text.lines() {
+            for machine in &paths {
+                assert!(!line.contains(machine.as_str()), "{}: {line}", path.display());
+            }
+        }
+    }
+}
