@@ -16,6 +16,52 @@ pub(crate) struct Counters {
     pub(crate) refused_forks: u64,
 }
 
+/// What the container may use, and what it uses of that now.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Usage {
+    /// Processor time per time; more than 0.
+    pub(crate) cores: f64,
+    /// Memory in use, page cache included, bytes.
+    pub(crate) memory_bytes: u64,
+    /// Page cache, which includes files in memory, bytes.
+    pub(crate) cache_bytes: u64,
+    /// Memory it may use, bytes.
+    pub(crate) memory_limit_bytes: u64,
+}
+
+/// Reads the usage of the container the agent runs in.
+pub(crate) fn usage() -> Usage {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    usage_at(Path::new("/sys/fs/cgroup"), cores as f64, field(PathBuf::from("/proc/meminfo"), "MemTotal:") * 1024)
+}
+
+/// Limits that are not set are the machine's.
+fn usage_at(root: &Path, cores: f64, memory_bytes: u64) -> Usage {
+    let (quota, memory, limit, cache) = if root.join("cgroup.controllers").exists() {
+        let text = fs::read_to_string(root.join("cpu.max")).unwrap_or_default();
+        let quota = text.split_once(' ').and_then(|(quota, period)| ratio(quota, period));
+        (quota, "memory.current", "memory.max", field(root.join("memory.stat"), "file"))
+    } else {
+        let read = |name| fs::read_to_string(root.join(name)).unwrap_or_default();
+        let quota = ratio(&read("cpu/cpu.cfs_quota_us"), &read("cpu/cpu.cfs_period_us"));
+        let cache = field(root.join("memory/memory.stat"), "cache");
+        (quota, "memory/memory.usage_in_bytes", "memory/memory.limit_in_bytes", cache)
+    };
+    let limit = Some(number(root.join(limit))).filter(|limit| *limit > 0);
+    Usage {
+        cores: quota.unwrap_or(cores).min(cores).max(0.001),
+        memory_bytes: number(root.join(memory)),
+        cache_bytes: cache,
+        memory_limit_bytes: limit.map_or(memory_bytes, |limit| limit.min(memory_bytes)),
+    }
+}
+
+/// None when there is no quota: it is `max`, or negative.
+fn ratio(quota: &str, period: &str) -> Option<f64> {
+    let (quota, period): (f64, f64) = (quota.trim().parse().ok()?, period.trim().parse().ok()?);
+    (quota > 0.0 && period > 0.0).then(|| quota / period)
+}
+
 /// Reads the counters of the container the agent runs in.
 pub(crate) fn read() -> Counters {
     read_at(Path::new("/sys/fs/cgroup"))
@@ -48,7 +94,7 @@ fn field(path: PathBuf, key: &str) -> u64 {
     text.lines()
         .filter_map(|line| line.split_once(' '))
         .find(|(name, _)| *name == key)
-        .and_then(|(_, value)| value.trim().parse().ok())
+        .and_then(|(_, value)| value.split_whitespace().next()?.parse().ok())
         .unwrap_or(0)
 }
 
@@ -82,5 +128,25 @@ mod tests {
         write(root.path(), "memory/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n");
         let counters = read_at(root.path());
         assert_eq!((counters.cpu_us, counters.oom_kills, counters.refused_forks), (42, 1, 0));
+    }
+
+    #[test]
+    fn usage_is_read_and_no_limit_is_the_machines() {
+        let root = tempfile::tempdir().expect("a directory");
+        write(root.path(), "cgroup.controllers", "cpu memory pids");
+        write(root.path(), "cpu.max", "150000 100000\n");
+        write(root.path(), "memory.current", "5000\n");
+        write(root.path(), "memory.max", "max\n");
+        write(root.path(), "memory.stat", "anon 1\nfile 2000\n");
+        let usage = usage_at(root.path(), 8.0, 1 << 30);
+        let expected = Usage { cores: 1.5, memory_bytes: 5000, cache_bytes: 2000, memory_limit_bytes: 1 << 30 };
+        assert_eq!(usage, expected);
+
+        let root = tempfile::tempdir().expect("a directory");
+        write(root.path(), "cpu/cpu.cfs_quota_us", "-1\n");
+        write(root.path(), "cpu/cpu.cfs_period_us", "100000\n");
+        write(root.path(), "memory/memory.limit_in_bytes", "4096\n");
+        let usage = usage_at(root.path(), 2.0, 1 << 30);
+        assert_eq!((usage.cores, usage.memory_limit_bytes), (2.0, 4096));
     }
 }

@@ -1,48 +1,22 @@
-//! Live interpreters: the languages found in the image, and one runner process per context.
+//! Live interpreters: the languages found in the image, and one runner process at a time per context.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError};
 
-use futures::future::Shared;
-use futures::{FutureExt, StreamExt};
-use rustix::fs::Mode;
-use rustix::process::{Pid, Signal};
+use rustix::process::Signal;
 use serde::Deserialize;
-use thiserror::Error;
-use tokio::io::AsyncWriteExt;
-use tokio::net::unix::pipe;
-use tokio::sync::{Mutex, oneshot};
-use tokio_util::codec::{FramedRead, LinesCodec};
+use tokio::sync::{Mutex, mpsc};
+use tokio_util::sync::CancellationToken;
 
-use super::sys::{self, Processes, User};
-use crate::protocol::runner::Line;
-use crate::protocol::{Language, MAX_EVENT_BYTES};
-
-/// Why a context could not be started.
-#[derive(Debug, Error)]
-pub(crate) enum ContextError {
-    /// The image has no such language.
-    #[error("the image has no language named `{0}`")]
-    UnknownLanguage(String),
-    /// There is no such context.
-    #[error("there is no context `{0}`")]
-    NotFound(String),
-    /// The runner ended, or closed its pipe, before it was ready.
-    #[error("the runner of `{0}` did not become ready")]
-    NotReady(String),
-    /// The operating system refused.
-    #[error("cannot start the runner of `{language}`")]
-    Start {
-        /// The language.
-        language: String,
-        /// The cause.
-        #[source]
-        source: io::Error,
-    },
-}
+use super::answer::Refused;
+use super::execution;
+use super::runner::{Runner, Start};
+use super::sys::Processes;
+use super::users::Users;
+use crate::protocol::{self, Code, Event, Execute, Language, StartContext};
 
 /// `language.json` beside a runner in the image.
 #[derive(Debug, Clone, Deserialize)]
@@ -55,16 +29,55 @@ struct Manifest {
 /// All contexts of this container.
 #[derive(Debug)]
 pub(crate) struct Contexts {
-    processes: Processes,
-    user: User,
-    fifos: PathBuf,
+    starter: Arc<Starter>,
     manifests: BTreeMap<String, Manifest>,
-    running: StdMutex<HashMap<String, Arc<Mutex<Runner>>>>,
+    /// In the order of their creation.
+    contexts: StdMutex<Vec<Arc<Context>>>,
+    created: AtomicU64,
+}
+
+/// What it takes to start a runner.
+#[derive(Debug)]
+struct Starter {
+    processes: Processes,
+    users: Users,
+    fifos: PathBuf,
+    started: AtomicU64,
+}
+
+/// A live interpreter, under an id that outlives its runners.
+#[derive(Debug)]
+struct Context {
+    id: String,
+    language: String,
+    command: Vec<String>,
+    cwd: PathBuf,
+    env: BTreeMap<String, String>,
+    /// Replaced by a restart.
+    seat: StdMutex<Arc<Seat>>,
+}
+
+/// The place of a runner. Executions that came before a restart stay with the old one, and end with it.
+#[derive(Debug, Default)]
+struct Seat {
+    /// Whoever holds the lock executes. Empty when the runner died: the next execution starts another one.
+    runner: Mutex<Option<Seated>>,
+    /// Interrupts whoever executes.
+    interrupt: StdMutex<Option<mpsc::Sender<Signal>>>,
+    /// Cancelled when the context was restarted or removed.
+    abandoned: CancellationToken,
+}
+
+#[derive(Debug)]
+struct Seated {
+    runner: Runner,
+    /// The sandbox's environment when it started, which may have been added to since.
+    environment: BTreeMap<String, String>,
 }
 
 impl Contexts {
     /// Reads the languages below `languages`; `fifos` is a directory for the runners' pipes.
-    pub(crate) fn new(processes: Processes, user: User, languages: &Path, fifos: PathBuf) -> io::Result<Self> {
+    pub(crate) fn new(processes: Processes, users: Users, languages: &Path, fifos: PathBuf) -> io::Result<Self> {
         let mut manifests = BTreeMap::new();
         for entry in std::fs::read_dir(languages)? {
             let path = entry?.path().join("language.json");
@@ -75,7 +88,8 @@ impl Contexts {
                 .map_err(|err| io::Error::other(format!("{}: {err}", path.display())))?;
             manifests.insert(manifest.language.name.clone(), manifest);
         }
-        Ok(Self { processes, user, fifos, manifests, running: StdMutex::default() })
+        let starter = Arc::new(Starter { processes, users, fifos, started: AtomicU64::new(0) });
+        Ok(Self { starter, manifests, contexts: StdMutex::default(), created: AtomicU64::new(0) })
     }
 
     /// The languages found in the image.
@@ -83,127 +97,160 @@ impl Contexts {
         self.manifests.values().map(|manifest| manifest.language.clone()).collect()
     }
 
-    /// Starts a runner and returns its context's id once it is ready.
-    pub(crate) async fn start(&self, language: &str) -> Result<String, ContextError> {
-        let manifest =
-            self.manifests.get(language).ok_or_else(|| ContextError::UnknownLanguage(language.to_owned()))?;
-        let id = {
-            let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-            format!("{language}-{}", running.len())
+    /// Starts a context and returns once its runner is ready.
+    pub(crate) async fn start(&self, asked: StartContext) -> Result<protocol::Context, Refused> {
+        let language = asked.language;
+        let manifest = self
+            .manifests
+            .get(&language)
+            .ok_or_else(|| Refused::invalid(format!("the image has no language named `{language}`")))?;
+        let context = Arc::new(Context {
+            id: format!("{language}-{}", self.created.fetch_add(1, Ordering::Relaxed)),
+            language,
+            command: manifest.command.clone(),
+            cwd: self.starter.users.default.resolve_cwd(asked.cwd.as_deref())?,
+            env: asked.env,
+            seat: StdMutex::default(),
+        });
+        let seated = self.starter.start(&context).await?;
+        *context.seat().runner.lock().await = Some(seated);
+        self.list().push(Arc::clone(&context));
+        Ok(context.info())
+    }
+
+    /// All of them.
+    pub(crate) fn all(&self) -> Vec<protocol::Context> {
+        self.list().iter().map(|context| context.info()).collect()
+    }
+
+    /// Ends what runs in a context and starts its interpreter anew.
+    pub(crate) async fn restart(&self, id: &str) -> Result<protocol::Context, Refused> {
+        let context = self.find(id)?;
+        let seat = Arc::new(Seat::default());
+        // Held from the start, so that nobody executes in it before it is ready.
+        let mut runner = seat.runner.lock().await;
+        let old = std::mem::replace(&mut *context.lock_seat(), Arc::clone(&seat));
+        old.abandon();
+        drop(old);
+        *runner = Some(self.starter.start(&context).await?);
+        Ok(context.info())
+    }
+
+    /// Ends a context and what runs in it.
+    pub(crate) fn remove(&self, id: &str) -> Result<(), Refused> {
+        let context = self.find(id)?;
+        self.list().retain(|other| !Arc::ptr_eq(other, &context));
+        context.seat().abandon();
+        Ok(())
+    }
+
+    /// Interrupts the code that runs in a context, if any does.
+    pub(crate) fn interrupt(&self, id: &str) -> Result<(), Refused> {
+        let seat = self.find(id)?.seat();
+        let interrupt = seat.interrupt.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(interrupt) = &*interrupt {
+            let _ = interrupt.try_send(Signal::INT);
+        }
+        Ok(())
+    }
+
+    /// Starts an execution, which waits for those before it in the same context, and sends its events.
+    pub(crate) fn execute(&self, mut execute: Execute, events: mpsc::Sender<Event>) -> Result<(), Refused> {
+        let context = self.find(&execute.context)?;
+        if let Some(cwd) = &execute.cwd {
+            let cwd = self.starter.users.default.resolve_cwd(Some(cwd))?;
+            execute.cwd = Some(cwd.to_string_lossy().into_owned());
+        }
+        let starter = Arc::clone(&self.starter);
+        tokio::spawn(async move { context.execute(&starter, execute, events).await });
+        Ok(())
+    }
+
+    fn find(&self, id: &str) -> Result<Arc<Context>, Refused> {
+        let found = self.list().iter().find(|context| context.id == id).cloned();
+        found.ok_or_else(|| Refused::not_found(format!("there is no context `{id}`")))
+    }
+
+    fn list(&self) -> MutexGuard<'_, Vec<Arc<Context>>> {
+        self.contexts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Starter {
+    /// Starts a runner and waits until it is ready.
+    async fn start(&self, context: &Context) -> Result<Seated, Refused> {
+        let user = &self.users.default;
+        // It was there when the context was made; code may have removed it since.
+        let cwd = if context.cwd.is_dir() { &context.cwd } else { &user.home };
+        let environment = self.users.environment(user, &context.env);
+        let fifos = self.fifos.join(self.started.fetch_add(1, Ordering::Relaxed).to_string());
+        let start = Start { command: &context.command, cwd, environment };
+        let name = &context.language;
+        let mut runner = Runner::spawn(&self.processes, user, fifos, start)
+            .map_err(|err| Refused::new(Code::Internal, format!("cannot start the runner of `{name}`: {err}")))?;
+        if runner.ready().await {
+            return Ok(Seated { runner, environment: self.users.sandbox_environment() });
+        }
+        Err(Refused::new(Code::Internal, format!("the runner of `{name}` did not become ready")))
+    }
+}
+
+impl Context {
+    async fn execute(&self, starter: &Starter, mut execute: Execute, events: mpsc::Sender<Event>) {
+        let seat = self.seat();
+        let mut place = tokio::select! {
+            place = seat.runner.lock() => place,
+            () = events.closed() => return,
+            () = seat.abandoned.cancelled() => return execution::abandon(events).await,
         };
-        let start = |source| ContextError::Start { language: language.to_owned(), source };
-        let mut runner =
-            Runner::spawn(&self.processes, &self.user, &self.fifos.join(&id), &manifest.command).map_err(start)?;
-        if !runner.ready().await {
-            return Err(ContextError::NotReady(language.to_owned()));
+        if events.is_closed() {
+            return;
         }
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        running.insert(id.clone(), Arc::new(Mutex::new(runner)));
-        Ok(id)
-    }
-
-    /// The runner of a context; whoever holds the lock executes in it.
-    pub(crate) fn get(&self, id: &str) -> Result<Arc<Mutex<Runner>>, ContextError> {
-        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        running.get(id).cloned().ok_or_else(|| ContextError::NotFound(id.to_owned()))
-    }
-}
-
-/// A runner process and its pipes. Dropping it kills its process group.
-#[derive(Debug)]
-pub(crate) struct Runner {
-    group: Pid,
-    /// Resolves when the process has ended.
-    pub(crate) exit: Shared<oneshot::Receiver<ExitStatus>>,
-    /// What user code reads; closed by the first execution.
-    pub(crate) stdin: Option<pipe::Sender>,
-    /// What user code writes.
-    pub(crate) stdout: pipe::Receiver,
-    /// What user code writes.
-    pub(crate) stderr: pipe::Receiver,
-    requests: pipe::Sender,
-    /// Lines from the runner, not yet parsed.
-    pub(crate) lines: FramedRead<pipe::Receiver, LinesCodec>,
-}
-
-impl Runner {
-    fn spawn(processes: &Processes, user: &User, fifos: &Path, command: &[String]) -> io::Result<Self> {
-        let (program, arguments) =
-            command.split_first().ok_or_else(|| io::Error::other("language.json has an empty command"))?;
-        std::fs::create_dir_all(fifos)?;
-        user.own(fifos)?;
-        let (input, output) = (fifos.join("in"), fifos.join("out"));
-        for path in [&input, &output] {
-            rustix::fs::mkfifoat(rustix::fs::CWD, path, Mode::RUSR | Mode::WUSR)?;
-            user.own(path)?;
+        if seat.abandoned.is_cancelled() {
+            return execution::abandon(events).await;
         }
-        // Opened for both directions: neither waits for the other end, nor sees its end of file.
-        let requests = pipe::OpenOptions::new().read_write(true).open_sender(&input)?;
-        let lines = pipe::OpenOptions::new().read_write(true).open_receiver(&output)?;
-
-        let (stdin, stdin_end) = user_pipe_in()?;
-        let (stdout_end, stdout) = user_pipe_out()?;
-        let (stderr_end, stderr) = user_pipe_out()?;
-        let mut process = Command::new(program);
-        process
-            .args(arguments)
-            .current_dir(&user.home)
-            .env("HOME", &user.home)
-            .env("USER", &user.name)
-            .env("LOGNAME", &user.name)
-            .env("RUNNER_IN", &input)
-            .env("RUNNER_OUT", &output)
-            .stdin(Stdio::from(stdin_end))
-            .stdout(Stdio::from(stdout_end))
-            .stderr(Stdio::from(stderr_end));
-        let started = processes.spawn(process, user)?;
-        Ok(Self {
-            group: started.pid,
-            exit: started.exit.shared(),
-            stdin: Some(stdin),
-            stdout,
-            stderr,
-            requests,
-            lines: FramedRead::new(lines, LinesCodec::new_with_max_length(MAX_EVENT_BYTES)),
-        })
-    }
-
-    /// Waits for the first line. False if the runner ended, or said something else.
-    async fn ready(&mut self) -> bool {
-        tokio::select! {
-            line = self.lines.next() => {
-                matches!(line, Some(Ok(line)) if serde_json::from_str(&line).is_ok_and(|line: Line| line == Line::Ready))
-            }
-            _ = self.exit.clone() => false,
+        let mut seated = match place.take().filter(|seated| seated.runner.is_alive()) {
+            Some(seated) => seated,
+            None => match starter.start(self).await {
+                Ok(seated) => seated,
+                Err(refused) => return execution::fail(events, refused.0.message).await,
+            },
+        };
+        let added = starter.users.sandbox_environment().into_iter();
+        let added = added.filter(|(name, value)| {
+            // The context's own variables and those it was started with are in place.
+            !self.env.contains_key(name) && seated.environment.get(name) != Some(value)
+        });
+        execute.env = added.chain(execute.env).collect();
+        let (interrupt, interrupts) = mpsc::channel(1);
+        *seat.interrupt.lock().unwrap_or_else(PoisonError::into_inner) = Some(interrupt);
+        let survived = execution::run(&mut seated.runner, execute, events, interrupts, &seat.abandoned).await;
+        *seat.interrupt.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        if survived {
+            *place = Some(seated);
         }
     }
 
-    /// Sends one line, without its end.
-    pub(crate) async fn send(&mut self, mut line: Vec<u8>) -> io::Result<()> {
-        line.push(b'\n');
-        self.requests.write_all(&line).await
+    fn seat(&self) -> Arc<Seat> {
+        Arc::clone(&self.lock_seat())
     }
 
-    /// Sends a signal to the runner and its children.
-    pub(crate) fn signal(&self, signal: Signal) {
-        sys::signal_group(self.group, signal);
+    fn lock_seat(&self) -> MutexGuard<'_, Arc<Seat>> {
+        self.seat.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn info(&self) -> protocol::Context {
+        protocol::Context {
+            id: self.id.clone(),
+            language: self.language.clone(),
+            cwd: self.cwd.to_string_lossy().into_owned(),
+        }
     }
 }
 
-impl Drop for Runner {
-    fn drop(&mut self) {
-        self.signal(Signal::KILL);
+impl Seat {
+    /// Ends what runs or waits here. The runner goes with the last who knows this seat.
+    fn abandon(&self) {
+        self.abandoned.cancel();
     }
-}
-
-/// A pipe that the agent writes and the user's code reads.
-fn user_pipe_in() -> io::Result<(pipe::Sender, std::os::fd::OwnedFd)> {
-    let (sender, receiver) = pipe::pipe()?;
-    Ok((sender, receiver.into_blocking_fd()?))
-}
-
-/// A pipe that the user's code writes and the agent reads.
-fn user_pipe_out() -> io::Result<(std::os::fd::OwnedFd, pipe::Receiver)> {
-    let (sender, receiver) = pipe::pipe()?;
-    Ok((sender.into_blocking_fd()?, receiver))
 }

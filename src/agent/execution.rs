@@ -9,42 +9,69 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 use tokio::time::Instant as Deadline;
+use tokio_util::sync::CancellationToken;
 
 use super::cgroup;
-use super::contexts::Runner;
-use super::outcome::{Seen, Stop};
+use super::outcome::{self, Seen, Stop};
+use super::runner::Runner;
 use super::text::Decoder;
 use crate::protocol::runner::{Done, Line, Request};
-use crate::protocol::{Event, Exception, Execute, Limits};
+use crate::protocol::{End, Event, Exception, Execute, Limits, Outcome, OutcomeKind, Usage};
 
 /// Read from a pipe at once, bytes: what a pipe holds.
 const CHUNK: usize = 64 * 1024;
 
+/// How long code that is interrupted, because nobody listens any longer, is waited for.
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// How often it is told so: code may take one interrupt for something else, or not have begun when the first one came.
+const INSIST: Duration = Duration::from_secs(1);
+
+/// What "no limit" is on a clock that wants an instant.
+const FOREVER: Duration = Duration::from_secs(60 * 60 * 24 * 365);
+
 /// Runs `execute` on `runner` and sends its events; the last is [`Event::End`]. When the receiver is dropped, the code is
-/// interrupted.
-pub(crate) async fn run(runner: &mut Runner, execute: Execute, events: mpsc::Sender<Event>) {
+/// interrupted. Returns whether the runner can execute again.
+pub(crate) async fn run(
+    runner: &mut Runner,
+    execute: Execute,
+    events: mpsc::Sender<Event>,
+    interrupts: mpsc::Receiver<Signal>,
+    abandoned: &CancellationToken,
+) -> bool {
     let started = Instant::now();
     let before = cgroup::read();
     let limits = execute.limits;
+    let timeout = if limits.timeout_ms == 0 { FOREVER } else { Duration::from_millis(limits.timeout_ms) };
     let mut execution = Execution {
-        deadline: Deadline::now() + Duration::from_millis(limits.timeout_ms),
+        deadline: Deadline::now() + timeout.min(FOREVER),
         room: limits.output_bytes,
         stdout: Source::new(),
         stderr: Source::new(),
         events,
+        interrupts,
     };
-    let stop = match execution.start(runner, execute).await {
-        Ok(()) => execution.listen(runner).await,
-        Err(halt) => halt,
+    let halt = tokio::select! {
+        biased;
+        halt = execution.execute(runner, execute) => halt,
+        () = abandoned.cancelled() => Halt::Stop(Stop::Restarted),
     };
-    let stop = match stop {
+    let stop = match halt {
         Halt::Stop(stop) => stop,
         Halt::HungUp => {
-            runner.signal(Signal::INT);
-            return;
+            let settled = tokio::select! {
+                settled = execution.settle(runner) => settled,
+                () = abandoned.cancelled() => false,
+            };
+            if !settled {
+                runner.signal(Signal::KILL);
+            }
+            return settled;
         }
     };
-    if matches!(stop, Stop::Timeout | Stop::OutputLimit) {
+    let survived = matches!(stop, Stop::Done(_));
+    if !survived {
+        // Of a runner that died by itself, the children.
         runner.signal(Signal::KILL);
     }
     let seen = Seen {
@@ -56,6 +83,22 @@ pub(crate) async fn run(runner: &mut Runner, execute: Execute, events: mpsc::Sen
     };
     let end = seen.end(&limits);
     execution.finish(end, &limits).await;
+    survived
+}
+
+/// Ends an execution whose context was restarted or removed before its turn came.
+pub(crate) async fn abandon(events: mpsc::Sender<Event>) {
+    end_unstarted(events, outcome::restarted()).await;
+}
+
+/// Ends an execution that has no interpreter to run in.
+pub(crate) async fn fail(events: mpsc::Sender<Event>, message: String) {
+    end_unstarted(events, Outcome { kind: OutcomeKind::Infrastructure, message, limit: None }).await;
+}
+
+async fn end_unstarted(events: mpsc::Sender<Event>, outcome: Outcome) {
+    let end = End { outcome, exception: None, usage: Usage::default(), lost: true };
+    let _ = events.send(Event::End(end)).await;
 }
 
 /// Why an execution is not listened to any longer.
@@ -78,6 +121,8 @@ struct Execution {
     stdout: Source,
     stderr: Source,
     events: mpsc::Sender<Event>,
+    /// Signals to pass on.
+    interrupts: mpsc::Receiver<Signal>,
 }
 
 /// One stream of the code's.
@@ -94,6 +139,13 @@ impl Source {
 }
 
 impl Execution {
+    async fn execute(&mut self, runner: &mut Runner, execute: Execute) -> Halt {
+        match self.start(runner, execute).await {
+            Ok(()) => self.listen(runner).await,
+            Err(halt) => halt,
+        }
+    }
+
     async fn start(&mut self, runner: &mut Runner, execute: Execute) -> Result<(), Halt> {
         if let Some(mut stdin) = runner.stdin.take() {
             // Fed beside the run: code need not read it. Dropped at the end, which is the end of file.
@@ -101,13 +153,17 @@ impl Execution {
                 tokio::spawn(async move { stdin.write_all(text.as_bytes()).await });
             }
         }
-        let request = Request { code: &execute.code, env: &execute.env, cwd: None };
+        let request =
+            Request { code: &execute.code, env: &execute.env, cwd: execute.cwd.as_deref(), drain: execute.drain };
         let line = serde_json::to_vec(&request).expect("strings can be written as JSON");
+        let died = runner.exit.clone();
+        // Sent whole even when nobody waits for it any longer: half a request would spoil the next one.
         tokio::select! {
-            // A runner that is gone is met by `listen`, which knows how to name it.
+            biased;
             _ = runner.send(line) => Ok(()),
+            // A runner that is gone is met by `listen`, which knows how to name it.
+            _ = died => Ok(()),
             () = tokio::time::sleep_until(self.deadline) => Err(Halt::Stop(Stop::Timeout)),
-            () = self.events.closed() => Err(Halt::HungUp),
         }
     }
 
@@ -115,6 +171,10 @@ impl Execution {
         loop {
             let step = tokio::select! {
                 () = self.events.closed() => return Halt::HungUp,
+                Some(signal) = self.interrupts.recv() => {
+                    runner.signal(signal);
+                    Ok(true)
+                }
                 () = tokio::time::sleep_until(self.deadline) => return Halt::Stop(Stop::Timeout),
                 _ = runner.stdout.readable(), if self.stdout.open => self.read_once(&runner.stdout, Stream::Stdout).await,
                 _ = runner.stderr.readable(), if self.stderr.open => self.read_once(&runner.stderr, Stream::Stderr).await,
@@ -127,6 +187,31 @@ impl Execution {
             };
             if let Err(halt) = step {
                 return halt;
+            }
+        }
+    }
+
+    /// Interrupts the code and waits until the runner is done with it. What it still says is for nobody. False if the
+    /// runner ended instead, or did not end the code.
+    async fn settle(&mut self, runner: &mut Runner) -> bool {
+        let deadline = Deadline::now() + SETTLE;
+        let mut insist = tokio::time::interval(INSIST);
+        loop {
+            tokio::select! {
+                _ = insist.tick() => runner.signal(Signal::INT),
+                () = tokio::time::sleep_until(deadline) => return false,
+                _ = runner.stdout.readable(), if self.stdout.open => self.stdout.open = discard(&runner.stdout),
+                _ = runner.stderr.readable(), if self.stderr.open => self.stderr.open = discard(&runner.stderr),
+                line = runner.lines.next() => match line.map(|line| line.map(|line| serde_json::from_str(&line))) {
+                    Some(Ok(Ok(Line::Done(_)))) => {
+                        discard(&runner.stdout);
+                        discard(&runner.stderr);
+                        return true;
+                    }
+                    Some(Ok(Ok(_))) => {}
+                    _ => return false,
+                },
+                _ = runner.exit.clone() => return false,
             }
         }
     }
@@ -205,9 +290,10 @@ impl Execution {
         Err(Halt::Stop(Stop::Died(status)))
     }
 
-    async fn finish(&mut self, end: crate::protocol::End, limits: &Limits) {
+    async fn finish(&mut self, end: End, limits: &Limits) {
         // The reader gets a little longer than the code: the end is worth waiting for.
-        self.deadline = Deadline::now() + Duration::from_millis(limits.timeout_ms.clamp(1_000, 10_000));
+        let patience = if limits.timeout_ms == 0 { 10_000 } else { limits.timeout_ms.clamp(1_000, 10_000) };
+        self.deadline = Deadline::now() + Duration::from_millis(patience);
         let (stdout, stderr) = (self.stdout.decoder.finish(), self.stderr.decoder.finish());
         let texts = [(Stream::Stdout, stdout), (Stream::Stderr, stderr)];
         for (stream, text) in texts {
@@ -216,6 +302,14 @@ impl Execution {
             }
         }
         let _ = self.send(Event::End(end)).await;
+    }
+}
+
+/// Empties a pipe, which holds no more than one chunk. False if nobody can write to it any more.
+fn discard(pipe: &pipe::Receiver) -> bool {
+    match pipe.try_read(&mut vec![0; CHUNK]) {
+        Ok(read) => read > 0,
+        Err(err) => err.kind() == io::ErrorKind::WouldBlock,
     }
 }
 

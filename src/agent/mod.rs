@@ -1,37 +1,46 @@
 //! The program in the container: the protocol's routes, served as HTTP/2 on a pair of byte streams.
 
+mod answer;
+mod audience;
 mod cgroup;
 mod contexts;
 mod execution;
 mod files;
+mod metrics;
 mod outcome;
+mod ports;
+mod process;
+mod routes;
+mod runner;
 mod sys;
+#[cfg(all(test, feature = "server"))]
+mod tests;
 mod text;
+mod users;
 
 use std::convert::Infallible;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use futures::StreamExt;
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, BodyStream, Full, StreamBody};
-use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::mpsc;
 
-use crate::protocol::{self, Context, Event, Execute, Hello, PROTOCOL_VERSION, StartContext};
-use contexts::{ContextError, Contexts};
-use files::FileError;
+use contexts::Contexts;
+use files::Watches;
+use metrics::Meter;
+use process::Commands;
+pub use users::User;
+use users::Users;
 
-/// Events waiting for the server. Beyond these the agent stops reading, and the code waits in its `write`.
-const EVENTS_WAITING: usize = 16;
+/// What waits unread in one stream, bytes, and in all of them. The second is many times the first: a process or a port
+/// that does not read must not hold up the others.
+const WINDOW: u32 = 256 << 10;
+const ALL_WINDOWS: u32 = 16 << 20;
+
+/// Requests at once; a process that is followed and a connection to a port are one each.
+const STREAMS: u32 = 4096;
 
 /// Where the agent finds and puts things.
 #[derive(Debug, Clone)]
@@ -40,6 +49,8 @@ pub struct Options {
     pub languages: PathBuf,
     /// A directory of the agent's own for the runners' pipes.
     pub fifos: PathBuf,
+    /// Who code runs as; without it, the image's account `user`.
+    pub user: Option<User>,
 }
 
 /// Serves one server until it closes the connection.
@@ -51,126 +62,39 @@ pub async fn serve<T>(io: T, options: Options) -> io::Result<()>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let user = sys::User::find()?;
+    let user = options.user.map_or_else(User::find, Ok)?;
     files::fill_home(&user)?;
+    let users = Users::new(user);
     let processes = sys::Processes::start()?;
-    let contexts = Contexts::new(processes, user.clone(), &options.languages, options.fifos)?;
-    let agent = Arc::new(Agent { contexts, user });
+    let agent = Arc::new(Agent {
+        contexts: Contexts::new(processes.clone(), users.clone(), &options.languages, options.fifos)?,
+        commands: Commands::new(processes, users.clone()),
+        watches: Watches::default(),
+        meter: Meter::new(),
+        users,
+    });
     let service = service_fn(move |request| {
         let agent = Arc::clone(&agent);
         async move { Ok::<_, Infallible>(agent.answer(request).await) }
     });
     hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-        .initial_stream_window_size(1 << 20)
-        .initial_connection_window_size(4 << 20)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(ALL_WINDOWS)
+        .max_concurrent_streams(STREAMS)
+        // The server drops streams as its clients do, many at a time; it is no attacker.
+        .max_pending_accept_reset_streams(STREAMS as usize)
+        .max_local_error_reset_streams(None)
         .serve_connection(TokioIo::new(io), service)
         .await
         .map_err(io::Error::other)
 }
 
-type Body = UnsyncBoxBody<Bytes, Infallible>;
-
+/// Everything there is in one container.
 #[derive(Debug)]
 struct Agent {
     contexts: Contexts,
-    user: sys::User,
-}
-
-impl Agent {
-    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
-        let (head, body) = request.into_parts();
-        let answer = match (head.method, head.uri.path()) {
-            (Method::GET, protocol::HELLO) => Ok(self.hello()),
-            (Method::POST, protocol::CONTEXTS) => self.start_context(body).await,
-            (Method::POST, protocol::EXECUTIONS) => self.execute(body).await,
-            (Method::PUT, protocol::FILES) => self.write_file(head.uri.query(), body).await,
-            (_, path) => Err(Refusal(StatusCode::NOT_FOUND, format!("there is no route {path}"))),
-        };
-        answer.unwrap_or_else(|Refusal(status, message)| {
-            let mut response = Response::new(full(message.into_bytes()));
-            *response.status_mut() = status;
-            response
-        })
-    }
-
-    fn hello(&self) -> Response<Body> {
-        json(&Hello { protocol: PROTOCOL_VERSION, languages: self.contexts.languages() })
-    }
-
-    async fn start_context(&self, body: Incoming) -> Result<Response<Body>, Refusal> {
-        let asked: StartContext = read_json(body).await?;
-        let id = self.contexts.start(&asked.language).await?;
-        Ok(json(&Context { id }))
-    }
-
-    async fn execute(&self, body: Incoming) -> Result<Response<Body>, Refusal> {
-        let execute: Execute = read_json(body).await?;
-        let runner = self.contexts.get(&execute.context)?;
-        let (sender, receiver) = mpsc::channel(EVENTS_WAITING);
-        tokio::spawn(async move {
-            let mut runner = runner.lock().await;
-            execution::run(&mut runner, execute, sender).await;
-        });
-        let lines = futures::stream::unfold(receiver, |mut receiver| async {
-            let event = receiver.recv().await?;
-            Some((Ok::<_, Infallible>(Frame::data(line(&event))), receiver))
-        });
-        Ok(Response::new(StreamBody::new(lines).boxed_unsync()))
-    }
-
-    async fn write_file(&self, query: Option<&str>, body: Incoming) -> Result<Response<Body>, Refusal> {
-        let mut pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
-        let path = pairs.find(|(name, _)| name == "path").map(|(_, path)| path.into_owned()).unwrap_or_default();
-        let chunks =
-            BodyStream::new(body).filter_map(|frame| async { frame.map(|frame| frame.into_data().ok()).transpose() });
-        files::write(&self.user, &path, Box::pin(chunks)).await?;
-        Ok(Response::new(full(Vec::new())))
-    }
-}
-
-/// What the agent will not do: the status and why.
-struct Refusal(StatusCode, String);
-
-impl From<ContextError> for Refusal {
-    fn from(err: ContextError) -> Self {
-        let status = match err {
-            ContextError::UnknownLanguage(_) => StatusCode::BAD_REQUEST,
-            ContextError::NotFound(_) => StatusCode::NOT_FOUND,
-            ContextError::NotReady(_) | ContextError::Start { .. } => StatusCode::INTERNAL_SERVER_ERROR,
-        };
-        let cause = std::error::Error::source(&err).map(|cause| format!(": {cause}")).unwrap_or_default();
-        Self(status, format!("{err}{cause}"))
-    }
-}
-
-impl From<FileError> for Refusal {
-    fn from(err: FileError) -> Self {
-        let status = match &err {
-            FileError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                StatusCode::INSUFFICIENT_STORAGE
-            }
-            FileError::Path(_) | FileError::Io { .. } | FileError::Body(_) => StatusCode::BAD_REQUEST,
-        };
-        Self(status, err.to_string())
-    }
-}
-
-async fn read_json<T: DeserializeOwned>(body: Incoming) -> Result<T, Refusal> {
-    let bad = |err: &dyn std::fmt::Display| Refusal(StatusCode::BAD_REQUEST, err.to_string());
-    let body = body.collect().await.map_err(|err| bad(&err))?;
-    serde_json::from_slice(&body.to_bytes()).map_err(|err| bad(&err))
-}
-
-fn json<T: Serialize>(value: &T) -> Response<Body> {
-    Response::new(full(serde_json::to_vec(value).expect("the protocol's types can be written as JSON")))
-}
-
-fn line(event: &Event) -> Bytes {
-    let mut line = serde_json::to_vec(event).expect("an event can be written as JSON");
-    line.push(b'\n');
-    line.into()
-}
-
-fn full(bytes: Vec<u8>) -> Body {
-    Full::new(Bytes::from(bytes)).boxed_unsync()
+    commands: Commands,
+    watches: Watches,
+    meter: Meter,
+    users: Users,
 }

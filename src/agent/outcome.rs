@@ -18,6 +18,8 @@ pub(crate) enum Stop {
     Timeout,
     /// There was more output than is allowed.
     OutputLimit,
+    /// The context was restarted or removed.
+    Restarted,
 }
 
 /// What was seen around an execution.
@@ -45,12 +47,16 @@ impl Seen {
         };
         let kills = self.after.oom_kills > self.before.oom_kills;
         let refused = self.after.refused_forks > self.before.refused_forks;
+        let lost = matches!(self.stop, Stop::Died(_));
         let (own, exception, cause) = match self.stop {
             Stop::Timeout => {
-                return End { outcome: timeout(limits), exception: None, usage };
+                return End { outcome: timeout(limits), exception: None, usage, lost: true };
             }
             Stop::OutputLimit => {
-                return End { outcome: output_limit(limits), exception: None, usage };
+                return End { outcome: output_limit(limits), exception: None, usage, lost: true };
+            }
+            Stop::Restarted => {
+                return End { outcome: restarted(), exception: None, usage, lost: true };
             }
             Stop::Done(Done { error: Some(error), cause, .. }) => (exception_outcome(&error), Some(error), cause),
             Stop::Done(Done { exit_code: Some(code), .. }) => (exit(code), None, None),
@@ -69,7 +75,7 @@ impl Seen {
         } else {
             own
         };
-        End { outcome, exception, usage }
+        End { outcome, exception, usage, lost }
     }
 }
 
@@ -125,6 +131,11 @@ fn signal_name(signal: i32) -> String {
         name => name,
     };
     format!("signal {signal} (SIG{name})")
+}
+
+/// The end of an execution whose interpreter was taken away.
+pub(crate) fn restarted() -> Outcome {
+    plain(OutcomeKind::Restarted, "the context was restarted while the code ran or waited to run")
 }
 
 fn timeout(limits: &Limits) -> Outcome {

@@ -1,71 +1,23 @@
-//! Processes: started as the user, waited for, killed. As process 1 the agent also reaps what others leave behind.
+//! Processes: started as a user, waited for, killed. As process 1 the agent also reaps what others leave behind.
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::PathBuf;
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::process::{Gid, Pid, Signal, Uid, WaitOptions};
-use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
+use rustix::pty::OpenptFlags;
+use rustix::termios::Winsize;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-/// Who user code runs as.
-#[derive(Debug, Clone)]
-pub(crate) struct User {
-    /// Its login name.
-    pub(crate) name: String,
-    /// Its uid and gid; `None` when the agent itself is not root and code runs as whoever started it.
-    pub(crate) ids: Option<(u32, u32)>,
-    /// Its home, which is also where code starts.
-    pub(crate) home: PathBuf,
-}
-
-impl User {
-    /// The account `user` of the image. An agent that is not root, as in tests without a container, has no choice.
-    pub(crate) fn find() -> io::Result<Self> {
-        if !rustix::process::geteuid().is_root() {
-            let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/"), PathBuf::from);
-            let name = std::env::var("USER").unwrap_or_else(|_| "user".to_owned());
-            return Ok(Self { name, ids: None, home });
-        }
-        // Read by hand: the C library's look-up wants plug-ins that a static program does not have.
-        let passwd = std::fs::read_to_string("/etc/passwd")?;
-        passwd
-            .lines()
-            .find_map(Self::from_passwd)
-            .ok_or_else(|| io::Error::other("the image has no account named `user`"))
-    }
-
-    fn from_passwd(line: &str) -> Option<Self> {
-        let mut fields = line.split(':');
-        let name = fields.next().filter(|name| *name == "user")?;
-        let (uid, gid) = (fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?);
-        Some(Self { name: name.to_owned(), ids: Some((uid, gid)), home: PathBuf::from(fields.nth(1)?) })
-    }
-
-    /// Does something with the rights of the user and no others. They are the calling thread's: for blocking work only.
-    pub(crate) fn act<T>(&self, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-        let Some((uid, gid)) = self.ids else { return work() };
-        set_thread_groups(&[])?;
-        set_thread_res_gid(None, Gid::from_raw(gid), None)?;
-        set_thread_res_uid(None, Uid::from_raw(uid), None)?;
-        let done = work();
-        set_thread_res_uid(None, Uid::ROOT, None).expect("root is still the saved user");
-        set_thread_res_gid(None, Gid::ROOT, None).expect("root may");
-        done
-    }
-
-    /// Gives a path to the user.
-    pub(crate) fn own(&self, path: &std::path::Path) -> io::Result<()> {
-        match self.ids {
-            Some((uid, gid)) => std::os::unix::fs::lchown(path, Some(uid), Some(gid)),
-            None => Ok(()),
-        }
-    }
-}
+use super::users::User;
+use crate::protocol::TerminalSize;
 
 /// Starts processes and tells when they end.
 #[derive(Debug, Clone)]
@@ -98,11 +50,34 @@ impl Processes {
 
     /// Starts `command` as `user`, as the leader of a process group of its own.
     pub(crate) fn spawn(&self, mut command: Command, user: &User) -> io::Result<Started> {
+        command.process_group(0);
+        self.spawn_leader(command, user)
+    }
+
+    /// Starts `command` as `user` with the terminal for its three streams, as the leader of a session of its own.
+    #[expect(unsafe_code, reason = "only between fork and exec can a process take its terminal")]
+    pub(crate) fn spawn_on(&self, terminal: &Terminal, mut command: Command, user: &User) -> io::Result<Started> {
+        let end = terminal.open_end()?;
+        // Programs that open their terminal by its name, as `screen` does, need it to be theirs.
+        user.own_file(&end)?;
+        command.stdin(Stdio::from(end.try_clone()?)).stdout(Stdio::from(end.try_clone()?)).stderr(Stdio::from(end));
+        // SAFETY: after the fork of a process with threads only async-signal-safe calls are allowed. These two are
+        // plain system calls that allocate nothing; descriptor 0 is the terminal by then.
+        unsafe {
+            command.pre_exec(|| {
+                rustix::process::setsid()?;
+                rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
+                Ok(())
+            });
+        }
+        self.spawn_leader(command, user)
+    }
+
+    fn spawn_leader(&self, mut command: Command, user: &User) -> io::Result<Started> {
         if let Some((uid, gid)) = user.ids {
             // As root, this also drops the supplementary groups.
             command.gid(gid).uid(uid);
         }
-        command.process_group(0);
         // Held until the pid is known, so that the reaper cannot meet a child that nobody waits for yet.
         let mut waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
         let child = command.spawn()?;
@@ -115,14 +90,81 @@ impl Processes {
         Ok(Started { pid, exit })
     }
 
+    /// Sends a signal to one process that was started here. False if it has ended: the id may be another's by now.
+    pub(crate) fn signal(&self, pid: Pid, signal: Signal) -> bool {
+        let waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
+        waiters.contains_key(&pid.as_raw_nonzero().get()) && rustix::process::kill_process(pid, signal).is_ok()
+    }
+
     fn reap(&self) {
         let mut waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+        let ended: Vec<(Pid, WaitStatus)> = if std::process::id() == 1 {
+            std::iter::from_fn(|| rustix::process::wait(WaitOptions::NOHANG).ok().flatten()).collect()
+        } else {
+            // Elsewhere, as in tests, other children are other people's to wait for.
+            let pids = waiters.keys().copied().filter_map(Pid::from_raw);
+            pids.filter_map(|pid| rustix::process::waitpid(Some(pid), WaitOptions::NOHANG).ok().flatten()).collect()
+        };
+        for (pid, status) in ended {
             if let Some(waiter) = waiters.remove(&pid.as_raw_nonzero().get()) {
                 let _ = waiter.send(ExitStatus::from_raw(status.as_raw()));
             }
         }
     }
+}
+
+/// A terminal as its emulator sees it: what is written is typed, what is read is to be shown.
+#[derive(Debug)]
+pub(crate) struct Terminal {
+    master: OwnedFd,
+}
+
+impl Terminal {
+    /// Makes one.
+    pub(crate) fn open(size: TerminalSize) -> io::Result<Self> {
+        let master = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+        rustix::pty::grantpt(&master)?;
+        rustix::pty::unlockpt(&master)?;
+        rustix::io::ioctl_fionbio(&master, true)?;
+        let terminal = Self { master };
+        terminal.resize(size)?;
+        Ok(terminal)
+    }
+
+    /// Changes its size, of which the foreground process is told.
+    pub(crate) fn resize(&self, size: TerminalSize) -> io::Result<()> {
+        let size = Winsize { ws_row: size.rows, ws_col: size.cols, ws_xpixel: 0, ws_ypixel: 0 };
+        Ok(rustix::termios::tcsetwinsize(&self.master, size)?)
+    }
+
+    /// A descriptor of its own for reading or writing; non-blocking.
+    pub(crate) fn handle(&self) -> io::Result<OwnedFd> {
+        self.master.try_clone()
+    }
+
+    fn open_end(&self) -> io::Result<OwnedFd> {
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        Ok(rustix::pty::ioctl_tiocgptpeer(&self.master, flags)?)
+    }
+}
+
+/// A pipe that the agent writes and a process reads.
+pub(crate) fn pipe_in() -> io::Result<(pipe::Sender, OwnedFd)> {
+    let (sender, receiver) = pipe::pipe()?;
+    Ok((sender, receiver.into_blocking_fd()?))
+}
+
+/// A pipe that a process writes and the agent reads.
+pub(crate) fn pipe_out() -> io::Result<(OwnedFd, pipe::Receiver)> {
+    let (sender, receiver) = pipe::pipe()?;
+    Ok((sender.into_blocking_fd()?, receiver))
+}
+
+/// A descriptor whose readiness to be read can be awaited.
+#[expect(unsafe_code, reason = "tokio cannot know whether a descriptor stays what it is")]
+pub(crate) fn readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` is open until it is dropped, which only the `AsyncFd` that owns it can do.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE)? })
 }
 
 /// Sends a signal to a process group. A group that is gone is not an error.
@@ -133,14 +175,6 @@ pub(crate) fn signal_group(group: Pid, signal: Signal) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_account_is_read_from_passwd() {
-        let user = User::from_passwd("user:x:1000:1001::/home/user:/bin/bash").expect("a user");
-        assert_eq!((user.ids, user.home), (Some((1000, 1001)), PathBuf::from("/home/user")));
-        assert!(User::from_passwd("root:x:0:0:root:/root:/bin/bash").is_none());
-        assert!(User::from_passwd("user:x:many:0").is_none());
-    }
 
     #[tokio::test]
     async fn the_exit_of_a_process_is_told_once_it_is_reaped() {

@@ -15,6 +15,7 @@ async fn main() -> io::Result<()> {
     let options = Options {
         languages: std::env::var_os("ONCEBOX_LANGUAGES").unwrap_or_else(|| "/opt/oncebox".into()).into(),
         fifos: std::env::var_os("ONCEBOX_FIFOS").unwrap_or_else(|| "/run/oncebox".into()).into(),
+        user: None,
     };
     let output = pipe::Sender::from_owned_fd(io::stdout().as_fd().try_clone_to_owned()?)?;
     agent::serve(tokio::io::join(input, output), options).await

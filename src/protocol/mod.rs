@@ -2,11 +2,17 @@
 //!
 //! The agent is an HTTP/2 server (prior knowledge) on its own stdin and stdout; the server is the client.
 
+mod data;
+mod files;
+mod process;
 pub mod runner;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+pub use files::*;
+pub use process::*;
 
 /// Both ends must speak the same version; another one is refused by name.
 pub const PROTOCOL_VERSION: u32 = 1;
@@ -17,12 +23,55 @@ pub const MAX_EVENT_BYTES: usize = 48 * 1024 * 1024;
 
 /// `GET`: [`Hello`].
 pub const HELLO: &str = "/hello";
-/// `POST` [`StartContext`]: [`Context`], once its runner is ready.
+/// `PUT` a JSON object of strings: the environment of the whole sandbox, for what is started or executed from then on.
+pub const ENV: &str = "/env";
+/// `GET`: [`Metrics`].
+pub const METRICS: &str = "/metrics";
+/// `POST` [`StartContext`]: [`Context`], once its runner is ready. `GET`: all of them, a list of [`Context`] in the
+/// order of their creation. `DELETE` [`ContextQuery`]: ends one.
 pub const CONTEXTS: &str = "/contexts";
+/// `POST` [`ContextQuery`]: a new interpreter under the same id.
+pub const CONTEXT_RESTART: &str = "/contexts/restart";
+/// `POST` [`ContextQuery`]: interrupts the running code, as Ctrl-C would.
+pub const CONTEXT_INTERRUPT: &str = "/contexts/interrupt";
 /// `POST` [`Execute`]: a stream of [`Event`]s, one JSON object per line, the last one [`Event::End`].
 pub const EXECUTIONS: &str = "/executions";
-/// `PUT ?path=`: writes the body to that file, as the user, with the directories above it.
-pub const FILES: &str = "/files";
+
+/// What an answer that is no success carries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// What kind of refusal it is, for programs.
+    pub code: Code,
+    /// What is wrong, for people.
+    pub message: String,
+}
+
+/// Why the agent will not do what it was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Code {
+    /// There is no such file, process, context, watcher or route.
+    NotFound,
+    /// It makes no sense.
+    InvalidArgument,
+    /// It is there already.
+    AlreadyExists,
+    /// The image has no such user.
+    Unauthenticated,
+    /// The operating system does not permit it.
+    PermissionDenied,
+    /// It cannot be done in the state that things are in: an input that is closed, say.
+    FailedPrecondition,
+    /// The disk is full.
+    NoSpace,
+    /// More of something than the kernel has: processes, watchers.
+    Exhausted,
+    /// Nothing listens on that port.
+    PortClosed,
+    /// The agent could not do its work.
+    #[serde(other)]
+    Internal,
+}
 
 /// The first answer of an agent.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -51,17 +100,34 @@ pub struct Language {
 pub struct StartContext {
     /// One of [`Hello::languages`].
     pub language: String,
+    /// Where it starts; a path as in [`FileQuery::path`]. Without it, the user's home.
+    #[serde(default)]
+    pub cwd: Option<String>,
+    /// Environment variables of the interpreter, over those of the sandbox.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
 }
 
 /// A live interpreter.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Context {
     /// What [`Execute::context`] names it by.
+    pub id: String,
+    /// What it was started for.
+    pub language: String,
+    /// Where it was started.
+    pub cwd: String,
+}
+
+/// Names a context in a query.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ContextQuery {
+    /// [`Context::id`].
     pub id: String,
 }
 
 /// One piece of code to run.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Execute {
     /// The context to run it in.
     pub context: String,
@@ -73,15 +139,39 @@ pub struct Execute {
     /// What the code can read from its standard input; then, or without it, the end of file.
     #[serde(default)]
     pub stdin: Option<String>,
+    /// The directory to change to before, for this and later executions; a path as in [`FileQuery::path`].
+    #[serde(default)]
+    pub cwd: Option<String>,
+    /// Whether the end waits for what the code left running in the interpreter: timers, unfinished promises, threads.
+    #[serde(default = "yes")]
+    pub drain: bool,
     /// What ends the execution before its time.
     pub limits: Limits,
+}
+
+impl Default for Execute {
+    fn default() -> Self {
+        Self {
+            context: String::new(),
+            code: String::new(),
+            env: BTreeMap::new(),
+            stdin: None,
+            cwd: None,
+            drain: true,
+            limits: Limits::default(),
+        }
+    }
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// The limits an execution runs under. The container enforces memory, processes and disk; the agent enforces time and
 /// output. All are told to the agent so that an end can name the limit that caused it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
-    /// Wall time, milliseconds.
+    /// Wall time, milliseconds; 0 is no limit.
     pub timeout_ms: u64,
     /// Memory of the whole container, bytes; files in it count.
     pub memory_bytes: u64,
@@ -132,6 +222,9 @@ pub struct End {
     pub exception: Option<Exception>,
     /// What it used.
     pub usage: Usage,
+    /// Whether the interpreter is gone: the next execution in the context begins with a new one, and no variables.
+    #[serde(default)]
+    pub lost: bool,
 }
 
 /// How user code ended.
@@ -177,6 +270,8 @@ pub enum OutcomeKind {
     OutputLimit,
     /// A signal killed its interpreter.
     Signal,
+    /// Its context was restarted or removed.
+    Restarted,
     /// Its sandbox was taken away: the server is shutting down.
     Cancelled,
     /// This program could not do its work; not the code's fault.
@@ -203,4 +298,23 @@ pub struct Usage {
     pub cpu_ms: u64,
     /// The most memory the container held since it was started, bytes; the interpreter's own is in it.
     pub peak_memory_bytes: u64,
+}
+
+/// What the container uses now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Metrics {
+    /// Cores it may use, rounded up.
+    pub cpu_count: u32,
+    /// Processor time used since the last reading, in hundredths of all its cores' time.
+    pub cpu_used_percent: f64,
+    /// Memory it may use, bytes.
+    pub memory_total_bytes: u64,
+    /// Memory in use, the page cache not counted, bytes.
+    pub memory_used_bytes: u64,
+    /// Page cache, and with it the files in its writable directories, bytes.
+    pub memory_cache_bytes: u64,
+    /// Room in the user's home, bytes.
+    pub disk_total_bytes: u64,
+    /// Used of it, bytes.
+    pub disk_used_bytes: u64,
 }

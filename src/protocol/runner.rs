@@ -17,6 +17,8 @@ pub struct Request<'a> {
     pub env: &'a BTreeMap<String, String>,
     /// The directory to change to before, if any.
     pub cwd: Option<&'a str>,
+    /// Whether to wait for what the code leaves running, in a language where code can.
+    pub drain: bool,
 }
 
 /// One line from the runner to the agent.

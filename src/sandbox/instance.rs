@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 use super::error::LaunchError;
 use crate::engine::{Engine, EngineError, InstanceId, Spec};
 use crate::link::Link;
-use crate::protocol::Language;
+use crate::protocol::{Language, StartContext};
 
 /// A launch that takes longer has failed.
 const LAUNCH_LIMIT: Duration = Duration::from_secs(60);
@@ -103,7 +103,11 @@ impl Instance {
             let (link, hello) = Link::open(launched.pipe).await?;
             let context = match language {
                 "" => String::new(),
-                language => link.start_context(language).await?.id,
+                language => {
+                    link.start_context(&StartContext { language: language.to_owned(), ..StartContext::default() })
+                        .await?
+                        .id
+                }
             };
             Ok(Self { link, guard, context, languages: hello.languages })
         };

@@ -93,8 +93,14 @@ impl Running {
             })?;
         }
         let limits = spec.limits;
-        let execute =
-            Execute { context: sandbox.context.clone(), code: spec.code, env: spec.env, stdin: spec.stdin, limits };
+        let execute = Execute {
+            context: sandbox.context.clone(),
+            code: spec.code,
+            env: spec.env,
+            stdin: spec.stdin,
+            limits,
+            ..Execute::default()
+        };
         let events = sandbox.link().execute(&execute).await.map_err(SandboxError::Lost)?;
         let watch = Watch {
             events,
@@ -125,7 +131,7 @@ impl Running {
                 Some(Event::Stdout { text }) => stdout.push_str(&text),
                 Some(Event::Stderr { text }) => stderr.push_str(&text),
                 Some(Event::Output(output)) => outputs.push(output),
-                Some(Event::End(End { outcome, exception, usage })) => {
+                Some(Event::End(End { outcome, exception, usage, lost: _ })) => {
                     return Report { place: self.place, stdout, stderr, outputs, outcome, exception, usage };
                 }
                 None => unreachable!("a run ends with an end"),
@@ -197,7 +203,7 @@ impl<E: Stream<Item = Result<Event, LinkError>> + Unpin> Watch<E> {
 
     fn end(&self, kind: OutcomeKind, message: String, limit: Option<crate::protocol::LimitHit>) -> Event {
         let usage = Usage { wall_ms: self.started.elapsed().as_millis() as u64, ..Usage::default() };
-        Event::End(End { outcome: Outcome { kind, message, limit }, exception: None, usage })
+        Event::End(End { outcome: Outcome { kind, message, limit }, exception: None, usage, lost: true })
     }
 }
 

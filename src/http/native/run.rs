@@ -53,7 +53,7 @@ fn translate(event: Event, place: Place) -> Vec<sse::Event> {
         Event::Stdout { text } => vec![named("stdout", &json!({"text": text}))],
         Event::Stderr { text } => vec![named("stderr", &json!({"text": text}))],
         Event::Output(value) => vec![named("output", &output(value))],
-        Event::End(End { outcome, exception, usage }) => {
+        Event::End(End { outcome, exception, usage, lost: _ }) => {
             let error = error_text(&outcome, exception.as_ref()).map(|error| {
                 named("error", &json!({"error": error, "exception": exception.map(ExceptionResponse::from)}))
             });

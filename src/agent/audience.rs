@@ -1,0 +1,117 @@
+//! Several readers of one stream of lines: each gets every line from the moment it came, and the slowest sets the pace.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use futures::Stream;
+use tokio::sync::mpsc;
+
+/// Lines waiting for one reader. Beyond these the writer waits.
+const WAITING: usize = 16;
+
+/// The readers of one stream.
+#[derive(Debug)]
+pub(crate) struct Audience {
+    greeting: Bytes,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    readers: Vec<mpsc::Sender<Bytes>>,
+    end: Option<Bytes>,
+}
+
+/// One reader's lines. Dropping it ends its subscription.
+pub(crate) type Subscription = std::pin::Pin<Box<dyn Stream<Item = Bytes> + Send>>;
+
+impl Audience {
+    /// Each reader's first line is `greeting`.
+    pub(crate) fn new(greeting: Bytes) -> Self {
+        Self { greeting, state: Mutex::default() }
+    }
+
+    /// The greeting, what is told from now on, and the end.
+    pub(crate) fn subscribe(&self) -> Subscription {
+        let (sender, receiver) = mpsc::channel(WAITING);
+        sender.try_send(self.greeting.clone()).expect("a new channel has room");
+        let mut state = self.state();
+        match &state.end {
+            Some(end) => sender.try_send(end.clone()).expect("a new channel has room for two"),
+            None => state.readers.push(sender),
+        }
+        drop(state);
+        Box::pin(futures::stream::unfold(receiver, |mut receiver| async { Some((receiver.recv().await?, receiver)) }))
+    }
+
+    /// Whether the end has been told.
+    pub(crate) fn is_over(&self) -> bool {
+        self.state().end.is_some()
+    }
+
+    /// Tells every reader, and waits for the slow ones; those that are gone are forgotten. With no reader the line is not
+    /// even made.
+    pub(crate) async fn tell(&self, line: impl FnOnce() -> Bytes) {
+        let readers = self.state().readers.clone();
+        if readers.is_empty() {
+            return;
+        }
+        let line = line();
+        for reader in readers {
+            if reader.send(line.clone()).await.is_err() {
+                self.state().readers.retain(|other| !other.same_channel(&reader));
+            }
+        }
+    }
+
+    /// Tells the end, to those who subscribe later too.
+    pub(crate) async fn finish(&self, end: Bytes) {
+        let readers = {
+            let mut state = self.state();
+            state.end = Some(end.clone());
+            std::mem::take(&mut state.readers)
+        };
+        // Each at its own pace: nothing follows.
+        futures::future::join_all(readers.iter().map(|reader| reader.send(end.clone()))).await;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures::StreamExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_slowest_reader_sets_the_pace_until_it_is_gone() {
+        let audience = Audience::new("hello".into());
+        let slow = audience.subscribe();
+        let told = async {
+            for _ in 0..100 {
+                audience.tell(|| "line".into()).await;
+            }
+            audience.finish("bye".into()).await;
+        };
+        let fast = audience.subscribe().count();
+        let leave = async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            drop(slow);
+        };
+        let ((), fast, ()) = tokio::join!(told, fast, leave);
+        assert_eq!(fast, 102);
+    }
+
+    #[tokio::test]
+    async fn who_comes_late_gets_the_greeting_and_the_end() {
+        let audience = Audience::new("hello".into());
+        audience.tell(|| unreachable!("nobody listens")).await;
+        audience.finish("bye".into()).await;
+        assert_eq!(audience.subscribe().collect::<Vec<_>>().await, ["hello", "bye"]);
+    }
+}

@@ -1,0 +1,127 @@
+//! What is in a file: read and written as a stream of bytes.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use bytes::{Bytes, BytesMut};
+use futures::{Stream, StreamExt};
+use rustix::fs::OFlags;
+
+use super::{create_parents, entry, refused};
+use crate::agent::answer::Refused;
+use crate::agent::users::User;
+use crate::protocol::{ReadQuery, WriteQuery};
+
+/// Read at once, bytes.
+const CHUNK: usize = 64 * 1024;
+
+/// A file that is being read.
+#[derive(Debug)]
+pub(crate) struct Content {
+    /// Bytes when it was opened; 0 for a file of `procfs`, whatever is in it.
+    pub(crate) size: u64,
+    /// Nanoseconds since 1970.
+    pub(crate) modified_ns: i64,
+    file: File,
+    left: u64,
+}
+
+/// Opens a file for reading.
+pub(crate) fn read(user: &User, query: &ReadQuery) -> Result<Content, Refused> {
+    let path = user.resolve(&query.path)?;
+    let refused = |err| refused(&path, &err);
+    let mut file = user.act(|| open(File::options().read(true), &path)).map_err(refused)?;
+    let found = file.metadata().map_err(refused)?;
+    if found.is_dir() {
+        return Err(Refused::invalid(format!("path '{}' is a directory", path.display())));
+    }
+    if !found.is_file() {
+        return Err(not_a_file(&path));
+    }
+    if query.offset > 0 {
+        file.seek(SeekFrom::Start(query.offset)).map_err(refused)?;
+    }
+    let left = query.length.unwrap_or(u64::MAX);
+    Ok(Content { size: found.len(), modified_ns: entry::modified_ns(&found), file, left })
+}
+
+impl Content {
+    /// Its bytes, until its end.
+    pub(crate) fn into_stream(self) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+        futures::stream::try_unfold(self, |mut content| async move {
+            let mut chunk = BytesMut::zeroed(usize::try_from(content.left).unwrap_or(CHUNK).min(CHUNK));
+            let read = read_some(&mut content.file, &mut chunk)?;
+            content.left -= read as u64;
+            chunk.truncate(read);
+            Ok((read > 0).then(|| (chunk.freeze(), content)))
+        })
+    }
+}
+
+fn read_some(file: &mut File, chunk: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match file.read(chunk) {
+            Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+            read => return read,
+        }
+    }
+}
+
+/// Writes `body` to the file, creating the directories above it; all that is made belongs to the user.
+pub(crate) async fn write<S, E>(user: &User, query: &WriteQuery, mut body: S) -> Result<(), Refused>
+where
+    S: Stream<Item = Result<Bytes, E>> + Unpin,
+{
+    let given = &query.path;
+    if given.is_empty() || given.ends_with('/') {
+        return Err(Refused::invalid(format!("`{given}` does not name a file")));
+    }
+    let metadata = query.metadata.as_deref().map(parse_metadata).transpose()?;
+    let path = user.resolve(given)?;
+    let refused = |err| Refused::io(format!("cannot write `{given}`"), &err);
+    let mut file = user.act(|| create(user, &path, metadata.as_ref())).map_err(refused)?;
+    while let Some(chunk) = body.next().await {
+        let chunk = chunk.map_err(|_| Refused::invalid(format!("the content of `{given}` broke off")))?;
+        file.write_all(&chunk).map_err(refused)?;
+    }
+    Ok(())
+}
+
+/// Opens a file for writing, empty. Clients that watch expect this order, and each once: created, its attributes changed,
+/// written.
+fn create(user: &User, path: &Path, metadata: Option<&BTreeMap<String, String>>) -> io::Result<File> {
+    create_parents(user, path)?;
+    // Not truncated by opening: it may turn out not to be a file.
+    let file = open(File::options().write(true).create(true).truncate(false), path)?;
+    let found = file.metadata()?;
+    if !found.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    if found.len() > 0 {
+        file.set_len(0)?;
+    }
+    if user.ids.is_some_and(|(uid, _)| uid == found.uid()) {
+        user.own_file(&file)?;
+    }
+    if let Some(metadata) = metadata {
+        entry::write_metadata(&file, path, metadata)?;
+    }
+    Ok(file)
+}
+
+fn parse_metadata(json: &str) -> Result<BTreeMap<String, String>, Refused> {
+    serde_json::from_str(json).map_err(|err| Refused::invalid(format!("metadata: {err}")))
+}
+
+/// Opens without waiting for the other end of a named pipe, and without taking a terminal.
+fn open(options: &mut std::fs::OpenOptions, path: &Path) -> io::Result<File> {
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    options.mode(0o644).custom_flags(flags.bits() as i32).open(path)
+}
+
+fn not_a_file(path: &Path) -> Refused {
+    Refused::invalid(format!("path '{}' is not a file", path.display()))
+}

@@ -1,0 +1,74 @@
+//! Files inside the container, with the rights of the user that is acted for and no others: a link that leads to what is
+//! not the user's leads nowhere.
+//!
+//! All calls are plain blocking ones. The writable directories are memory, and threads to block in are what a container
+//! that has used up its processes cannot have.
+
+mod change;
+mod content;
+mod entry;
+mod list;
+mod watch;
+
+use std::io;
+use std::path::Path;
+
+use super::answer::Refused;
+use super::users::User;
+pub(crate) use change::{make_directory, relocate, remove};
+pub(crate) use content::{read, write};
+pub(crate) use entry::stat;
+pub(crate) use list::list;
+pub(crate) use watch::{Watch, Watches};
+
+/// An error of the operating system's about a path.
+fn refused(path: &Path, err: &io::Error) -> Refused {
+    let path = path.display();
+    match err.kind() {
+        io::ErrorKind::NotFound => Refused::not_found(format!("path '{path}' does not exist")),
+        _ => Refused::io(format!("path '{path}'"), err),
+    }
+}
+
+/// Makes the directories above `target` that are missing, for the user.
+fn create_parents(user: &User, target: &Path) -> io::Result<()> {
+    target.parent().map_or(Ok(()), |parent| create_directories(user, parent))
+}
+
+fn create_directories(user: &User, path: &Path) -> io::Result<()> {
+    let missing: Vec<_> = path.ancestors().take_while(|path| !path.is_dir()).collect();
+    for directory in missing.into_iter().rev() {
+        match std::fs::create_dir(directory) {
+            Ok(()) => user.own(directory)?,
+            Err(err) if err.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => {}
+            Err(err) if err.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(io::ErrorKind::NotADirectory.into());
+            }
+            Err(err) => return Err(err),
+        }
+    }
+    Ok(())
+}
+
+/// Fills the user's home, which is an empty file system at the start, from the image's `/etc/skel`.
+pub(crate) fn fill_home(user: &User) -> io::Result<()> {
+    if user.ids.is_none() {
+        return Ok(());
+    }
+    copy_tree(user, Path::new("/etc/skel"), &user.home)
+}
+
+fn copy_tree(user: &User, from: &Path, to: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            std::fs::create_dir_all(&target)?;
+            copy_tree(user, &entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), &target)?;
+        }
+        user.own(&target)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,42 @@
+//! The container's own ports: bytes carried between a stream of the server's and whatever listens inside.
+
+use std::time::Duration;
+
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use super::answer::{Answer, Refused, done};
+use crate::protocol::Code;
+
+/// The loopback interface answers at once; a listener with a full queue does not answer at all.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Connects to the port of a `CONNECT` request, and carries bytes once the answer is sent.
+pub(crate) async fn connect(request: Request<Incoming>) -> Answer {
+    let port = request.uri().port_u16().ok_or_else(|| Refused::invalid("no port is named"))?;
+    let mut server = dial(port).await?;
+    tokio::spawn(async move {
+        let Ok(client) = hyper::upgrade::on(request).await else { return };
+        // Either side may break off; the other one then sees an end too.
+        let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut server).await;
+    });
+    Ok(done())
+}
+
+/// A program may listen on one family of addresses only.
+async fn dial(port: u16) -> Result<TcpStream, Refused> {
+    let closed =
+        |err: &dyn std::fmt::Display| Refused::new(Code::PortClosed, format!("nothing listens on port {port}: {err}"));
+    let dial = async {
+        match TcpStream::connect(("127.0.0.1", port)).await {
+            Ok(stream) => Ok(stream),
+            Err(refused) => TcpStream::connect(("::1", port)).await.map_err(|_| refused),
+        }
+    };
+    let stream = tokio::time::timeout(PATIENCE, dial).await.map_err(|err| closed(&err))?.map_err(|err| closed(&err))?;
+    // Small messages of interactive protocols are not to wait for each other.
+    let _ = stream.set_nodelay(true);
+    Ok(stream)
+}

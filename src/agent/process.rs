@@ -1,0 +1,358 @@
+//! Commands that run beside the contexts: started, listed, fed, signalled, and followed by any number of readers.
+
+use std::future::Future;
+use std::os::unix::process::ExitStatusExt;
+use std::pin::pin;
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex as StdMutex, PoisonError, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use rustix::process::{Pid, Signal};
+use tokio::io::AsyncWriteExt;
+use tokio::net::unix::pipe;
+use tokio::sync::{Mutex, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::answer::{Refused, line};
+use super::audience::{Audience, Subscription};
+use super::sys::{self, Processes, Terminal};
+use super::users::{User, Users};
+use crate::protocol::{Code, ProcessEnd, ProcessEvent, ProcessInfo, ProcessQuery, StartProcess, TerminalSize};
+
+/// The most that one event carries, bytes.
+const PIPE_CHUNK: usize = 32 * 1024;
+/// The most that one event of a terminal carries, bytes.
+const TERMINAL_CHUNK: usize = 16 * 1024;
+
+/// How long an end can still be asked for.
+const END_KEPT: Duration = Duration::from_secs(30);
+
+/// After a process that was told to end has ended, what its children still write is waited for no longer than this.
+const CUT_OFF: Duration = Duration::from_millis(100);
+
+/// All commands of this container.
+#[derive(Debug)]
+pub(crate) struct Commands {
+    processes: Processes,
+    users: Users,
+    /// In the order of their starts; also those that have ended not long ago.
+    started: Arc<StdMutex<Vec<Arc<Running>>>>,
+}
+
+/// A command and the ways to it.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pid: Pid,
+    spec: StartProcess,
+    processes: Processes,
+    input: Mutex<Option<pipe::Sender>>,
+    terminal: Option<Terminal>,
+    audience: Audience,
+    /// Cancelled when it was told to end, so that nobody waits for its children.
+    told: CancellationToken,
+    /// Cancelled when its end is known.
+    over: CancellationToken,
+}
+
+impl Commands {
+    pub(crate) fn new(processes: Processes, users: Users) -> Self {
+        Self { processes, users, started: Arc::default() }
+    }
+
+    /// Starts a command; the subscription sees everything from its first byte on.
+    pub(crate) fn start(&self, spec: StartProcess) -> Result<Subscription, Refused> {
+        let user = self.users.get(spec.user.as_deref())?;
+        if spec.command.is_empty() {
+            return Err(Refused::invalid("no command is named"));
+        }
+        let mut command = Command::new(&spec.command);
+        command
+            .args(&spec.args)
+            .envs(self.users.environment(&user, &spec.env))
+            .current_dir(user.resolve_cwd(spec.cwd.as_deref())?);
+        let refused = |err: std::io::Error| {
+            let err = Refused::io(format!("cannot start `{}`", spec.command), &err);
+            // It is the command that is not there, not the process that was asked about.
+            if err.0.code == Code::NotFound { Refused::invalid(err.0.message) } else { err }
+        };
+        let (streams, exit) = match spec.pty {
+            Some(size) => Streams::on_terminal(&self.processes, command, &user, size),
+            None => Streams::on_pipes(&self.processes, command, &user, spec.stdin),
+        }
+        .map_err(refused)?;
+        let Streams { pid, outputs, input, terminal } = streams;
+        let timeout = spec.timeout_ms.map(Duration::from_millis);
+        let running = Arc::new(Running {
+            pid,
+            spec,
+            processes: self.processes.clone(),
+            input: Mutex::new(input),
+            terminal,
+            audience: Audience::new(started(pid)),
+            told: CancellationToken::new(),
+            over: CancellationToken::new(),
+        });
+        let subscription = running.audience.subscribe();
+        self.list().push(Arc::clone(&running));
+        tokio::spawn(attend(running, outputs, exit, timeout, Arc::downgrade(&self.started)));
+        Ok(subscription)
+    }
+
+    /// The ones that run.
+    pub(crate) fn running(&self) -> Vec<ProcessInfo> {
+        self.list().iter().filter(|running| !running.audience.is_over()).map(|running| running.info()).collect()
+    }
+
+    /// The one that is meant, also if it has ended not long ago.
+    pub(crate) fn find(&self, query: &ProcessQuery) -> Result<Arc<Running>, Refused> {
+        let is_meant = |running: &Running| match (query.pid, &query.tag) {
+            (Some(pid), _) => raw(running.pid) == pid,
+            (None, tag) => tag.is_some() && running.spec.tag == *tag,
+        };
+        // An id or a tag may have been used again: the last one is meant.
+        let found = self.list().iter().rev().find(|running| is_meant(running)).cloned();
+        found.ok_or_else(|| unknown(query))
+    }
+
+    /// The one that is meant, if it still runs.
+    pub(crate) fn find_running(&self, query: &ProcessQuery) -> Result<Arc<Running>, Refused> {
+        let running = self.find(query)?;
+        if running.audience.is_over() { Err(unknown(query)) } else { Ok(running) }
+    }
+
+    fn list(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Running>>> {
+        self.started.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Commands {
+    fn drop(&mut self) {
+        for running in self.list().iter().filter(|running| !running.audience.is_over()) {
+            sys::signal_group(running.pid, Signal::KILL);
+            running.told.cancel();
+        }
+    }
+}
+
+impl Running {
+    /// What it says from now on.
+    pub(crate) fn subscribe(&self) -> Subscription {
+        self.audience.subscribe()
+    }
+
+    /// Writes everything to its standard input; waits while it does not read.
+    pub(crate) async fn write_stdin<E>(
+        &self,
+        body: impl Stream<Item = Result<Bytes, E>> + Unpin,
+    ) -> Result<(), Refused> {
+        if self.terminal.is_some() {
+            return Err(Refused::new(Code::FailedPrecondition, "the process has a terminal and no separate stdin"));
+        }
+        self.write(body).await
+    }
+
+    /// Types everything on its terminal.
+    pub(crate) async fn write_terminal<E>(
+        &self,
+        body: impl Stream<Item = Result<Bytes, E>> + Unpin,
+    ) -> Result<(), Refused> {
+        self.terminal()?;
+        self.write(body).await
+    }
+
+    async fn write<E>(&self, mut body: impl Stream<Item = Result<Bytes, E>> + Unpin) -> Result<(), Refused> {
+        let closed = || Refused::new(Code::FailedPrecondition, "the process's stdin is closed");
+        while let Some(chunk) = body.next().await {
+            let chunk = chunk.map_err(|_| Refused::invalid("the input broke off"))?;
+            // Taken for each piece, so that a signal's Ctrl-C can be typed between those of a long input.
+            let mut input = self.input.lock().await;
+            let pipe = input.as_mut().ok_or_else(closed)?;
+            tokio::select! {
+                written = pipe.write_all(&chunk) => written.map_err(|_| closed())?,
+                // Its children may hold the other end open without reading.
+                () = self.over.cancelled() => return Err(closed()),
+            }
+        }
+        // Nothing to write to is worth telling even when there was nothing to write.
+        if self.input.lock().await.is_none() { Err(closed()) } else { Ok(()) }
+    }
+
+    /// Closes its standard input, which it sees as the end of the file. A terminal has none.
+    pub(crate) async fn close_stdin(&self) -> Result<(), Refused> {
+        if self.terminal.is_some() {
+            return Err(Refused::new(Code::FailedPrecondition, "the stdin of a terminal cannot be closed"));
+        }
+        self.input.lock().await.take();
+        Ok(())
+    }
+
+    /// Changes the size of its terminal.
+    pub(crate) fn resize(&self, size: TerminalSize) -> Result<(), Refused> {
+        self.terminal()?.resize(size).map_err(|err| Refused::io("cannot resize the terminal", &err))
+    }
+
+    fn terminal(&self) -> Result<&Terminal, Refused> {
+        let none = || Refused::new(Code::FailedPrecondition, "the process has no terminal");
+        self.terminal.as_ref().ok_or_else(none)
+    }
+
+    /// Sends a signal to the process itself.
+    pub(crate) fn signal(&self, signal: i32) -> Result<(), Refused> {
+        let signal = Signal::from_named_raw(signal)
+            .ok_or_else(|| Refused::invalid(format!("there is no signal with the number {signal}")))?;
+        // If it has ended, it is its children that somebody wants to see the last of.
+        self.processes.signal(self.pid, signal);
+        self.told.cancel();
+        Ok(())
+    }
+
+    fn info(&self) -> ProcessInfo {
+        ProcessInfo {
+            pid: raw(self.pid),
+            tag: self.spec.tag.clone(),
+            command: self.spec.command.clone(),
+            args: self.spec.args.clone(),
+            env: self.spec.env.clone(),
+            cwd: self.spec.cwd.clone(),
+        }
+    }
+}
+
+fn unknown(query: &ProcessQuery) -> Refused {
+    match (query.pid, &query.tag) {
+        (Some(pid), _) => Refused::not_found(format!("process with pid {pid} not found")),
+        (None, Some(tag)) => Refused::not_found(format!("process with tag {tag} not found")),
+        (None, None) => Refused::invalid("neither a pid nor a tag is named"),
+    }
+}
+
+fn raw(pid: Pid) -> u32 {
+    pid.as_raw_nonzero().get().unsigned_abs()
+}
+
+fn started(pid: Pid) -> Bytes {
+    line(&ProcessEvent::Started { pid: raw(pid) })
+}
+
+/// Where a command's output comes from and what makes an event of it.
+type Output = (pipe::Receiver, usize, fn(Bytes) -> ProcessEvent);
+
+/// A started command's ends.
+struct Streams {
+    pid: Pid,
+    outputs: Vec<Output>,
+    input: Option<pipe::Sender>,
+    terminal: Option<Terminal>,
+}
+
+impl Streams {
+    fn on_pipes(
+        processes: &Processes,
+        mut command: Command,
+        user: &User,
+        stdin: bool,
+    ) -> std::io::Result<(Self, oneshot::Receiver<ExitStatus>)> {
+        let (stdout_end, stdout) = sys::pipe_out()?;
+        let (stderr_end, stderr) = sys::pipe_out()?;
+        let input = if stdin {
+            let (input, end) = sys::pipe_in()?;
+            command.stdin(Stdio::from(end));
+            Some(input)
+        } else {
+            command.stdin(Stdio::null());
+            None
+        };
+        command.stdout(Stdio::from(stdout_end)).stderr(Stdio::from(stderr_end));
+        let started = processes.spawn(command, user)?;
+        let outputs: Vec<Output> = vec![
+            (stdout, PIPE_CHUNK, |data| ProcessEvent::Stdout { data }),
+            (stderr, PIPE_CHUNK, |data| ProcessEvent::Stderr { data }),
+        ];
+        Ok((Self { pid: started.pid, outputs, input, terminal: None }, started.exit))
+    }
+
+    fn on_terminal(
+        processes: &Processes,
+        command: Command,
+        user: &User,
+        size: TerminalSize,
+    ) -> std::io::Result<(Self, oneshot::Receiver<ExitStatus>)> {
+        let terminal = Terminal::open(size)?;
+        // A terminal's end is polled, read and written as a pipe's is.
+        let output = pipe::Receiver::from_owned_fd_unchecked(terminal.handle()?)?;
+        let input = pipe::Sender::from_owned_fd_unchecked(terminal.handle()?)?;
+        let started = processes.spawn_on(&terminal, command, user)?;
+        let outputs: Vec<Output> = vec![(output, TERMINAL_CHUNK, |data| ProcessEvent::Pty { data })];
+        Ok((Self { pid: started.pid, outputs, input: Some(input), terminal: Some(terminal) }, started.exit))
+    }
+}
+
+/// Sees one command through to its end.
+async fn attend(
+    running: Arc<Running>,
+    outputs: Vec<Output>,
+    exit: oneshot::Receiver<ExitStatus>,
+    timeout: Option<Duration>,
+    list: Weak<StdMutex<Vec<Arc<Running>>>>,
+) {
+    let pumps = outputs.into_iter().map(|output| pump(output, &running.audience));
+    let (status, timed_out) = follow(&running, exit, futures::future::join_all(pumps), timeout).await;
+    running.over.cancel();
+    let end = ProcessEnd { exit_code: status.code(), signal: status.signal(), timed_out };
+    running.audience.finish(line(&ProcessEvent::Ended(end))).await;
+    tokio::time::sleep(END_KEPT).await;
+    if let Some(list) = list.upgrade() {
+        list.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| !Arc::ptr_eq(other, &running));
+    }
+}
+
+/// Waits until the process has ended and its output too, or has no more claim to be waited for.
+async fn follow(
+    running: &Running,
+    exit: oneshot::Receiver<ExitStatus>,
+    pumps: impl Future,
+    timeout: Option<Duration>,
+) -> (ExitStatus, bool) {
+    let (mut pumps, mut exit) = (pin!(pumps), pin!(exit));
+    let (mut status, mut is_dry, mut timed_out) = (None, false, false);
+    let mut deadline = pin!(async {
+        match timeout {
+            Some(timeout) => tokio::time::sleep(timeout).await,
+            None => std::future::pending().await,
+        }
+    });
+    loop {
+        tokio::select! {
+            _ = &mut pumps, if !is_dry => is_dry = true,
+            ended = &mut exit, if status.is_none() => status = Some(ended.unwrap_or_default()),
+            () = &mut deadline, if !timed_out => {
+                timed_out = true;
+                running.processes.signal(running.pid, Signal::KILL);
+                running.told.cancel();
+            }
+            () = running.told.cancelled(), if status.is_some() && !is_dry => {
+                let _ = tokio::time::timeout(CUT_OFF, &mut pumps).await;
+                is_dry = true;
+            }
+        }
+        if let (Some(status), true) = (status, is_dry) {
+            return (status, timed_out && status.signal() == Some(Signal::KILL.as_raw()));
+        }
+    }
+}
+
+/// Carries one stream's bytes to whoever listens, until its end.
+async fn pump((pipe, size, event): Output, audience: &Audience) {
+    let mut chunk = vec![0; size];
+    while pipe.readable().await.is_ok() {
+        match pipe.try_read(&mut chunk) {
+            Ok(0) => return,
+            Ok(read) => audience.tell(|| line(&event(Bytes::copy_from_slice(&chunk[..read])))).await,
+            Err(err) if err.kind() == std::io::ErrorKind::WouldBlock => {}
+            // A terminal that nobody holds open any more ends with an error.
+            Err(_) => return,
+        }
+    }
+}

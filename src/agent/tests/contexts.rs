@@ -1,0 +1,178 @@
+use std::path::Path;
+
+use futures::StreamExt;
+
+use super::*;
+use crate::protocol::{End, Event, Execute, Limits, OutcomeKind, StartContext};
+
+/// A runner whose code is a shell's, which keeps its variables.
+const RUNNER: &str = r#"
+exec 3<"$RUNNER_IN" 4>"$RUNNER_OUT"
+unset RUNNER_IN RUNNER_OUT
+echo '{"type":"ready"}' >&4
+trap : INT
+while read -r line <&3; do
+  code=$(printf '%s' "$line" | sed 's/.*"code":"\([^"]*\)".*/\1/')
+  eval "$code"
+  echo '{"type":"done"}' >&4
+done
+"#;
+
+fn install(languages: &Path) {
+    let language = languages.join("shell");
+    std::fs::create_dir(&language).expect("a directory");
+    std::fs::write(language.join("runner.sh"), RUNNER).expect("a runner");
+    let manifest = serde_json::json!({"name": "shell", "command": ["/bin/sh", language.join("runner.sh")]});
+    std::fs::write(language.join("language.json"), manifest.to_string()).expect("a manifest");
+}
+
+async fn start() -> (Sandbox, String) {
+    let sandbox = Sandbox::start_with(install).await;
+    let context = soon(sandbox.link.start_context(&shell())).await.expect("a context");
+    (sandbox, context.id)
+}
+
+fn shell() -> StartContext {
+    StartContext { language: "shell".into(), ..StartContext::default() }
+}
+
+fn code(context: &str, code: &str) -> Execute {
+    let limits = Limits { output_bytes: 1 << 20, ..Limits::default() };
+    Execute { context: context.into(), code: code.into(), limits, ..Execute::default() }
+}
+
+async fn run(sandbox: &Sandbox, execute: &Execute) -> (String, End) {
+    let events = all(sandbox.link.execute(execute).await.expect("an execution")).await;
+    let mut stdout = String::new();
+    for event in events {
+        match event {
+            Event::Stdout { text } => stdout.push_str(&text),
+            Event::End(end) => return (stdout, end),
+            Event::Stderr { .. } | Event::Output(_) => {}
+        }
+    }
+    panic!("no end after {stdout:?}");
+}
+
+/// What code prints.
+async fn prints(sandbox: &Sandbox, context: &str, text: &str) -> String {
+    let (stdout, end) = run(sandbox, &code(context, text)).await;
+    assert_eq!(end.outcome.kind, OutcomeKind::Ok, "{end:?}");
+    stdout
+}
+
+#[tokio::test]
+async fn a_context_starts_where_and_with_what_it_is_told() {
+    let (sandbox, plain) = start().await;
+    let asked = StartContext { cwd: Some("/usr".into()), env: [("A".into(), "own".into())].into(), ..shell() };
+    let context = sandbox.link.start_context(&asked).await.expect("a context");
+    assert_eq!((context.language.as_str(), context.cwd.as_str()), ("shell", "/usr"));
+    assert_eq!(prints(&sandbox, &context.id, "pwd; echo $A").await, "/usr\nown\n");
+    assert_eq!(prints(&sandbox, &plain, "pwd; echo $HOME").await, format!("{0}\n{0}\n", sandbox.home()));
+    let ids: Vec<_> = sandbox.link.contexts().await.expect("a list").into_iter().map(|context| context.id).collect();
+    assert_eq!(ids, [plain, context.id]);
+    let nowhere = StartContext { cwd: Some("/no/such".into()), ..shell() };
+    assert_eq!(refusal(sandbox.link.start_context(&nowhere).await).1, "cwd '/no/such' does not exist");
+    let unknown = StartContext { language: "latin".into(), ..StartContext::default() };
+    assert_eq!(refusal(sandbox.link.start_context(&unknown).await).1, "the image has no language named `latin`");
+}
+
+#[tokio::test]
+async fn executions_in_one_context_wait_for_each_other() {
+    let (sandbox, id) = start().await;
+    let first = code(&id, "sleep 0.3; x=1");
+    let second = code(&id, "echo $x");
+    let (_, (stdout, _)) = tokio::join!(run(&sandbox, &first), run(&sandbox, &second));
+    assert_eq!(stdout, "1\n");
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_interrupts_its_code_and_the_next_one_hears_nothing_of_it() {
+    let (sandbox, id) = start().await;
+    prints(&sandbox, &id, "kept=yes").await;
+    let mut events = sandbox.link.execute(&code(&id, "echo begun; sleep 60; echo after")).await.expect("it");
+    assert_eq!(soon(events.next()).await.expect("one").expect("no error"), Event::Stdout { text: "begun\n".into() });
+    drop(events);
+    assert_eq!(prints(&sandbox, &id, "echo $kept").await, "yes\n");
+}
+
+#[tokio::test]
+async fn code_that_ignores_the_interrupt_costs_the_context_its_interpreter() {
+    let (sandbox, id) = start().await;
+    let mut events = sandbox.link.execute(&code(&id, "kept=no; trap : INT; echo begun; while :; do :; done")).await;
+    soon(events.as_mut().expect("it").next()).await.expect("it has begun").expect("no error");
+    drop(events);
+    assert_eq!(prints(&sandbox, &id, "echo $kept.").await, ".\n");
+}
+
+#[tokio::test]
+async fn an_interpreter_that_died_is_replaced_on_the_next_use() {
+    let (sandbox, id) = start().await;
+    let (_, end) = run(&sandbox, &code(&id, "kept=no; exit 3")).await;
+    assert_eq!((end.outcome.kind, end.lost), (OutcomeKind::Exit, true));
+    assert_eq!(prints(&sandbox, &id, "echo $kept.").await, ".\n");
+    // Also one that died while nobody looked.
+    let pid = prints(&sandbox, &id, "echo $$").await;
+    let pid = pid.trim().parse().ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killed");
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(prints(&sandbox, &id, "echo again").await, "again\n");
+}
+
+#[tokio::test]
+async fn a_restart_ends_what_runs_and_waits_and_forgets_the_variables() {
+    let (sandbox, id) = start().await;
+    let mut running = sandbox.link.execute(&code(&id, "kept=no; echo begun; sleep 60")).await.expect("it");
+    soon(running.next()).await.expect("it has begun").expect("no error");
+    let waiting = sandbox.link.execute(&code(&id, "echo never")).await.expect("it");
+    assert_eq!(soon(sandbox.link.restart_context(&id)).await.expect("restarted").id, id);
+    for events in [all(running).await, all(waiting).await] {
+        let [Event::End(end)] = &events[..] else { panic!("more than an end: {events:?}") };
+        assert_eq!((end.outcome.kind, end.lost), (OutcomeKind::Restarted, true));
+    }
+    assert_eq!(prints(&sandbox, &id, "echo $kept.").await, ".\n");
+}
+
+#[tokio::test]
+async fn a_removed_context_is_gone() {
+    let (sandbox, id) = start().await;
+    let mut running = sandbox.link.execute(&code(&id, "echo begun; sleep 60")).await.expect("it");
+    soon(running.next()).await.expect("it has begun").expect("no error");
+    sandbox.link.remove_context(&id).await.expect("removed");
+    assert!(matches!(&all(running).await[..], [Event::End(end)] if end.outcome.kind == OutcomeKind::Restarted));
+    assert_eq!(refusal(sandbox.link.execute(&code(&id, ":")).await).0, Code::NotFound);
+    assert_eq!(refusal(sandbox.link.restart_context(&id).await).0, Code::NotFound);
+    assert!(sandbox.link.contexts().await.expect("a list").is_empty());
+}
+
+#[tokio::test]
+async fn an_interrupt_ends_the_code_and_keeps_the_variables() {
+    let (sandbox, id) = start().await;
+    let mut running = sandbox.link.execute(&code(&id, "kept=yes; echo begun; sleep 60")).await.expect("it");
+    soon(running.next()).await.expect("it has begun").expect("no error");
+    sandbox.link.interrupt_context(&id).await.expect("interrupted");
+    assert!(matches!(&all(running).await[..], [Event::End(end)] if !end.lost));
+    assert_eq!(prints(&sandbox, &id, "echo $kept").await, "yes\n");
+}
+
+#[tokio::test]
+async fn a_time_limit_ends_the_code_and_no_limit_does_not() {
+    let (sandbox, id) = start().await;
+    let mut limited = code(&id, "sleep 60");
+    limited.limits.timeout_ms = 200;
+    let (_, end) = run(&sandbox, &limited).await;
+    assert_eq!((end.outcome.kind, end.lost), (OutcomeKind::Timeout, true));
+    assert_eq!(prints(&sandbox, &id, "sleep 0.3; echo done").await, "done\n");
+}
+
+#[tokio::test]
+async fn the_sandboxs_environment_reaches_contexts_that_were_there_before_it() {
+    let sandbox = Sandbox::start_with(install).await;
+    let context = sandbox.link.start_context(&shell()).await.expect("a context");
+    let environment = [("A".to_owned(), "late".to_owned())].into();
+    sandbox.link.set_environment(&environment).await.expect("it is set");
+    // This runner does not know of `env`, but whoever starts now has it.
+    sandbox.link.restart_context(&context.id).await.expect("restarted");
+    assert_eq!(prints(&sandbox, &context.id, "echo $A").await, "late\n");
+    assert!(sandbox.languages.path().join("fifos").exists());
+}

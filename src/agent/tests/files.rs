@@ -1,0 +1,259 @@
+use std::os::unix::fs::PermissionsExt;
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+
+use super::*;
+use crate::protocol::{
+    Entry, EntryKind, FileQuery, ListQuery, MoveQuery, ReadQuery, WatchEvent, WatchKind, WatchQuery, WriteQuery,
+};
+
+fn at(path: &str) -> FileQuery {
+    FileQuery { path: path.into(), user: None }
+}
+
+async fn write(sandbox: &Sandbox, path: &str, text: &str) {
+    sandbox.link.write_file(path, Bytes::copy_from_slice(text.as_bytes())).await.expect("it is written");
+}
+
+async fn read(sandbox: &Sandbox, asked: &ReadQuery) -> Result<String, LinkError> {
+    let content = sandbox.link.read_file(asked).await?;
+    let bytes: Vec<Bytes> = content.bytes.try_collect().await?;
+    Ok(String::from_utf8(bytes.concat()).expect("text"))
+}
+
+async fn names(sandbox: &Sandbox, path: &str, depth: u32) -> Vec<String> {
+    let asked = ListQuery { path: path.into(), user: None, depth };
+    let entries = all(sandbox.link.list_directory(&asked).await.expect("a list")).await;
+    let home = format!("{}/", sandbox.home());
+    entries.into_iter().map(|entry: Entry| entry.path.trim_start_matches(&home).to_owned()).collect()
+}
+
+#[tokio::test]
+async fn a_file_is_written_with_its_parents_and_read_back_whole_or_in_part() {
+    let sandbox = Sandbox::start().await;
+    write(&sandbox, "a/b/c.txt", "a longer text").await;
+    write(&sandbox, "~/a/b/c.txt", "hello world").await;
+    let path = format!("{}/a/./x/../b/c.txt", sandbox.home());
+    let whole = ReadQuery { path, ..ReadQuery::default() };
+    assert_eq!(read(&sandbox, &whole).await.expect("its text"), "hello world");
+    let part = ReadQuery { offset: 6, length: Some(3), ..whole.clone() };
+    assert_eq!(read(&sandbox, &part).await.expect("its text"), "wor");
+    let beyond = ReadQuery { offset: 600, ..whole.clone() };
+    assert_eq!(read(&sandbox, &beyond).await.expect("its text"), "");
+    let content = sandbox.link.read_file(&whole).await.expect("the file");
+    let entry = sandbox.link.stat(&at("a/b/c.txt")).await.expect("its entry");
+    assert_eq!((content.size, content.modified_ns), (11, entry.modified_ns));
+    assert_eq!((entry.kind, entry.mode, entry.permissions.as_str()), (EntryKind::File, 0o644, "-rw-r--r--"));
+    assert_eq!((entry.name.as_str(), entry.path), ("c.txt", format!("{}/a/b/c.txt", sandbox.home())));
+}
+
+#[tokio::test]
+async fn a_large_file_streams_both_ways() {
+    let sandbox = Sandbox::start().await;
+    let chunk = Bytes::from(vec![b'x'; 100_000]);
+    let content = stream::iter((0..300).map(move |_| Ok::<_, std::io::Error>(chunk.clone())));
+    let asked = WriteQuery { path: "big".into(), ..WriteQuery::default() };
+    sandbox.link.write_file_from(&asked, content).await.expect("it is written");
+    let content = sandbox.link.read_file(&ReadQuery { path: "big".into(), ..ReadQuery::default() }).await;
+    let content = content.expect("the file");
+    assert_eq!(content.size, 30_000_000);
+    let read = content.bytes.try_fold(0, |sum, bytes| async move { Ok(sum + bytes.len()) }).await;
+    assert_eq!(read.expect("its bytes"), 30_000_000);
+}
+
+#[tokio::test]
+async fn a_file_of_procfs_has_no_size_and_is_read_all_the_same() {
+    let sandbox = Sandbox::start().await;
+    let asked = ReadQuery { path: "/proc/self/status".into(), ..ReadQuery::default() };
+    assert_eq!(sandbox.link.read_file(&asked).await.expect("it").size, 0);
+    assert!(read(&sandbox, &asked).await.expect("its text").contains("\nPid:\t"));
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_or_written_is_refused() {
+    let sandbox = Sandbox::start().await;
+    let home = sandbox.home();
+    let read = async |path: &str| {
+        let asked = ReadQuery { path: path.into(), ..ReadQuery::default() };
+        refusal(read(&sandbox, &asked).await)
+    };
+    assert_eq!(read("no").await, (Code::NotFound, format!("path '{home}/no' does not exist")));
+    assert_eq!(read("").await, (Code::InvalidArgument, format!("path '{home}' is a directory")));
+    assert_eq!(read("/dev/zero").await.0, Code::InvalidArgument);
+    assert_eq!(read("~root/x").await.0, Code::InvalidArgument);
+    rustix::fs::mkfifoat(rustix::fs::CWD, format!("{home}/pipe"), 0o600.into()).expect("a pipe");
+    // Neither waits for the other end.
+    assert_eq!(read("pipe").await.0, Code::InvalidArgument);
+    let write = async |path: &str| refusal(sandbox.link.write_file(path, Bytes::new()).await);
+    soon(write("pipe")).await;
+    assert_eq!(write("directory/").await.0, Code::InvalidArgument);
+    std::fs::create_dir(format!("{home}/directory")).expect("a directory");
+    assert_eq!(write("directory").await.0, Code::InvalidArgument);
+    std::fs::write(format!("{home}/file"), "").expect("a file");
+    assert_eq!(write("file/below").await.0, Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn metadata_is_replaced_by_each_write_that_has_some() {
+    let sandbox = Sandbox::start().await;
+    let write = async |metadata: Option<&str>| {
+        let asked = WriteQuery { path: "f".into(), user: None, metadata: metadata.map(str::to_owned) };
+        let nothing = stream::empty::<Result<Bytes, std::io::Error>>();
+        sandbox.link.write_file_from(&asked, nothing).await.expect("it is written");
+        sandbox.link.stat(&at("f")).await.expect("its entry").metadata
+    };
+    assert_eq!(write(Some(r#"{"a":"1","b":"é"}"#)).await, [("a", "1"), ("b", "é")].map(owned).into());
+    assert_eq!(write(None).await.len(), 2);
+    assert_eq!(write(Some(r#"{"c":""}"#)).await, [("c", "")].map(owned).into());
+    let asked = WriteQuery { path: "f".into(), user: None, metadata: Some("[]".into()) };
+    let nothing = stream::empty::<Result<Bytes, std::io::Error>>();
+    assert_eq!(refusal(sandbox.link.write_file_from(&asked, nothing).await).0, Code::InvalidArgument);
+}
+
+fn owned((name, value): (&str, &str)) -> (String, String) {
+    (name.to_owned(), value.to_owned())
+}
+
+#[tokio::test]
+async fn a_listing_is_in_lexical_order_and_goes_as_deep_as_asked() {
+    let sandbox = Sandbox::start().await;
+    for path in ["b/2", "b/1/x/y", "a", "c"] {
+        write(&sandbox, path, "").await;
+    }
+    std::os::unix::fs::symlink("b", format!("{}/link", sandbox.home())).expect("a link");
+    assert_eq!(names(&sandbox, "", 0).await, ["a", "b", "c", "link"]);
+    assert_eq!(names(&sandbox, "", 2).await, ["a", "b", "b/1", "b/2", "c", "link"]);
+    assert_eq!(names(&sandbox, "", 9).await, ["a", "b", "b/1", "b/1/x", "b/1/x/y", "b/2", "c", "link"]);
+    // A link is followed when it is what was asked for, and what is below it stays below it.
+    assert_eq!(names(&sandbox, "link", 1).await, ["link/1", "link/2"]);
+    let list = async |path: &str| {
+        let asked = ListQuery { path: path.into(), ..ListQuery::default() };
+        refusal(sandbox.link.list_directory(&asked).await)
+    };
+    assert_eq!(list("a").await.0, Code::InvalidArgument);
+    assert_eq!(list("no").await.0, Code::NotFound);
+}
+
+#[tokio::test]
+async fn more_entries_than_one_answer_holds_are_listed() {
+    let sandbox = Sandbox::start().await;
+    let name = "x".repeat(200);
+    for number in 0..3_000 {
+        std::fs::write(format!("{}/{name}{number}", sandbox.home()), "").expect("a file");
+    }
+    assert_eq!(names(&sandbox, "", 1).await.len(), 3_000);
+}
+
+#[tokio::test]
+async fn directories_are_made_moved_and_removed() {
+    let sandbox = Sandbox::start().await;
+    let link = &sandbox.link;
+    let made = link.make_directory(&at("a/b")).await.expect("made");
+    assert_eq!((made.kind, made.mode, made.name.as_str()), (EntryKind::Directory, 0o755, "b"));
+    let path = format!("{}/a/b", sandbox.home());
+    let again = refusal(link.make_directory(&at("a/b")).await);
+    assert_eq!(again, (Code::AlreadyExists, format!("directory already exists: {path}")));
+    write(&sandbox, "file", "text").await;
+    assert_eq!(refusal(link.make_directory(&at("file")).await).0, Code::InvalidArgument);
+    assert_eq!(refusal(link.make_directory(&at("file/below")).await).0, Code::InvalidArgument);
+
+    let to = |from: &str, to: &str| MoveQuery { from: from.into(), to: to.into(), user: None };
+    assert_eq!(link.move_path(&to("file", "new/place")).await.expect("moved").name, "place");
+    assert_eq!(refusal(link.move_path(&to("file", "other")).await).0, Code::NotFound);
+
+    for _ in 0..2 {
+        link.remove_path(&at("new")).await.expect("removed");
+    }
+    link.remove_path(&at("a")).await.expect("removed");
+    assert!(names(&sandbox, "", 9).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_move_between_file_systems_keeps_everything() {
+    let sandbox = Sandbox::start().await;
+    let Ok(elsewhere) = tempfile::tempdir_in("/dev/shm") else { panic!("this test needs /dev/shm") };
+    write(&sandbox, "tree/run", "#!/bin/sh").await;
+    let home = sandbox.home();
+    std::fs::set_permissions(format!("{home}/tree/run"), std::fs::Permissions::from_mode(0o751)).expect("a mode");
+    std::os::unix::fs::symlink("run", format!("{home}/tree/link")).expect("a link");
+    let before = sandbox.link.stat(&at("tree/run")).await.expect("its entry");
+    let to = elsewhere.path().join("moved").display().to_string();
+    let asked = MoveQuery { from: "tree".into(), to: to.clone(), user: None };
+    sandbox.link.move_path(&asked).await.expect("moved");
+    let after = sandbox.link.stat(&at(&format!("{to}/run"))).await.expect("its entry");
+    assert_eq!((after.mode, after.modified_ns, after.owner), (before.mode, before.modified_ns, before.owner));
+    assert_eq!(std::fs::read_link(format!("{to}/link")).expect("a link"), std::path::Path::new("run"));
+    assert!(names(&sandbox, "", 1).await.is_empty());
+}
+
+fn event(kind: WatchKind, name: &str) -> WatchEvent {
+    WatchEvent { kind, name: name.into(), entry: None }
+}
+
+#[tokio::test]
+async fn the_events_of_a_finished_operation_are_there_when_asked_for() {
+    let sandbox = Sandbox::start().await;
+    let link = &sandbox.link;
+    let asked = WatchQuery { entries: true, ..WatchQuery::default() };
+    let watcher = link.create_watcher(&asked).await.expect("a watcher");
+    for round in 0..20 {
+        let name = format!("file{round}");
+        write(&sandbox, &name, "text").await;
+        let events = link.watcher_events(&watcher).await.expect("its events");
+        let kinds: Vec<_> = events.iter().map(|event| event.kind).collect();
+        // Without root, nothing is given to anybody, and so nothing says so.
+        assert_eq!(kinds, [WatchKind::Create, WatchKind::Write], "{events:?}");
+        assert!(events.iter().all(|event| event.entry.as_ref().is_some_and(|entry| entry.name == name)));
+        assert!(link.watcher_events(&watcher).await.expect("its events").is_empty());
+    }
+    link.move_path(&MoveQuery { from: "file0".into(), to: "new".into(), user: None }).await.expect("moved");
+    link.remove_path(&at("file1")).await.expect("removed");
+    let events = link.watcher_events(&watcher).await.expect("its events");
+    let seen: Vec<_> = events.iter().map(|event| (event.kind, event.name.as_str())).collect();
+    assert_eq!(seen, [(WatchKind::Rename, "file0"), (WatchKind::Create, "new"), (WatchKind::Remove, "file1")]);
+    link.remove_watcher(&watcher).await.expect("removed");
+    assert_eq!(refusal(link.watcher_events(&watcher).await).0, Code::NotFound);
+    assert_eq!(
+        refusal(link.create_watcher(&WatchQuery { path: "no".into(), ..asked.clone() }).await).0,
+        Code::NotFound
+    );
+    let on_file = WatchQuery { path: "new".into(), ..asked };
+    assert_eq!(refusal(link.create_watcher(&on_file).await).0, Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn a_recursive_watch_covers_directories_made_later_and_tells_each_thing_once() {
+    let sandbox = Sandbox::start().await;
+    std::fs::create_dir_all(format!("{}/old/deep", sandbox.home())).expect("directories");
+    let watcher = sandbox.link.create_watcher(&WatchQuery { recursive: true, ..WatchQuery::default() }).await;
+    let watcher = watcher.expect("a watcher");
+    std::fs::write(format!("{}/old/deep/file", sandbox.home()), "").expect("a file");
+    write(&sandbox, "new/deep/file", "").await;
+    let events = sandbox.link.watcher_events(&watcher).await.expect("its events");
+    let creates: Vec<_> = events.iter().filter(|event| event.kind == WatchKind::Create).cloned().collect();
+    let expected = ["old/deep/file", "new", "new/deep", "new/deep/file"];
+    assert_eq!(creates, expected.map(|name| event(WatchKind::Create, name)));
+    // And once more, now that it is known.
+    write(&sandbox, "new/deep/other", "x").await;
+    let events = sandbox.link.watcher_events(&watcher).await.expect("its events");
+    let expected = [event(WatchKind::Create, "new/deep/other"), event(WatchKind::Write, "new/deep/other")];
+    assert_eq!(events, expected);
+}
+
+#[tokio::test]
+async fn a_stream_of_events_begins_when_the_watch_is_in_place() {
+    let sandbox = Sandbox::start().await;
+    let mut events = sandbox.link.watch(&WatchQuery::default()).await.expect("a watch");
+    write(&sandbox, "file", "x").await;
+    assert_eq!(soon(events.next()).await.expect("one").expect("no error"), event(WatchKind::Create, "file"));
+    assert_eq!(soon(events.next()).await.expect("one").expect("no error"), event(WatchKind::Write, "file"));
+}
+
+#[tokio::test]
+async fn metrics_are_plausible() {
+    let sandbox = Sandbox::start().await;
+    let metrics = sandbox.link.metrics().await.expect("metrics");
+    assert!(metrics.cpu_count >= 1 && metrics.memory_total_bytes > 0, "{metrics:?}");
+    assert!(metrics.disk_total_bytes > metrics.disk_used_bytes, "{metrics:?}");
+}

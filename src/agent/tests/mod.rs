@@ -1,0 +1,69 @@
+//! The agent and the link to it, in one process over a pair of byte streams, acting for whoever runs the tests.
+
+mod contexts;
+mod files;
+mod ports;
+mod processes;
+
+use std::time::Duration;
+
+use futures::{Stream, StreamExt};
+use tempfile::TempDir;
+
+use super::{Options, User, serve};
+use crate::engine::Pipe;
+use crate::link::{Link, LinkError};
+use crate::protocol::Code;
+
+/// Longer than anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// An agent with an empty home.
+struct Sandbox {
+    link: Link,
+    home: TempDir,
+    languages: TempDir,
+}
+
+impl Sandbox {
+    async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// `prepare` puts languages into their directory.
+    async fn start_with(prepare: impl FnOnce(&std::path::Path)) -> Self {
+        let [home, languages] = [(), ()].map(|()| tempfile::tempdir().expect("a directory"));
+        prepare(languages.path());
+        let user = User { name: "tester".to_owned(), ids: None, home: home.path().canonicalize().expect("its path") };
+        let options =
+            Options { languages: languages.path().to_owned(), fifos: languages.path().join("fifos"), user: Some(user) };
+        let (near, far) = tokio::io::duplex(1 << 20);
+        tokio::spawn(serve(far, options));
+        let (link, _) = Link::open(Pipe::new(near)).await.expect("an agent");
+        Self { link, home, languages }
+    }
+
+    /// The home's path.
+    fn home(&self) -> String {
+        self.home.path().canonicalize().expect("its path").display().to_string()
+    }
+}
+
+/// Waits, but not for ever.
+async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.expect("it comes soon")
+}
+
+/// Everything that a stream gives, none of it an error.
+async fn all<T>(stream: impl Stream<Item = Result<T, LinkError>>) -> Vec<T> {
+    soon(stream.map(|item| item.expect("no error")).collect()).await
+}
+
+/// Why it was refused.
+fn refusal<T>(result: Result<T, LinkError>) -> (Code, String) {
+    match result {
+        Err(LinkError::Refused { code, message, .. }) => (code, message),
+        Err(other) => panic!("no refusal: {other:?}"),
+        Ok(_) => panic!("it was not refused"),
+    }
+}

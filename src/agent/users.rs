@@ -1,0 +1,249 @@
+//! The accounts of the image: who user code runs as, and whom files belong to.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use rustix::process::{Gid, Uid};
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+
+use super::answer::Refused;
+use crate::protocol::Code;
+
+// Read by hand: the C library's look-up wants plug-ins that a static program does not have.
+const PASSWD: &str = "/etc/passwd";
+const GROUP: &str = "/etc/group";
+
+/// An account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// Its login name.
+    pub name: String,
+    /// Its uid and gid; `None` when the agent itself is not root and code runs as whoever started it.
+    pub ids: Option<(u32, u32)>,
+    /// Its home, which is also where code starts.
+    pub home: PathBuf,
+}
+
+impl User {
+    /// The account `user` of the image. An agent that is not root, as in tests without a container, has no choice.
+    pub(crate) fn find() -> io::Result<Self> {
+        if !rustix::process::geteuid().is_root() {
+            let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/"), PathBuf::from);
+            let name = std::env::var("USER").unwrap_or_else(|_| "user".to_owned());
+            return Ok(Self { name, ids: None, home });
+        }
+        Self::named("user")?.ok_or_else(|| io::Error::other("the image has no account named `user`"))
+    }
+
+    fn named(name: &str) -> io::Result<Option<Self>> {
+        let passwd = String::from_utf8_lossy(&std::fs::read(PASSWD)?).into_owned();
+        Ok(passwd.lines().filter_map(Self::from_passwd).find(|user| user.name == name))
+    }
+
+    fn from_passwd(line: &str) -> Option<Self> {
+        let mut fields = line.split(':');
+        let name = fields.next().filter(|name| !name.is_empty())?;
+        let (uid, gid) = (fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?);
+        Some(Self { name: name.to_owned(), ids: Some((uid, gid)), home: PathBuf::from(fields.nth(1)?) })
+    }
+
+    /// Does something with the rights of the user and no others. They are the calling thread's until it is done, so that
+    /// it cannot wait for anything meanwhile.
+    pub(crate) fn act<T, E: From<io::Error>>(&self, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+        let Some((uid, gid)) = self.ids else { return work() };
+        let become_user = || {
+            set_thread_groups(&[])?;
+            set_thread_res_gid(None, Gid::from_raw(gid), None)?;
+            set_thread_res_uid(None, Uid::from_raw(uid), None)
+        };
+        become_user().map_err(io::Error::from)?;
+        let done = work();
+        set_thread_res_uid(None, Uid::ROOT, None).expect("root is still the saved user");
+        set_thread_res_gid(None, Gid::ROOT, None).expect("root may");
+        done
+    }
+
+    /// Gives a path to the user.
+    pub(crate) fn own(&self, path: &Path) -> io::Result<()> {
+        match self.ids {
+            Some((uid, gid)) => std::os::unix::fs::lchown(path, Some(uid), Some(gid)),
+            None => Ok(()),
+        }
+    }
+
+    /// Gives an open file to the user.
+    pub(crate) fn own_file(&self, file: impl std::os::fd::AsFd) -> io::Result<()> {
+        match self.ids {
+            Some((uid, gid)) => std::os::unix::fs::fchown(file, Some(uid), Some(gid)),
+            None => Ok(()),
+        }
+    }
+
+    /// Where a path given by a client lies: relative ones, `~` and the empty one start at the user's home.
+    pub(crate) fn resolve(&self, path: &str) -> Result<PathBuf, Refused> {
+        let below_home = match path.strip_prefix('~') {
+            Some(rest) if rest.is_empty() || rest.starts_with('/') => rest.trim_start_matches('/'),
+            Some(_) => return Err(Refused::invalid(format!("`{path}`: only `~` alone stands for a home"))),
+            None => path,
+        };
+        if path.contains('\0') {
+            return Err(Refused::invalid("a path cannot contain a zero byte"));
+        }
+        Ok(clean(&self.home.join(below_home)))
+    }
+
+    /// The directory that something is to start in: the home, unless another is asked for.
+    pub(crate) fn resolve_cwd(&self, cwd: Option<&str>) -> Result<PathBuf, Refused> {
+        let path = self.resolve(cwd.unwrap_or_default())?;
+        if path.is_dir() {
+            return Ok(path);
+        }
+        Err(Refused::invalid(format!("cwd '{}' does not exist", path.display())))
+    }
+}
+
+/// Takes `.`, `..` and doubled slashes out of a path, by its text alone.
+fn clean(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::from("/");
+    for part in path.components() {
+        match part {
+            Component::ParentDir => {
+                clean.pop();
+            }
+            Component::Normal(name) => clean.push(name),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    clean
+}
+
+/// Who can be acted for, and the environment that all of them get.
+#[derive(Debug, Clone)]
+pub(crate) struct Users {
+    /// Who is meant when nobody is named.
+    pub(crate) default: User,
+    environment: Arc<RwLock<BTreeMap<String, String>>>,
+}
+
+impl Users {
+    pub(crate) fn new(default: User) -> Self {
+        Self { default, environment: Arc::default() }
+    }
+
+    /// The account of this name.
+    pub(crate) fn get(&self, name: Option<&str>) -> Result<User, Refused> {
+        let Some(name) = name.filter(|name| *name != self.default.name) else { return Ok(self.default.clone()) };
+        // Without root there is only one account to act for.
+        let user = if self.default.ids.is_some() { User::named(name).ok().flatten() } else { None };
+        user.ok_or_else(|| Refused::new(Code::Unauthenticated, format!("invalid username: '{name}'")))
+    }
+
+    /// Replaces the environment of the sandbox.
+    pub(crate) fn set_environment(&self, environment: BTreeMap<String, String>) {
+        *self.environment.write().unwrap_or_else(PoisonError::into_inner) = environment;
+    }
+
+    /// The variables of the sandbox as they are now.
+    pub(crate) fn sandbox_environment(&self) -> BTreeMap<String, String> {
+        self.environment.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What is added to the image's own environment for something that `user` starts; `own` is its own.
+    pub(crate) fn environment(&self, user: &User, own: &BTreeMap<String, String>) -> Vec<(String, String)> {
+        let home = user.home.to_string_lossy().into_owned();
+        let account = [("HOME", &home), ("USER", &user.name), ("LOGNAME", &user.name)];
+        let account = account.into_iter().map(|(name, value)| (name.to_owned(), value.clone()));
+        account.chain(self.sandbox_environment()).chain(own.clone()).collect()
+    }
+}
+
+/// The names of uids and gids.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    users: HashMap<u32, String>,
+    groups: HashMap<u32, String>,
+}
+
+impl Names {
+    /// Reads them as they are now.
+    pub(crate) fn read() -> Self {
+        Self { users: names_in(PASSWD), groups: names_in(GROUP) }
+    }
+
+    /// The account's name, or else its number.
+    pub(crate) fn user(&self, uid: u32) -> String {
+        self.users.get(&uid).cloned().unwrap_or_else(|| uid.to_string())
+    }
+
+    /// The group's name, or else its number.
+    pub(crate) fn group(&self, gid: u32) -> String {
+        self.groups.get(&gid).cloned().unwrap_or_else(|| gid.to_string())
+    }
+}
+
+fn names_in(file: &str) -> HashMap<u32, String> {
+    let text = std::fs::read(file).unwrap_or_default();
+    String::from_utf8_lossy(&text)
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split(':');
+            let name = fields.next()?.to_owned();
+            Some((fields.nth(1)?.parse().ok()?, name))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user() -> User {
+        User { name: "user".into(), ids: None, home: "/home/user".into() }
+    }
+
+    #[test]
+    fn the_account_is_read_from_passwd() {
+        let user = User::from_passwd("user:x:1000:1001::/home/user:/bin/bash").expect("a user");
+        assert_eq!((user.ids, user.home), (Some((1000, 1001)), PathBuf::from("/home/user")));
+        assert!(User::from_passwd("user:x:many:0").is_none());
+        assert!(User::from_passwd("").is_none());
+    }
+
+    #[test]
+    fn paths_start_at_the_home_and_are_cleaned() {
+        let resolved = |path: &str| user().resolve(path).map(|path| path.display().to_string()).map_err(|_| ());
+        assert_eq!(resolved(""), Ok("/home/user".into()));
+        assert_eq!(resolved("~"), Ok("/home/user".into()));
+        assert_eq!(resolved("~/a//b/./c/"), Ok("/home/user/a/b/c".into()));
+        assert_eq!(resolved("a/../b"), Ok("/home/user/b".into()));
+        assert_eq!(resolved("../../../etc"), Ok("/etc".into()));
+        assert_eq!(resolved("/tmp/../x"), Ok("/x".into()));
+        assert_eq!(resolved("~root"), Err(()));
+        assert_eq!(resolved("a\0b"), Err(()));
+    }
+
+    #[test]
+    fn later_environments_win() {
+        let users = Users::new(user());
+        users.set_environment([("A", "sandbox"), ("HOME", "/elsewhere")].map(|(k, v)| (k.into(), v.into())).into());
+        let own = [("A".to_owned(), "own".to_owned())].into();
+        let environment: HashMap<_, _> = users.environment(&user(), &own).into_iter().collect();
+        assert_eq!(environment["A"], "own");
+        assert_eq!(environment["HOME"], "/elsewhere");
+        assert_eq!(environment["LOGNAME"], "user");
+    }
+
+    #[test]
+    fn an_unknown_account_is_refused_by_name() {
+        let refused = Users::new(user()).get(Some("nobody-here")).expect_err("a refusal");
+        assert_eq!(
+            refused.0,
+            crate::protocol::Refusal {
+                code: Code::Unauthenticated,
+                message: "invalid username: 'nobody-here'".to_owned()
+            }
+        );
+    }
+}

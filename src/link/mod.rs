@@ -1,0 +1,223 @@
+//! The way to one agent: the HTTP/2 client on a container's pipe, with one method per operation.
+//!
+//! Nothing the agent says is trusted: answers are bounded, another protocol version is refused, and a broken connection
+//! is an error of this one sandbox.
+
+mod context;
+mod files;
+mod process;
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt, TryStreamExt};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, BodyStream, Full, Limited, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::client::conn::http2;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::AbortHandle;
+use tokio_util::codec::{FramedRead, LinesCodec};
+use tokio_util::io::StreamReader;
+
+use crate::engine::Pipe;
+use crate::protocol::{self, Code, Hello, Metrics, PROTOCOL_VERSION, Refusal};
+pub use files::FileContent;
+
+/// The longest answer that is not a stream, bytes.
+const MAX_ANSWER_BYTES: usize = 8 << 20;
+
+/// What waits unread in one stream, bytes, and in all of them: what one lying agent can make the server hold. The second
+/// is many times the first, so that a stream that nobody reads does not hold up the others.
+const WINDOW: u32 = 256 << 10;
+const ALL_WINDOWS: u32 = 16 << 20;
+
+/// An agent that does not answer a ping for this long is gone.
+const SILENCE: Duration = Duration::from_secs(20);
+
+/// Why an operation on an agent failed.
+#[derive(Debug, Error)]
+pub enum LinkError {
+    /// The connection broke: the container is gone, or its agent talks nonsense.
+    #[error("the link to the sandbox broke")]
+    Broken(#[source] Box<dyn Error + Send + Sync>),
+    /// The agent is of another release than this server.
+    #[error("the agent in the image speaks protocol {0}, this server {PROTOCOL_VERSION}: rebuild the image")]
+    Version(u32),
+    /// The agent will not do what it was asked, and says why.
+    #[error("{message}")]
+    Refused {
+        /// Its status.
+        status: StatusCode,
+        /// Its reason.
+        code: Code,
+        /// Its words.
+        message: String,
+    },
+}
+
+impl LinkError {
+    fn broken(err: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Broken(err.into())
+    }
+}
+
+/// A request's body.
+type Body = UnsyncBoxBody<Bytes, Box<dyn Error + Send + Sync>>;
+
+/// A connection to one agent. Dropping it closes the pipe, which ends the container.
+#[derive(Debug)]
+pub struct Link {
+    requests: http2::SendRequest<Body>,
+    connection: AbortHandle,
+}
+
+impl Link {
+    /// Shakes hands over `pipe` and asks who is there.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError::Version`] when the agent is of another release, [`LinkError::Broken`] when there is none.
+    pub async fn open(pipe: Pipe) -> Result<(Self, Hello), LinkError> {
+        let (requests, connection) = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(ALL_WINDOWS)
+            .keep_alive_interval(SILENCE)
+            .keep_alive_timeout(SILENCE)
+            .handshake(TokioIo::new(pipe.into_io()))
+            .await
+            .map_err(LinkError::broken)?;
+        let connection = tokio::spawn(async move {
+            if let Err(err) = connection.await {
+                tracing::debug!(error = &err as &dyn Error, "a link ended");
+            }
+        });
+        let link = Self { requests, connection: connection.abort_handle() };
+        let hello: Hello = link.call(Method::GET, protocol::HELLO, empty()).await?;
+        if hello.protocol != PROTOCOL_VERSION {
+            return Err(LinkError::Version(hello.protocol));
+        }
+        Ok((link, hello))
+    }
+
+    /// Whether the agent can no longer be reached.
+    pub fn is_closed(&self) -> bool {
+        self.requests.is_closed()
+    }
+
+    /// Replaces the environment of the whole sandbox, for what is started or executed from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError::Broken`] only.
+    pub async fn set_environment(&self, environment: &BTreeMap<String, String>) -> Result<(), LinkError> {
+        self.send(Method::PUT, protocol::ENV, json(environment)).await.map(|_| ())
+    }
+
+    /// Asks what the container uses now.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError::Broken`] only.
+    pub async fn metrics(&self) -> Result<Metrics, LinkError> {
+        self.call(Method::GET, protocol::METRICS, empty()).await
+    }
+
+    /// Connects to a port inside the container. Shutting down one direction leaves the other open; dropping it closes
+    /// both.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError::Refused`] with [`Code::PortClosed`] when nothing listens there.
+    pub async fn connect(
+        &self,
+        port: u16,
+    ) -> Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static + use<>, LinkError> {
+        let request = Request::connect(format!("127.0.0.1:{port}")).body(empty()).expect("an address is valid");
+        let response = self.answered(request).await?;
+        hyper::upgrade::on(response).await.map(TokioIo::new).map_err(LinkError::broken)
+    }
+
+    async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Body) -> Result<T, LinkError> {
+        let response = self.send(method, path, body).await?;
+        serde_json::from_slice(&read(response).await?).map_err(LinkError::broken)
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Body) -> Result<Response<Incoming>, LinkError> {
+        let request = Request::builder().method(method).uri(format!("http://agent{path}")).body(body);
+        self.answered(request.expect("our routes are valid")).await
+    }
+
+    async fn answered(&self, request: Request<Body>) -> Result<Response<Incoming>, LinkError> {
+        let response = self.requests.clone().send_request(request).await.map_err(LinkError::broken)?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status();
+        let body = read(response).await?;
+        let Refusal { code, message } = serde_json::from_slice(&body).map_err(LinkError::broken)?;
+        Err(LinkError::Refused { status, code, message })
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+fn empty() -> Body {
+    full(Bytes::new())
+}
+
+fn json<T: Serialize + ?Sized>(value: &T) -> Body {
+    full(serde_json::to_vec(value).expect("the protocol's types can be written as JSON").into())
+}
+
+fn full(bytes: Bytes) -> Body {
+    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// A body of pieces that are not there yet. An error in it breaks the request off, which the agent sees.
+fn streamed<E>(pieces: impl Stream<Item = Result<Bytes, E>> + Send + 'static) -> Body
+where
+    E: Into<Box<dyn Error + Send + Sync>> + 'static,
+{
+    StreamBody::new(pieces.map_ok(Frame::data).map_err(Into::into)).boxed_unsync()
+}
+
+/// A route with its query.
+fn with_query<T: Serialize>(path: &str, query: &T) -> String {
+    format!("{path}?{}", serde_urlencoded::to_string(query).expect("the protocol's queries are flat"))
+}
+
+/// An answer's bytes as they come.
+fn pieces(response: Response<Incoming>) -> impl Stream<Item = Result<Bytes, hyper::Error>> + Send + Unpin + 'static {
+    BodyStream::new(response.into_body()).try_filter_map(|frame| std::future::ready(Ok(frame.into_data().ok())))
+}
+
+/// An answer's lines as they come. None may be longer than `max_bytes`.
+fn lines<T: DeserializeOwned>(
+    response: Response<Incoming>,
+    max_bytes: usize,
+) -> impl Stream<Item = Result<T, LinkError>> + Send + Unpin + 'static {
+    let reader = StreamReader::new(pieces(response).map_err(std::io::Error::other));
+    let lines = FramedRead::with_capacity(reader, LinesCodec::new_with_max_length(max_bytes), 64 * 1024);
+    lines.map(|line| {
+        let line = line.map_err(LinkError::broken)?;
+        serde_json::from_str(&line).map_err(LinkError::broken)
+    })
+}
+
+async fn read(response: Response<Incoming>) -> Result<Bytes, LinkError> {
+    let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES);
+    Ok(body.collect().await.map_err(LinkError::Broken)?.to_bytes())
+}
