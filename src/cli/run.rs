@@ -71,8 +71,9 @@ fn choose(args: &RunArgs, templates: &[Template]) -> Result<Template, Box<dyn Er
         (None, Some(extension)) => template.extensions.iter().any(|known| known == extension),
         (None, None) => false,
     };
-    templates.iter().find(is_meant).cloned().ok_or_else(|| {
-        let known: Vec<_> = templates.iter().map(|template| template.name.as_str()).collect();
+    let runs = || templates.iter().filter(|template| template.runs);
+    runs().find(is_meant).cloned().ok_or_else(|| {
+        let known: Vec<_> = runs().map(|template| template.name.as_str()).collect();
         format!("cannot tell the language: say one of {} with --language", known.join(", ")).into()
     })
 }

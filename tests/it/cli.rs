@@ -71,7 +71,12 @@ async fn standard_input_is_run_in_the_language_that_is_named() {
 
 async fn a_language_that_cannot_be_told_is_an_error() {
     let expected = "oncebox: cannot tell the language: say one of java, js, python, r, ts with --language\n";
-    for arguments in [["run", "code.cob"].as_slice(), &["run", "-"], &["run", "--language", "cobol", "code.cob"]] {
+    for arguments in [
+        ["run", "code.cob"].as_slice(),
+        &["run", "-"],
+        &["run", "--language", "cobol", "code.cob"],
+        &["run", "--language", "full", "code.cob"],
+    ] {
         let ended = run("code.cob", "", arguments);
         assert_eq!((ended.code, ended.stdout.as_str(), ended.stderr.as_str()), (Some(1), "", expected));
     }
