@@ -42,7 +42,7 @@ pub(super) fn routes() -> Router {
 }
 
 /// What a request says of its sandbox's token. One that is sent must be right; secured sandboxes want one.
-pub(super) fn has_token(sandbox: &Sandbox, headers: &HeaderMap) -> bool {
+fn has_token(sandbox: &Sandbox, headers: &HeaderMap) -> bool {
     sent_token_is_right(sandbox, headers).unwrap_or(!sandbox.spec.secure)
 }
 

@@ -6,6 +6,7 @@ mod address;
 mod connect;
 mod control;
 mod envd;
+mod envelope;
 pub(super) mod error;
 mod events;
 mod files;

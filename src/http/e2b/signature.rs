@@ -7,14 +7,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use axum::http::{Method, StatusCode};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
-use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::error::E2bError;
 
 /// The query of `/files`.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct FilesQuery {
     pub(super) path: Option<String>,
     pub(super) username: Option<String>,
