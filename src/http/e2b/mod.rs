@@ -8,6 +8,7 @@ pub(super) mod error;
 mod events;
 mod interpreter;
 mod listing;
+mod ports;
 mod shapes;
 
 use std::sync::Arc;
@@ -81,7 +82,7 @@ impl Dispatch {
                 request.extensions_mut().insert(sandbox);
                 answer(self.interpreter, request).await
             }
-            _ => ProxyError::PortClosed { id: id.to_owned(), port }.into_response(),
+            _ => ports::forward(&sandbox, port, request).await,
         }
     }
 }
