@@ -21,6 +21,9 @@ use crate::protocol::{End, Event, Exception, Execute, Limits, Outcome, OutcomeKi
 /// Read from a pipe at once, bytes: what a pipe holds.
 const CHUNK: usize = 64 * 1024;
 
+/// Languages write a line in two pieces, its text and its end. Waiting this long for the rest makes them one event.
+const REST_OF_LINE: Duration = Duration::from_millis(1);
+
 /// How long code that is interrupted, because nobody listens any longer, is waited for.
 const SETTLE: Duration = Duration::from_secs(5);
 
@@ -48,6 +51,7 @@ pub(crate) async fn run(
         room: limits.output_bytes,
         stdout: Source::new(),
         stderr: Source::new(),
+        chunk: vec![0; CHUNK].into_boxed_slice(),
         events,
         interrupts,
     };
@@ -123,6 +127,8 @@ struct Execution {
     events: mpsc::Sender<Event>,
     /// Signals to pass on.
     interrupts: mpsc::Receiver<Signal>,
+    /// Where pieces are read to.
+    chunk: Box<[u8]>,
 }
 
 /// One stream of the code's.
@@ -176,8 +182,8 @@ impl Execution {
                     Ok(true)
                 }
                 () = tokio::time::sleep_until(self.deadline) => return Halt::Stop(Stop::Timeout),
-                _ = runner.stdout.readable(), if self.stdout.open => self.read_once(&runner.stdout, Stream::Stdout).await,
-                _ = runner.stderr.readable(), if self.stderr.open => self.read_once(&runner.stderr, Stream::Stderr).await,
+                _ = runner.stdout.readable(), if self.stdout.open => self.read_lines(&runner.stdout, Stream::Stdout).await,
+                _ = runner.stderr.readable(), if self.stderr.open => self.read_lines(&runner.stderr, Stream::Stderr).await,
                 line = runner.lines.next() => match line {
                     Some(Ok(line)) => self.line(runner, &line).await.map(|()| true),
                     // Longer than any line may be, or not text: what a runner does not say.
@@ -218,16 +224,29 @@ impl Execution {
 
     /// Reads and forwards one piece. False if there is nothing to read now, or ever.
     async fn read_once(&mut self, pipe: &pipe::Receiver, stream: Stream) -> Result<bool, Halt> {
+        self.read_piece(pipe, stream, false).await
+    }
+
+    /// The same, and waits a moment for the rest of a line.
+    async fn read_lines(&mut self, pipe: &pipe::Receiver, stream: Stream) -> Result<bool, Halt> {
+        self.read_piece(pipe, stream, true).await
+    }
+
+    async fn read_piece(&mut self, pipe: &pipe::Receiver, stream: Stream, whole_lines: bool) -> Result<bool, Halt> {
         let source = match stream {
             Stream::Stdout => &mut self.stdout,
             Stream::Stderr => &mut self.stderr,
         };
-        let mut chunk = vec![0; CHUNK];
-        let read = match pipe.try_read(&mut chunk) {
+        let chunk = &mut self.chunk;
+        let mut read = match pipe.try_read(chunk) {
             Ok(read) => read,
             Err(err) if err.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             Err(_) => 0,
         };
+        if whole_lines && (1..CHUNK).contains(&read) && chunk[read - 1] != b'\n' {
+            tokio::time::sleep(REST_OF_LINE).await;
+            read += pipe.try_read(&mut chunk[read..]).unwrap_or(0);
+        }
         // Code may close its stdout and go on. The pipe then stays readable for ever, with nothing in it.
         source.open = read > 0;
         let allowed = read.min(usize::try_from(self.room).unwrap_or(usize::MAX));

@@ -149,7 +149,8 @@ async fn a_compile_error_names_its_line() {
     let answer = run("java", "System.out.println(\"a\")\nSystem.out.println(\"b\")").await;
     assert_eq!(stdout(&answer), "");
     assert!(answer["error"].as_str().is_some_and(|text| text.starts_with("line 1: error: ';' expected\n")), "{answer}");
-    let answer = run("java", "class A {\n  void m() {\n    int x = unknown;\n  }\n}").await;
+    let program = "class Main {\n  public static void main(String[] args) {\n    int x = unknown;\n  }\n}";
+    let answer = run("java", program).await;
     assert!(
         answer["error"].as_str().is_some_and(|text| text.starts_with("line 3: error: cannot find symbol\n")),
         "{answer}"

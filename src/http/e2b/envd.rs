@@ -49,7 +49,7 @@ fn has_token(sandbox: &Sandbox, headers: &HeaderMap) -> bool {
 async fn require_token(Extension(sandbox): Extension<Arc<Sandbox>>, request: Request, next: Next) -> Response {
     match has_token(&sandbox, request.headers()) {
         true => next.run(request).await,
-        false => unauthorized(),
+        false => unauthorized().into_response(),
     }
 }
 

@@ -5,6 +5,7 @@
 mod address;
 mod connect;
 mod control;
+mod debug;
 mod envd;
 mod envelope;
 pub(super) mod error;
@@ -13,6 +14,7 @@ mod files;
 mod filesystem;
 mod interpreter;
 mod listing;
+mod ports;
 mod process;
 mod shapes;
 mod signature;
@@ -54,20 +56,26 @@ pub(super) struct Dispatch {
     control: Router,
     interpreter: Router,
     envd: Router,
+    /// The port of a sandbox that the listener stands for: debug mode.
+    listener: Option<u16>,
 }
 
 impl Dispatch {
     /// `control` are the routes for requests that mean no sandbox.
-    pub(super) fn new(state: AppState, control: Router) -> Self {
+    pub(super) fn new(state: AppState, control: Router, listener: Option<u16>) -> Self {
         let interpreter = interpreter::routes(state.sandboxes.clone());
-        Self { state, control, interpreter, envd: envd::routes() }
+        Self { state, control, interpreter, envd: envd::routes(), listener }
     }
 
     /// Answers any request.
     pub(super) async fn answer(self, request: Request) -> Response {
-        match address::of(request.headers(), request.uri(), self.state.domain()) {
+        match address::of(request.headers(), request.uri(), self.state.domain(), self.listener) {
             Ok(Address::Server) if request.uri().path() == "/files" => self.signed_file(request).await,
             Ok(Address::Server) => answer(self.control, request).await,
+            Ok(Address::Unnamed { port }) => match debug::find(&self.state, request.headers()).await {
+                Ok(sandbox) => self.sandbox(&sandbox.id, port, request).await,
+                Err(err) => err.into_response(),
+            },
             Ok(Address::Sandbox { id, port }) => self.sandbox(&id, port, request).await,
             Err(err) => err.into_response(),
         }
@@ -101,7 +109,7 @@ impl Dispatch {
                 // SDKs do not send the token with every call to the interpreter. The id itself, which nobody can guess, is
                 // what opens the rest.
                 if sent_token_is_right(&sandbox, request.headers()) == Some(false) {
-                    return unauthorized();
+                    return unauthorized().into_response();
                 }
                 request.extensions_mut().insert(sandbox);
                 answer(self.interpreter, request).await
@@ -110,7 +118,7 @@ impl Dispatch {
                 request.extensions_mut().insert(sandbox);
                 answer(self.envd, request).await
             }
-            _ => ProxyError::PortClosed { id: id.to_owned(), port }.into_response(),
+            _ => ports::forward(&sandbox, port, request).await,
         }
     }
 }
@@ -125,7 +133,7 @@ fn sent_token_is_right(sandbox: &Sandbox, headers: &HeaderMap) -> Option<bool> {
     headers.get("x-access-token").map(|given| given.as_bytes().ct_eq(sandbox.token.as_bytes()).into())
 }
 
-fn unauthorized() -> Response {
+fn unauthorized() -> E2bError {
     let message = "unauthorized access, please provide a valid access token or method signing if supported";
-    E2bError::new(StatusCode::UNAUTHORIZED, message).into_response()
+    E2bError::new(StatusCode::UNAUTHORIZED, message)
 }

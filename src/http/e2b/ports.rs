@@ -1,0 +1,71 @@
+//! Any other port of a sandbox: HTTP and WebSocket to a server that user code started, through the link.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::uri::PathAndQuery;
+use axum::http::{HeaderValue, StatusCode, Uri, Version, header};
+use axum::response::{IntoResponse, Response};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+
+use super::error::ProxyError;
+use crate::link::LinkError;
+use crate::protocol::Code;
+use crate::sandbox::Sandbox;
+
+/// Sends a request to a port and gives back its answer. What is upgraded becomes two directions of bytes.
+pub(super) async fn forward(sandbox: &Arc<Sandbox>, port: u16, mut request: Request) -> Response {
+    let io = match sandbox.link().connect(port).await {
+        Ok(io) => io,
+        Err(LinkError::Refused { code: Code::PortClosed, .. }) => {
+            return ProxyError::PortClosed { id: sandbox.id.clone(), port }.into_response();
+        }
+        Err(_) => return ProxyError::NotFound { id: sandbox.id.clone() }.into_response(),
+    };
+    let Ok((mut sender, connection)) = http1::handshake(TokioIo::new(io)).await else {
+        return unanswered();
+    };
+    let interrupted = sandbox.interrupted();
+    tokio::spawn(async move {
+        tokio::select! {
+            // How it ends is seen by whoever reads the answer.
+            _ = connection.with_upgrades() => {}
+            () = interrupted.cancelled() => {}
+        }
+    });
+    let client = hyper::upgrade::on(&mut request);
+    match sender.send_request(as_http1(request)).await {
+        Ok(mut response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            tokio::spawn(join(client, hyper::upgrade::on(&mut response)));
+            response.map(Body::new)
+        }
+        Ok(response) => response.map(Body::new),
+        Err(_) => unanswered(),
+    }
+}
+
+/// The request as a server of HTTP/1.1 expects it: a path, and the host in its header.
+fn as_http1(mut request: Request) -> Request {
+    let host = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    if let Some(host) = host {
+        request.headers_mut().entry(header::HOST).or_insert(host);
+    }
+    let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    *request.uri_mut() = Uri::from(path);
+    *request.version_mut() = Version::HTTP_11;
+    request
+}
+
+async fn join(client: hyper::upgrade::OnUpgrade, server: hyper::upgrade::OnUpgrade) {
+    if let (Ok(client), Ok(server)) = tokio::join!(client, server) {
+        // Either side may go at any time; that is no failure of ours.
+        let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(server)).await;
+    }
+}
+
+/// Something listens, and does not speak HTTP, or broke off.
+fn unanswered() -> Response {
+    (StatusCode::BAD_GATEWAY, "the server in the sandbox gave no answer").into_response()
+}
