@@ -33,7 +33,7 @@ impl<S: Send + Sync> FromRequestParts<S> for FilesQuery {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        Ok(Self::parse(parts.uri.query()))
+        Ok(Self::of(&parts.uri))
     }
 }
 

@@ -69,9 +69,13 @@ impl Dispatch {
 
     /// Answers any request.
     pub(super) async fn answer(self, request: Request) -> Response {
+        let is_file = request.uri().path() == "/files";
         match address::of(request.headers(), request.uri(), self.state.domain(), self.listener) {
-            Ok(Address::Server) if request.uri().path() == "/files" => self.signed_file(request).await,
+            Ok(Address::Server) if is_file => self.signed_file(request).await,
             Ok(Address::Server) => answer(self.control, request).await,
+            Ok(Address::Unnamed { port: ENVD_PORT }) if is_file && FilesQuery::of(request.uri()).is_signed() => {
+                self.signed_file(request).await
+            }
             Ok(Address::Unnamed { port }) => match debug::find(&self.state, request.headers()).await {
                 Ok(sandbox) => self.sandbox(&sandbox.id, port, request).await,
                 Err(err) => err.into_response(),
@@ -83,7 +87,7 @@ impl Dispatch {
 
     /// A link to a file, which names no sandbox: it is that one's whose token signed it.
     async fn signed_file(self, request: Request) -> Response {
-        let query = FilesQuery::parse(request.uri().query());
+        let query = FilesQuery::of(request.uri());
         if !query.is_signed() {
             return signature::missing().into_response();
         }

@@ -4,7 +4,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use axum::http::{Method, StatusCode};
+use axum::http::{Method, StatusCode, Uri};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use sha2::{Digest, Sha256};
@@ -22,8 +22,13 @@ pub(super) struct FilesQuery {
 }
 
 impl FilesQuery {
+    /// That of a request.
+    pub(super) fn of(uri: &Uri) -> Self {
+        Self::parse(uri.query())
+    }
+
     /// Reads it; what comes twice counts once.
-    pub(super) fn parse(query: Option<&str>) -> Self {
+    fn parse(query: Option<&str>) -> Self {
         let mut parsed = Self::default();
         for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
             let member = match &*name {
