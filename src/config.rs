@@ -54,6 +54,7 @@ struct Keys {
     queue_timeout_ms: u64,
     max_body_bytes: usize,
     domain: String,
+    debug_ports: bool,
     drain_timeout_ms: u64,
     log_format: LogFormat,
 }
@@ -116,6 +117,7 @@ impl Config {
                 listen: keys.listen,
                 api_keys,
                 domain: Some(keys.domain).filter(|domain| !domain.is_empty()),
+                debug_ports: keys.debug_ports,
                 max_body_bytes: keys.max_body_bytes,
             },
             sandboxes: SandboxesConfig {

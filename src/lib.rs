@@ -3,13 +3,20 @@
 //! ```text
 //!           ┌─────────── server ───────────┐                ┌──── container ────┐
 //! client ─▶ http ─────▶ sandbox ─────▶ link ════ pipe ════▶ agent ─────▶ runner
-//!                       pool           HTTP/2 over          files        one per
-//!                       templates ─▶ engine: starts         the pipe     language
-//!                                    and removes
+//!           native      pool           HTTP/2 over          files        one per
+//!           e2b         registry       the pipe             processes    language
+//!           ports       templates ─▶ engine: starts and removes the container
 //! ```
 //!
-//! Read in this order: [`protocol`] is what crosses the pipe, [`agent`] answers it inside the container, [`engine`] starts
-//! and removes containers, [`link`] is the server's end of the pipe.
+//! A request walks these rooms from left to right, and nothing walks back. In the order to read them:
+//!
+//! - [`config`]: what can be said in `config/` and the environment.
+//! - [`http`]: the native API and E2B's, turned into calls on [`sandbox::Sandboxes`]; the one place that knows statuses.
+//! - [`sandbox`]: which container serves a request and how long it lives: warm ones, single runs, kept ones.
+//! - [`engine`]: where containers run; Docker is the one there is, and only it knows Docker.
+//! - [`link`]: the HTTP/2 client on a container's standard input and output.
+//! - [`protocol`]: what crosses that pipe.
+//! - [`agent`]: the server at its other end, process 1 of each container. It starts the runners, which are in `images/`.
 
 pub mod agent;
 #[cfg(feature = "server")]

@@ -34,8 +34,17 @@ enum Command {
     /// Build the images that sandboxes are made from.
     #[command(subcommand)]
     Images(images::ImagesCommand),
+    /// Make API keys.
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Look at the host: is the engine there, what does it isolate with, are the images current. Exit code 1 on failures.
     Doctor(images::Sources),
+}
+
+#[derive(Debug, Subcommand)]
+enum KeysCommand {
+    /// Print a new key, of the form that every E2B SDK accepts. It becomes valid when it is put into ONCEBOX_API_KEYS.
+    New,
 }
 
 type CliResult = Result<ExitCode, Box<dyn Error>>;
@@ -47,6 +56,10 @@ impl Cli {
             Command::Serve => serve::serve(configure(self.config, "info")?).await,
             Command::Run(args) => run::run(args, configure(self.config, "error")?).await,
             Command::Images(command) => images::images(command).await,
+            Command::Keys(KeysCommand::New) => {
+                print(&format!("{}\n", new_key()));
+                Ok(ExitCode::SUCCESS)
+            }
             Command::Doctor(sources) => images::doctor(sources).await,
         }
     }
@@ -59,6 +72,12 @@ fn configure(directory: Option<PathBuf>, level: &str) -> Result<Config, Box<dyn 
     let config = Config::read(directory.as_deref())?;
     log(level, config.log_format);
     Ok(config)
+}
+
+/// `e2b_` and 40 hexadecimal digits: some SDKs refuse any other form before they send it.
+fn new_key() -> String {
+    let digits: [u8; 20] = rand::random();
+    digits.iter().fold("e2b_".to_owned(), |key, byte| format!("{key}{byte:02x}"))
 }
 
 /// Prints to stdout. A reader that has gone away is no error: `oncebox doctor | head`.

@@ -1,54 +1,81 @@
 //! `oncebox serve`: the server, from its first look at the engine to the last container's removal.
 
+use std::error::Error;
+use std::io;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use axum::Router;
+use axum::serve::ListenerExt;
 use oncebox::config::Config;
 use oncebox::engine::docker::DockerEngine;
-use oncebox::http;
+use oncebox::http::{self, Routers};
 use oncebox::sandbox::Sandboxes;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::CliResult;
 
 pub(super) async fn serve(config: Config) -> CliResult {
     let mut stop = StopSignals::new()?;
-    // The address first: it is also the lock that keeps two servers of one owner apart.
-    let listener = TcpListener::bind(config.http.listen)
-        .await
-        .map_err(|err| format!("cannot listen on {}: {err}", config.http.listen))?;
+    // The addresses first: the main one is also the lock that keeps two servers of one owner apart.
+    let main = bind(config.http.listen).await?;
+    let mut debug = Vec::new();
+    for port in if config.http.debug_ports { &http::DEBUG_PORTS[..] } else { &[] } {
+        debug.push((*port, bind(SocketAddr::new(config.http.listen.ip(), *port)).await?));
+    }
     let engine = Arc::new(DockerEngine::connect(&config.owner)?);
     let sandboxes = Sandboxes::open(engine, config.templates, config.sandboxes).await?;
-    let address = listener.local_addr()?;
+    let address = main.local_addr()?;
     tracing::info!(%address, owner = config.owner, "listening on http://{address}");
 
-    let router = http::router(sandboxes.clone(), &config.http);
-    let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
-    let server = axum::serve(listener, router).with_graceful_shutdown(async {
-        let _ = stopped.await;
-    });
-    let mut server = tokio::spawn(server.into_future());
+    let routers = Routers::new(sandboxes.clone(), &config.http);
+    let stopping = CancellationToken::new();
+    let mut servers = JoinSet::new();
+    servers.spawn(answer(main, routers.main(), stopping.clone()));
+    for (port, listener) in debug {
+        servers.spawn(answer(listener, routers.debug(port), stopping.clone()));
+    }
     tokio::select! {
-        ended = &mut server => ended??,
+        Some(ended) = servers.join_next() => ended??,
         () = stop.next() => {
             tracing::info!("stopping: waiting for what runs, {:?} at the most", config.drain_timeout);
-            let _ = stopping.send(());
+            stopping.cancel();
             let in_time = tokio::select! {
-                _ = &mut server => true,
+                () = all(&mut servers) => true,
                 () = tokio::time::sleep(config.drain_timeout) => false,
                 () = stop.next() => false,
             };
             if !in_time {
                 tracing::warn!("stopping now: what still runs is cancelled");
                 sandboxes.cancel();
-                let _ = tokio::time::timeout(config.drain_timeout, server).await;
+                let _ = tokio::time::timeout(config.drain_timeout, all(&mut servers)).await;
             }
         }
     }
     sandboxes.close().await;
     tracing::info!("stopped; nothing is left on the engine");
     Ok(ExitCode::SUCCESS)
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, Box<dyn Error>> {
+    TcpListener::bind(address).await.map_err(|err| format!("cannot listen on {address}: {err}").into())
+}
+
+/// Answers on one listener; once `stopping` is cancelled, only what is being answered.
+async fn answer(listener: TcpListener, router: Router, stopping: CancellationToken) -> io::Result<()> {
+    // Streams are many small writes. Waiting to send them together costs 40 ms where the other side waits to confirm.
+    let listener = listener.tap_io(|stream| {
+        let _ = stream.set_nodelay(true);
+    });
+    axum::serve(listener, router).with_graceful_shutdown(stopping.cancelled_owned()).await
+}
+
+async fn all(servers: &mut JoinSet<io::Result<()>>) {
+    while servers.join_next().await.is_some() {}
 }
 
 /// SIGTERM and Ctrl-C.

@@ -7,6 +7,7 @@ mod json;
 mod native;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, StatusCode, Uri};
@@ -29,6 +30,8 @@ pub struct HttpConfig {
     pub api_keys: ApiKeys,
     /// The domain whose names lead to sandboxes, `PORT-ID.DOMAIN`; it may hold a port.
     pub domain: Option<String>,
+    /// Whether to listen on [`DEBUG_PORTS`] too.
+    pub debug_ports: bool,
     /// The largest body, bytes.
     pub max_body_bytes: usize,
 }
@@ -39,6 +42,8 @@ pub(crate) struct AppState {
     sandboxes: Sandboxes,
     api_keys: ApiKeys,
     domain: Option<String>,
+    /// The sandbox that debug mode means when it names none.
+    debug_sandbox: Arc<tokio::sync::Mutex<Option<String>>>,
 }
 
 impl AppState {
@@ -54,9 +59,37 @@ impl axum::extract::FromRef<AppState> for Sandboxes {
     }
 }
 
-/// All routes.
-pub fn router(sandboxes: Sandboxes, config: &HttpConfig) -> Router {
-    let state = AppState { sandboxes, api_keys: config.api_keys.clone(), domain: config.domain.clone() };
+/// The ports that SDKs dial on this machine in debug mode, and those of a sandbox that they stand for.
+pub const DEBUG_PORTS: [u16; 2] = [49983, 49999];
+
+/// The routers of all listeners, which share what they remember.
+#[derive(Debug, Clone)]
+pub struct Routers(AppState, usize);
+
+impl Routers {
+    /// All that listeners answer with.
+    pub fn new(sandboxes: Sandboxes, config: &HttpConfig) -> Self {
+        let state = AppState {
+            sandboxes,
+            api_keys: config.api_keys.clone(),
+            domain: config.domain.clone(),
+            debug_sandbox: Arc::default(),
+        };
+        Self(state, config.max_body_bytes)
+    }
+
+    /// What the server's own address answers.
+    pub fn main(&self) -> Router {
+        router(self.0.clone(), self.1, None)
+    }
+
+    /// What one of [`DEBUG_PORTS`] answers.
+    pub fn debug(&self, port: u16) -> Router {
+        router(self.0.clone(), self.1, Some(port))
+    }
+}
+
+fn router(state: AppState, max_body_bytes: usize, listener: Option<u16>) -> Router {
     let keyed = Router::new()
         .route("/v1/run", post(native::run::run))
         .route("/v1/languages", get(native::status::languages))
@@ -69,9 +102,9 @@ pub fn router(sandboxes: Sandboxes, config: &HttpConfig) -> Router {
         .route("/readyz", get(native::status::readyz))
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
-        .layer(DefaultBodyLimit::max(config.max_body_bytes))
+        .layer(DefaultBodyLimit::max(max_body_bytes))
         .with_state(state.clone());
-    let dispatch = e2b::Dispatch::new(state, control);
+    let dispatch = e2b::Dispatch::new(state, control, listener);
     Router::new()
         .fallback(move |request| dispatch.clone().answer(request))
         .layer(PropagateRequestIdLayer::x_request_id())

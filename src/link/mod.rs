@@ -17,15 +17,16 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, BodyStream, Full, Limited, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http2;
+use hyper::rt::Executor;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::task::AbortHandle;
 use tokio_util::codec::{FramedRead, LinesCodec};
 use tokio_util::io::StreamReader;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::engine::Pipe;
 use crate::protocol::{self, Code, Hello, Metrics, PROTOCOL_VERSION, Refusal};
@@ -72,11 +73,21 @@ impl LinkError {
 /// A request's body.
 type Body = UnsyncBoxBody<Bytes, Box<dyn Error + Send + Sync>>;
 
-/// A connection to one agent. Dropping it closes the pipe, which ends the container.
+/// A connection to one agent. Dropping it closes the pipe, which ends the container, and breaks the streams that are left.
 #[derive(Debug)]
 pub struct Link {
     requests: http2::SendRequest<Body>,
-    connection: AbortHandle,
+    _connection: DropGuard,
+}
+
+/// Runs the connection's tasks for as long as there is a link, also while streams of it are held.
+#[derive(Debug, Clone)]
+struct Tasks(CancellationToken);
+
+impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Tasks {
+    fn execute(&self, task: F) {
+        tokio::spawn(self.0.clone().run_until_cancelled_owned(task));
+    }
 }
 
 impl Link {
@@ -86,7 +97,8 @@ impl Link {
     ///
     /// [`LinkError::Version`] when the agent is of another release, [`LinkError::Broken`] when there is none.
     pub async fn open(pipe: Pipe) -> Result<(Self, Hello), LinkError> {
-        let (requests, connection) = http2::Builder::new(TokioExecutor::new())
+        let tasks = Tasks(CancellationToken::new());
+        let (requests, connection) = http2::Builder::new(tasks.clone())
             .timer(TokioTimer::new())
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(ALL_WINDOWS)
@@ -95,12 +107,12 @@ impl Link {
             .handshake(TokioIo::new(pipe.into_io()))
             .await
             .map_err(LinkError::broken)?;
-        let connection = tokio::spawn(async move {
+        tasks.execute(async move {
             if let Err(err) = connection.await {
                 tracing::debug!(error = &err as &dyn Error, "a link ended");
             }
         });
-        let link = Self { requests, connection: connection.abort_handle() };
+        let link = Self { requests, _connection: tasks.0.drop_guard() };
         let hello: Hello = link.call(Method::GET, protocol::HELLO, empty()).await?;
         if hello.protocol != PROTOCOL_VERSION {
             return Err(LinkError::Version(hello.protocol));
@@ -165,12 +177,6 @@ impl Link {
         let body = read(response).await?;
         let Refusal { code, message } = serde_json::from_slice(&body).map_err(LinkError::broken)?;
         Err(LinkError::Refused { status, code, message })
-    }
-}
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        self.connection.abort();
     }
 }
 

@@ -219,17 +219,17 @@ impl Sandboxes {
         self.shared.pool.status().iter().all(ready) && self.shared.engine.ping().await.is_ok()
     }
 
-    /// Ends what still runs, as `cancelled`.
+    /// Ends what still runs, as `cancelled`, and removes what is kept.
     pub fn cancel(&self) {
         self.shared.cancelled.cancel();
+        for sandbox in self.shared.kept.all() {
+            self.shared.kept.kill(&sandbox.id);
+        }
     }
 
     /// Removes everything. To be called when no request is served any longer.
     pub async fn close(self) {
         self.cancel();
-        for sandbox in self.shared.kept.all() {
-            self.shared.kept.kill(&sandbox.id);
-        }
         self.shared.pool.stop().await;
         self.shared.reaper.drain().await;
         if let Err(err) = self.shared.engine.sweep().await {

@@ -13,7 +13,7 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use oncebox::engine::Pipe;
 use oncebox::link::{Link, LinkError};
-use oncebox::protocol::{Event, Execute, OutcomeKind};
+use oncebox::protocol::{Code, Event, Execute, OutcomeKind, StartContext};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 trials![
@@ -69,19 +69,23 @@ fn assert_broken<T>(answer: Result<T, LinkError>) {
 async fn an_honest_agent_is_understood() {
     let pipe = agent(|path| match path {
         "/hello" => text(HELLO),
-        "/contexts" => text(r#"{"id": "test-0"}"#),
+        "/contexts" => text(r#"{"id": "test-0", "language": "test", "cwd": "/"}"#),
         "/executions" => text(format!("{{\"type\": \"stdout\", \"text\": \"hi\"}}\n{END}\n")),
         "/files" => text(""),
         _ => panic!("{path}"),
     });
     let (link, hello) = Link::open(pipe).await.expect("a link");
     assert_eq!((hello.languages[0].name.as_str(), hello.languages[0].version.as_str()), ("test", "1.0"));
-    assert_eq!(link.start_context("test").await.expect("a context").id, "test-0");
+    assert_eq!(link.start_context(&test_context()).await.expect("a context").id, "test-0");
     link.write_file("a b/\u{e9}", Bytes::from_static(b"x")).await.expect("a file");
     let events: Vec<_> = link.execute(&Execute::default()).await.expect("events").collect().await;
     let [Ok(Event::Stdout { text }), Ok(Event::End(end))] = &events[..] else { panic!("{events:?}") };
     assert_eq!((text.as_str(), end.outcome.kind), ("hi", OutcomeKind::Ok));
     assert!(!link.is_closed());
+}
+
+fn test_context() -> StartContext {
+    StartContext { language: "test".to_owned(), ..StartContext::default() }
 }
 
 async fn an_agent_that_falls_silent_is_given_up() {
@@ -104,7 +108,7 @@ async fn an_agent_that_falls_silent_is_given_up() {
         });
         let (link, _) = Link::open(Pipe::new(near)).await.expect("a link");
         stop.send(()).expect("it listens");
-        assert_broken(link.start_context("test").await);
+        assert_broken(link.start_context(&test_context()).await);
         assert!(link.is_closed());
     };
     let began = Instant::now();
@@ -183,15 +187,16 @@ async fn what_the_agent_refuses_is_told_in_its_words() {
     let pipe = agent(|path| match path {
         "/hello" => text(HELLO),
         _ => {
-            let mut response = text("there is no room");
+            let mut response = text(r#"{"code": "no_space", "message": "there is no room"}"#);
             *response.status_mut() = StatusCode::INSUFFICIENT_STORAGE;
             response
         }
     });
     let (link, _) = Link::open(pipe).await.expect("a link");
     match link.write_file("a", Bytes::new()).await {
-        Err(LinkError::Refused { status, message }) => {
-            assert_eq!((status, message.as_str()), (StatusCode::INSUFFICIENT_STORAGE, "there is no room"));
+        Err(LinkError::Refused { status, code, message }) => {
+            assert_eq!((status, code), (StatusCode::INSUFFICIENT_STORAGE, Code::NoSpace));
+            assert_eq!(message, "there is no room");
         }
         other => panic!("{other:?}"),
     }

@@ -21,6 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// An agent with an empty home.
 struct Sandbox {
     link: Link,
+    agent: tokio::task::JoinHandle<std::io::Result<()>>,
     home: TempDir,
     languages: TempDir,
 }
@@ -38,9 +39,9 @@ impl Sandbox {
         let options =
             Options { languages: languages.path().to_owned(), fifos: languages.path().join("fifos"), user: Some(user) };
         let (near, far) = tokio::io::duplex(1 << 20);
-        tokio::spawn(serve(far, options));
+        let agent = tokio::spawn(serve(far, options));
         let (link, _) = Link::open(Pipe::new(near)).await.expect("an agent");
-        Self { link, home, languages }
+        Self { link, agent, home, languages }
     }
 
     /// The home's path.

@@ -193,8 +193,7 @@ async fn a_reader_that_does_not_read_holds_up_the_process_but_loses_nothing_and_
 #[tokio::test]
 async fn a_terminal_is_a_real_one() {
     let sandbox = Sandbox::start().await;
-    let script =
-        "test -t 0 && test -t 1 && stty size </dev/tty; read line; echo got $line; read x; stty size; sleep 60";
+    let script = "test -t 0 && test -t 1 && stty size </dev/tty; read line; echo got $line; read x; stty size; echo ready; exec sleep 60";
     let asked = StartProcess { pty: Some(TerminalSize { cols: 97, rows: 31 }), ..shell(script) };
     let mut events = sandbox.link.start_process(&asked).await.expect("a process");
     let process = pid(&mut events).await;
@@ -207,7 +206,7 @@ async fn a_terminal_is_a_real_one() {
     until(&mut events, "got hello\r\n").await;
     sandbox.link.resize_terminal(&process, TerminalSize { cols: 40, rows: 20 }).await.expect("resized");
     type_in("\n").await.expect("typed");
-    until(&mut events, "20 40\r\n").await;
+    until(&mut events, "20 40\r\nready\r\n").await;
     assert_eq!(refusal(sandbox.link.close_stdin(&process).await).0, Code::FailedPrecondition);
     assert_eq!(refusal(write(&sandbox, &process, "x").await).0, Code::FailedPrecondition);
     // Ctrl-C.
@@ -232,4 +231,28 @@ async fn ended_processes_are_reaped_at_once() {
     let sandbox = Sandbox::start().await;
     let (pid, ..) = outcome(sandbox.link.start_process(&shell("true")).await.expect("a process")).await;
     assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+}
+
+#[tokio::test]
+async fn the_agent_ends_with_its_server_and_takes_everything_along() {
+    let sandbox = Sandbox::start().await;
+    let mut events = sandbox.link.start_process(&shell("sleep 60 & echo $!; wait")).await.expect("a process");
+    let ProcessSelector::Pid(pid) = pid(&mut events).await else { unreachable!("it is an id") };
+    until(&mut events, "\n").await;
+    let watch = crate::protocol::WatchQuery::default();
+    let _watching = sandbox.link.watch(&watch).await.expect("a watch");
+    sandbox.link.create_watcher(&watch).await.expect("a watcher");
+    drop(sandbox.link);
+    let _ = soon(sandbox.agent).await.expect("no panic");
+    let is_alive = || rustix::process::test_kill_process_group(group(pid)).is_ok();
+    soon(async {
+        while is_alive() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
+
+fn group(pid: u32) -> rustix::process::Pid {
+    i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).expect("an id")
 }

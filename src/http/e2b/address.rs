@@ -10,6 +10,9 @@ pub(super) const INTERPRETER_PORT: u16 = 49999;
 /// Names below it reach this machine without any set-up, in browsers and in curl.
 const LOCAL_DOMAIN: &str = "localhost";
 
+/// What SDKs call the sandbox that they did not create, in debug mode.
+const DEBUG_ID: &str = "debug_sandbox_id";
+
 /// What a request means.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Address {
@@ -22,15 +25,31 @@ pub(super) enum Address {
         /// The port.
         port: u16,
     },
+    /// A port of a sandbox that the request's token names, or that it does not name at all: debug mode.
+    Unnamed {
+        /// The port.
+        port: u16,
+    },
 }
 
-/// The address of a request. `domain` is the one whose names lead here, beside `localhost`.
+/// The address of a request. `domain` is the one whose names lead here, beside `localhost`; `listener` is the port of a
+/// sandbox that the listener stands for, which is so in debug mode only.
 ///
 /// # Errors
 ///
 /// When there is half an address.
-pub(super) fn of(headers: &HeaderMap, uri: &Uri, domain: Option<&str>) -> Result<Address, ProxyError> {
+pub(super) fn of(
+    headers: &HeaderMap,
+    uri: &Uri,
+    domain: Option<&str>,
+    listener: Option<u16>,
+) -> Result<Address, ProxyError> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    if let Some(port) = listener
+        && text("e2b-sandbox-id").is_none_or(|id| id == DEBUG_ID)
+    {
+        return Ok(Address::Unnamed { port });
+    }
     match (text("e2b-sandbox-id"), text("e2b-sandbox-port")) {
         (Some(id), Some(port)) => {
             let port = port.parse().map_err(|_| bad("E2b-Sandbox-Port is not a port"))?;
@@ -93,7 +112,7 @@ mod tests {
             let headers = pairs.iter().map(|(name, value)| {
                 (name.parse::<header::HeaderName>().expect("a name"), value.parse().expect("a value"))
             });
-            super::of(&headers.collect(), &Uri::from_static("/health"), None)
+            super::of(&headers.collect(), &Uri::from_static("/health"), None, None)
         };
         let both = of(&[("E2b-Sandbox-Id", "iabc-old"), ("E2b-Sandbox-Port", "49983")]);
         assert_eq!(both.ok(), sandbox("iabc", 49983));

@@ -41,9 +41,8 @@ pub(super) fn keep_alive() -> Bytes {
 
 /// The lines for one event; those for the end are the last.
 pub(super) fn lines(event: Event) -> Bytes {
-    let stream = |kind: &str, text: String| {
-        line(&json!({"type": kind, "text": text, "timestamp": rfc3339(SystemTime::now())}))
-    };
+    let stream =
+        |kind: &str, text: String| line(&json!({"type": kind, "text": text, "timestamp": rfc3339(SystemTime::now())}));
     match event {
         Event::Stdout { text } => stream("stdout", text),
         Event::Stderr { text } => stream("stderr", text),
@@ -175,6 +174,9 @@ mod tests {
         let end = |outcome| Event::End(End { outcome, exception: None, usage: Usage::default(), lost: false });
         assert_eq!(text(&lines(end(outcome(OutcomeKind::Ok, "")))), "{\"type\":\"end_of_execution\"}\n");
         let exit = lines(end(outcome(OutcomeKind::Exit, "the code exited with status 3")));
-        assert!(text(&exit).starts_with("{\"name\":\"SystemExit\",\"traceback\":\"\",\"type\":\"error\",\"value\":\"3\"}\n"));
+        assert!(
+            text(&exit)
+                .starts_with("{\"name\":\"SystemExit\",\"traceback\":\"\",\"type\":\"error\",\"value\":\"3\"}\n")
+        );
     }
 }

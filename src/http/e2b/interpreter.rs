@@ -163,7 +163,8 @@ async fn start(sandbox: &Sandbox, language: &str, cwd: Option<String>) -> Result
             Box::pin(start(sandbox, language, None)).await
         }
         Err(err) => {
-            let reason = json!({"message": format!("The '{language}' kernel is not available"), "reason": err.to_string()});
+            let reason =
+                json!({"message": format!("The '{language}' kernel is not available"), "reason": err.to_string()});
             Err(Refusal::Plain(StatusCode::INTERNAL_SERVER_ERROR, format!("Failed to create context: {reason}")))
         }
     }

@@ -4,6 +4,7 @@
 
 mod address;
 mod control;
+mod debug;
 pub(super) mod error;
 mod events;
 mod interpreter;
@@ -47,19 +48,25 @@ pub(super) struct Dispatch {
     state: AppState,
     control: Router,
     interpreter: Router,
+    /// The port of a sandbox that the listener stands for: debug mode.
+    listener: Option<u16>,
 }
 
 impl Dispatch {
     /// `control` are the routes for requests that mean no sandbox.
-    pub(super) fn new(state: AppState, control: Router) -> Self {
+    pub(super) fn new(state: AppState, control: Router, listener: Option<u16>) -> Self {
         let interpreter = interpreter::routes(state.sandboxes.clone());
-        Self { state, control, interpreter }
+        Self { state, control, interpreter, listener }
     }
 
     /// Answers any request.
     pub(super) async fn answer(self, request: Request) -> Response {
-        match address::of(request.headers(), request.uri(), self.state.domain()) {
+        match address::of(request.headers(), request.uri(), self.state.domain(), self.listener) {
             Ok(Address::Server) => answer(self.control, request).await,
+            Ok(Address::Unnamed { port }) => match debug::find(&self.state, request.headers()).await {
+                Ok(sandbox) => self.sandbox(&sandbox.id, port, request).await,
+                Err(err) => err.into_response(),
+            },
             Ok(Address::Sandbox { id, port }) => self.sandbox(&id, port, request).await,
             Err(err) => err.into_response(),
         }
@@ -77,7 +84,7 @@ impl Dispatch {
         match port {
             INTERPRETER_PORT => {
                 if !may_enter(&sandbox, request.headers()) {
-                    return unauthorized();
+                    return unauthorized().into_response();
                 }
                 request.extensions_mut().insert(sandbox);
                 answer(self.interpreter, request).await
@@ -98,7 +105,7 @@ fn may_enter(sandbox: &Arc<Sandbox>, headers: &HeaderMap) -> bool {
     headers.get("x-access-token").is_none_or(|given| given.as_bytes().ct_eq(sandbox.token.as_bytes()).into())
 }
 
-fn unauthorized() -> Response {
+fn unauthorized() -> E2bError {
     let message = "unauthorized access, please provide a valid access token or method signing if supported";
-    E2bError::new(StatusCode::UNAUTHORIZED, message).into_response()
+    E2bError::new(StatusCode::UNAUTHORIZED, message)
 }
