@@ -7,6 +7,9 @@ use super::error::ProxyError;
 /// Where a sandbox's interpreters are asked for.
 pub(super) const INTERPRETER_PORT: u16 = 49999;
 
+/// Where a sandbox's commands and files are asked for.
+pub(super) const ENVD_PORT: u16 = 49983;
+
 /// Names below it reach this machine without any set-up, in browsers and in curl.
 const LOCAL_DOMAIN: &str = "localhost";
 

@@ -177,7 +177,7 @@ async fn create(
 }
 
 /// What everything in a sandbox sees: the client's variables over those that E2B sets.
-fn environment(sandbox: &Sandbox) -> BTreeMap<String, String> {
+pub(super) fn environment(sandbox: &Sandbox) -> BTreeMap<String, String> {
     let own =
         [("E2B_SANDBOX", "true"), ("E2B_SANDBOX_ID", &sandbox.id), ("E2B_TEMPLATE_ID", &sandbox.spec.template.name)];
     let mut environment: BTreeMap<_, _> = own.map(|(name, value)| (name.to_owned(), value.to_owned())).into();

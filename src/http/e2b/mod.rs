@@ -3,16 +3,21 @@
 //! A request that says which sandbox it means is that sandbox's; every other one is for the server itself.
 
 mod address;
+mod connect;
 mod control;
 mod debug;
+mod envd;
 pub(super) mod error;
 mod events;
+mod files;
+mod filesystem;
 mod interpreter;
 mod listing;
 mod ports;
+mod process;
 mod shapes;
-
-use std::sync::Arc;
+mod signature;
+mod upload;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -23,8 +28,9 @@ use tower::ServiceExt;
 
 use super::AppState;
 use crate::sandbox::Sandbox;
-use address::{Address, INTERPRETER_PORT};
+use address::{Address, ENVD_PORT, INTERPRETER_PORT};
 use error::{E2bError, ProxyError};
+use signature::FilesQuery;
 
 /// The control plane, behind its key.
 pub(super) fn control(state: &AppState) -> Router<AppState> {
@@ -48,6 +54,7 @@ pub(super) struct Dispatch {
     state: AppState,
     control: Router,
     interpreter: Router,
+    envd: Router,
     /// The port of a sandbox that the listener stands for: debug mode.
     listener: Option<u16>,
 }
@@ -56,12 +63,13 @@ impl Dispatch {
     /// `control` are the routes for requests that mean no sandbox.
     pub(super) fn new(state: AppState, control: Router, listener: Option<u16>) -> Self {
         let interpreter = interpreter::routes(state.sandboxes.clone());
-        Self { state, control, interpreter, listener }
+        Self { state, control, interpreter, envd: envd::routes(), listener }
     }
 
     /// Answers any request.
     pub(super) async fn answer(self, request: Request) -> Response {
         match address::of(request.headers(), request.uri(), self.state.domain(), self.listener) {
+            Ok(Address::Server) if request.uri().path() == "/files" => self.signed_file(request).await,
             Ok(Address::Server) => answer(self.control, request).await,
             Ok(Address::Unnamed { port }) => match debug::find(&self.state, request.headers()).await {
                 Ok(sandbox) => self.sandbox(&sandbox.id, port, request).await,
@@ -69,6 +77,20 @@ impl Dispatch {
             },
             Ok(Address::Sandbox { id, port }) => self.sandbox(&id, port, request).await,
             Err(err) => err.into_response(),
+        }
+    }
+
+    /// A link to a file, which names no sandbox: it is that one's whose token signed it.
+    async fn signed_file(self, request: Request) -> Response {
+        let query = FilesQuery::parse(request.uri().query());
+        if !query.is_signed() {
+            return signature::missing().into_response();
+        }
+        let sandboxes = self.state.sandboxes.all();
+        let signer = sandboxes.iter().find(|sandbox| query.is_signed_with(&sandbox.token, request.method()));
+        match signer.map(|sandbox| sandbox.id.clone()) {
+            Some(id) => self.sandbox(&id, ENVD_PORT, request).await,
+            None => signature::invalid().into_response(),
         }
     }
 
@@ -83,11 +105,17 @@ impl Dispatch {
         }
         match port {
             INTERPRETER_PORT => {
-                if !may_enter(&sandbox, request.headers()) {
+                // SDKs do not send the token with every call to the interpreter. The id itself, which nobody can guess, is
+                // what opens the rest.
+                if sent_token_is_right(&sandbox, request.headers()) == Some(false) {
                     return unauthorized().into_response();
                 }
                 request.extensions_mut().insert(sandbox);
                 answer(self.interpreter, request).await
+            }
+            ENVD_PORT => {
+                request.extensions_mut().insert(sandbox);
+                answer(self.envd, request).await
             }
             _ => ports::forward(&sandbox, port, request).await,
         }
@@ -98,11 +126,10 @@ async fn answer(router: Router, request: Request) -> Response {
     router.oneshot(request).await.unwrap_or_else(|never| match never {})
 }
 
-/// SDKs do not send the token with every call to the interpreter; one that is sent must be right. The id itself, which
-/// nobody can guess, is what opens the rest.
-fn may_enter(sandbox: &Arc<Sandbox>, headers: &HeaderMap) -> bool {
+/// Whether the token that a request carries is that of the sandbox; `None` if it carries none.
+fn sent_token_is_right(sandbox: &Sandbox, headers: &HeaderMap) -> Option<bool> {
     use subtle::ConstantTimeEq;
-    headers.get("x-access-token").is_none_or(|given| given.as_bytes().ct_eq(sandbox.token.as_bytes()).into())
+    headers.get("x-access-token").map(|given| given.as_bytes().ct_eq(sandbox.token.as_bytes()).into())
 }
 
 fn unauthorized() -> E2bError {

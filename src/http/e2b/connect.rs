@@ -1,0 +1,424 @@
+//! The Connect protocol in JSON, as E2B's SDKs speak it with the daemon in a sandbox.
+//!
+//! Source: connectrpc.com/docs/protocol. A unary call is a plain POST whose error has a status; in a stream every message
+//! has an envelope, the answer is always 200, and the last envelope tells how it ended. Nothing is ever compressed.
+
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::{Buf, BufMut, BytesMut};
+use futures::{Stream, StreamExt, TryStreamExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use tokio_util::codec::{Decoder, FramedRead};
+use tokio_util::io::StreamReader;
+
+use crate::http::json::parse;
+use crate::link::LinkError;
+use crate::protocol;
+
+/// The largest message that is taken, bytes.
+const MAX_MESSAGE_BYTES: usize = 32 << 20;
+
+/// Exactly this: with a `charset` behind it the Python SDK does not take it for a stream.
+const STREAM_TYPE: &str = "application/connect+json";
+
+const COMPRESSED: u8 = 1;
+const END_OF_STREAM: u8 = 2;
+/// Flags and length.
+const HEAD_BYTES: usize = 5;
+
+/// What ended a call badly, as the protocol names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Code {
+    Unknown,
+    InvalidArgument,
+    DeadlineExceeded,
+    NotFound,
+    AlreadyExists,
+    PermissionDenied,
+    ResourceExhausted,
+    FailedPrecondition,
+    Unimplemented,
+    Internal,
+    Unavailable,
+    Unauthenticated,
+}
+
+impl Code {
+    fn status(self) -> StatusCode {
+        match self {
+            Self::Unknown | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::InvalidArgument | Self::FailedPrecondition => StatusCode::BAD_REQUEST,
+            Self::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::AlreadyExists => StatusCode::CONFLICT,
+            Self::PermissionDenied => StatusCode::FORBIDDEN,
+            Self::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+            Self::Unimplemented => StatusCode::NOT_IMPLEMENTED,
+            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unauthenticated => StatusCode::UNAUTHORIZED,
+        }
+    }
+}
+
+/// A call that failed. As a response it is that of a unary call.
+#[derive(Debug, thiserror::Error, Serialize)]
+#[error("{message}")]
+pub(super) struct ConnectError {
+    pub(super) code: Code,
+    pub(super) message: String,
+}
+
+impl ConnectError {
+    pub(super) fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+
+    pub(super) fn invalid(message: impl Into<String>) -> Self {
+        Self::new(Code::InvalidArgument, message)
+    }
+
+    /// The sandbox went away meanwhile. SDKs know it by these words.
+    pub(super) fn lost() -> Self {
+        Self::new(Code::Unavailable, "The sandbox was not found")
+    }
+
+    pub(super) fn too_late() -> Self {
+        Self::new(Code::DeadlineExceeded, "the deadline of the request has passed")
+    }
+}
+
+impl IntoResponse for ConnectError {
+    fn into_response(self) -> Response {
+        (self.code.status(), Json(self)).into_response()
+    }
+}
+
+impl From<LinkError> for ConnectError {
+    fn from(err: LinkError) -> Self {
+        match err {
+            LinkError::Refused { code, message, .. } => {
+                let code = match code {
+                    protocol::Code::NotFound => Code::NotFound,
+                    protocol::Code::InvalidArgument => Code::InvalidArgument,
+                    protocol::Code::AlreadyExists => Code::AlreadyExists,
+                    protocol::Code::Unauthenticated => Code::Unauthenticated,
+                    protocol::Code::PermissionDenied => Code::PermissionDenied,
+                    protocol::Code::FailedPrecondition => Code::FailedPrecondition,
+                    protocol::Code::Exhausted => Code::ResourceExhausted,
+                    protocol::Code::PortClosed => Code::Unavailable,
+                    // `resource_exhausted` would be told to users as a limit of their rate.
+                    protocol::Code::NoSpace | protocol::Code::Internal => Code::Internal,
+                };
+                Self::new(code, message)
+            }
+            LinkError::Broken(_) | LinkError::Version(_) => Self::lost(),
+        }
+    }
+}
+
+/// A streaming call that failed before its first message: 200, and an envelope that says so. SDKs would make something
+/// else of a status.
+pub(super) struct StreamError(ConnectError);
+
+impl IntoResponse for StreamError {
+    fn into_response(self) -> Response {
+        stream_response(Body::from(end(Some(&self.0))))
+    }
+}
+
+impl<E: Into<ConnectError>> From<E> for StreamError {
+    fn from(err: E) -> Self {
+        Self(err.into())
+    }
+}
+
+/// The message of a unary call.
+pub(super) struct Unary<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Unary<T> {
+    type Rejection = ConnectError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ConnectError> {
+        check_type(request.headers(), "application/json")?;
+        let body = axum::body::to_bytes(request.into_body(), MAX_MESSAGE_BYTES).await;
+        let body = body.map_err(|err| ConnectError::invalid(format!("the body cannot be read: {err}")))?;
+        read(&body).map(Self)
+    }
+}
+
+/// The message of a call whose answer is a stream.
+pub(super) struct Opening<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned + 'static> FromRequest<S> for Opening<T> {
+    type Rejection = StreamError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, StreamError> {
+        let mut messages = Messages::<T>::from_request(request, state).await?;
+        match messages.next().await? {
+            Some(message) => Ok(Self(message)),
+            None => Err(ConnectError::invalid("the request has no message").into()),
+        }
+    }
+}
+
+/// The messages of a call whose request is a stream.
+pub(super) struct Messages<T> {
+    envelopes: futures::stream::BoxStream<'static, Result<Bytes, ConnectError>>,
+    message: PhantomData<fn() -> T>,
+}
+
+impl<T: DeserializeOwned> Messages<T> {
+    /// The next one; `None` at the end.
+    pub(super) async fn next(&mut self) -> Result<Option<T>, ConnectError> {
+        match self.envelopes.next().await {
+            Some(payload) => read(&payload?).map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+impl<S: Send + Sync, T> FromRequest<S> for Messages<T> {
+    type Rejection = StreamError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, StreamError> {
+        check_type(request.headers(), STREAM_TYPE)?;
+        let pieces = request.into_body().into_data_stream().map_err(std::io::Error::other);
+        let envelopes = FramedRead::new(StreamReader::new(pieces), Envelopes).boxed();
+        Ok(Self { envelopes, message: PhantomData })
+    }
+}
+
+fn check_type(headers: &HeaderMap, expected: &str) -> Result<(), ConnectError> {
+    let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    match given.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(expected) {
+        true => Ok(()),
+        false => Err(ConnectError::new(Code::Unimplemented, format!("the content type must be {expected}"))),
+    }
+}
+
+fn read<T: DeserializeOwned>(message: &[u8]) -> Result<T, ConnectError> {
+    parse(message).map_err(|err| ConnectError::invalid(err.message))
+}
+
+/// Takes envelopes apart.
+struct Envelopes;
+
+impl Decoder for Envelopes {
+    type Item = Bytes;
+    type Error = ConnectError;
+
+    fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Bytes>, ConnectError> {
+        let Some((mut head, _)) = buffer.split_at_checked(HEAD_BYTES) else { return Ok(None) };
+        let (flags, length) = (head.get_u8(), head.get_u32() as usize);
+        if flags & COMPRESSED != 0 {
+            return Err(ConnectError::new(Code::Unimplemented, "compressed messages are not taken"));
+        }
+        if flags != 0 {
+            return Err(ConnectError::invalid(format!("an envelope of a request has the flags {flags}")));
+        }
+        if length > MAX_MESSAGE_BYTES {
+            let message = format!("a message of {length} bytes is larger than {MAX_MESSAGE_BYTES}");
+            return Err(ConnectError::invalid(message));
+        }
+        if buffer.len() < HEAD_BYTES + length {
+            return Ok(None);
+        }
+        buffer.advance(HEAD_BYTES);
+        Ok(Some(buffer.split_to(length).freeze()))
+    }
+
+    fn decode_eof(&mut self, buffer: &mut BytesMut) -> Result<Option<Bytes>, ConnectError> {
+        match self.decode(buffer)? {
+            None if !buffer.is_empty() => Err(ConnectError::invalid("the request broke off within a message")),
+            envelope => Ok(envelope),
+        }
+    }
+}
+
+impl From<std::io::Error> for ConnectError {
+    fn from(err: std::io::Error) -> Self {
+        Self::invalid(format!("the body cannot be read: {err}"))
+    }
+}
+
+fn envelope(flags: u8, message: &Value) -> Bytes {
+    let mut envelope = BytesMut::zeroed(HEAD_BYTES).writer();
+    serde_json::to_writer(&mut envelope, message).expect("a JSON value can be written to memory");
+    let mut envelope = envelope.into_inner();
+    let length = u32::try_from(envelope.len() - HEAD_BYTES).expect("messages are far below 4 GiB");
+    envelope[0] = flags;
+    envelope[1..HEAD_BYTES].copy_from_slice(&length.to_be_bytes());
+    envelope.freeze()
+}
+
+fn end(err: Option<&ConnectError>) -> Bytes {
+    envelope(END_OF_STREAM, &err.map_or(json!({}), |err| json!({"error": err})))
+}
+
+fn stream_response(body: Body) -> Response {
+    ([(header::CONTENT_TYPE, STREAM_TYPE)], body).into_response()
+}
+
+/// The answer of a call whose request was a stream: one message that says nothing.
+pub(super) fn done() -> Response {
+    let body = [envelope(0, &json!({})), end(None)].concat();
+    stream_response(Body::from(body))
+}
+
+/// What a client wants of an answer that is a stream.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pace {
+    /// How long it may last.
+    pub(super) timeout: Option<Duration>,
+    /// After this long without a message it wants to hear that there is none.
+    keep_alive: Duration,
+}
+
+impl Pace {
+    fn new(headers: &HeaderMap) -> Self {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+        let timeout_ms: Option<f64> = text("connect-timeout-ms").and_then(|text| text.parse().ok());
+        // Not a number, nothing, or longer than can be said: no limit.
+        let timeout = timeout_ms.filter(|timeout_ms| *timeout_ms > 0.0);
+        let timeout = timeout.and_then(|timeout_ms| Duration::try_from_secs_f64(timeout_ms / 1000.0).ok());
+        let timeout = timeout.filter(|timeout| Instant::now().checked_add(*timeout).is_some());
+        let keep_alive = text("keepalive-ping-interval").and_then(|text| text.parse().ok());
+        let keep_alive = Duration::from_secs(keep_alive.filter(|seconds| *seconds > 0).unwrap_or(90));
+        Self { timeout, keep_alive }
+    }
+
+    /// The same, but for something that keeps the time itself: it gets a little longer.
+    pub(super) fn lenient(self) -> Self {
+        Self { timeout: self.timeout.and_then(|timeout| timeout.checked_add(Duration::from_secs(2))), ..self }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Pace {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        Ok(Self::new(&parts.headers))
+    }
+}
+
+/// Messages as they come, `silence` where there is none for long, and the end. A sandbox that is lost
+/// ([`ConnectError::lost`]) breaks the connection off: SDKs then ask whether it still lives.
+pub(super) fn streamed(
+    messages: impl Stream<Item = Result<Value, ConnectError>> + Send + Unpin + 'static,
+    pace: Pace,
+    silence: Value,
+) -> Response {
+    let deadline = pace.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let frames = futures::stream::unfold(Some(messages), move |messages| {
+        let silence = silence.clone();
+        async move {
+            let mut messages = messages?;
+            let over = async {
+                match deadline {
+                    Some(deadline) => tokio::time::sleep_until(deadline).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let message = tokio::select! {
+                message = messages.next() => message,
+                () = over => Some(Err(ConnectError::too_late())),
+                () = tokio::time::sleep(pace.keep_alive) => Some(Ok(silence)),
+            };
+            Some(match message {
+                Some(Ok(message)) => (Ok(envelope(0, &message)), Some(messages)),
+                Some(Err(err)) if err.code == Code::Unavailable => (Err(err), None),
+                Some(Err(err)) => (Ok(end(Some(&err))), None),
+                None => (Ok(end(None)), None),
+            })
+        }
+    });
+    stream_response(Body::from_stream(frames))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decoded(bytes: &[u8]) -> Result<Vec<Bytes>, Code> {
+        let mut buffer = BytesMut::from(bytes);
+        let mut found = Vec::new();
+        while let Some(payload) = Envelopes.decode_eof(&mut buffer).map_err(|err| err.code)? {
+            found.push(payload);
+        }
+        Ok(found)
+    }
+
+    #[test]
+    fn envelopes_are_read_back() {
+        let two = [envelope(0, &json!({"a": 1})), envelope(0, &json!({}))].concat();
+        assert_eq!(&two[..6], b"\0\0\0\0\x07{");
+        assert_eq!(decoded(&two), Ok(vec![Bytes::from("{\"a\":1}"), Bytes::from("{}")]));
+        assert_eq!(decoded(b""), Ok(vec![]));
+    }
+
+    #[test]
+    fn envelopes_that_make_no_sense_are_refused() {
+        for (bytes, code) in [
+            (&b"\0\0\0"[..], Code::InvalidArgument),
+            (b"\0\0\0\0\x05{}", Code::InvalidArgument),
+            (b"\x01\0\0\0\x02{}", Code::Unimplemented),
+            (b"\x02\0\0\0\x02{}", Code::InvalidArgument),
+            // Refused by its head: nobody waits for 4 GiB.
+            (b"\0\xff\xff\xff\xff", Code::InvalidArgument),
+        ] {
+            assert_eq!(decoded(bytes), Err(code), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn the_end_tells_the_error() {
+        assert_eq!(&end(None)[..], b"\x02\0\0\0\x02{}");
+        let refused = end(Some(&ConnectError::new(Code::NotFound, "no")));
+        assert_eq!(&refused[HEAD_BYTES..], br#"{"error":{"code":"not_found","message":"no"}}"#);
+    }
+
+    #[test]
+    fn timeouts_are_read_leniently() {
+        let pace = |name: &'static str, text: &'static str| {
+            Pace::new(&HeaderMap::from_iter([(header::HeaderName::from_static(name), text.parse().expect("a value"))]))
+        };
+        for (text, ms) in [("60000", Some(60_000)), ("1500.5", Some(1500)), ("0", None), ("x", None), ("-1", None)] {
+            let timeout = pace("connect-timeout-ms", text).timeout;
+            assert_eq!(timeout.map(|timeout| timeout.as_millis()), ms, "{text}");
+        }
+        for text in ["inf", "NaN", "1e300"] {
+            assert_eq!(pace("connect-timeout-ms", text).timeout, None, "{text}");
+        }
+        for (text, seconds) in [("50", 50), ("0", 90), ("often", 90)] {
+            assert_eq!(pace("keepalive-ping-interval", text).keep_alive.as_secs(), seconds, "{text}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_tells_silence_and_ends_at_its_deadline() {
+        let pace = Pace { timeout: Some(Duration::from_secs(100)), keep_alive: Duration::from_secs(40) };
+        let response = streamed(futures::stream::pending(), pace, json!({"keepalive": {}}));
+        assert_eq!(response.headers()[header::CONTENT_TYPE], STREAM_TYPE);
+        let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.expect("a body");
+        let silence = envelope(0, &json!({"keepalive": {}}));
+        assert_eq!(body, [silence.clone(), silence, end(Some(&ConnectError::too_late()))].concat());
+    }
+
+    #[tokio::test]
+    async fn a_lost_sandbox_breaks_the_stream_off() {
+        let pace = Pace { timeout: None, keep_alive: Duration::from_secs(90) };
+        let response = streamed(futures::stream::iter([Err(ConnectError::lost())]), pace, json!({}));
+        assert!(axum::body::to_bytes(response.into_body(), 1 << 20).await.is_err());
+    }
+}

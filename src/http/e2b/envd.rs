@@ -1,0 +1,131 @@
+//! A sandbox's daemon as E2B's SDKs know it: commands, directories and files, on one port.
+//!
+//! Source: e2b-dev/infra, `packages/envd`.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::body::{Body, HttpBody};
+use axum::extract::{DefaultBodyLimit, Extension, FromRequestParts, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{BoxError, Json, Router};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use futures::{StreamExt, TryStreamExt};
+use serde_json::{Value, json};
+
+use super::connect::ConnectError;
+use super::error::{E2bError, ProxyError};
+use super::{control, files, filesystem, process, sent_token_is_right, unauthorized};
+use crate::sandbox::Sandbox;
+
+/// The routes. The sandbox is among the request's extensions.
+pub(super) fn routes() -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/envs", get(environment))
+        .merge(process::routes())
+        .merge(filesystem::routes())
+        .layer(middleware::from_fn(require_token))
+        // A link to a file is signed instead.
+        .merge(files::routes())
+        .route("/health", get(|| async { StatusCode::NO_CONTENT }))
+        .fallback(|uri: Uri| async move { E2bError::new(StatusCode::NOT_FOUND, format!("there is no {}", uri.path())) })
+        .layer(middleware::from_fn(while_it_lives))
+        .layer(DefaultBodyLimit::disable())
+}
+
+/// What a request says of its sandbox's token. One that is sent must be right; secured sandboxes want one.
+pub(super) fn has_token(sandbox: &Sandbox, headers: &HeaderMap) -> bool {
+    sent_token_is_right(sandbox, headers).unwrap_or(!sandbox.spec.secure)
+}
+
+async fn require_token(Extension(sandbox): Extension<Arc<Sandbox>>, request: Request, next: Next) -> Response {
+    match has_token(&sandbox, request.headers()) {
+        true => next.run(request).await,
+        false => unauthorized().into_response(),
+    }
+}
+
+/// Breaks an answer off when the sandbox is killed or paused: an orderly end would look like a success.
+async fn while_it_lives(Extension(sandbox): Extension<Arc<Sandbox>>, request: Request, next: Next) -> Response {
+    let interrupted = sandbox.interrupted();
+    let response = tokio::select! {
+        response = next.run(request) => response,
+        () = interrupted.cancelled() => return ProxyError::NotFound { id: sandbox.id.clone() }.into_response(),
+    };
+    if response.body().size_hint().exact().is_some() {
+        return response;
+    }
+    response.map(|body| {
+        let pieces = body.into_data_stream().map_err(BoxError::from).take_until(interrupted.clone().cancelled_owned());
+        let last = futures::stream::once(async move { interrupted.is_cancelled() });
+        let last = last.filter_map(async |broken| broken.then(|| Err(BoxError::from(ConnectError::lost()))));
+        Body::from_stream(pieces.chain(last))
+    })
+}
+
+/// The account that a call is made for. It is a choice, not a credential; whoever makes none gets the default.
+pub(super) struct User(pub(super) Option<String>);
+
+impl<S: Send + Sync> FromRequestParts<S> for User {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self(basic_user(&parts.headers)))
+    }
+}
+
+fn basic_user(headers: &HeaderMap) -> Option<String> {
+    let (scheme, credentials) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let credentials = String::from_utf8(BASE64_STANDARD.decode(credentials.trim()).ok()?).ok()?;
+    let user = credentials.split(':').next().unwrap_or_default();
+    (!user.is_empty()).then(|| user.to_owned())
+}
+
+async fn metrics(Extension(sandbox): Extension<Arc<Sandbox>>) -> Result<Json<Value>, ConnectError> {
+    let metrics = sandbox.link().metrics().await?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    Ok(Json(json!({
+        "ts": now,
+        "cpu_count": metrics.cpu_count,
+        "cpu_used_pct": metrics.cpu_used_percent,
+        "mem_total_mib": metrics.memory_total_bytes >> 20,
+        "mem_used_mib": metrics.memory_used_bytes >> 20,
+        "mem_total": metrics.memory_total_bytes,
+        "mem_used": metrics.memory_used_bytes,
+        "mem_cache": metrics.memory_cache_bytes,
+        "disk_used": metrics.disk_used_bytes,
+        "disk_total": metrics.disk_total_bytes,
+    })))
+}
+
+async fn environment(Extension(sandbox): Extension<Arc<Sandbox>>) -> Json<BTreeMap<String, String>> {
+    Json(control::environment(&sandbox))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_user_is_named_without_a_password() {
+        let user = |value: &str| {
+            basic_user(&HeaderMap::from_iter([(header::AUTHORIZATION, value.parse().expect("a header's value"))]))
+        };
+        assert_eq!(user("Basic cm9vdDo="), Some("root".to_owned()));
+        assert_eq!(user("basic cm9vdA=="), Some("root".to_owned()));
+        for other in ["Basic Og==", "Basic ?", "Basic", "Bearer cm9vdDo="] {
+            assert_eq!(user(other), None, "{other}");
+        }
+    }
+}

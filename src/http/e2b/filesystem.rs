@@ -1,0 +1,296 @@
+//! `filesystem.Filesystem`: what is in a sandbox's directories, and what changes there.
+//!
+//! Source: e2b-dev/infra, `packages/envd/spec/filesystem/filesystem.proto`.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::body::Body;
+use axum::extract::Extension;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::connect::{self, ConnectError, Opening, Pace, StreamError, Unary};
+use super::envd::User;
+use crate::link::LinkError;
+use crate::protocol::{Entry, EntryKind, FileQuery, ListQuery, MoveQuery, WatchEvent, WatchKind, WatchQuery, Watcher};
+use crate::sandbox::Sandbox;
+
+type Answer = Result<Json<Value>, ConnectError>;
+
+pub(super) fn routes() -> Router {
+    Router::new()
+        .route("/filesystem.Filesystem/Stat", post(stat))
+        .route("/filesystem.Filesystem/MakeDir", post(make_directory))
+        .route("/filesystem.Filesystem/Move", post(relocate))
+        .route("/filesystem.Filesystem/ListDir", post(list))
+        .route("/filesystem.Filesystem/Remove", post(remove))
+        .route("/filesystem.Filesystem/WatchDir", post(watch))
+        .route("/filesystem.Filesystem/CreateWatcher", post(create_watcher))
+        .route("/filesystem.Filesystem/GetWatcherEvents", post(watcher_events))
+        .route("/filesystem.Filesystem/RemoveWatcher", post(remove_watcher))
+}
+
+#[derive(Debug, Deserialize)]
+struct PathRequest {
+    #[serde(default)]
+    path: String,
+}
+
+async fn stat(
+    Extension(sandbox): Extension<Arc<Sandbox>>,
+    User(user): User,
+    Unary(PathRequest { path }): Unary<PathRequest>,
+) -> Answer {
+    let entry = sandbox.link().stat(&FileQuery { path, user }).await?;
+    Ok(Json(json!({"entry": shape(entry)})))
+}
+
+async fn make_directory(
+    Extension(sandbox): Extension<Arc<Sandbox>>,
+    User(user): User,
+    Unary(PathRequest { path }): Unary<PathRequest>,
+) -> Answer {
+    let entry = sandbox.link().make_directory(&FileQuery { path, user }).await?;
+    Ok(Json(json!({"entry": shape(entry)})))
+}
+
+async fn remove(
+    Extension(sandbox): Extension<Arc<Sandbox>>,
+    User(user): User,
+    Unary(PathRequest { path }): Unary<PathRequest>,
+) -> Answer {
+    sandbox.link().remove_path(&FileQuery { path, user }).await?;
+    Ok(Json(json!({})))
+}
+
+#[derive(Debug, Deserialize)]
+struct MoveRequest {
+    #[serde(default)]
+    source: String,
+    #[serde(default)]
+    destination: String,
+}
+
+async fn relocate(
+    Extension(sandbox): Extension<Arc<Sandbox>>,
+    User(user): User,
+    Unary(MoveRequest { source, destination }): Unary<MoveRequest>,
+) -> Answer {
+    let entry = sandbox.link().move_path(&MoveQuery { from: source, to: destination, user }).await?;
+    Ok(Json(json!({"entry": shape(entry)})))
+}
+
+#[derive(Debug, Deserialize)]
+struct ListRequest {
+    #[serde(default)]
+    path: String,
+    #[serde(default)]
+    depth: u32,
+}
+
+/// Written as the entries come: a directory may hold any number of them.
+async fn list(
+    Extension(sandbox): Extension<Arc<Sandbox>>,
+    User(user): User,
+    Unary(ListRequest { path, depth }): Unary<ListRequest>,
+) -> Result<Response, ConnectError> {
+    let entries = sandbox.link().list_directory(&ListQuery { path, user, depth }).await?;
+    let body = Body::from_stream(listing(entries));
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+fn listing(
+    entries: impl Stream<Item = Result<Entry, LinkError>> + Send + 'static,
+) -> impl Stream<Item = Result<Bytes, LinkError>> + Send + 'static {
+    let piece = |text: &'static str| futures::stream::iter([Ok(Bytes::from_static(text.as_bytes()))]);
+    let entries = entries.enumerate().map(|(at, entry)| {
+        let comma = if at == 0 { "" } else { "," };
+        Ok(Bytes::from(format!("{comma}{}", shape(entry?))))
+    });
+    piece("{\"entries\":[").chain(entries).chain(piece("]}"))
+}
+
+/// An `EntryInfo`.
+fn shape(entry: Entry) -> Value {
+    let kind = match entry.kind {
+        EntryKind::File => "FILE_TYPE_FILE",
+        EntryKind::Directory => "FILE_TYPE_DIRECTORY",
+        EntryKind::Other => "FILE_TYPE_UNSPECIFIED",
+    };
+    let mut shape = json!({
+        "name": entry.name,
+        "type": kind,
+        "path": entry.path,
+        // 64 bits do not fit into a number of JavaScript's.
+        "size": entry.size.to_string(),
+        "mode": entry.mode,
+        "permissions": entry.permissions,
+        "owner": entry.owner,
+        "group": entry.group,
+        "modifiedTime": humantime::format_rfc3339_nanos(time(entry.modified_ns)).to_string(),
+    });
+    let members = shape.as_object_mut().expect("it is one");
+    members.extend(entry.symlink_target.map(|target| ("symlinkTarget".to_owned(), target.into())));
+    if !entry.metadata.is_empty() {
+        members.insert("metadata".to_owned(), json!(entry.metadata));
+    }
+    shape
+}
+
+/// The time that an agent tells. There is none before 1970, where the ways to write it end.
+pub(super) fn time(ns: i64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_nanos(u64::try_from(ns).unwrap_or(0))
+}
+
+/// `allowNetworkMounts` is not read: there are none.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WatchRequest {
+    #[serde(default)]
+    path: String,
+    #[serde(default)]
+    recursive: bool,
+    #[serde(default, alias = "include_entry")]
+    include_entry: bool,
+}
+
+impl WatchRequest {
+    fn query(self, user: Option<String>) -> WatchQuery {
+        WatchQuery { path: self.path, user, recursive: self.recursive, entries: self.include_entry }
+    }
+}
+
+async fn watch(
+    Extension(sandbox): Extension<Arc<Sandbox>>,
+    User(user): User,
+    pace: Pace,
+    Opening(request): Opening<WatchRequest>,
+) -> Result<Response, StreamError> {
+    let events = sandbox.link().watch(&request.query(user)).await?;
+    Ok(connect::streamed(messages(events).boxed(), pace, json!({"keepalive": {}})))
+}
+
+/// A watch has no end of its own.
+fn messages(
+    events: impl Stream<Item = Result<WatchEvent, LinkError>> + Send,
+) -> impl Stream<Item = Result<Value, ConnectError>> + Send {
+    let start = futures::stream::iter([Ok(json!({"start": {}}))]);
+    let events = events.map(|event| match event {
+        Ok(event) => Ok(json!({"filesystem": event_shape(event)})),
+        Err(_) => Err(ConnectError::lost()),
+    });
+    start.chain(events).chain(futures::stream::iter([Err(ConnectError::lost())]))
+}
+
+fn event_shape(event: WatchEvent) -> Value {
+    let kind = match event.kind {
+        WatchKind::Create => "EVENT_TYPE_CREATE",
+        WatchKind::Write => "EVENT_TYPE_WRITE",
+        WatchKind::Remove => "EVENT_TYPE_REMOVE",
+        WatchKind::Rename => "EVENT_TYPE_RENAME",
+        WatchKind::Chmod => "EVENT_TYPE_CHMOD",
+    };
+    let mut value = json!({"name": event.name, "type": kind});
+    value.as_object_mut().expect("it is one").extend(event.entry.map(|entry| ("entry".to_owned(), shape(entry))));
+    value
+}
+
+async fn create_watcher(
+    Extension(sandbox): Extension<Arc<Sandbox>>,
+    User(user): User,
+    Unary(request): Unary<WatchRequest>,
+) -> Answer {
+    let watcher = sandbox.link().create_watcher(&request.query(user)).await?;
+    Ok(Json(json!({"watcherId": watcher.id})))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WatcherRequest {
+    #[serde(default, alias = "watcher_id")]
+    watcher_id: String,
+}
+
+async fn watcher_events(
+    Extension(sandbox): Extension<Arc<Sandbox>>,
+    Unary(WatcherRequest { watcher_id: id }): Unary<WatcherRequest>,
+) -> Answer {
+    let events = sandbox.link().watcher_events(&Watcher { id }).await?;
+    let events: Vec<_> = events.into_iter().map(event_shape).collect();
+    Ok(Json(json!({"events": events})))
+}
+
+async fn remove_watcher(
+    Extension(sandbox): Extension<Arc<Sandbox>>,
+    Unary(WatcherRequest { watcher_id: id }): Unary<WatcherRequest>,
+) -> Answer {
+    sandbox.link().remove_watcher(&Watcher { id }).await?;
+    Ok(Json(json!({})))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use futures::TryStreamExt;
+
+    use super::*;
+
+    fn entry(name: &str) -> Entry {
+        Entry {
+            name: name.to_owned(),
+            kind: EntryKind::File,
+            path: format!("/home/user/{name}"),
+            size: 1 << 60,
+            mode: 0o644,
+            permissions: "-rw-r--r--".to_owned(),
+            owner: "user".to_owned(),
+            group: "user".to_owned(),
+            modified_ns: 1_500_000_000_123_456_789,
+            symlink_target: None,
+            metadata: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn an_entry_is_written_as_protobuf_would() {
+        let expected = json!({
+            "name": "a", "type": "FILE_TYPE_FILE", "path": "/home/user/a", "size": "1152921504606846976", "mode": 420,
+            "permissions": "-rw-r--r--", "owner": "user", "group": "user",
+            "modifiedTime": "2017-07-14T02:40:00.123456789Z",
+        });
+        assert_eq!(shape(entry("a")), expected);
+        let link = Entry { symlink_target: Some("/x".to_owned()), ..entry("a") };
+        assert_eq!(shape(link)["symlinkTarget"], "/x");
+        let noted = Entry { metadata: BTreeMap::from([("k".to_owned(), "v".to_owned())]), ..entry("a") };
+        assert_eq!(shape(noted)["metadata"], json!({"k": "v"}));
+        // A date that whoever owns the file can set.
+        assert_eq!(shape(Entry { modified_ns: -1, ..entry("a") })["modifiedTime"], "1970-01-01T00:00:00.000000000Z");
+    }
+
+    #[tokio::test]
+    async fn a_listing_is_one_value() {
+        for names in [&[][..], &["a"], &["a", "b", "c"]] {
+            let entries: Vec<_> = names.iter().map(|name| Ok(entry(name))).collect();
+            let pieces: Vec<_> = listing(futures::stream::iter(entries)).try_collect().await.expect("pieces");
+            let value: Value = serde_json::from_slice(&pieces.concat()).expect("JSON");
+            let found: Vec<_> = value["entries"].as_array().expect("a list").iter().map(|e| &e["name"]).collect();
+            assert_eq!(found, names);
+        }
+    }
+
+    #[test]
+    fn both_ways_to_write_names_are_read() {
+        for key in ["includeEntry", "include_entry"] {
+            let request: WatchRequest = serde_json::from_value(json!({"path": "/", key: true})).expect("a request");
+            assert!(request.query(None).entries, "{key}");
+        }
+    }
+}

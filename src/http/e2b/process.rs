@@ -1,0 +1,391 @@
+//! `process.Process`: commands in a sandbox.
+//!
+//! Source: e2b-dev/infra, `packages/envd/spec/process/process.proto`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::Extension;
+use axum::response::Response;
+use axum::routing::post;
+use axum::{Json, Router};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::connect::{self, Code, ConnectError, Messages, Opening, Pace, StreamError, Unary};
+use super::envd::User;
+use crate::link::LinkError;
+use crate::protocol::{self, ProcessEnd, ProcessEvent, ProcessInfo, ProcessSelector, StartProcess, TerminalSize};
+use crate::sandbox::Sandbox;
+
+type Answer = Result<Json<Value>, ConnectError>;
+
+pub(super) fn routes() -> Router {
+    Router::new()
+        .route("/process.Process/List", post(list))
+        .route("/process.Process/Start", post(start))
+        .route("/process.Process/Connect", post(attach))
+        .route("/process.Process/Update", post(update))
+        .route("/process.Process/SendInput", post(send_input))
+        .route("/process.Process/StreamInput", post(stream_input))
+        .route("/process.Process/SendSignal", post(send_signal))
+        .route("/process.Process/CloseStdin", post(close_stdin))
+}
+
+#[derive(Debug, Deserialize)]
+struct ListRequest {}
+
+async fn list(Extension(sandbox): Extension<Arc<Sandbox>>, Unary(ListRequest {}): Unary<ListRequest>) -> Answer {
+    let processes: Vec<_> = sandbox.link().processes().await?.into_iter().map(shape).collect();
+    Ok(Json(json!({"processes": processes})))
+}
+
+fn shape(process: ProcessInfo) -> Value {
+    let ProcessInfo { pid, tag, command, args, env, cwd } = process;
+    let mut config = json!({"cmd": command, "args": args, "envs": env});
+    config.as_object_mut().expect("it is one").extend(cwd.map(|cwd| ("cwd".to_owned(), cwd.into())));
+    let mut shape = json!({"config": config, "pid": pid});
+    shape.as_object_mut().expect("it is one").extend(tag.map(|tag| ("tag".to_owned(), tag.into())));
+    shape
+}
+
+#[derive(Debug, Deserialize)]
+struct StartRequest {
+    process: ConfigRequest,
+    pty: Option<PtyRequest>,
+    tag: Option<String>,
+    /// Clients that know nothing of it want one.
+    stdin: Option<bool>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ConfigRequest {
+    #[serde(default)]
+    cmd: String,
+    #[serde(default)]
+    args: Vec<String>,
+    #[serde(default)]
+    envs: BTreeMap<String, String>,
+    cwd: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct PtyRequest {
+    size: Option<SizeRequest>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct SizeRequest {
+    #[serde(default)]
+    cols: u16,
+    #[serde(default)]
+    rows: u16,
+}
+
+impl PtyRequest {
+    fn size(self) -> TerminalSize {
+        let SizeRequest { cols, rows } = self.size.unwrap_or_default();
+        TerminalSize { cols, rows }
+    }
+}
+
+/// The process outlives the answer; the client's timeout ends it, which the agent sees to.
+async fn start(
+    Extension(sandbox): Extension<Arc<Sandbox>>,
+    User(user): User,
+    pace: Pace,
+    Opening(request): Opening<StartRequest>,
+) -> Result<Response, StreamError> {
+    let StartRequest { process, pty, tag, stdin } = request;
+    let asked = StartProcess {
+        command: process.cmd,
+        args: process.args,
+        env: process.envs,
+        cwd: process.cwd.filter(|cwd| !cwd.is_empty()),
+        user,
+        pty: pty.map(PtyRequest::size),
+        stdin: stdin.unwrap_or(true),
+        tag,
+        timeout_ms: pace.timeout.map(|timeout| timeout.as_millis().try_into().unwrap_or(u64::MAX)),
+    };
+    let events = sandbox.link().start_process(&asked).await?;
+    Ok(connect::streamed(messages(events), pace.lenient(), keep_alive()))
+}
+
+#[derive(Debug, Deserialize)]
+struct SelectRequest {
+    process: Selector,
+}
+
+/// One of the two.
+#[derive(Debug, Deserialize)]
+struct Selector {
+    pid: Option<u32>,
+    tag: Option<String>,
+}
+
+impl Selector {
+    fn check(self) -> Result<ProcessSelector, ConnectError> {
+        match (self.pid, self.tag) {
+            (Some(pid), None) => Ok(ProcessSelector::Pid(pid)),
+            (None, Some(tag)) => Ok(ProcessSelector::Tag(tag)),
+            _ => Err(ConnectError::invalid("process: either a pid or a tag must be named")),
+        }
+    }
+}
+
+/// The client's timeout ends the answer and leaves the process alone: it was started by somebody else.
+async fn attach(
+    Extension(sandbox): Extension<Arc<Sandbox>>,
+    pace: Pace,
+    Opening(request): Opening<SelectRequest>,
+) -> Result<Response, StreamError> {
+    let events = sandbox.link().attach_process(&request.process.check()?).await?;
+    Ok(connect::streamed(messages(events), pace, keep_alive()))
+}
+
+/// The messages of a process up to its end.
+fn messages(
+    events: impl Stream<Item = Result<ProcessEvent, LinkError>> + Send + Unpin + 'static,
+) -> impl Stream<Item = Result<Value, ConnectError>> + Send + Unpin + 'static {
+    let messages = futures::stream::unfold(Some(events), |events| async {
+        let mut events = events?;
+        Some(match events.next().await {
+            Some(Ok(ProcessEvent::Ended(end))) if end.timed_out => (Err(ConnectError::too_late()), None),
+            Some(Ok(event)) => {
+                let over = matches!(event, ProcessEvent::Ended(_));
+                (Ok(message(event)), (!over).then_some(events))
+            }
+            Some(Err(_)) | None => (Err(ConnectError::lost()), None),
+        })
+    });
+    messages.boxed()
+}
+
+fn keep_alive() -> Value {
+    json!({"event": {"keepalive": {}}})
+}
+
+fn message(event: ProcessEvent) -> Value {
+    let data = |stream: &str, data: Bytes| json!({"data": {stream: BASE64_STANDARD.encode(data)}});
+    let event = match event {
+        ProcessEvent::Started { pid } => json!({"start": {"pid": pid}}),
+        ProcessEvent::Stdout { data: bytes } => data("stdout", bytes),
+        ProcessEvent::Stderr { data: bytes } => data("stderr", bytes),
+        ProcessEvent::Pty { data: bytes } => data("pty", bytes),
+        ProcessEvent::Ended(end) => json!({"end": end_shape(end)}),
+    };
+    json!({"event": event})
+}
+
+/// As Go's `os.ProcessState` tells it.
+fn end_shape(ProcessEnd { exit_code, signal, .. }: ProcessEnd) -> Value {
+    match (exit_code, signal) {
+        (Some(0), _) => json!({"exitCode": 0, "exited": true, "status": "exit status 0"}),
+        (Some(code), _) => {
+            let status = format!("exit status {code}");
+            json!({"exitCode": code, "exited": true, "status": status, "error": status})
+        }
+        (None, signal) => {
+            let status = format!("signal: {}", signal_words(signal.unwrap_or_default()));
+            json!({"exitCode": -1, "exited": false, "status": status, "error": status})
+        }
+    }
+}
+
+/// What Go calls a signal.
+fn signal_words(signal: i32) -> String {
+    const WORDS: [&str; 15] = [
+        "hangup",
+        "interrupt",
+        "quit",
+        "illegal instruction",
+        "trace/breakpoint trap",
+        "aborted",
+        "bus error",
+        "floating point exception",
+        "killed",
+        "user defined signal 1",
+        "segmentation fault",
+        "user defined signal 2",
+        "broken pipe",
+        "alarm clock",
+        "terminated",
+    ];
+    let words = usize::try_from(signal).ok().and_then(|signal| WORDS.get(signal.checked_sub(1)?));
+    words.map_or_else(|| format!("signal {signal}"), |words| (*words).to_owned())
+}
+
+#[derive(Debug, Deserialize)]
+struct UpdateRequest {
+    process: Selector,
+    pty: Option<PtyRequest>,
+}
+
+async fn update(Extension(sandbox): Extension<Arc<Sandbox>>, Unary(request): Unary<UpdateRequest>) -> Answer {
+    let process = request.process.check()?;
+    if let Some(pty) = request.pty {
+        sandbox.link().resize_terminal(&process, pty.size()).await?;
+    }
+    Ok(Json(json!({})))
+}
+
+#[derive(Debug, Deserialize)]
+struct SendInputRequest {
+    process: Selector,
+    input: InputRequest,
+}
+
+/// One of the two, in base64.
+#[derive(Debug, Deserialize)]
+struct InputRequest {
+    stdin: Option<String>,
+    pty: Option<String>,
+}
+
+async fn send_input(Extension(sandbox): Extension<Arc<Sandbox>>, Unary(request): Unary<SendInputRequest>) -> Answer {
+    input(&sandbox, &request.process.check()?, request.input).await?;
+    Ok(Json(json!({})))
+}
+
+async fn input(sandbox: &Sandbox, process: &ProcessSelector, input: InputRequest) -> Result<(), ConnectError> {
+    let decode = |text: String| {
+        let bytes = BASE64_STANDARD.decode(text).map_err(|err| ConnectError::invalid(format!("input: {err}")))?;
+        Ok::<_, ConnectError>(futures::stream::iter([Ok::<_, std::convert::Infallible>(Bytes::from(bytes))]))
+    };
+    let written = match (input.stdin, input.pty) {
+        (Some(text), None) => sandbox.link().write_stdin(process, decode(text)?).await,
+        (None, Some(text)) => sandbox.link().write_terminal(process, decode(text)?).await,
+        _ => return Err(ConnectError::invalid("input: either stdin or pty must be there")),
+    };
+    written.map_err(|err| closed(err, Code::Internal))
+}
+
+/// What E2B's daemon makes of an input that is closed, or is not there.
+fn closed(err: LinkError, code: Code) -> ConnectError {
+    match err {
+        LinkError::Refused { code: protocol::Code::FailedPrecondition, message, .. } => {
+            ConnectError::new(code, message)
+        }
+        err => err.into(),
+    }
+}
+
+/// One of them.
+#[derive(Debug, Deserialize)]
+struct StreamInputRequest {
+    start: Option<SelectRequest>,
+    data: Option<DataRequest>,
+}
+
+#[derive(Debug, Deserialize)]
+struct DataRequest {
+    input: InputRequest,
+}
+
+async fn stream_input(
+    Extension(sandbox): Extension<Arc<Sandbox>>,
+    mut messages: Messages<StreamInputRequest>,
+) -> Result<Response, StreamError> {
+    let mut process = None;
+    while let Some(StreamInputRequest { start, data }) = messages.next().await? {
+        if let Some(start) = start {
+            process = Some(start.process.check()?);
+        }
+        if let Some(data) = data {
+            let process = process.as_ref().ok_or_else(|| ConnectError::invalid("the first message must be `start`"))?;
+            input(&sandbox, process, data.input).await?;
+        }
+    }
+    Ok(connect::done())
+}
+
+#[derive(Debug, Deserialize)]
+struct SendSignalRequest {
+    process: Selector,
+    signal: SignalRequest,
+}
+
+/// An enum of protobuf's: by name or by number.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum SignalRequest {
+    Name(String),
+    Number(i32),
+}
+
+impl SignalRequest {
+    fn number(&self) -> Result<i32, ConnectError> {
+        match self {
+            Self::Number(number @ (9 | 15)) => Ok(*number),
+            Self::Name(name) if name == "SIGNAL_SIGKILL" => Ok(9),
+            Self::Name(name) if name == "SIGNAL_SIGTERM" => Ok(15),
+            Self::Name(_) | Self::Number(_) => Err(ConnectError::invalid("signal: must be SIGTERM or SIGKILL")),
+        }
+    }
+}
+
+async fn send_signal(Extension(sandbox): Extension<Arc<Sandbox>>, Unary(request): Unary<SendSignalRequest>) -> Answer {
+    sandbox.link().signal_process(&request.process.check()?, request.signal.number()?).await?;
+    Ok(Json(json!({})))
+}
+
+async fn close_stdin(Extension(sandbox): Extension<Arc<Sandbox>>, Unary(request): Unary<SelectRequest>) -> Answer {
+    let closing = sandbox.link().close_stdin(&request.process.check()?).await;
+    closing.map_err(|err| closed(err, Code::Unknown))?;
+    Ok(Json(json!({})))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(exit_code: Option<i32>, signal: Option<i32>) -> ProcessEvent {
+        ProcessEvent::Ended(ProcessEnd { exit_code, signal, timed_out: false })
+    }
+
+    #[test]
+    fn events_are_those_of_the_daemon() {
+        let data = ProcessEvent::Stdout { data: Bytes::from_static(b"hi\n") };
+        assert_eq!(message(data), json!({"event": {"data": {"stdout": "aGkK"}}}));
+        assert_eq!(message(ProcessEvent::Started { pid: 7 }), json!({"event": {"start": {"pid": 7}}}));
+        let end = |event| message(event)["event"]["end"].clone();
+        assert_eq!(end(ended(Some(0), None)), json!({"exitCode": 0, "exited": true, "status": "exit status 0"}));
+        let three = json!({"exitCode": 3, "exited": true, "status": "exit status 3", "error": "exit status 3"});
+        assert_eq!(end(ended(Some(3), None)), three);
+        let killed = json!({"exitCode": -1, "exited": false, "status": "signal: killed", "error": "signal: killed"});
+        assert_eq!(end(ended(None, Some(9))), killed);
+        assert_eq!(end(ended(None, Some(15)))["status"], "signal: terminated");
+        assert_eq!(end(ended(None, Some(64)))["status"], "signal: signal 64");
+    }
+
+    #[tokio::test]
+    async fn a_process_that_is_never_said_to_end_is_lost() {
+        let started = || Ok(ProcessEvent::Started { pid: 7 });
+        let cut: Vec<_> = messages(futures::stream::iter([started()])).collect().await;
+        assert!(matches!(cut.as_slice(), [Ok(_), Err(err)] if err.code == Code::Unavailable), "{cut:?}");
+        let whole: Vec<_> = messages(futures::stream::iter([started(), Ok(ended(Some(0), None))])).collect().await;
+        assert!(matches!(whole.as_slice(), [Ok(_), Ok(_)]), "{whole:?}");
+        let end = ProcessEnd { exit_code: None, signal: Some(9), timed_out: true };
+        let late: Vec<_> = messages(futures::stream::iter([Ok(ProcessEvent::Ended(end))])).collect().await;
+        assert!(matches!(late.as_slice(), [Err(err)] if err.code == Code::DeadlineExceeded), "{late:?}");
+    }
+
+    #[test]
+    fn requests_may_leave_things_out() {
+        let request: StartRequest = serde_json::from_value(json!({"process": {"cmd": "ls"}, "x": 1})).expect("a start");
+        assert!(request.stdin.is_none() && request.process.args.is_empty());
+        let select = |value: Value| serde_json::from_value::<Selector>(value).expect("a selector").check().ok();
+        assert_eq!(select(json!({"pid": 3})), Some(ProcessSelector::Pid(3)));
+        assert_eq!(select(json!({"tag": "t"})), Some(ProcessSelector::Tag("t".to_owned())));
+        assert_eq!(select(json!({})), None);
+        let signal = |value: Value| serde_json::from_value::<SignalRequest>(value).expect("a signal").number().ok();
+        assert_eq!(signal(json!("SIGNAL_SIGTERM")), Some(15));
+        assert_eq!(signal(json!(9)), Some(9));
+        assert_eq!(signal(json!("SIGNAL_SIGHUP")), None);
+    }
+}

@@ -1,0 +1,131 @@
+//! Links to a file that work without a token: the query carries a signature made with it.
+//!
+//! Source: e2b-dev/infra, `packages/envd/internal/api/auth.go`.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::http::{Method, StatusCode};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use super::error::E2bError;
+
+/// The query of `/files`.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(super) struct FilesQuery {
+    pub(super) path: Option<String>,
+    pub(super) username: Option<String>,
+    signature: Option<String>,
+    signature_expiration: Option<String>,
+}
+
+impl FilesQuery {
+    /// Reads it; what comes twice counts once.
+    pub(super) fn parse(query: Option<&str>) -> Self {
+        let mut parsed = Self::default();
+        for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+            let member = match &*name {
+                "path" => &mut parsed.path,
+                "username" => &mut parsed.username,
+                "signature" => &mut parsed.signature,
+                "signature_expiration" => &mut parsed.signature_expiration,
+                _ => continue,
+            };
+            *member = Some(value.into_owned());
+        }
+        parsed
+    }
+
+    /// Whether it is signed with this token. Its time is not looked at.
+    pub(super) fn is_signed_with(&self, token: &str, method: &Method) -> bool {
+        let Some(given) = &self.signature else { return false };
+        let operation = if *method == Method::POST { "write" } else { "read" };
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let mut signed = format!("{}:{operation}:{}:{token}", text(&self.path), text(&self.username));
+        if let Some(expiration) = &self.signature_expiration {
+            signed = format!("{signed}:{expiration}");
+        }
+        let signature = format!("v1_{}", STANDARD_NO_PAD.encode(Sha256::digest(signed)));
+        signature.as_bytes().ct_eq(given.as_bytes()).into()
+    }
+
+    /// Whether there is a signature, right or not.
+    pub(super) fn is_signed(&self) -> bool {
+        self.signature.is_some()
+    }
+
+    /// Lets through what is signed with this token, in its time.
+    ///
+    /// # Errors
+    ///
+    /// 401 in the words that clients know.
+    pub(super) fn check(&self, token: &str, method: &Method) -> Result<(), E2bError> {
+        if !self.is_signed() {
+            return Err(missing());
+        }
+        if !self.is_signed_with(token, method) {
+            return Err(invalid());
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let Some(expiration) = &self.signature_expiration else { return Ok(()) };
+        // It is signed, so that only an owner of the token can have written something else than a number.
+        match expiration.parse::<u64>().is_ok_and(|expiration| expiration >= now) {
+            true => Ok(()),
+            false => Err(unauthorized("signature is already expired")),
+        }
+    }
+}
+
+pub(super) fn missing() -> E2bError {
+    unauthorized("missing signature query parameter")
+}
+
+pub(super) fn invalid() -> E2bError {
+    unauthorized("invalid signature")
+}
+
+pub(super) fn unauthorized(message: &str) -> E2bError {
+    E2bError::new(StatusCode::UNAUTHORIZED, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOKEN: &str = "0tQG31xiMp0IOQfaz9dcwi72L1CPo8e0";
+    const SIGNED: &str = "path=hello.txt&username=user&signature=v1_gUtH%2Fs9YCJWgCizjfUxuWfhFE4QSydOWEIIvfLwDr6E";
+
+    #[test]
+    fn a_signature_of_the_vendor_is_right() {
+        let query = FilesQuery::parse(Some(SIGNED));
+        assert!(query.check(TOKEN, &Method::GET).is_ok());
+        assert!(query.check(TOKEN, &Method::HEAD).is_ok());
+        assert!(query.check(TOKEN, &Method::POST).is_err());
+        assert!(query.check("another", &Method::GET).is_err());
+        assert!(FilesQuery { path: Some("other".to_owned()), ..query }.check(TOKEN, &Method::GET).is_err());
+        assert!(FilesQuery::parse(None).check(TOKEN, &Method::GET).is_err());
+    }
+
+    #[test]
+    fn a_signature_is_right_until_its_time() {
+        let signed = |expiration: &str| {
+            let text = Sha256::digest(format!("p:write::{TOKEN}:{expiration}"));
+            FilesQuery {
+                path: Some("p".to_owned()),
+                signature: Some(format!("v1_{}", STANDARD_NO_PAD.encode(text))),
+                signature_expiration: Some(expiration.to_owned()),
+                ..FilesQuery::default()
+            }
+        };
+        assert!(signed("99999999999").check(TOKEN, &Method::POST).is_ok());
+        for late in ["1700000000", "-1", "soon"] {
+            assert!(signed(late).is_signed_with(TOKEN, &Method::POST));
+            assert!(signed(late).check(TOKEN, &Method::POST).is_err(), "{late}");
+        }
+        let moved = FilesQuery { signature_expiration: Some("99999999998".to_owned()), ..signed("99999999999") };
+        assert!(moved.check(TOKEN, &Method::POST).is_err());
+    }
+}

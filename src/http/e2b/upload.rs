@@ -1,0 +1,317 @@
+//! `POST /files`: files written, as they come and without being held.
+//!
+//! Source: e2b-dev/infra, `packages/envd/internal/api/upload.go`.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::path::{Component, Path, PathBuf};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_compression::tokio::bufread::GzipDecoder;
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::Extension;
+use axum::http::{HeaderMap, header};
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt, TryStreamExt};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio_util::io::{ReaderStream, StreamReader};
+
+use super::error::E2bError;
+use super::files::refusal;
+use super::signature::FilesQuery;
+use crate::protocol::{FileQuery, WriteQuery};
+use crate::sandbox::Sandbox;
+
+/// What of a multipart body may wait to be understood: the heads of its parts, and what is before the first.
+const MAX_HELD_BYTES: usize = 4 << 20;
+
+const METADATA_PREFIX: &str = "x-metadata-";
+/// With its prefix, the name of an extended attribute is no longer than 255 bytes.
+const MAX_METADATA_KEY_BYTES: usize = 255 - "user.e2b.".len();
+
+type Content = BoxStream<'static, std::io::Result<Bytes>>;
+
+pub(super) async fn upload(
+    Extension(sandbox): Extension<Arc<Sandbox>>,
+    query: FilesQuery,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Vec<Value>>, E2bError> {
+    let text = |name| headers.get(name).and_then(|value: &header::HeaderValue| value.to_str().ok()).unwrap_or_default();
+    let content = decoded(body, text(header::CONTENT_ENCODING))?;
+    let (kind, path) = (text(header::CONTENT_TYPE), query.path.filter(|path| !path.is_empty()));
+    let metadata = metadata(&headers)?;
+    let mut upload = Upload { sandbox: &sandbox, user: query.username, metadata, home: None, written: Vec::new() };
+    match kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
+        "application/octet-stream" => {
+            let path = path.ok_or_else(|| E2bError::bad_request("the query parameter path is missing"))?;
+            upload.add(&path, content).await?;
+        }
+        "multipart/form-data" => {
+            let boundary = multer::parse_boundary(kind).map_err(|err| E2bError::bad_request(err.to_string()))?;
+            upload.add_parts(path.as_deref(), content, boundary).await?;
+        }
+        other => {
+            let message = format!("content type `{other}`: must be multipart/form-data or application/octet-stream");
+            return Err(E2bError::bad_request(message));
+        }
+    }
+    Ok(Json(upload.shape()))
+}
+
+fn decoded(body: Body, encoding: &str) -> Result<Content, E2bError> {
+    let content = body.into_data_stream().map_err(std::io::Error::other);
+    match encoding.trim().to_ascii_lowercase().as_str() {
+        "" | "identity" => Ok(content.boxed()),
+        "gzip" => {
+            let mut decoder = GzipDecoder::new(StreamReader::new(content));
+            decoder.multiple_members(true);
+            Ok(ReaderStream::with_capacity(decoder, 64 << 10).boxed())
+        }
+        other => Err(E2bError::bad_request(format!("content encoding `{other}`: must be gzip or identity"))),
+    }
+}
+
+/// `X-Metadata-KEY: VALUE`
+fn metadata(headers: &HeaderMap) -> Result<BTreeMap<String, String>, E2bError> {
+    let given = headers.iter().filter_map(|(name, value)| Some((name.as_str().strip_prefix(METADATA_PREFIX)?, value)));
+    given
+        .map(|(key, value)| match value.to_str() {
+            Ok(value) if (1..=MAX_METADATA_KEY_BYTES).contains(&key.len()) => Ok((key.to_owned(), value.to_owned())),
+            Ok(_) => {
+                let message = format!("metadata `{key}`: a key has from 1 to {MAX_METADATA_KEY_BYTES} letters");
+                Err(E2bError::bad_request(message))
+            }
+            Err(_) => Err(E2bError::bad_request(format!("metadata `{key}`: a value is ASCII that can be printed"))),
+        })
+        .collect()
+}
+
+/// One request's files.
+struct Upload<'a> {
+    sandbox: &'a Sandbox,
+    user: Option<String>,
+    metadata: BTreeMap<String, String>,
+    home: Option<String>,
+    written: Vec<PathBuf>,
+}
+
+impl Upload<'_> {
+    /// Writes every part named `file`: to `path`, or to the name that the part has, slashes and all.
+    async fn add_parts(&mut self, path: Option<&str>, content: Content, boundary: String) -> Result<(), E2bError> {
+        let held = Arc::new(AtomicUsize::new(0));
+        let mut parts = multer::Multipart::new(metered(content, Arc::clone(&held)), boundary);
+        loop {
+            let part = parts.next_field().await.map_err(unreadable)?;
+            held.store(0, Ordering::Relaxed);
+            let Some(part) = part else { return Ok(()) };
+            let (is_file, name) = (part.name() == Some("file"), part.file_name().map(str::to_owned));
+            let content = part.inspect_ok(|_| held.store(0, Ordering::Relaxed));
+            if !is_file {
+                content.try_for_each(|_| std::future::ready(Ok(()))).await.map_err(unreadable)?;
+                continue;
+            }
+            let path = path.or(name.as_deref()).filter(|path| !path.is_empty());
+            let path = path.ok_or_else(|| E2bError::bad_request("a part has no file name, and the query no path"))?;
+            self.add(path, content).await?;
+        }
+    }
+
+    /// Writes one file.
+    async fn add<E: Display>(
+        &mut self,
+        path: &str,
+        content: impl Stream<Item = Result<Bytes, E>>,
+    ) -> Result<(), E2bError> {
+        let place = self.place(path).await?;
+        if self.written.contains(&place) {
+            let message = format!(
+                "you cannot upload multiple files to the same path '{}' in one upload request, only the first \
+                 specified file was uploaded",
+                place.display()
+            );
+            return Err(E2bError::bad_request(message));
+        }
+        let metadata = serde_json::to_string(&self.metadata).expect("strings can be written as JSON");
+        let asked = WriteQuery { path: path.to_owned(), user: self.user.clone(), metadata: Some(metadata) };
+        store(self.sandbox, &asked, content).await?;
+        self.written.push(place);
+        Ok(())
+    }
+
+    /// Where a path lies. The agent has the last word; this is for the answer and to tell one file from another.
+    async fn place(&mut self, path: &str) -> Result<PathBuf, E2bError> {
+        if path.starts_with('/') {
+            return Ok(absolute("/", path));
+        }
+        if self.home.is_none() {
+            let asked = FileQuery { path: "~".to_owned(), user: self.user.clone() };
+            self.home = Some(self.sandbox.link().stat(&asked).await.map_err(refusal)?.path);
+        }
+        Ok(absolute(self.home.as_deref().unwrap_or("/"), path))
+    }
+
+    fn shape(self) -> Vec<Value> {
+        let shape = |path: PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let mut shape = json!({"path": path.to_string_lossy(), "name": name, "type": "file"});
+            if !self.metadata.is_empty() {
+                shape["metadata"] = json!(self.metadata);
+            }
+            shape
+        };
+        self.written.into_iter().map(shape).collect()
+    }
+}
+
+/// Without `.`, `..` and doubled slashes, by its text alone.
+fn absolute(home: &str, path: &str) -> PathBuf {
+    let below_home = path.strip_prefix('~').map_or(path, |rest| rest.trim_start_matches('/'));
+    let mut clean = PathBuf::from("/");
+    for part in Path::new(home).join(below_home).components() {
+        match part {
+            Component::ParentDir => {
+                clean.pop();
+            }
+            Component::Normal(name) => clean.push(name),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    clean
+}
+
+/// Hands content on to the agent. The content stays here, so that its errors are known as its own.
+async fn store<E: Display>(
+    sandbox: &Sandbox,
+    asked: &WriteQuery,
+    content: impl Stream<Item = Result<Bytes, E>>,
+) -> Result<(), E2bError> {
+    let (sender, receiver) = mpsc::channel::<std::io::Result<Bytes>>(1);
+    let pieces = futures::stream::unfold(receiver, |mut pieces| async { Some((pieces.recv().await?, pieces)) });
+    let write = pin!(sandbox.link().write_file_from(asked, pieces));
+    let feed = pin!(async {
+        let mut content = pin!(content);
+        while let Some(piece) = content.next().await {
+            let (piece, end) = match piece {
+                Ok(piece) => (Ok(piece), None),
+                Err(err) => (Err(std::io::Error::other("the content broke off")), Some(unreadable(err))),
+            };
+            // Nobody takes it any more: the write's own answer says why.
+            let taken = sender.send(piece).await.is_ok();
+            match end {
+                Some(err) => return Err(err),
+                None if taken => {}
+                None => break,
+            }
+        }
+        drop(sender);
+        Ok(())
+    });
+    match futures::future::select(write, feed).await {
+        futures::future::Either::Left((written, _)) => written,
+        futures::future::Either::Right((fed, write)) => {
+            fed?;
+            write.await
+        }
+    }
+    .map_err(refusal)
+}
+
+/// multer takes all that is ready before it looks at it, and keeps what it cannot use yet. This gives it one piece at a
+/// time, and no more than a bound of what is not taken out again.
+///
+/// It rests after a piece and not before: an end that comes together with the first piece is an error to multer.
+fn metered(content: Content, held: Arc<AtomicUsize>) -> impl Stream<Item = std::io::Result<Bytes>> + Send + 'static {
+    futures::stream::try_unfold((content, false), move |(mut content, rest)| {
+        let held = Arc::clone(&held);
+        async move {
+            if rest {
+                tokio::task::yield_now().await;
+            }
+            let Some(piece) = content.try_next().await? else { return Ok(None) };
+            match held.fetch_add(piece.len(), Ordering::Relaxed) + piece.len() > MAX_HELD_BYTES {
+                true => Err(std::io::Error::other("the parts are not to be made out")),
+                false => Ok(Some((piece, (content, true)))),
+            }
+        }
+    })
+}
+
+fn unreadable(err: impl Display) -> E2bError {
+    E2bError::bad_request(format!("the body cannot be read: {err}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    async fn parts(pieces: Vec<Bytes>) -> Result<Vec<(String, usize)>, multer::Error> {
+        let held = Arc::new(AtomicUsize::new(0));
+        let content = futures::stream::iter(pieces.into_iter().map(Ok)).boxed();
+        let mut parts = multer::Multipart::new(metered(content, Arc::clone(&held)), "B");
+        let mut found = Vec::new();
+        while let Some(mut part) = parts.next_field().await? {
+            held.store(0, Ordering::Relaxed);
+            let mut length = 0;
+            while let Some(piece) = part.chunk().await? {
+                held.store(0, Ordering::Relaxed);
+                length += piece.len();
+            }
+            found.push((part.file_name().unwrap_or_default().to_owned(), length));
+        }
+        Ok(found)
+    }
+
+    fn part(name: &str, content: &str) -> String {
+        format!("--B\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\r\n{content}\r\n")
+    }
+
+    #[tokio::test]
+    async fn parts_are_read_however_they_are_cut() {
+        let whole = format!("{}{}--B--\r\n", part("d/y \u{e9}.txt", "one"), part("", ""));
+        let expected = vec![("d/y \u{e9}.txt".to_owned(), 3), (String::new(), 0)];
+        for size in [1, 7, 1000] {
+            let pieces = whole.as_bytes().chunks(size).map(Bytes::copy_from_slice).collect();
+            assert_eq!(parts(pieces).await.expect("parts"), expected, "{size}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_large_part_passes_and_one_that_never_begins_does_not() {
+        let large = Bytes::from(vec![b'x'; 1 << 20]);
+        let mut pieces = vec![Bytes::from(part("a", "").trim_end().to_owned() + "\r\n\r\n")];
+        pieces.extend(std::iter::repeat_n(large.clone(), 16));
+        pieces.push(Bytes::from("\r\n--B--\r\n"));
+        assert_eq!(parts(pieces).await.expect("parts"), [("a".to_owned(), 16 << 20)]);
+        assert!(parts(vec![large; 16]).await.is_err());
+    }
+
+    #[test]
+    fn paths_are_told_as_the_agent_resolves_them() {
+        for (path, expected) in
+            [("a/../b//c", "/home/user/b/c"), ("~", "/home/user"), ("~/x", "/home/user/x"), ("/a/./b/../../..", "/")]
+        {
+            assert_eq!(absolute("/home/user", path), Path::new(expected), "{path}");
+        }
+    }
+
+    #[test]
+    fn metadata_are_headers() {
+        let header = |name: &str, value: HeaderValue| {
+            let name = HeaderName::from_bytes(name.as_bytes()).expect("a name");
+            metadata(&HeaderMap::from_iter([(name, value)]))
+        };
+        let found = header("X-Metadata-Author", HeaderValue::from_static("me")).expect("metadata");
+        assert_eq!(found, BTreeMap::from([("author".to_owned(), "me".to_owned())]));
+        assert!(header("x-metadata-", HeaderValue::from_static("me")).is_err());
+        assert!(header(&format!("x-metadata-{}", "k".repeat(300)), HeaderValue::from_static("me")).is_err());
+        assert!(header("x-metadata-a", HeaderValue::from_bytes(b"\xff").expect("a value")).is_err());
+        assert!(header("x-other", HeaderValue::from_static("me")).expect("none").is_empty());
+    }
+}
