@@ -64,8 +64,8 @@ def test_contexts_are_listed(sandbox):
 
 
 @pytest.mark.covers("sandbox.list_code_contexts")
-def test_python_and_javascript_are_there_from_the_start(sandbox):
-    assert {"python", "javascript"} <= {context.language for context in sandbox.list_code_contexts()}
+def test_python_is_there_from_the_start(sandbox):
+    assert [(context.language, context.cwd) for context in sandbox.list_code_contexts()][:1] == [("python", "/home/user")]
 
 
 @pytest.mark.covers("sandbox.restart_code_context")

@@ -105,12 +105,14 @@ def test_what_is_not_there_is_not_found(shared):
             call()
 
 
-@pytest.mark.covers("files.read", "files.write")
+@pytest.mark.covers("files.read", "files.write", needs=["commands.run"])
 def test_users_have_the_rights_that_they_have(shared):
-    shared.files.write("/root/secret.txt", "root's", user="root")
-    assert shared.files.read("/root/secret.txt", user="root") == "root's"
-    with pytest.raises(Exception):
-        shared.files.read("/root/secret.txt")
+    shared.files.write("/tmp/secret.txt", "root's", user="root")
+    shared.commands.run("chmod 600 /tmp/secret.txt", user="root")
+    assert shared.files.read("/tmp/secret.txt", user="root") == "root's"
+    for call in (lambda: shared.files.read("/tmp/secret.txt"), lambda: shared.files.write("/tmp/secret.txt", "mine")):
+        with pytest.raises(Exception, match="ermission"):
+            call()
 
 
 @pytest.mark.covers("files.watch_dir", needs=["files.write"])
