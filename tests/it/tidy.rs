@@ -78,6 +78,10 @@ async fn no_language_is_named_by_the_program() {
         if name.starts_with("src/engine/docker/images") {
             continue;
         }
+        // A registered mime type is no language of ours, nor is the member E2B gives it in its answers.
+        if line.contains("(\"application/") {
+            continue;
+        }
         // Every other part of a line split at quotes is in a literal.
         for literal in line.split('"').skip(1).step_by(2) {
             let literal = literal.to_lowercase();
