@@ -1,0 +1,89 @@
+// Commands and terminals of a sandbox.
+
+import assert from 'node:assert/strict'
+import { after } from 'node:test'
+import { check, create, e2b, has, Sandbox, until } from './sdk.mjs'
+
+const shared = await create(null, { timeoutMs: 300_000 })
+after(() => Sandbox.kill(shared.sandboxId))
+// Before there was a choice, every command had an input.
+const INPUT = has('commands.close_stdin') ? { stdin: true } : {}
+
+check('a command prints and ends', ['commands.run'], async () => {
+  const { stdout, stderr, exitCode } = await shared.commands.run('echo out; echo err >&2')
+  assert.deepEqual([stdout, stderr, exitCode], ['out\n', 'err\n', 0])
+})
+
+check('a command that fails is an error with what it printed', ['commands.run'], () =>
+  assert.rejects(shared.commands.run('echo before; exit 3'), (error) => {
+    assert.ok(error instanceof e2b.CommandExitError)
+    assert.deepEqual([error.exitCode, error.stdout], [3, 'before\n'])
+    return true
+  }))
+
+check('output arrives as it happens', ['commands.run'], async () => {
+  const seen = []
+  await shared.commands.run('for i in 1 2 3; do echo $i; sleep .4; done', { onStdout: (text) => seen.push([Date.now(), text]) })
+  assert.equal(seen.map(([, text]) => text).join(''), '1\n2\n3\n')
+  assert.ok(seen.at(-1)[0] - seen[0][0] > 500)
+})
+
+check('a command runs where and as whom it is told', ['commands.run'], async () => {
+  const options = { cwd: '/tmp', envs: { Q: 'it\'s "é"' } }
+  assert.equal((await shared.commands.run('pwd; whoami; echo "$Q"', options)).stdout, '/tmp\nuser\nit\'s "é"\n')
+  assert.equal((await shared.commands.run('whoami', { user: 'root' })).stdout, 'root\n')
+})
+
+check('a command that takes too long is stopped', ['commands.run'], () =>
+  assert.rejects(shared.commands.run('sleep 30', { timeoutMs: 1000 }), e2b.TimeoutError))
+
+check('a command in the background is listed and killed', ['commands.list', 'commands.kill'], async () => {
+  const handle = await shared.commands.run('sleep 64', { background: true })
+  assert.ok((await shared.commands.list()).some(({ pid }) => pid === handle.pid))
+  assert.equal(await shared.commands.kill(handle.pid), true)
+  await assert.rejects(handle.wait())
+  assert.equal(await shared.commands.kill(handle.pid), false)
+})
+
+check('a command is connected to again', ['commands.connect'], async () => {
+  const handle = await shared.commands.run('sleep 1; echo late', { background: true })
+  await handle.disconnect()
+  assert.equal((await (await shared.commands.connect(handle.pid)).wait()).stdout, 'late\n')
+})
+
+check('a command reads what it is sent', ['commands.send_stdin'], async () => {
+  const handle = await shared.commands.run('read line; echo got $line', { background: true, ...INPUT })
+  await shared.commands.sendStdin(handle.pid, 'héllo\n')
+  assert.equal((await handle.wait()).stdout, 'got héllo\n')
+})
+
+check('the end of input is told', ['commands.close_stdin'], async () => {
+  const handle = await shared.commands.run('cat; echo end', { background: true, stdin: true })
+  await shared.commands.sendStdin(handle.pid, 'a')
+  await shared.commands.closeStdin(handle.pid)
+  assert.equal((await handle.wait()).stdout, 'aend\n')
+})
+
+check('a terminal is typed into, resized and killed', ['pty.create', 'pty.send_input', 'pty.resize', 'pty.kill'], async () => {
+  let seen = ''
+  const handle = await shared.pty.create({ cols: 70, rows: 20, timeoutMs: 30_000, onData: (data) => (seen += Buffer.from(data)) })
+  const typed = async (text, answer) => {
+    await shared.pty.sendInput(handle.pid, new TextEncoder().encode(text))
+    await until(10, () => seen.includes(answer))
+  }
+  await typed('echo at $((6*7)) in $(stty size)\n', 'at 42 in 20 70')
+  await shared.pty.resize(handle.pid, { cols: 90, rows: 30 })
+  await typed('stty size\n', '30 90')
+  assert.equal(await shared.pty.kill(handle.pid), true)
+  await assert.rejects(handle.wait())
+})
+
+check('a terminal is connected to again', ['pty.connect'], async () => {
+  const first = await shared.pty.create({ cols: 70, rows: 20, onData: () => {} })
+  await first.disconnect()
+  let seen = ''
+  const again = await shared.pty.connect(first.pid, { onData: (data) => (seen += Buffer.from(data)) })
+  await shared.pty.sendInput(first.pid, new TextEncoder().encode('echo $((6*7)); exit\n'))
+  await again.wait()
+  assert.match(seen, /42/)
+})

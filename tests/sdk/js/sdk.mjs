@@ -1,0 +1,89 @@
+// One face for all versions of the SDK, and which tests a version and a way leave out: by `methods.json` alone.
+
+import { createRequire } from 'node:module'
+import { readFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { test } from 'node:test'
+import * as e2b from 'e2b'
+import { Sandbox } from '@e2b/code-interpreter'
+
+const here = import.meta.dirname ?? dirname(new URL(import.meta.url).pathname)
+const require = createRequire(import.meta.url)
+const installed = (name) => {
+  const main = require.resolve(name)
+  const home = main.slice(0, main.lastIndexOf(`node_modules/${name}/`) + `node_modules/${name}/`.length)
+  return JSON.parse(readFileSync(join(home, 'package.json'), 'utf8')).version
+}
+
+export const CORE = installed('e2b')
+export const INTERPRETER = installed('@e2b/code-interpreter')
+export const WAY = process.env.E2B_DEBUG?.toLowerCase() === 'true' ? 'debug' : process.env.E2B_API_URL ? 'url' : 'domain'
+export const METHODS = JSON.parse(readFileSync(join(here, '..', 'methods.json'), 'utf8'))
+
+const before = (one, other) => {
+  const [a, b] = [one, other].map((version) => version.split('.').map(Number))
+  const at = a.findIndex((part, index) => part !== b[index])
+  return at >= 0 && a[at] < b[at]
+}
+
+// Whether this version of the SDK has a method, by the table.
+export const has = (method) => {
+  const row = METHODS[method]
+  if (!row) throw new Error(`${method} is not in methods.json`)
+  const own = row.package === 'interpreter' ? INTERPRETER : CORE
+  return row.js !== undefined && !before(own, row.js) && !(row.js_until && !before(own, row.js_until))
+}
+
+const offered = (name) =>
+  name === name.toUpperCase()
+    ? name in process.env
+    : has(name) && !METHODS[name].refused && (METHODS[name].ways ?? [WAY]).includes(WAY)
+
+// A test of these methods, which others may be needed for. The reporter counts those that are left out, or that are tried
+// although they are known not to work yet: such a one must fail.
+export const check = (title, methods, body, needs = []) => {
+  const names = `${title} ${JSON.stringify(methods)}`
+  if (![...methods, ...needs].every(offered)) return test(`left out: ${names}`, () => {})
+  if (!methods.some((name) => METHODS[name].not_yet)) return test(names, body)
+  test(`not yet: ${names}`, async (t) => {
+    let works = true
+    try {
+      await body(t)
+    } catch {
+      works = false
+    }
+    if (works) throw new Error('it works: take `not_yet` out of methods.json')
+  })
+}
+
+// A new sandbox that ends with its test. A whole test takes less than its life.
+export const create = async (t, { template, ...options } = {}) => {
+  const asked = { timeoutMs: 120_000, ...options }
+  const sandbox = await (template ? Sandbox.create(template, asked) : Sandbox.create(asked))
+  t?.after(() => Sandbox.kill(sandbox.sandboxId))
+  return sandbox
+}
+
+// All sandboxes that fit, from every page. Up to 1.x there is one page.
+export const listed = async (query = {}, options = {}) => {
+  const pages = await Sandbox.list({ query, ...options })
+  if (Array.isArray(pages)) return pages
+  const found = []
+  while (pages.hasNext) found.push(...(await pages.nextItems()))
+  return found
+}
+
+export const until = async (seconds, holds) => {
+  const end = Date.now() + seconds * 1000
+  while (!(await holds())) {
+    if (Date.now() > end) throw new Error('did not come true in time')
+    await sleep(0.1)
+  }
+}
+
+export const sleep = (seconds) => new Promise((done) => setTimeout(done, seconds * 1000))
+
+// Versions differ in the class of an unknown sandbox's error; its message names the status.
+export const gone = (error) => error instanceof e2b.SandboxError && /404|not found|doesn't exist/.test(error.message)
+
+export { e2b, Sandbox }

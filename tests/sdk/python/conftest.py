@@ -1,0 +1,108 @@
+"""Which tests a version and a way leave out, and the line at the end that `scripts/test` adds up.
+
+A test says with `@covers` which methods it is about and which others it needs. What a version does not have is left out by
+`methods.json` alone; a test that skips itself counts as failed. What does not work yet is tried, and must fail.
+"""
+
+import json
+import os
+import threading
+
+import pytest
+
+import sdk
+
+LEFT_OUT = []
+OUTCOMES = {}
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "covers(*methods, needs=()): the methods a test is about, and others it needs")
+
+
+def methods_of(item):
+    marks = list(item.iter_markers("covers"))
+    return [name for mark in marks for name in mark.args], [name for mark in marks for name in mark.kwargs.get("needs", ())]
+
+
+def pytest_collection_modifyitems(config, items):
+    run = []
+    for item in items:
+        about, needed = methods_of(item)
+        (run if all(map(sdk.offered, about + needed)) else LEFT_OUT).append(item)
+        item.about = about
+        if any(sdk.METHODS[name].get("not_yet") for name in about):
+            item.add_marker(pytest.mark.xfail(strict=True, reason="not_yet in methods.json"))
+    config.hook.pytest_deselected(items=list(LEFT_OUT))
+    items[:] = run
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if call.when == "call" or not report.passed:
+        earlier = OUTCOMES.get(item.nodeid, (True,))[0]
+        # One that is known not to work yet must not work: its row is out of date otherwise.
+        expected = getattr(report, "wasxfail", None) is not None
+        OUTCOMES[item.nodeid] = (earlier and (report.passed or expected), item.about, expected)
+    return report
+
+
+def pytest_terminal_summary(terminalreporter, exitstatus):
+    stats = terminalreporter.stats
+    not_yet = sum(expected for ok, _, expected in OUTCOMES.values() if ok)
+    passed = sum(ok for ok, _, _ in OUTCOMES.values()) - not_yet
+    failed = sum(not ok for ok, _, _ in OUTCOMES.values())
+    # Files that could not be read, and sessions that ended for another reason.
+    failed += len([report for report in stats.get("error", []) if report.when == "collect"])
+    failed += int(failed == 0 and exitstatus not in (0, 1))
+    word = "ok" if failed == 0 else "FAILED"
+    left = f"{not_yet} not yet; {len(LEFT_OUT)} left out by methods.json"
+    terminalreporter.write_line(f"test result: {word}. {passed} passed; {failed} failed; {left}")
+    if path := os.environ.get("SDK_REPORT"):
+        tests = [{"name": name, "works": ok and not expected, "covers": about} for name, (ok, about, expected) in OUTCOMES.items()]
+        report = {"sdk": "python", "version": sdk.CORE, "interpreter": sdk.INTERPRETER, "way": sdk.WAY, "tests": tests}
+        with open(path, "w") as file:
+            json.dump(report, file)
+
+
+@pytest.fixture
+def fresh():
+    """Makes sandboxes of a test's own, which are ended after it."""
+    made = []
+
+    def make(**options):
+        made.append(sdk.create(**options))
+        return made[-1]
+
+    yield make
+    for sandbox in made:
+        sdk.discard(sandbox)
+
+
+@pytest.fixture
+def sandbox(fresh):
+    """A sandbox of a test's own."""
+    return fresh()
+
+
+@pytest.fixture(scope="module")
+def shared():
+    """A sandbox for tests that leave nothing behind that another would see."""
+    sandbox = sdk.create(timeout=600)
+    yield sandbox
+    sdk.discard(sandbox)
+
+
+@pytest.fixture
+def later():
+    """Runs a function beside the test, after some seconds."""
+    timers = []
+
+    def start(seconds, function):
+        timers.append(threading.Timer(seconds, function))
+        timers[-1].start()
+
+    yield start
+    for timer in timers:
+        timer.join()

@@ -1,0 +1,154 @@
+"""Files of a sandbox: `files`, and links that need no SDK."""
+
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+from e2b import AuthenticationException, InvalidArgumentException, NotFoundException, SandboxException
+
+import sdk
+
+
+def request(url, **options):
+    return urllib.request.urlopen(urllib.request.Request(url, **options), timeout=60).read()
+
+
+@pytest.mark.covers("files.write", "files.read")
+def test_text_is_read_back_as_it_was_written(shared):
+    for text in ("", "é 漢字 🎈\r\n\x00", "long " * 400_000):
+        shared.files.write("text.txt", text)
+        assert shared.files.read("text.txt") == text
+    assert shared.files.read("/home/user/text.txt") == text
+
+
+@pytest.mark.covers("files.write", "files.read")
+def test_bytes_are_read_back_as_they_were_written(shared):
+    data = bytes(range(256)) * 1000
+    info = shared.files.write("/tmp/new/directory/data.bin", data)
+    assert info.path == "/tmp/new/directory/data.bin"
+    assert bytes(shared.files.read("/tmp/new/directory/data.bin", format="bytes")) == data
+    assert b"".join(shared.files.read("/tmp/new/directory/data.bin", format="stream")) == data
+
+
+@pytest.mark.covers("files.write", "files.read")
+def test_a_large_file_goes_in_and_comes_out(shared, tmp_path):
+    source = tmp_path / "large"
+    source.write_bytes(b"0123456789abcdef" * (2 << 20))
+    with source.open("rb") as file:
+        shared.files.write("large", file)
+    assert shared.run_code("import os; os.path.getsize('/home/user/large')").text == str(32 << 20)
+    assert sum(len(piece) for piece in shared.files.read("large", format="stream")) == 32 << 20
+    shared.files.remove("large")
+
+
+@pytest.mark.covers("files.write", "sandbox.run_code")
+def test_code_sees_files_and_makes_some(shared):
+    shared.files.write("data.csv", "a,b\n1,2\n")
+    assert shared.run_code("open('data.csv').read()").text.startswith("a,b")
+    shared.run_code("open('made.txt', 'w').write('made')")
+    assert shared.files.read("made.txt") == "made"
+
+
+@pytest.mark.covers("files.write_files")
+def test_several_files_are_written_at_once(shared):
+    written = shared.files.write_files([{"path": "many/a.txt", "data": "A"}, {"path": "many/b.bin", "data": b"\x00B"}])
+    assert [info.path for info in written] == ["/home/user/many/a.txt", "/home/user/many/b.bin"]
+    assert shared.files.read("many/a.txt") == "A" and bytes(shared.files.read("many/b.bin", format="bytes")) == b"\x00B"
+
+
+@pytest.mark.covers("files.list", "files.make_dir")
+def test_a_directory_is_made_and_listed(shared):
+    assert shared.files.make_dir("tree/one/two") is True
+    assert shared.files.make_dir("tree/one/two") is False
+    shared.files.write("tree/file.txt", "x")
+    entries = shared.files.list("tree")
+    kinds = {entry.name: getattr(entry.type, "value", entry.type) for entry in entries}
+    assert kinds == {"one": "dir", "file.txt": "file"}
+    assert {entry.path for entry in entries} == {"/home/user/tree/one", "/home/user/tree/file.txt"}
+
+
+@pytest.mark.covers("files.list", needs=["files.get_info"])
+def test_a_directory_is_listed_with_what_is_below(shared):
+    shared.files.write("deep/one/two/three.txt", "x")
+    names = [sorted(entry.name for entry in shared.files.list("deep", depth=depth)) for depth in (1, 2, 3)]
+    assert names == [["one"], ["one", "two"], ["one", "three.txt", "two"]]
+    with pytest.raises(InvalidArgumentException):
+        shared.files.list("deep", depth=0)
+
+
+@pytest.mark.covers("files.get_info", needs=["files.write"])
+def test_a_file_is_described(shared):
+    shared.files.write("described.txt", "12345")
+    info = shared.files.get_info("described.txt")
+    assert (info.name, info.path, info.size) == ("described.txt", "/home/user/described.txt", 5)
+    assert (info.owner, info.group) == ("user", "user")
+    assert info.permissions.endswith("rw-r--r--")
+    assert abs(info.modified_time.timestamp() - time.time()) < 60
+
+
+@pytest.mark.covers("files.exists", "files.rename", "files.remove")
+def test_a_file_is_renamed_and_removed(shared):
+    shared.files.write("old.txt", "kept")
+    entry = shared.files.rename("old.txt", "/tmp/moved.txt")
+    assert entry.path == "/tmp/moved.txt"
+    assert not shared.files.exists("old.txt") and shared.files.exists("/tmp/moved.txt")
+    assert shared.files.read("/tmp/moved.txt") == "kept"
+    shared.files.remove("/tmp/moved.txt")
+    assert not shared.files.exists("/tmp/moved.txt")
+
+
+@pytest.mark.covers("files.read", "files.list", "files.rename")
+def test_what_is_not_there_is_not_found(shared):
+    for call in (lambda: shared.files.read("nothing"), lambda: shared.files.list("nothing"), lambda: shared.files.rename("nothing", "x")):
+        with pytest.raises((NotFoundException, SandboxException)):
+            call()
+
+
+@pytest.mark.covers("files.read", "files.write", needs=["commands.run"])
+def test_users_have_the_rights_that_they_have(shared):
+    shared.files.write("/tmp/secret.txt", "root's", user="root")
+    shared.commands.run("chmod 600 /tmp/secret.txt", user="root")
+    assert shared.files.read("/tmp/secret.txt", user="root") == "root's"
+    for call in (lambda: shared.files.read("/tmp/secret.txt"), lambda: shared.files.write("/tmp/secret.txt", "mine")):
+        with pytest.raises(Exception, match="ermission"):
+            call()
+
+
+@pytest.mark.covers("files.watch_dir", needs=["files.write"])
+def test_a_directory_is_watched(shared):
+    shared.files.make_dir("watched")
+    watch = shared.files.watch_dir("watched")
+    shared.files.write("watched/new.txt", "x")
+    seen, end = [], time.monotonic() + 10
+    while not any(event.name == "new.txt" and event.type.value == "write" for event in seen):
+        assert time.monotonic() < end, seen
+        seen += watch.get_new_events()
+        time.sleep(0.1)
+    assert seen[0].name == "new.txt" and seen[0].type.value == "create"
+    watch.stop()
+    with pytest.raises(Exception):
+        watch.get_new_events()
+
+
+@pytest.mark.covers("sandbox.download_url", "sandbox.upload_url", needs=["files.write"])
+def test_a_link_needs_no_sdk(fresh):
+    sandbox = fresh(secure=True)
+    sandbox.files.write("linked.txt", "by link")
+    assert request(sandbox.download_url("linked.txt", user="user")) == b"by link"
+    body = b'--b\r\nContent-Disposition: form-data; name="file"; filename="up.txt"\r\n\r\nuploaded\r\n--b--\r\n'
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    request(sandbox.upload_url("up.txt", user="user"), data=body, headers=headers, method="POST")
+    assert sandbox.files.read("up.txt") == "uploaded"
+
+
+@pytest.mark.covers("sandbox.download_url", needs=["files.write"])
+def test_a_link_that_was_changed_or_is_old_opens_nothing(fresh):
+    sandbox = fresh(secure=True)
+    sandbox.files.write("linked.txt", "by link")
+    expired = sandbox.download_url("linked.txt", user="user", use_signature_expiration=-10)
+    other = sandbox.download_url("linked.txt", user="user").replace("linked.txt", "other.txt")
+    for url, message in ((expired, b"signature is already expired"), (other, b"invalid signature")):
+        with pytest.raises(urllib.error.HTTPError) as told:
+            request(url)
+        assert told.value.code == 401 and message in told.value.read()
