@@ -9,10 +9,11 @@ use std::time::Duration;
 use figment::Figment;
 use figment::providers::{Env, Format, Toml};
 use include_dir::{Dir, include_dir};
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 
-use crate::http::{ApiKeys, HttpConfig};
+use crate::http::{ApiKeys, HttpConfig, TlsConfig};
 use crate::sandbox::{SandboxesConfig, Template};
 
 /// The files of `config/` as they were when this program was built: what holds where no directory is given.
@@ -47,6 +48,10 @@ pub enum LogFormat {
 #[serde(deny_unknown_fields)]
 struct Keys {
     listen: SocketAddr,
+    #[serde(deserialize_with = "empty_is_none")]
+    tls_listen: Option<SocketAddr>,
+    tls_certificate: String,
+    tls_key: String,
     owner: String,
     max_sandboxes: usize,
     max_kept_sandboxes: usize,
@@ -103,20 +108,25 @@ impl Config {
 
         let api_keys = ApiKeys::parse(&std::env::var("ONCEBOX_API_KEYS").unwrap_or_default())
             .map_err(|reason| environment(format!("ONCEBOX_API_KEYS {reason}")))?;
-        if !keys.listen.ip().is_loopback() && api_keys.is_empty() {
-            let reason = format!(
-                "listen = \"{}\" is not loopback, and whoever reaches it could run code: set ONCEBOX_API_KEYS first",
-                keys.listen
-            );
-            return Err(at(&figment, "listen", &reason));
-        }
+        check_reach("listen", keys.listen, &api_keys).map_err(|reason| at(&figment, "listen", &reason))?;
+        // Names of hosts are the same in any case.
+        let domain = keys.domain.to_ascii_lowercase();
+        let tls = match keys.tls_listen {
+            Some(listen) => {
+                check_reach("tls_listen", listen, &api_keys).map_err(|reason| at(&figment, "tls_listen", &reason))?;
+                let tls = TlsConfig::read(listen, &keys.tls_certificate, &keys.tls_key, &domain);
+                Some(tls.map_err(|(key, reason)| at(&figment, key, &reason))?)
+            }
+            None => None,
+        };
         let owner = if keys.owner.is_empty() { format!("port-{}", keys.listen.port()) } else { keys.owner };
         Ok(Self {
             owner,
             http: HttpConfig {
                 listen: keys.listen,
                 api_keys,
-                domain: Some(keys.domain).filter(|domain| !domain.is_empty()),
+                domain: Some(domain).filter(|domain| !domain.is_empty()),
+                tls,
                 debug_ports: keys.debug_ports,
                 max_body_bytes: keys.max_body_bytes,
             },
@@ -213,6 +223,15 @@ fn read_template(stem: &str, source: &Source) -> Result<Template, ConfigError> {
     Ok(template)
 }
 
+/// An address, or nothing at all.
+fn empty_is_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|_| D::Error::custom(format!("`{text}` is not an address with a port")))
+}
+
 /// `file` is to blame for what is in no source: a key that is missing.
 fn extract<'a, T: Deserialize<'a>>(figment: &Figment, file: &str) -> Result<T, ConfigError> {
     figment.extract().map_err(|err| {
@@ -257,6 +276,16 @@ fn check_keys(keys: &Keys) -> Result<(), (&'static str, String)> {
         return Err(("owner", reason));
     }
     Ok(())
+}
+
+/// Without a key, only this machine may reach an address.
+fn check_reach(key: &str, address: SocketAddr, api_keys: &ApiKeys) -> Result<(), String> {
+    if address.ip().is_loopback() || !api_keys.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "{key} = \"{address}\" is not loopback, and whoever reaches it could run code: set ONCEBOX_API_KEYS first"
+    ))
 }
 
 /// A name must mean one template.

@@ -1,5 +1,6 @@
 //! What can be said on the command line.
 
+mod certs;
 mod images;
 mod run;
 mod serve;
@@ -37,6 +38,8 @@ enum Command {
     /// Make API keys.
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// Make a certificate for TLS under a domain, signed by a CA of your own.
+    Certs(certs::CertsArgs),
     /// Look at the host: is the engine there, what does it isolate with, are the images current. Exit code 1 on failures.
     Doctor(images::Sources),
 }
@@ -60,6 +63,7 @@ impl Cli {
                 print(&format!("{}\n", new_key()));
                 Ok(ExitCode::SUCCESS)
             }
+            Command::Certs(args) => certs::certs(&args),
             Command::Doctor(sources) => images::doctor(sources).await,
         }
     }

@@ -7,10 +7,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::serve::ListenerExt;
+use axum::serve::{Listener, ListenerExt};
 use oncebox::config::Config;
 use oncebox::engine::docker::DockerEngine;
-use oncebox::http::{self, Routers};
+use oncebox::http::{self, Routers, TlsListener};
 use oncebox::sandbox::Sandboxes;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -27,8 +27,15 @@ pub(super) async fn serve(config: Config) -> CliResult {
     for port in if config.http.debug_ports { &http::DEBUG_PORTS[..] } else { &[] } {
         debug.push((*port, bind(SocketAddr::new(config.http.listen.ip(), *port)).await?));
     }
+    let tls = match &config.http.tls {
+        Some(tls) => Some(TlsListener::bind(tls).await.map_err(|err| cannot_listen(tls.listen, &err))?),
+        None => None,
+    };
     let engine = Arc::new(DockerEngine::connect(&config.owner)?);
     let sandboxes = Sandboxes::open(engine, config.templates, config.sandboxes).await?;
+    if let Some(address) = tls.as_ref().map(TlsListener::local_addr).transpose()? {
+        tracing::info!(%address, domain = config.http.domain, "listening on https://{address}");
+    }
     let address = main.local_addr()?;
     tracing::info!(%address, owner = config.owner, "listening on http://{address}");
 
@@ -36,6 +43,9 @@ pub(super) async fn serve(config: Config) -> CliResult {
     let stopping = CancellationToken::new();
     let mut servers = JoinSet::new();
     servers.spawn(answer(main, routers.main(), stopping.clone()));
+    if let Some(listener) = tls {
+        servers.spawn(answer(listener, routers.main(), stopping.clone()));
+    }
     for (port, listener) in debug {
         servers.spawn(answer(listener, routers.debug(port), stopping.clone()));
     }
@@ -61,16 +71,23 @@ pub(super) async fn serve(config: Config) -> CliResult {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn bind(address: SocketAddr) -> Result<TcpListener, Box<dyn Error>> {
-    TcpListener::bind(address).await.map_err(|err| format!("cannot listen on {address}: {err}").into())
+async fn bind(address: SocketAddr) -> Result<impl Listener<Addr = SocketAddr>, Box<dyn Error>> {
+    let listener = TcpListener::bind(address).await.map_err(|err| cannot_listen(address, &err))?;
+    // Streams are many small writes. Waiting to send them together costs 40 ms where the other side waits to confirm.
+    Ok(listener.tap_io(|stream| {
+        let _ = stream.set_nodelay(true);
+    }))
+}
+
+fn cannot_listen(address: SocketAddr, err: &io::Error) -> String {
+    format!("cannot listen on {address}: {err}")
 }
 
 /// Answers on one listener; once `stopping` is cancelled, only what is being answered.
-async fn answer(listener: TcpListener, router: Router, stopping: CancellationToken) -> io::Result<()> {
-    // Streams are many small writes. Waiting to send them together costs 40 ms where the other side waits to confirm.
-    let listener = listener.tap_io(|stream| {
-        let _ = stream.set_nodelay(true);
-    });
+async fn answer<L>(listener: L, router: Router, stopping: CancellationToken) -> io::Result<()>
+where
+    L: Listener<Addr = SocketAddr>,
+{
     axum::serve(listener, router).with_graceful_shutdown(stopping.cancelled_owned()).await
 }
 

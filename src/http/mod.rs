@@ -5,6 +5,7 @@ mod e2b;
 mod error;
 mod json;
 mod native;
+mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::sandbox::Sandboxes;
 use error::ApiError;
 
 pub use auth::ApiKeys;
+pub use tls::{TlsConfig, TlsListener};
 
 /// What the server listens on and accepts.
 #[derive(Debug, Clone)]
@@ -30,6 +32,8 @@ pub struct HttpConfig {
     pub api_keys: ApiKeys,
     /// The domain whose names lead to sandboxes, `PORT-ID.DOMAIN`; it may hold a port.
     pub domain: Option<String>,
+    /// Where to listen for TLS too, if anywhere.
+    pub tls: Option<TlsConfig>,
     /// Whether to listen on [`DEBUG_PORTS`] too.
     pub debug_ports: bool,
     /// The largest body, bytes.

@@ -24,6 +24,7 @@ mod readme;
 mod run;
 mod stream;
 mod tidy;
+mod tls;
 mod typescript;
 
 use std::process::ExitCode;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         lifecycle::trials(),
         protocol::trials(),
         tidy::trials(),
+        tls::trials(),
         configuration::trials(),
         stream::trials(),
     ]

@@ -48,6 +48,8 @@ pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool)
 pub(crate) struct Server {
     /// Its address, with the scheme.
     pub(crate) url: String,
+    /// The same for TLS, if it listens for that.
+    pub(crate) tls_url: Option<String>,
     /// Its owner label.
     pub(crate) owner: String,
     pub(crate) http: reqwest::Client,
@@ -123,18 +125,23 @@ impl Server {
             .stderr(Stdio::piped());
         let mut child = command.spawn().expect("oncebox serve");
         let mut log = BufReader::new(child.stderr.take().expect("its log"));
+        let mut tls_url = None;
         let url = loop {
             let mut line = String::new();
             assert!(log.read_line(&mut line).expect("its log") > 0, "oncebox serve ended before it listened");
             if let Some((_, url)) = line.split_once("listening on ") {
-                break url.split_whitespace().next().expect("an address").to_owned();
+                let url = url.split_whitespace().next().expect("an address").to_owned();
+                match url.starts_with("https:") {
+                    true => tls_url = Some(url),
+                    false => break url,
+                }
             }
         };
         // Repeated, so that a failing test shows it, and read, so that the server never waits for us.
         std::thread::spawn(move || log.lines().map_while(Result::ok).for_each(|line| eprintln!("{line}")));
         // No connection is kept: each test has a runtime of its own, and a connection dies with the one that opened it.
         let http = reqwest::Client::builder().pool_max_idle_per_host(0).build().expect("a client");
-        Self { url, owner, http, child: Mutex::new(Some(child)) }
+        Self { url, tls_url, owner, http, child: Mutex::new(Some(child)) }
     }
 
     /// Starts one that keeps nothing warm but what the variables say; quick, and nothing moves on its engine by itself.
