@@ -3,13 +3,16 @@
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 AGENT := target/$(HOST)/agent/oncebox-agent
 
-.PHONY: run test check agent images engine bench
+.PHONY: run test test-sdk check agent images engine bench
 
 run: images ## Build what is missing and serve on 127.0.0.1:3000.
 	target/release/oncebox serve
 
 test: ## Everything there is to test, on the real engine; ends with `N passed, M failed`.
 	@scripts/test
+
+test-sdk: images ## The published SDKs of E2B against a server of this program.
+	@scripts/sdk
 
 check: ## Format, lints, docs and the tests that need no engine.
 	cargo fmt --check
