@@ -71,6 +71,7 @@ impl Dispatch {
         match address::of(request.headers(), request.uri(), self.state.domain(), self.listener) {
             Ok(Address::Server) if request.uri().path() == "/files" => self.signed_file(request).await,
             Ok(Address::Server) => answer(self.control, request).await,
+            Ok(Address::Unnamed { port: ENVD_PORT }) if is_link(&request) => self.signed_file(request).await,
             Ok(Address::Unnamed { port }) => match debug::find(&self.state, request.headers()).await {
                 Ok(sandbox) => self.sandbox(&sandbox.id, port, request).await,
                 Err(err) => err.into_response(),
@@ -124,6 +125,13 @@ impl Dispatch {
 
 async fn answer(router: Router, request: Request) -> Response {
     router.oneshot(request).await.unwrap_or_else(|never| match never {})
+}
+
+/// Whether a request is a signed link to a file, which carries no token.
+fn is_link(request: &Request) -> bool {
+    request.uri().path() == "/files"
+        && !request.headers().contains_key("x-access-token")
+        && FilesQuery::parse(request.uri().query()).is_signed()
 }
 
 /// Whether the token that a request carries is that of the sandbox; `None` if it carries none.
