@@ -11,8 +11,8 @@ run: images ## Build what is missing and serve on 127.0.0.1:3000.
 test: ## Everything there is to test, on the real engine; ends with `N passed, M failed`.
 	@scripts/test
 
-test-sdk: images ## The published E2B SDKs against a running server.
-	scripts/sdk
+test-sdk: images ## The published SDKs of E2B against a server of this program.
+	@scripts/sdk
 
 check: ## Format, lints, docs and the tests that need no engine.
 	cargo fmt --check

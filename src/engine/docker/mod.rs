@@ -25,6 +25,10 @@ use tokio_util::io::StreamReader;
 use super::{Engine, EngineError, InstanceId, Launched, Pipe, Spec};
 use holders::{Holder, Holders};
 
+/// How often a container is tried to be paused, and how long apart.
+const PAUSE_TRIES: u32 = 5;
+const PAUSE_RETRY: Duration = Duration::from_millis(100);
+
 /// Everything we create carries it, with the owner as its value.
 const OWNER_LABEL: &str = "oncebox.owner";
 
@@ -41,6 +45,21 @@ pub struct DockerEngine {
 }
 
 impl DockerEngine {
+    /// Pauses, again if need be: a busy container does not always freeze at the first try.
+    async fn pause_container(&self, id: &InstanceId) -> Result<(), EngineError> {
+        let mut tries = 1;
+        loop {
+            match self.docker.pause_container(&id.0).await {
+                Ok(()) => return Ok(()),
+                Err(DockerError::DockerResponseServerError { status_code: 500, .. }) if tries < PAUSE_TRIES => {
+                    tries += 1;
+                    tokio::time::sleep(PAUSE_RETRY).await;
+                }
+                Err(err) => return Err(engine_error("pause a container", err)),
+            }
+        }
+    }
+
     /// Connects to the daemon that `DOCKER_HOST` names, or to the local one. `owner` tells this server's containers from
     /// those of others on the same daemon.
     ///
@@ -140,8 +159,7 @@ impl Engine for DockerEngine {
     }
 
     fn pause<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<(), EngineError>> {
-        async move { self.docker.pause_container(&id.0).await.map_err(|err| engine_error("pause a container", err)) }
-            .boxed()
+        self.pause_container(id).boxed()
     }
 
     fn resume<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<(), EngineError>> {

@@ -172,7 +172,7 @@ check(
   ['E2B_OTHER_API_KEY'],
 )
 
-check('a port has a name of its own', ['sandbox.get_host', 'sandbox.get_mcp_url', 'sandbox.get_mcp_token'], async (t) => {
+check('a port has a name of its own', ['sandbox.get_host', 'sandbox.get_mcp_url'], async (t) => {
   const sandbox = await create(t)
   assert.ok(sandbox.getHost(3000).startsWith(`3000-${sandbox.sandboxId}.`))
   assert.equal(sandbox.getMcpUrl(), `https://${sandbox.getHost(50005)}/mcp`)

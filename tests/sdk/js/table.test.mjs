@@ -37,6 +37,7 @@ check('what is not offered is refused with its name', ['sandbox.create'], async 
     'sandbox.list_snapshots': () => sandbox.listSnapshots().nextItems(),
     'sandbox.delete_snapshot': () => Sandbox.deleteSnapshot('nothing'),
     'sandbox.fork': () => sandbox.fork(),
+    'sandbox.get_mcp_token': () => Sandbox.create('code-interpreter-v1', { mcp: { time: {} } }),
   }
   const refused = Object.keys(METHODS).filter((name) => METHODS[name].refused && METHODS[name].js)
   assert.deepEqual(refused.sort(), Object.keys(calls).sort())

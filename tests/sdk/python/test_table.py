@@ -35,6 +35,7 @@ def test_what_is_not_offered_is_refused_with_its_name(sandbox):
         "sandbox.list_snapshots": lambda: sandbox.list_snapshots().next_items(),
         "sandbox.delete_snapshot": lambda: Sandbox.delete_snapshot("nothing"),
         "sandbox.fork": lambda: sandbox.fork(),
+        "sandbox.get_mcp_token": lambda: sdk.create(template="code-interpreter-v1", mcp={"time": {}}),
     }
     refused = {name for name, row in sdk.METHODS.items() if row.get("refused") and "python" in row}
     assert refused == set(calls)
