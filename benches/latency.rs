@@ -37,9 +37,9 @@ const CASES: [Case; 5] = [
     },
 ];
 
-const WARM_RUNS: usize = 100;
-const COLD_RUNS: usize = 20;
-const DOCKER_RUNS: usize = 20;
+const WARM_RUNS: usize = 50;
+const COLD_RUNS: usize = 10;
+const DOCKER_RUNS: usize = 10;
 
 #[tokio::main]
 async fn main() -> Result<()> {

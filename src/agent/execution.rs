@@ -21,8 +21,8 @@ use crate::protocol::{End, Event, Exception, Execute, Limits, Outcome, OutcomeKi
 /// Read from a pipe at once, bytes: what a pipe holds.
 const CHUNK: usize = 64 * 1024;
 
-/// Languages write a line in two pieces, its text and its end. Waiting this long for the rest makes them one event.
-const REST_OF_LINE: Duration = Duration::from_millis(1);
+/// Languages write a line in two pieces, its text and its end. Waiting at most this long for the rest makes them one event.
+const REST_OF_LINE: Duration = Duration::from_millis(5);
 
 /// How long code that is interrupted, because nobody listens any longer, is waited for.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -243,9 +243,17 @@ impl Execution {
             Err(err) if err.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             Err(_) => 0,
         };
-        if whole_lines && (1..CHUNK).contains(&read) && chunk[read - 1] != b'\n' {
-            tokio::time::sleep(REST_OF_LINE).await;
-            read += pipe.try_read(&mut chunk[read..]).unwrap_or(0);
+        let patience = Deadline::now() + REST_OF_LINE;
+        while whole_lines && (1..CHUNK).contains(&read) && chunk[read - 1] != b'\n' {
+            if tokio::time::timeout_at(patience, pipe.readable()).await.is_err() {
+                break;
+            }
+            match pipe.try_read(&mut chunk[read..]) {
+                Ok(0) => break,
+                Ok(more) => read += more,
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => break,
+            }
         }
         // Code may close its stdout and go on. The pipe then stays readable for ever, with nothing in it.
         source.open = read > 0;
