@@ -136,9 +136,12 @@ pub struct Execute {
     /// Environment variables for this execution only.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
-    /// What the code can read from its standard input; then, or without it, the end of file.
+    /// What the code can read from its standard input, and then the end of file. Without it there is none.
     #[serde(default)]
     pub stdin: Option<String>,
+    /// Mime types wanted of outputs, beside those that every caller gets. A runner that does not know them leaves them out.
+    #[serde(default)]
+    pub formats: Vec<String>,
     /// The directory to change to before, for this and later executions; a path as in [`FileQuery::path`].
     #[serde(default)]
     pub cwd: Option<String>,
@@ -156,6 +159,7 @@ impl Default for Execute {
             code: String::new(),
             env: BTreeMap::new(),
             stdin: None,
+            formats: Vec::new(),
             cwd: None,
             drain: true,
             limits: Limits::default(),

@@ -97,7 +97,7 @@ impl Running {
             context: sandbox.context.clone(),
             code: spec.code,
             env: spec.env,
-            stdin: spec.stdin,
+            stdin: Some(spec.stdin.unwrap_or_default()),
             limits,
             ..Execute::default()
         };
