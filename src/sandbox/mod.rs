@@ -188,11 +188,11 @@ impl Sandboxes {
     }
 
     /// A container like `container`: one that waits, if those are like it.
-    async fn instance(&self, template: &Template, container: &Spec) -> Result<(Instance, bool), SandboxError> {
+    async fn instance(&self, template: &Arc<Template>, container: &Spec) -> Result<(Instance, bool), SandboxError> {
         let taken = if *container == template.spec() {
             self.shared.pool.take(template).await
         } else {
-            let launch = self.shared.pool.launch(container.clone(), template.language.clone());
+            let launch = self.shared.pool.launch(container.clone(), Arc::clone(template));
             launch.await.map(|instance| (instance, false))
         };
         taken.map_err(|err| match self.shared.cancelled.is_cancelled() {

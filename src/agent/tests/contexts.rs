@@ -71,6 +71,9 @@ async fn a_context_starts_where_and_with_what_it_is_told() {
     assert_eq!(prints(&sandbox, &plain, "pwd; echo $HOME").await, format!("{0}\n{0}\n", sandbox.home()));
     let ids: Vec<_> = sandbox.link.contexts().await.expect("a list").into_iter().map(|context| context.id).collect();
     assert_eq!(ids, [plain, context.id]);
+    let lazy = sandbox.link.start_context(&StartContext { lazy: true, ..shell() }).await.expect("a context");
+    assert_eq!(prints(&sandbox, &lazy.id, "x=1; pwd").await, format!("{}\n", sandbox.home()));
+    assert_eq!(prints(&sandbox, &lazy.id, "echo $x").await, "1\n");
     let nowhere = StartContext { cwd: Some("/no/such".into()), ..shell() };
     assert_eq!(refusal(sandbox.link.start_context(&nowhere).await).1, "cwd '/no/such' does not exist");
     let unknown = StartContext { language: "latin".into(), ..StartContext::default() };
