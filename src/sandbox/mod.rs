@@ -177,6 +177,11 @@ impl Sandboxes {
         self.shared.kept.by_token(token)
     }
 
+    /// The id of the kept sandbox whose token this was, if it ended not long ago.
+    pub fn ended_by_token(&self, token: &str) -> Option<String> {
+        self.shared.kept.ended_by_token(token)
+    }
+
     /// All kept sandboxes.
     pub fn all(&self) -> Vec<Arc<Sandbox>> {
         self.shared.kept.all()
