@@ -3,6 +3,7 @@
 mod error;
 mod handle;
 mod instance;
+mod meter;
 mod pool;
 mod registry;
 mod run;
@@ -23,6 +24,7 @@ use registry::Registry;
 
 pub use error::{LaunchError, SandboxError};
 pub use handle::{CreateSpec, Life, OnTimeout, Sandbox, Tenant};
+pub use meter::Reading;
 pub use pool::ShelfStatus;
 pub use run::{Place, Report, RunSpec, Running};
 pub use template::Template;
