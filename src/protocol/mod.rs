@@ -27,7 +27,7 @@ pub const HELLO: &str = "/hello";
 pub const ENV: &str = "/env";
 /// `GET`: [`Metrics`].
 pub const METRICS: &str = "/metrics";
-/// `POST` [`StartContext`]: [`Context`], once its runner is ready. `GET`: all of them, a list of [`Context`] in the
+/// `POST` [`StartContext`]: [`Context`], once its runner is ready, unless it is lazy. `GET`: all of them, a list of [`Context`] in the
 /// order of their creation. `DELETE` [`ContextQuery`]: ends one.
 pub const CONTEXTS: &str = "/contexts";
 /// `POST` [`ContextQuery`]: a new interpreter under the same id.
@@ -106,6 +106,9 @@ pub struct StartContext {
     /// Environment variables of the interpreter, over those of the sandbox.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+    /// Whether its runner is started by its first execution only.
+    #[serde(default)]
+    pub lazy: bool,
 }
 
 /// A live interpreter.
