@@ -1,7 +1,7 @@
 """What E2B's interpreter does that Jupyter's does not; imported when a request first asks for one of its formats.
 
-Charts and tables are described as data, PIL shows the images it saves, plotly's figures come as HTML too, and a few names are
-there from the start. What these need is imported when the user's code imports what they are about.
+Charts and tables are described as data, PIL shows the images it saves, plotly's `show` gives HTML too, and a few names are there
+from the start. What these need is imported when the user's code imports what they are about.
 """
 
 import functools
@@ -98,11 +98,11 @@ class DataFormatter(BaseFormatter):
 
 
 def _chart(figure) -> dict:
-    lines = sum(len(line.get_xdata(orig=False)) for axes in figure.axes for line in axes.lines)
-    dots = sum(len(dots.get_offsets()) for axes in figure.axes for dots in axes.collections)
-    if lines + dots > MAX_POINTS:
-        return {}
     try:
+        points = sum(len(line.get_xdata()) for axes in figure.axes for line in axes.lines)
+        points += sum(len(dots.get_offsets()) for axes in figure.axes for dots in axes.collections)
+        if points > MAX_POINTS:
+            return {}
         # Of numbers that are no numbers, and of what is about to change in the libraries, the user need not know.
         with warnings.catch_warnings(action="ignore"):
             from e2b_charts import chart_figure_to_dict
@@ -139,7 +139,7 @@ def _show_here(module) -> None:
 
 
 def _add_html(io) -> None:
-    """Makes plotly's HTML, with the library in it, part of what a figure is shown as, unless the user chose something else."""
+    """Makes `figure.show()` give plotly's HTML too, with the library in it, as the value does; unless the user chose another."""
     io.renderers["oncebox"] = io.base_renderers.HtmlRenderer()
     if io.renderers.default == "plotly_mimetype":
         io.renderers.default = "plotly_mimetype+oncebox"

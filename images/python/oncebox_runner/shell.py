@@ -45,6 +45,7 @@ class Shell(InteractiveShell):
         self._failure: dict | None = None
         self._has_main = False
         self._extras = None
+        self._pid = os.getpid()
         #: Whether the caller expects E2B's interpreter: it asked for formats that only that one has.
         self._as_e2b = False
         #: Whether the code asked for the end of this interpreter.
@@ -70,7 +71,8 @@ class Shell(InteractiveShell):
         result = self.run_cell(code, store_history=True)
         error = result.error_in_exec if result.error_before_exec is None else result.error_before_exec
         self.quit = isinstance(error, Quit)
-        if self.quit or isinstance(error, SystemExit) and not self._as_e2b:
+        # E2B has an exit as one error among others; a child of the user's own `os.fork()` is a process that does exit.
+        if isinstance(error, SystemExit) and (self.quit or not self._as_e2b or os.getpid() != self._pid):
             return {"exit_code": _exit_code(error)}
         # Whatever IPython showed as a traceback is a failure: also a script of %run, or a figure that cannot be drawn.
         if self._failure is None and error is not None:

@@ -141,6 +141,12 @@ def test_code_that_exits_is_an_error_that_keeps_the_variables(shared, code, valu
     assert shared.run_code("kept").text == "5"
 
 
+def test_a_child_process_exits_with_its_own_status(shared):
+    code = "import os, sys\nchild = os.fork()\nif child == 0: sys.exit(7)\nos.waitstatus_to_exitcode(os.waitpid(child, 0)[1])"
+    execution = shared.run_code(code)
+    assert execution.text == "7" and "SystemExit" not in "".join(execution.logs.stderr)
+
+
 @pytest.mark.parametrize("code", ["exit()", "quit()", "quit", "print('last'); exit()"])
 def test_exit_begins_anew(sandbox, code):
     sandbox.run_code("kept = 5")
