@@ -86,20 +86,18 @@ impl Sandbox {
     pub(super) fn new(id: String, token: String, spec: CreateSpec, instance: Instance) -> Self {
         let started = SystemTime::now();
         let gone = CancellationToken::new();
-        let own = (spec.template.language.clone(), instance.context.clone());
-        let defaults = BTreeMap::from_iter(Some(own).filter(|(_, context)| !context.is_empty()));
         Self {
             id,
             token,
             started,
-            instance,
             life: watch::Sender::new(Life { end: started + spec.timeout, paused: false }),
             streams: Mutex::new(gone.child_token()),
             gone,
             changing: tokio::sync::Mutex::default(),
-            defaults: tokio::sync::Mutex::new(defaults),
+            defaults: tokio::sync::Mutex::new(instance.contexts.clone()),
             executions: Mutex::default(),
             spec,
+            instance,
         }
     }
 

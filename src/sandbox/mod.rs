@@ -177,6 +177,11 @@ impl Sandboxes {
         self.shared.kept.by_token(token)
     }
 
+    /// The id of the kept sandbox whose token this was, if it ended not long ago.
+    pub fn ended_by_token(&self, token: &str) -> Option<String> {
+        self.shared.kept.ended_by_token(token)
+    }
+
     /// All kept sandboxes.
     pub fn all(&self) -> Vec<Arc<Sandbox>> {
         self.shared.kept.all()
@@ -188,11 +193,11 @@ impl Sandboxes {
     }
 
     /// A container like `container`: one that waits, if those are like it.
-    async fn instance(&self, template: &Template, container: &Spec) -> Result<(Instance, bool), SandboxError> {
+    async fn instance(&self, template: &Arc<Template>, container: &Spec) -> Result<(Instance, bool), SandboxError> {
         let taken = if *container == template.spec() {
             self.shared.pool.take(template).await
         } else {
-            let launch = self.shared.pool.launch(container.clone(), template.language.clone());
+            let launch = self.shared.pool.launch(container.clone(), Arc::clone(template));
             launch.await.map(|instance| (instance, false))
         };
         taken.map_err(|err| match self.shared.cancelled.is_cancelled() {

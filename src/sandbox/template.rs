@@ -26,6 +26,9 @@ pub struct Template {
     /// The language whose interpreter waits in its sandboxes, as the image's `language.json` calls it; none if empty.
     #[serde(default)]
     pub language: String,
+    /// Languages that have a context from the start too, whose interpreter starts with its first execution.
+    #[serde(default)]
+    pub lazy_languages: Vec<String>,
     /// Whether single runs may ask for it by name. One that is only for kept sandboxes says no.
     #[serde(default = "yes")]
     pub runs: bool,
