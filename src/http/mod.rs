@@ -5,10 +5,12 @@ mod e2b;
 mod error;
 mod json;
 mod native;
+mod serve;
 mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, StatusCode, Uri};
@@ -21,6 +23,7 @@ use crate::sandbox::Sandboxes;
 use error::ApiError;
 
 pub use auth::ApiKeys;
+pub use serve::serve;
 pub use tls::{TlsConfig, TlsListener};
 
 /// What the server listens on and accepts.
@@ -38,6 +41,8 @@ pub struct HttpConfig {
     pub debug_ports: bool,
     /// The largest body, bytes.
     pub max_body_bytes: usize,
+    /// How long a client may take to send the head of a request.
+    pub head_timeout: Duration,
 }
 
 /// What every handler may use.
