@@ -22,12 +22,7 @@ use tower::ServiceExt;
 ///
 /// A connection is closed on which no whole head of a request arrives for `head_timeout`, be it the first or the next. How
 /// long a body or an answer takes is not bounded.
-pub async fn serve<L: Listener>(
-    mut listener: L,
-    router: Router,
-    head_timeout: Duration,
-    stopping: CancellationToken,
-) {
+pub async fn serve<L: Listener>(mut listener: L, router: Router, head_timeout: Duration, stopping: CancellationToken) {
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(head_timeout);
     builder.http2().timer(TokioTimer::new());
@@ -42,7 +37,9 @@ pub async fn serve<L: Listener>(
         let service = service_fn(move |request: Request<Incoming>| {
             asked.cancel();
             let router = router.clone();
-            async move { Ok::<_, Infallible>(router.oneshot(request.map(Body::new)).await.unwrap_or_else(|never| match never {})) }
+            async move {
+                Ok::<_, Infallible>(router.oneshot(request.map(Body::new)).await.unwrap_or_else(|never| match never {}))
+            }
         });
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
         let connection = connections.watch(connection);

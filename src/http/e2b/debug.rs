@@ -51,6 +51,7 @@ async fn shared(state: &AppState) -> Result<Arc<Sandbox>, E2bError> {
             metadata: Default::default(),
             env: Default::default(),
             secure: false,
+            traffic: Default::default(),
             template,
         })
         .await?;
