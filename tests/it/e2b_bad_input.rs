@@ -479,6 +479,7 @@ async fn what_is_not_http_is_a_400() {
         &b"\0\0\0\0\r\n\r\n"[..],
         b"GET\r\n\r\n",
         b"GET / HTTP/9.9\r\n\r\n",
+        b"CONNECT 127.0.0.1:22 \r\n\r\n",
         b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
         b"GET / HTTP/1.1\r\nhost: h\r\ncontent-length: -1\r\n\r\n",
         b"GET / HTTP/1.1\r\nhost: h\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",

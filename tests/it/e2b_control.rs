@@ -149,8 +149,8 @@ async fn a_list_can_be_filtered_by_everything_that_tells_sandboxes_apart() {
 async fn a_metadata_filter_is_decoded_three_times() {
     let sandbox = Sandbox::create(json!({"templateID": "base", "metadata": {"a b": "c&d", "p%q": "é=+"}})).await;
     // As SDKs send it.
-    assert_eq!(ids(&list("metadata=a%252520b%3Dc%252526d").await), [sandbox.id.clone()]);
-    assert_eq!(ids(&list("metadata=p%252525q%3D%2525C3%2525A9%25253D%25252B").await), [sandbox.id.clone()]);
+    assert_eq!(ids(&list("metadata=a%252520b%3Dc%252526d").await), [sandbox.id.as_str()]);
+    assert_eq!(ids(&list("metadata=p%252525q%3D%2525C3%2525A9%25253D%25252B").await), [sandbox.id.as_str()]);
     assert_eq!(ids(&list("metadata=a%252520b%3Dc").await), [""; 0]);
     sandbox.kill().await;
 }
@@ -164,7 +164,7 @@ async fn a_paused_sandbox_is_listed_and_goes_on_when_connected_to() {
     let pause = async |body: Option<Value>| sandbox.api(Method::POST, "/pause", body).await;
     assert_eq!(pause(Some(json!({}))).await.status, 204);
     assert_eq!(pause(None).await.error(409), format!("Sandbox {} is already paused", sandbox.id));
-    assert_eq!(ids(&list("metadata=test%3Dpause&state=paused").await), [sandbox.id.clone()]);
+    assert_eq!(ids(&list("metadata=test%3Dpause&state=paused").await), [sandbox.id.as_str()]);
     assert_eq!(api(Method::GET, "/sandboxes?metadata=test%3Dpause", None).await.json(), json!([]));
     let detail = sandbox.api(Method::GET, "", None).await.json();
     assert_eq!(detail["state"], "paused");

@@ -242,7 +242,8 @@ async fn a_signature_is_none_when_it_was_forged() {
     let (ours, expired) = (read("f"), signature("f", "read", "", &sandbox.token, Some(late)));
     let (late, early) = (late.to_string(), early.to_string());
     let padded = format!("{ours}=");
-    let cases: &[(Method, &[(&str, &str)], &str)] = &[
+    type Query<'a> = &'a [(&'a str, &'a str)];
+    let cases: &[(Method, Query<'_>, &str)] = &[
         (Method::GET, &[("path", "f")], "missing signature query parameter"),
         (Method::GET, &[("path", "f"), ("signature", "")], "invalid signature"),
         (Method::GET, &[("path", "f"), ("signature", "v1_")], "invalid signature"),

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use futures::{SinkExt, StreamExt};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 use tokio_tungstenite::WebSocketStream;
@@ -19,6 +20,7 @@ trials![
     a_request_arrives_as_it_was_sent,
     bodies_of_any_size_pass_both_ways,
     ranges_are_the_servers_own_matter,
+    a_client_that_asks_whether_to_go_on_is_told_to,
     a_closed_port_is_a_502_that_names_it,
     a_port_that_speaks_no_http_is_a_502_that_names_it,
     messages_of_a_websocket_pass_both_ways,
@@ -132,6 +134,26 @@ async fn ranges_are_the_servers_own_matter() {
     let part = answer(to(served().await, Method::GET, "/range").header("range", "bytes=3-5")).await;
     assert_eq!((part.status, part.text().as_str()), (206, "345"));
     assert_eq!(part.headers["content-range"], "bytes 3-5/10");
+}
+
+async fn a_client_that_asks_whether_to_go_on_is_told_to() {
+    let sandbox = served().await;
+    let head = format!("e2b-sandbox-id: {}\r\nx-access-token: {}\r\nhost: h\r\n", sandbox.id, sandbox.token);
+    for (path, port) in [("/echo", PORT), ("/files?path=/tmp/asked", 49983)] {
+        let mut stream = connect().await;
+        let head = format!(
+            "POST {path} HTTP/1.1\r\n{head}e2b-sandbox-port: {port}\r\ncontent-type: application/octet-stream\r\n\
+             content-length: 4\r\nexpect: 100-continue\r\nconnection: close\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.expect("it is sent");
+        let mut told = [0; 25];
+        stream.read_exact(&mut told).await.expect("an answer");
+        assert_eq!(&told, b"HTTP/1.1 100 Continue\r\n\r\n", "{path}");
+        stream.write_all(b"body").await.expect("it is sent");
+        let mut told = String::new();
+        stream.read_to_string(&mut told).await.expect("an answer");
+        assert!(told.starts_with("HTTP/1.1 200 OK\r\n"), "{path}: {told}");
+    }
 }
 
 async fn a_closed_port_is_a_502_that_names_it() {
