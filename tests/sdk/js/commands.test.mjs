@@ -2,10 +2,10 @@
 
 import assert from 'node:assert/strict'
 import { after } from 'node:test'
-import { check, create, e2b, has, Sandbox, until } from './sdk.mjs'
+import { check, create, discard, e2b, has, Sandbox, until } from './sdk.mjs'
 
 const shared = await create(null, { timeoutMs: 300_000 })
-after(() => Sandbox.kill(shared.sandboxId))
+after(() => discard(shared))
 // Before there was a choice, every command had an input.
 const INPUT = has('commands.close_stdin') ? { stdin: true } : {}
 

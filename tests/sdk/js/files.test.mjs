@@ -2,10 +2,10 @@
 
 import assert from 'node:assert/strict'
 import { after } from 'node:test'
-import { check, create, e2b, Sandbox, until } from './sdk.mjs'
+import { check, create, discard, e2b, Sandbox, until } from './sdk.mjs'
 
 const shared = await create(null, { timeoutMs: 300_000 })
-after(() => Sandbox.kill(shared.sandboxId))
+after(() => discard(shared))
 
 check('text and bytes are read back as they were written', ['files.write', 'files.read'], async () => {
   for (const text of ['', 'é 漢字 🎈\r\n', 'long '.repeat(200_000)]) {
@@ -87,5 +87,5 @@ check(
     assert.equal(sent.status, 200)
     assert.equal(await sandbox.files.read('up.txt'), 'uploaded')
   },
-  ['files.write'],
+  ['files.write', 'sandbox.create'],
 )

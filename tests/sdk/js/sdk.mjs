@@ -17,7 +17,8 @@ const installed = (name) => {
 
 export const CORE = installed('e2b')
 export const INTERPRETER = installed('@e2b/code-interpreter')
-export const WAY = process.env.E2B_DEBUG?.toLowerCase() === 'true' ? 'debug' : process.env.E2B_API_URL ? 'url' : 'domain'
+// In debug mode no version creates a sandbox: they talk to one that is there, and share it.
+export const WAY = process.env.E2B_DEBUG?.toLowerCase() === 'true' ? 'shared' : process.env.E2B_API_URL ? 'url' : 'domain'
 export const METHODS = JSON.parse(readFileSync(join(here, '..', 'methods.json'), 'utf8'))
 
 const before = (one, other) => {
@@ -58,10 +59,24 @@ export const check = (title, methods, body, needs = []) => {
 
 // A new sandbox that ends with its test. A whole test takes less than its life.
 export const create = async (t, { template, ...options } = {}) => {
+  if (WAY === 'shared') {
+    const told = Object.keys(options).filter((name) => name !== 'timeoutMs')
+    if (template || told.length) throw new Error('nobody is told these options: the test needs sandbox.create')
+    if (t) await discard()
+  }
   const asked = { timeoutMs: 120_000, ...options }
   const sandbox = await (template ? Sandbox.create(template, asked) : Sandbox.create(asked))
-  t?.after(() => Sandbox.kill(sandbox.sandboxId))
+  t?.after(() => discard(sandbox))
   return sandbox
+}
+
+// Ends a sandbox, whether or not it is still there. In debug mode `kill` does nothing, so that it is done by hand, to whichever
+// there is: this suite is alone with the server.
+export const discard = async (sandbox) => {
+  if (WAY !== 'shared') return Sandbox.kill(sandbox.sandboxId)
+  const headers = { 'X-API-Key': process.env.E2B_API_KEY }
+  for (const { sandboxID } of await (await fetch('http://localhost:3000/v2/sandboxes', { headers })).json())
+    await fetch(`http://localhost:3000/sandboxes/${sandboxID}`, { method: 'DELETE', headers })
 }
 
 // All sandboxes that fit, from every page. Up to 1.x there is one page.

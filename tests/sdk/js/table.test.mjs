@@ -26,7 +26,7 @@ check('the table names exactly the methods of this version', ['sandbox.create'],
     const own = methods(prototype).filter((name) => !/^(start|create_connect_transport|connect_.*|check_.*|supports_.*|watch_.*_internal)$/.test(name))
     there.push(...own.map((name) => `${part}.${name}`))
   }
-  const rows = Object.keys(METHODS).filter((name) => ['sandbox', ...parts].includes(name.split('.')[0]) && has(name))
+  const rows = Object.keys(METHODS).filter((name) => ['sandbox', ...parts].includes(name.split('.')[0]) && !name.includes('(') && has(name))
   assert.deepEqual([...new Set(there)].sort(), rows.sort())
 })
 

@@ -73,6 +73,8 @@ def fresh():
     made = []
 
     def make(**options):
+        if sdk.WAY == "shared":
+            sdk.discard(None)
         made.append(sdk.create(**options))
         return made[-1]
 

@@ -38,7 +38,7 @@ def test_a_command_runs_where_and_as_whom_it_is_told(shared):
     assert shared.commands.run("pwd").stdout == "/home/user\n"
 
 
-@pytest.mark.covers("commands.run")
+@pytest.mark.covers("commands.run", needs=["sandbox.create"])
 def test_variables_of_the_sandbox_are_seen_by_commands(fresh):
     sandbox = fresh(envs={"GREETING": "hi there"})
     assert sandbox.commands.run("echo $GREETING; echo $E2B_SANDBOX").stdout == "hi there\ntrue\n"
