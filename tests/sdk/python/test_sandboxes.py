@@ -94,7 +94,7 @@ def test_sandboxes_are_found_by_their_metadata(fresh):
     assert sdk.listed(metadata={"mark": mark, "kind": "three"}) == []
 
 
-@pytest.mark.covers("sandbox.list", needs=["sandbox.beta_pause"])
+@pytest.mark.covers("sandbox.list", "paginator.next_items")
 def test_a_list_comes_in_pages_newest_first(fresh):
     mark = {"mark": str(uuid4())}
     made = [fresh(metadata=mark).sandbox_id for _ in range(3)]
@@ -243,7 +243,7 @@ def test_metrics_tell_what_is_used_of_what(shared):
     assert abs(datetime.now(timezone.utc) - reading.timestamp) < timedelta(seconds=60)
 
 
-@pytest.mark.covers("sandbox.update_network")
+@pytest.mark.covers("sandbox.update_network", needs=["SDK_OWN_SERVER"])
 def test_rules_that_are_not_enforced_are_refused(shared):
     shared.update_network({})
     with pytest.raises(SandboxException, match="400.*not enforced"):
