@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { after } from 'node:test'
-import { check, create, discard, e2b, has, Sandbox, sleep } from './sdk.mjs'
+import { check, create, discard, e2b, has, sleep } from './sdk.mjs'
 
 const RUN = ['sandbox.run_code']
 // For tests that leave nothing behind that another would see.

@@ -9,11 +9,14 @@ import { Sandbox } from '@e2b/code-interpreter'
 
 const here = import.meta.dirname ?? dirname(new URL(import.meta.url).pathname)
 const require = createRequire(import.meta.url)
-const installed = (name) => {
+const home = (name) => {
   const main = require.resolve(name)
-  const home = main.slice(0, main.lastIndexOf(`node_modules/${name}/`) + `node_modules/${name}/`.length)
-  return JSON.parse(readFileSync(join(home, 'package.json'), 'utf8')).version
+  return main.slice(0, main.lastIndexOf(`node_modules/${name}/`) + `node_modules/${name}/`.length)
 }
+const installed = (name) => JSON.parse(readFileSync(join(home(name), 'package.json'), 'utf8')).version
+
+// What a package declares to TypeScript, which unlike JavaScript knows what is private.
+export const declarations = (name) => readFileSync(join(home(name), 'dist', 'index.d.ts'), 'utf8')
 
 export const CORE = installed('e2b')
 export const INTERPRETER = installed('@e2b/code-interpreter')
@@ -39,6 +42,10 @@ const offered = (name) =>
   name === name.toUpperCase()
     ? name in process.env
     : has(name) && !METHODS[name].refused && (METHODS[name].ways ?? [WAY]).includes(WAY)
+
+// What a server of ours must refuse.
+export const refused = (name) =>
+  has(name) && METHODS[name].refused && 'SDK_OWN_SERVER' in process.env && (METHODS[name].ways ?? [WAY]).includes(WAY)
 
 // A test of these methods, which others may be needed for. The reporter counts those that are left out, or that are tried
 // although they are known not to work yet: such a one must fail.

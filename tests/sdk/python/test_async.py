@@ -283,16 +283,17 @@ async def test_the_end_of_input_is_told(sandbox):
 async def test_input_is_streamed(sandbox):
     from e2b import PtySize
 
-    async def pieces(*given):
-        for piece in given:
-            yield piece
+    async def send(stream, *pieces):
+        for piece in pieces:
+            await stream.send(piece)
+        await stream.close()
 
     handle = await sandbox.commands.run("head -n 2", background=True, stdin=True)
-    await sandbox.commands.stream_input(handle.pid, pieces("one\n", b"two\n"))
+    await send(sandbox.commands.stream_input(handle.pid), "one\n", b"two\n")
     assert (await handle.wait()).stdout == "one\ntwo\n"
     seen = bytearray()
     terminal = await sandbox.pty.create(PtySize(rows=20, cols=70), on_data=seen.extend)
-    await sandbox.pty.stream_input(terminal.pid, pieces(b"echo $((6*7)); exit\n"))
+    await send(sandbox.pty.stream_input(terminal.pid), b"echo $((6*7)); exit\n")
     await terminal.wait()
     assert b"42" in seen
 
