@@ -36,6 +36,17 @@ pub struct Traffic {
     pub host: Option<String>,
 }
 
+/// Which client a sandbox is for, where clients need different things of the same API.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Profile {
+    /// Any that knows E2B.
+    #[default]
+    E2b,
+    /// Letta's server.
+    Letta,
+}
+
 /// A checked request for a sandbox.
 #[derive(Debug, Clone)]
 pub struct CreateSpec {
@@ -57,6 +68,8 @@ pub struct CreateSpec {
     pub env: BTreeMap<String, String>,
     /// Whether requests to it must carry its token.
     pub secure: bool,
+    /// Which client it is for.
+    pub profile: Profile,
     /// How its ports are reached.
     pub traffic: Traffic,
 }

@@ -28,7 +28,8 @@ pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(2);
 
 static SERVER: OnceLock<Server> = OnceLock::new();
 
-/// The server of these tests. Sandboxes on it hold 64 MiB in each writable directory.
+/// The server of these tests. The code interpreter is a machine of its own with a disk of 512 MiB, as it comes; `base` holds
+/// 64 MiB in each writable directory and nothing elsewhere.
 pub(crate) fn server() -> &'static Server {
     SERVER.get_or_init(|| {
         let head_timeout = HEAD_TIMEOUT.as_millis().to_string();
@@ -37,7 +38,10 @@ pub(crate) fn server() -> &'static Server {
             ("ONCEBOX_HEAD_TIMEOUT_MS", &head_timeout),
             ("ONCEBOX_TEMPLATES__FULL__WARM", "1"),
             ("ONCEBOX_TEMPLATES__BASE__WARM", "2"),
+            ("ONCEBOX_TEMPLATES__FULL__DISK_BYTES", "536870912"),
             ("ONCEBOX_TEMPLATES__BASE__DISK_BYTES", "67108864"),
+            ("ONCEBOX_TEMPLATES__BASE__WRITABLE_ROOT", "false"),
+            ("ONCEBOX_TEMPLATES__BASE__SUPERUSER", "false"),
         ])
     })
 }

@@ -17,6 +17,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::events;
+use super::letta::{self, LastExecution};
 use crate::http::json::{JsonError, parse};
 use crate::link::LinkError;
 use crate::protocol::{Code, Context, Event, Execute, Limits, StartContext};
@@ -85,6 +86,7 @@ async fn execute(
     body: Bytes,
 ) -> Result<Response, Refusal> {
     let request: ExecuteRequest = parse(&body)?;
+    let last = LastExecution::of(&sandboxes, &sandbox.id, &sandbox.spec);
     let context = match (request.context_id, request.language) {
         (Some(_), Some(_)) => {
             let text = "Only one of context_id or language can be provided".to_owned();
@@ -112,7 +114,9 @@ async fn execute(
             counting.forget_executions(&context);
         }
     });
-    let body = Body::from_stream(lines(sandbox, events, count));
+    // Held until the answer is over, or nobody listens to it.
+    let lines = lines(sandbox, events, count).inspect(move |_| _ = &last);
+    let body = Body::from_stream(lines);
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
 }
 
@@ -124,6 +128,7 @@ fn lines(
     count: u64,
 ) -> impl futures::Stream<Item = Result<Bytes, LinkError>> + Send + 'static {
     let interrupted = sandbox.interrupted();
+    let failures = letta::failures(&sandbox.spec);
     let first = futures::stream::once(async move { Ok(events::count(count)) });
     let rest = futures::stream::unfold(Some(events), move |events| {
         let interrupted = interrupted.clone();
@@ -134,7 +139,7 @@ fn lines(
                 event = events.next() => match event {
                     Some(Ok(event)) => {
                         let over = matches!(event, Event::End(_));
-                        Some((Ok(events::lines(event)), (!over).then_some(events)))
+                        Some((Ok(events::lines(event, failures)), (!over).then_some(events)))
                     }
                     Some(Err(_)) | None => broken("the sandbox was lost"),
                 },

@@ -13,6 +13,7 @@ mod events;
 mod files;
 mod filesystem;
 mod interpreter;
+mod letta;
 mod listing;
 mod ports;
 mod process;
