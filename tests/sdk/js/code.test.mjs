@@ -2,12 +2,12 @@
 
 import assert from 'node:assert/strict'
 import { after } from 'node:test'
-import { check, create, e2b, has, Sandbox, sleep } from './sdk.mjs'
+import { check, create, discard, e2b, has, sleep } from './sdk.mjs'
 
 const RUN = ['sandbox.run_code']
 // For tests that leave nothing behind that another would see.
 const shared = await create(null, { timeoutMs: 300_000 })
-after(() => Sandbox.kill(shared.sandboxId))
+after(() => discard(shared))
 
 check('hello world', RUN, async () => {
   const execution = await shared.runCode("print('hello world')\n6 * 7")

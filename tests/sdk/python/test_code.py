@@ -81,7 +81,7 @@ def test_variables_of_one_execution_are_gone_after_it(shared):
     assert shared.run_code(code).logs.stdout == ["None"]
 
 
-@RUN
+@pytest.mark.covers("sandbox.run_code", needs=["sandbox.create"])
 def test_a_variable_of_one_execution_covers_the_sandboxes_own(fresh):
     sandbox = fresh(envs={"LEVEL": "sandbox"})
     code = "import os; os.environ['LEVEL']"
