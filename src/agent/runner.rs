@@ -6,7 +6,7 @@ use std::process::{Command, ExitStatus, Stdio};
 
 use futures::future::Shared;
 use futures::{FutureExt, StreamExt};
-use rustix::fs::Mode;
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal};
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
@@ -27,6 +27,8 @@ pub(crate) struct Start<'a> {
     pub(crate) cwd: &'a Path,
     /// What is added to the image's own environment.
     pub(crate) environment: Vec<(String, String)>,
+    /// Whether what it writes at once is to be read by itself.
+    pub(crate) keep_writes_apart: bool,
 }
 
 /// A runner process and its pipes. Dropping it kills its process group.
@@ -66,6 +68,12 @@ impl Runner {
         let (stdin, stdin_end) = sys::pipe_in()?;
         let (stdout_end, stdout) = sys::pipe_out()?;
         let (stderr_end, stderr) = sys::pipe_out()?;
+        if start.keep_writes_apart {
+            for end in [&stdout_end, &stderr_end] {
+                // A kernel that does not know packets in pipes joins what is written, as all do otherwise.
+                let _ = rustix::fs::fcntl_setfl(end, OFlags::DIRECT);
+            }
+        }
         let mut process = Command::new(program);
         process
             .args(arguments)

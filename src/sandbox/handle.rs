@@ -11,6 +11,7 @@ use super::instance::Instance;
 use super::template::Template;
 use crate::engine::{EngineError, Network};
 use crate::link::Link;
+use crate::protocol::Notebook;
 
 /// Whose sandbox it is: which API key made it. Nobody sees another's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,6 +120,12 @@ impl Sandbox {
     /// The way to its agent.
     pub fn link(&self) -> &Link {
         self.instance.link()
+    }
+
+    /// What is different in a notebook of this language.
+    pub fn notebook(&self, language: &str) -> Notebook {
+        let found = self.instance.languages.iter().find(|found| found.name == language);
+        found.map(|found| found.notebook.clone()).unwrap_or_default()
     }
 
     /// The context that is meant where only a language is named, by language. Whoever holds it may start one.

@@ -14,6 +14,7 @@ mod files;
 mod filesystem;
 mod interpreter;
 mod listing;
+mod notebook;
 mod ports;
 mod process;
 mod shapes;
