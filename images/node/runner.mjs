@@ -142,7 +142,7 @@ display.mime = (representations) => {
 };
 Object.defineProperty(globalThis, 'display', { value: display, configurable: true, writable: true });
 
-/** What notebooks for JavaScript offer: `$$.html('<b>…')` is the result, instead of the last expression's value. */
+/** What notebooks for JavaScript offer: `$$.html('<b>…')` is the result, as the last expression's value would be. */
 const $$ = { mime: (representations) => void (running && send({ type: 'result', data: bundle(representations), main: true })) };
 for (const [name, type] of entries(TYPES)) $$[name] = (data) => $$.mime({ [type]: data });
 Object.defineProperty(globalThis, '$$', { value: $$, configurable: true, writable: true, enumerable: false });

@@ -1,6 +1,7 @@
 //! A runner: the program of one language that executes code, and the pipes to it.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
@@ -43,6 +44,8 @@ pub(crate) struct Runner {
     pub(crate) stdout: pipe::Receiver,
     /// What user code writes.
     pub(crate) stderr: pipe::Receiver,
+    /// The runner's ends of both, if what it writes at once can be kept apart.
+    ends: Vec<OwnedFd>,
     requests: pipe::Sender,
     fifos: PathBuf,
     /// Lines from the runner, not yet parsed.
@@ -68,12 +71,7 @@ impl Runner {
         let (stdin, stdin_end) = sys::pipe_in()?;
         let (stdout_end, stdout) = sys::pipe_out()?;
         let (stderr_end, stderr) = sys::pipe_out()?;
-        if start.keep_writes_apart {
-            for end in [&stdout_end, &stderr_end] {
-                // A kernel that does not know packets in pipes joins what is written, as all do otherwise.
-                let _ = rustix::fs::fcntl_setfl(end, OFlags::DIRECT);
-            }
-        }
+        let ends = if start.keep_writes_apart { vec![stdout_end.try_clone()?, stderr_end.try_clone()?] } else { vec![] };
         let mut process = Command::new(program);
         process
             .args(arguments)
@@ -91,6 +89,7 @@ impl Runner {
             stdin: Some(stdin),
             stdout,
             stderr,
+            ends,
             requests,
             fifos,
             lines: FramedRead::new(lines, LinesCodec::new_with_max_length(MAX_EVENT_BYTES)),
@@ -116,6 +115,17 @@ impl Runner {
     pub(crate) async fn send(&mut self, mut line: Vec<u8>) -> io::Result<()> {
         line.push(b'\n');
         self.requests.write_all(&line).await
+    }
+
+    /// Has what is written at once be read by itself, where the language wants that; or joined with what is there already.
+    pub(crate) fn keep_writes_apart(&self, apart: bool) {
+        for end in &self.ends {
+            // The flag is the description's, and so the runner's too. A kernel that does not know it joins all that is written.
+            let _ = rustix::fs::fcntl_getfl(end).and_then(|mut flags| {
+                flags.set(OFlags::DIRECT, apart);
+                rustix::fs::fcntl_setfl(end, flags)
+            });
+        }
     }
 
     /// Sends a signal to the runner and its children.
