@@ -71,7 +71,8 @@ impl Runner {
         let (stdin, stdin_end) = sys::pipe_in()?;
         let (stdout_end, stdout) = sys::pipe_out()?;
         let (stderr_end, stderr) = sys::pipe_out()?;
-        let ends = if start.keep_writes_apart { vec![stdout_end.try_clone()?, stderr_end.try_clone()?] } else { vec![] };
+        let ends =
+            if start.keep_writes_apart { vec![stdout_end.try_clone()?, stderr_end.try_clone()?] } else { vec![] };
         let mut process = Command::new(program);
         process
             .args(arguments)
