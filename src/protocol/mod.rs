@@ -249,7 +249,7 @@ pub enum Event {
 /// A value in every form the runner could give it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Output {
-    /// Mime type to data: text, base64 for binary types, any JSON value for `application/json`.
+    /// Mime type to data: text, base64 for binary types, any JSON value for `application/json` and other types of data.
     pub data: serde_json::Map<String, serde_json::Value>,
     /// Whether it is the value of the last expression.
     pub main: bool,

@@ -8,10 +8,11 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::instance::Instance;
+use super::meter::{Meter, Reading};
 use super::template::Template;
 use crate::engine::{EngineError, Network};
-use crate::link::Link;
-use crate::protocol::Notebook;
+use crate::link::{Link, LinkError};
+use crate::protocol::{Metrics, Notebook};
 
 /// Whose sandbox it is: which API key made it. Nobody sees another's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +25,15 @@ pub enum OnTimeout {
     Kill,
     /// It is frozen, and removed when killed.
     Pause,
+}
+
+/// Who may reach the ports of a sandbox, and under which name its servers see themselves asked.
+#[derive(Debug, Clone, Default)]
+pub struct Traffic {
+    /// Whether requests to its ports must carry a token of their own.
+    pub private: bool,
+    /// What `Host` says towards its ports in place of what the client said; `${PORT}` in it is the port.
+    pub host: Option<String>,
 }
 
 /// A checked request for a sandbox.
@@ -47,6 +57,8 @@ pub struct CreateSpec {
     pub env: BTreeMap<String, String>,
     /// Whether requests to it must carry its token.
     pub secure: bool,
+    /// How its ports are reached.
+    pub traffic: Traffic,
 }
 
 /// When it ends, and whether it is frozen.
@@ -65,12 +77,15 @@ pub struct Sandbox {
     pub id: String,
     /// What requests to it carry; unguessable, and its own.
     pub token: String,
+    /// What requests to its ports carry, if they must.
+    pub traffic_token: Option<String>,
     /// How it was asked for.
     pub spec: CreateSpec,
     /// When it was created.
     pub started: SystemTime,
     pub(super) instance: Instance,
     pub(super) life: watch::Sender<Life>,
+    pub(super) meter: Meter,
     /// Cancelled when it is killed.
     pub(super) gone: CancellationToken,
     /// Cancelled when it is killed or paused: what streams from it must end then.
@@ -90,6 +105,7 @@ impl Sandbox {
         Self {
             id,
             token,
+            traffic_token: spec.traffic.private.then(super::new_token),
             started,
             life: watch::Sender::new(Life { end: started + spec.timeout, paused: false }),
             streams: Mutex::new(gone.child_token()),
@@ -97,6 +113,7 @@ impl Sandbox {
             changing: tokio::sync::Mutex::default(),
             defaults: tokio::sync::Mutex::new(instance.contexts.clone()),
             executions: Mutex::default(),
+            meter: Meter::default(),
             spec,
             instance,
         }
@@ -126,6 +143,25 @@ impl Sandbox {
     pub fn notebook(&self, language: &str) -> Notebook {
         let found = self.instance.languages.iter().find(|found| found.name == language);
         found.map(|found| found.notebook.clone()).unwrap_or_default()
+    }
+
+    /// What it uses now.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError::Broken`] only.
+    pub async fn metrics(&self) -> Result<Metrics, LinkError> {
+        let mut metrics = self.link().metrics().await?;
+        if let Some(written) = self.meter.written_bytes() {
+            // The agent sees the engine's whole disk.
+            (metrics.disk_used_bytes, metrics.disk_total_bytes) = (written, self.spec.template.disk_bytes);
+        }
+        Ok(metrics)
+    }
+
+    /// What it used every five seconds, oldest first.
+    pub fn readings(&self) -> Vec<Reading> {
+        self.meter.readings()
     }
 
     /// The context that is meant where only a language is named, by language. Whoever holds it may start one.

@@ -145,6 +145,11 @@ impl Instance {
         self.guard.reaper.engine.resume(&self.guard.id).await
     }
 
+    /// What is written to its file system, bytes; where all of that is writable.
+    pub(crate) async fn written_bytes(&self) -> Result<u64, EngineError> {
+        self.guard.reaper.engine.written_bytes(&self.guard.id).await
+    }
+
     /// Whether the kernel took something of it for want of memory; for when its agent no longer answers.
     pub(crate) async fn ran_out_of_memory(&self) -> bool {
         self.guard.reaper.engine.ran_out_of_memory(&self.guard.id).await

@@ -3,6 +3,7 @@
 mod error;
 mod handle;
 mod instance;
+mod meter;
 mod pool;
 mod registry;
 mod run;
@@ -22,7 +23,8 @@ use rand::distr::{Alphanumeric, SampleString};
 use registry::Registry;
 
 pub use error::{LaunchError, SandboxError};
-pub use handle::{CreateSpec, Life, OnTimeout, Sandbox, Tenant};
+pub use handle::{CreateSpec, Life, OnTimeout, Sandbox, Tenant, Traffic};
+pub use meter::Reading;
 pub use pool::ShelfStatus;
 pub use run::{Place, Report, RunSpec, Running};
 pub use template::Template;

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use subtle::ConstantTimeEq;
 
 use super::handle::{OnTimeout, Sandbox};
+use super::meter;
 
 /// How many sandboxes are remembered after their end.
 const REMEMBERED: usize = 1024;
@@ -28,6 +29,10 @@ impl Registry {
     /// Keeps a sandbox until its deadline.
     pub(crate) fn insert(&self, sandbox: Arc<Sandbox>) {
         tokio::spawn(keep_time(self.clone(), Arc::downgrade(&sandbox)));
+        tokio::spawn(meter::read(Arc::downgrade(&sandbox)));
+        if sandbox.spec.template.writable_root {
+            tokio::spawn(meter::bound_disk(self.clone(), Arc::downgrade(&sandbox)));
+        }
         self.lock().sandboxes.insert(sandbox.id.clone(), sandbox);
     }
 

@@ -9,8 +9,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::engine::Network;
-use crate::protocol::Metrics;
-use crate::sandbox::{OnTimeout, Sandbox};
+use crate::sandbox::{OnTimeout, Reading, Sandbox};
 
 /// How long a sandbox lives that does not say, seconds.
 pub(super) const DEFAULT_TIMEOUT_S: i64 = 300;
@@ -33,6 +32,7 @@ pub(super) struct SandboxResponse {
     client_id: &'static str,
     envd_version: &'static str,
     envd_access_token: String,
+    traffic_access_token: Option<String>,
     alias: String,
     domain: Option<String>,
 }
@@ -45,6 +45,7 @@ impl SandboxResponse {
             client_id: CLIENT_ID,
             envd_version: ENVD_VERSION,
             envd_access_token: sandbox.token.clone(),
+            traffic_access_token: sandbox.traffic_token.clone(),
             alias: sandbox.spec.template.name.clone(),
             domain: domain.map(str::to_owned),
         }
@@ -103,7 +104,16 @@ pub(super) struct SandboxDetail {
     envd_access_token: String,
     allow_internet_access: bool,
     domain: Option<String>,
+    network: DetailNetwork,
     lifecycle: Lifecycle,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct DetailNetwork {
+    allow_public_traffic: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mask_request_host: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -120,6 +130,10 @@ impl SandboxDetail {
             envd_access_token: sandbox.token.clone(),
             allow_internet_access: sandbox.spec.network == Network::Full,
             domain: domain.map(str::to_owned),
+            network: DetailNetwork {
+                allow_public_traffic: !sandbox.spec.traffic.private,
+                mask_request_host: sandbox.spec.traffic.host.clone(),
+            },
             lifecycle: Lifecycle {
                 auto_resume: sandbox.spec.auto_resume,
                 on_timeout: match sandbox.spec.on_timeout {
@@ -136,13 +150,16 @@ pub(super) fn rfc3339(time: SystemTime) -> String {
     humantime::format_rfc3339_micros(time).to_string()
 }
 
+/// Whole seconds since 1970.
+pub(super) fn unix_seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
 /// A reading of what a sandbox uses.
-pub(super) fn metric(metrics: &Metrics) -> Value {
-    let now = SystemTime::now();
-    let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+pub(super) fn metric(Reading { at, metrics }: &Reading) -> Value {
     json!({
-        "timestamp": rfc3339(now),
-        "timestampUnix": seconds,
+        "timestamp": rfc3339(*at),
+        "timestampUnix": unix_seconds(*at),
         "cpuCount": metrics.cpu_count,
         "cpuUsedPct": metrics.cpu_used_percent,
         "memUsed": metrics.memory_used_bytes,
