@@ -12,7 +12,7 @@ use super::meter::{Meter, Reading};
 use super::template::Template;
 use crate::engine::{EngineError, Network};
 use crate::link::{Link, LinkError};
-use crate::protocol::Metrics;
+use crate::protocol::{Metrics, Notebook};
 
 /// Whose sandbox it is: which API key made it. Nobody sees another's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,6 +150,12 @@ impl Sandbox {
     /// The way to its agent.
     pub fn link(&self) -> &Link {
         self.instance.link()
+    }
+
+    /// What is different in a notebook of this language.
+    pub fn notebook(&self, language: &str) -> Notebook {
+        let found = self.instance.languages.iter().find(|found| found.name == language);
+        found.map(|found| found.notebook.clone()).unwrap_or_default()
     }
 
     /// What it uses now.

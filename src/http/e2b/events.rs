@@ -29,8 +29,8 @@ const MEMBERS: [(&str, &str); 12] = [
     ("e2b/chart", "chart"),
 ];
 
-/// What E2B's interpreters make of figures and tables beside the rest, and others have no use for.
-pub(super) const FORMATS: [&str; 2] = ["e2b/data", "e2b/chart"];
+/// What E2B's interpreters make of figures, tables and values beside the rest, and others have no use for.
+pub(super) const FORMATS: [&str; 4] = ["e2b/data", "e2b/chart", "text/markdown", "text/latex"];
 
 /// The first line: how many executions the context has seen, this one included.
 pub(super) fn count(count: u64) -> Bytes {
@@ -125,11 +125,13 @@ fn error_line(error: &Exception) -> Bytes {
 
 /// The traceback, which in most languages says the rest too.
 fn in_words(error: &Exception) -> String {
-    let mut lines = error.traceback.clone();
-    if !lines.iter().any(|line| line.contains(&error.value)) || lines.is_empty() {
-        lines.push(format!("{}: {}", error.name, error.value));
+    let traceback = error.traceback.join("\n");
+    let (traceback, value) = (traceback.trim_end(), error.value.trim());
+    match (traceback.is_empty(), traceback.contains(value)) {
+        (false, true) => format!("{traceback}\n"),
+        (false, false) => format!("{traceback}\n{}: {value}\n", error.name),
+        (true, _) => format!("{}: {value}\n", error.name),
     }
-    lines.join("\n").trim_end().to_owned() + "\n"
 }
 
 fn line(value: &Value) -> Bytes {

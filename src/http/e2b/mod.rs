@@ -15,6 +15,7 @@ mod filesystem;
 mod interpreter;
 mod letta;
 mod listing;
+mod notebook;
 mod ports;
 mod process;
 mod shapes;
