@@ -47,6 +47,11 @@ pub(crate) fn stop() -> bool {
     SERVER.get().is_none_or(Server::stop)
 }
 
+/// Waits for what would never come if something were held up, which is told from a machine that is slow.
+pub(crate) async fn in_time<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(60), work).await.expect("something is held up")
+}
+
 /// A whole answer.
 #[derive(Debug)]
 pub(crate) struct Answer {
