@@ -97,7 +97,7 @@ impl Contexts {
         self.manifests.values().map(|manifest| manifest.language.clone()).collect()
     }
 
-    /// Starts a context and returns once its runner is ready.
+    /// Starts a context and returns once its runner is ready, unless the runner is to come later.
     pub(crate) async fn start(&self, asked: StartContext) -> Result<protocol::Context, Refused> {
         let language = asked.language;
         let manifest = self
@@ -112,8 +112,10 @@ impl Contexts {
             env: asked.env,
             seat: StdMutex::default(),
         });
-        let seated = self.starter.start(&context).await?;
-        *context.seat().runner.lock().await = Some(seated);
+        if !asked.lazy {
+            let seated = self.starter.start(&context).await?;
+            *context.seat().runner.lock().await = Some(seated);
+        }
         self.list().push(Arc::clone(&context));
         Ok(context.info())
     }

@@ -153,14 +153,21 @@ impl Execution {
     }
 
     async fn start(&mut self, runner: &mut Runner, execute: Execute) -> Result<(), Halt> {
+        let has_stdin = execute.stdin.is_some();
         if let Some(mut stdin) = runner.stdin.take() {
             // Fed beside the run: code need not read it. Dropped at the end, which is the end of file.
             if let Some(text) = execute.stdin {
                 tokio::spawn(async move { stdin.write_all(text.as_bytes()).await });
             }
         }
-        let request =
-            Request { code: &execute.code, env: &execute.env, cwd: execute.cwd.as_deref(), drain: execute.drain };
+        let request = Request {
+            code: &execute.code,
+            env: &execute.env,
+            cwd: execute.cwd.as_deref(),
+            drain: execute.drain,
+            stdin: has_stdin,
+            formats: &execute.formats,
+        };
         let line = serde_json::to_vec(&request).expect("strings can be written as JSON");
         let died = runner.exit.clone();
         // Sent whole even when nobody waits for it any longer: half a request would spoil the next one.

@@ -12,6 +12,7 @@ mod ports;
 mod process;
 mod routes;
 mod runner;
+pub mod sudo;
 mod sys;
 #[cfg(all(test, feature = "server"))]
 mod tests;
@@ -51,6 +52,8 @@ pub struct Options {
     pub fifos: PathBuf,
     /// Who code runs as; without it, the image's account `user`.
     pub user: Option<User>,
+    /// Whether code may become root by [`sudo`], and files are read and written with root's rights, whoever they are for.
+    pub superuser: bool,
 }
 
 /// Serves one server until it closes the connection.
@@ -62,10 +65,14 @@ pub async fn serve<T>(io: T, options: Options) -> io::Result<()>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let user = options.user.map_or_else(User::find, Ok)?;
+    let mut user = options.user.map_or_else(User::find, Ok)?;
+    user.confined = !options.superuser;
     files::fill_home(&user)?;
     let users = Users::new(user);
     let processes = sys::Processes::start()?;
+    if options.superuser {
+        sudo::serve(processes.clone(), users.clone())?;
+    }
     let agent = Arc::new(Agent {
         contexts: Contexts::new(processes.clone(), users.clone(), &options.languages, options.fifos)?,
         commands: Commands::new(processes, users.clone()),

@@ -179,7 +179,7 @@ mod tests {
     #[tokio::test]
     async fn the_exit_of_a_process_is_told_once_it_is_reaped() {
         let processes = Processes::start().expect("a reaper");
-        let user = User { name: String::new(), ids: None, home: "/".into() };
+        let user = User { name: String::new(), ids: None, home: "/".into(), confined: true };
         let mut command = Command::new("sh");
         command.args(["-c", "exit 7"]);
         let started = processes.spawn(command, &user).expect("sh");

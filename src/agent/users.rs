@@ -24,6 +24,8 @@ pub struct User {
     pub ids: Option<(u32, u32)>,
     /// Its home, which is also where code starts.
     pub home: PathBuf,
+    /// Whether what is done for it to files is done with its rights. Root's otherwise; what is made is its own all the same.
+    pub confined: bool,
 }
 
 impl User {
@@ -32,7 +34,7 @@ impl User {
         if !rustix::process::geteuid().is_root() {
             let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/"), PathBuf::from);
             let name = std::env::var("USER").unwrap_or_else(|_| "user".to_owned());
-            return Ok(Self { name, ids: None, home });
+            return Ok(Self { name, ids: None, home, confined: true });
         }
         Self::named("user")?.ok_or_else(|| io::Error::other("the image has no account named `user`"))
     }
@@ -46,13 +48,14 @@ impl User {
         let mut fields = line.split(':');
         let name = fields.next().filter(|name| !name.is_empty())?;
         let (uid, gid) = (fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?);
-        Some(Self { name: name.to_owned(), ids: Some((uid, gid)), home: PathBuf::from(fields.nth(1)?) })
+        let home = PathBuf::from(fields.nth(1)?);
+        Some(Self { name: name.to_owned(), ids: Some((uid, gid)), home, confined: true })
     }
 
-    /// Does something with the rights of the user and no others. They are the calling thread's until it is done, so that
+    /// Does something with the rights of the user and no others, or of root. They are the calling thread's until it is done, so that
     /// it cannot wait for anything meanwhile.
     pub(crate) fn act<T, E: From<io::Error>>(&self, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
-        let Some((uid, gid)) = self.ids else { return work() };
+        let Some((uid, gid)) = self.ids.filter(|_| self.confined) else { return work() };
         let become_user = || {
             set_thread_groups(&[])?;
             set_thread_res_gid(None, Gid::from_raw(gid), None)?;
@@ -137,7 +140,8 @@ impl Users {
         let Some(name) = name.filter(|name| *name != self.default.name) else { return Ok(self.default.clone()) };
         // Without root there is only one account to act for.
         let user = if self.default.ids.is_some() { User::named(name).ok().flatten() } else { None };
-        user.ok_or_else(|| Refused::new(Code::Unauthenticated, format!("invalid username: '{name}'")))
+        user.map(|user| User { confined: self.default.confined, ..user })
+            .ok_or_else(|| Refused::new(Code::Unauthenticated, format!("invalid username: '{name}'")))
     }
 
     /// Replaces the environment of the sandbox.
@@ -200,7 +204,7 @@ mod tests {
     use super::*;
 
     fn user() -> User {
-        User { name: "user".into(), ids: None, home: "/home/user".into() }
+        User { name: "user".into(), ids: None, home: "/home/user".into(), confined: true }
     }
 
     #[test]

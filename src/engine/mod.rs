@@ -27,6 +27,9 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
     /// went silent: while the agent lives, it tells.
     fn ran_out_of_memory<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, bool>;
 
+    /// What is written to the file system of a container whose whole file system is writable, bytes.
+    fn written_bytes<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<u64, EngineError>>;
+
     /// Removes everything that carries this owner's label: what an earlier server left, or what this one still has.
     fn sweep(&self) -> BoxFuture<'_, Result<usize, EngineError>>;
 
@@ -47,6 +50,11 @@ pub struct Spec {
     pub processes: u64,
     /// Room in each writable directory, bytes.
     pub disk_bytes: u64,
+    /// Whether the whole file system is writable. [`Engine::written_bytes`] then tells how much is written; the engine does
+    /// not stop anybody.
+    pub writable_root: bool,
+    /// Whether the agent may act as root for anybody inside.
+    pub superuser: bool,
     /// Open files of one process.
     pub open_files: u64,
     /// What the container can reach.

@@ -27,7 +27,7 @@ pub const HELLO: &str = "/hello";
 pub const ENV: &str = "/env";
 /// `GET`: [`Metrics`].
 pub const METRICS: &str = "/metrics";
-/// `POST` [`StartContext`]: [`Context`], once its runner is ready. `GET`: all of them, a list of [`Context`] in the
+/// `POST` [`StartContext`]: [`Context`], once its runner is ready, unless it is lazy. `GET`: all of them, a list of [`Context`] in the
 /// order of their creation. `DELETE` [`ContextQuery`]: ends one.
 pub const CONTEXTS: &str = "/contexts";
 /// `POST` [`ContextQuery`]: a new interpreter under the same id.
@@ -106,6 +106,9 @@ pub struct StartContext {
     /// Environment variables of the interpreter, over those of the sandbox.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+    /// Whether its runner is started by its first execution only.
+    #[serde(default)]
+    pub lazy: bool,
 }
 
 /// A live interpreter.
@@ -136,9 +139,12 @@ pub struct Execute {
     /// Environment variables for this execution only.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
-    /// What the code can read from its standard input; then, or without it, the end of file.
+    /// What the code can read from its standard input, and then the end of file. Without it there is none.
     #[serde(default)]
     pub stdin: Option<String>,
+    /// Mime types wanted of outputs, beside those that every caller gets. A runner that does not know them leaves them out.
+    #[serde(default)]
+    pub formats: Vec<String>,
     /// The directory to change to before, for this and later executions; a path as in [`FileQuery::path`].
     #[serde(default)]
     pub cwd: Option<String>,
@@ -156,6 +162,7 @@ impl Default for Execute {
             code: String::new(),
             env: BTreeMap::new(),
             stdin: None,
+            formats: Vec::new(),
             cwd: None,
             drain: true,
             limits: Limits::default(),
@@ -206,7 +213,7 @@ pub enum Event {
 /// A value in every form the runner could give it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Output {
-    /// Mime type to data: text, base64 for binary types, any JSON value for `application/json`.
+    /// Mime type to data: text, base64 for binary types, any JSON value for `application/json` and other types of data.
     pub data: serde_json::Map<String, serde_json::Value>,
     /// Whether it is the value of the last expression.
     pub main: bool,

@@ -19,6 +19,10 @@ pub struct Request<'a> {
     pub cwd: Option<&'a str>,
     /// Whether to wait for what the code leaves running, in a language where code can.
     pub drain: bool,
+    /// Whether there is a standard input. Without one, code that asks for a line is told that nobody can answer.
+    pub stdin: bool,
+    /// Mime types that the caller wants of outputs, beside those that every caller gets.
+    pub formats: &'a [String],
 }
 
 /// One line from the runner to the agent.

@@ -8,9 +8,11 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::instance::Instance;
+use super::meter::{Meter, Reading};
 use super::template::Template;
 use crate::engine::{EngineError, Network};
-use crate::link::Link;
+use crate::link::{Link, LinkError};
+use crate::protocol::Metrics;
 
 /// Whose sandbox it is: which API key made it. Nobody sees another's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +85,7 @@ pub struct Sandbox {
     pub started: SystemTime,
     pub(super) instance: Instance,
     pub(super) life: watch::Sender<Life>,
+    pub(super) meter: Meter,
     /// Cancelled when it is killed.
     pub(super) gone: CancellationToken,
     /// Cancelled when it is killed or paused: what streams from it must end then.
@@ -99,21 +102,20 @@ impl Sandbox {
     pub(super) fn new(id: String, token: String, spec: CreateSpec, instance: Instance) -> Self {
         let started = SystemTime::now();
         let gone = CancellationToken::new();
-        let own = (spec.template.language.clone(), instance.context.clone());
-        let defaults = BTreeMap::from_iter(Some(own).filter(|(_, context)| !context.is_empty()));
         Self {
             id,
             token,
             traffic_token: spec.traffic.private.then(super::new_token),
             started,
-            instance,
             life: watch::Sender::new(Life { end: started + spec.timeout, paused: false }),
             streams: Mutex::new(gone.child_token()),
             gone,
             changing: tokio::sync::Mutex::default(),
-            defaults: tokio::sync::Mutex::new(defaults),
+            defaults: tokio::sync::Mutex::new(instance.contexts.clone()),
             executions: Mutex::default(),
+            meter: Meter::default(),
             spec,
+            instance,
         }
     }
 
@@ -135,6 +137,25 @@ impl Sandbox {
     /// The way to its agent.
     pub fn link(&self) -> &Link {
         self.instance.link()
+    }
+
+    /// What it uses now.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError::Broken`] only.
+    pub async fn metrics(&self) -> Result<Metrics, LinkError> {
+        let mut metrics = self.link().metrics().await?;
+        if let Some(written) = self.meter.written_bytes() {
+            // The agent sees the engine's whole disk.
+            (metrics.disk_used_bytes, metrics.disk_total_bytes) = (written, self.spec.template.disk_bytes);
+        }
+        Ok(metrics)
+    }
+
+    /// What it used every five seconds, oldest first.
+    pub fn readings(&self) -> Vec<Reading> {
+        self.meter.readings()
     }
 
     /// The context that is meant where only a language is named, by language. Whoever holds it may start one.

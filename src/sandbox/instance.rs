@@ -1,5 +1,6 @@
 //! One sandbox: a container, the link to its agent, and the promise that both go.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,6 +9,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::TaskTracker;
 
 use super::error::LaunchError;
+use super::template::Template;
 use crate::engine::{Engine, EngineError, InstanceId, Spec};
 use crate::link::Link;
 use crate::protocol::{Language, StartContext};
@@ -83,15 +85,15 @@ pub(crate) struct Instance {
     // Before the guard: the pipe closes first, then the container is removed.
     link: Link,
     guard: Guard,
-    /// The context of the template's language; empty if it has none.
-    pub(crate) context: String,
+    /// The context that is meant where only a language is named, by language.
+    pub(crate) contexts: BTreeMap<String, String>,
     /// The languages of the image.
     pub(crate) languages: Vec<Language>,
 }
 
 impl Instance {
-    /// Starts a container and its interpreter. It is ready in truth: the runner has run code.
-    pub(crate) async fn launch(reaper: &Reaper, spec: &Spec, language: &str) -> Result<Self, LaunchError> {
+    /// Starts a container like `spec` and the template's interpreter. It is ready in truth: the runner has run code.
+    pub(crate) async fn launch(reaper: &Reaper, spec: &Spec, template: &Template) -> Result<Self, LaunchError> {
         let launch = async {
             let launched = reaper.engine.launch(spec).await?;
             let guard = Guard {
@@ -101,15 +103,14 @@ impl Instance {
                 removed: AtomicBool::new(false),
             };
             let (link, hello) = Link::open(launched.pipe).await?;
-            let context = match language {
-                "" => String::new(),
-                language => {
-                    link.start_context(&StartContext { language: language.to_owned(), ..StartContext::default() })
-                        .await?
-                        .id
-                }
-            };
-            Ok(Self { link, guard, context, languages: hello.languages })
+            let mut contexts = BTreeMap::new();
+            let own = Some(&template.language).filter(|language| !language.is_empty());
+            let asked = own.map(|language| (language, false)).into_iter();
+            for (language, lazy) in asked.chain(template.lazy_languages.iter().map(|language| (language, true))) {
+                let asked = StartContext { language: language.clone(), lazy, ..StartContext::default() };
+                contexts.insert(language.clone(), link.start_context(&asked).await?.id);
+            }
+            Ok(Self { link, guard, contexts, languages: hello.languages })
         };
         tokio::time::timeout(LAUNCH_LIMIT, launch).await.unwrap_or(Err(LaunchError::Slow(LAUNCH_LIMIT)))
     }
@@ -142,6 +143,11 @@ impl Instance {
     /// Lets it go on.
     pub(crate) async fn resume(&self) -> Result<(), EngineError> {
         self.guard.reaper.engine.resume(&self.guard.id).await
+    }
+
+    /// What is written to its file system, bytes; where all of that is writable.
+    pub(crate) async fn written_bytes(&self) -> Result<u64, EngineError> {
+        self.guard.reaper.engine.written_bytes(&self.guard.id).await
     }
 
     /// Whether the kernel took something of it for want of memory; for when its agent no longer answers.

@@ -3,6 +3,7 @@
 mod error;
 mod handle;
 mod instance;
+mod meter;
 mod pool;
 mod registry;
 mod run;
@@ -23,6 +24,7 @@ use registry::Registry;
 
 pub use error::{LaunchError, SandboxError};
 pub use handle::{CreateSpec, Life, OnTimeout, Sandbox, Tenant, Traffic};
+pub use meter::Reading;
 pub use pool::ShelfStatus;
 pub use run::{Place, Report, RunSpec, Running};
 pub use template::Template;
@@ -177,6 +179,11 @@ impl Sandboxes {
         self.shared.kept.by_token(token)
     }
 
+    /// The id of the kept sandbox whose token this was, if it ended not long ago.
+    pub fn ended_by_token(&self, token: &str) -> Option<String> {
+        self.shared.kept.ended_by_token(token)
+    }
+
     /// All kept sandboxes.
     pub fn all(&self) -> Vec<Arc<Sandbox>> {
         self.shared.kept.all()
@@ -188,11 +195,11 @@ impl Sandboxes {
     }
 
     /// A container like `container`: one that waits, if those are like it.
-    async fn instance(&self, template: &Template, container: &Spec) -> Result<(Instance, bool), SandboxError> {
+    async fn instance(&self, template: &Arc<Template>, container: &Spec) -> Result<(Instance, bool), SandboxError> {
         let taken = if *container == template.spec() {
             self.shared.pool.take(template).await
         } else {
-            let launch = self.shared.pool.launch(container.clone(), template.language.clone());
+            let launch = self.shared.pool.launch(container.clone(), Arc::clone(template));
             launch.await.map(|instance| (instance, false))
         };
         taken.map_err(|err| match self.shared.cancelled.is_cancelled() {

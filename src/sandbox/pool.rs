@@ -132,9 +132,9 @@ impl Pool {
     }
 
     /// Starts one that differs from what waits. Finished, and removed, even if nobody waits for it any longer.
-    pub(crate) async fn launch(&self, spec: crate::engine::Spec, language: String) -> Taken {
+    pub(crate) async fn launch(&self, spec: crate::engine::Spec, template: Arc<Template>) -> Taken {
         let reaper = self.shared.reaper.clone();
-        let launch = self.launches.spawn(async move { Instance::launch(&reaper, &spec, &language).await });
+        let launch = self.launches.spawn(async move { Instance::launch(&reaper, &spec, &template).await });
         launch.await.expect("a launch does not panic").map_err(Arc::new)
     }
 
@@ -181,7 +181,7 @@ impl Shared {
             };
             // What one worker takes on may not be all there is.
             self.wanted.notify_one();
-            let launched = Instance::launch(&self.reaper, &template.spec(), &template.language).await;
+            let launched = Instance::launch(&self.reaper, &template.spec(), &template).await;
             self.deliver(&template, launched);
         }
     }

@@ -1,29 +1,44 @@
 //! Kept sandboxes by id, each with its deadline.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use subtle::ConstantTimeEq;
 
 use super::handle::{OnTimeout, Sandbox};
+use super::meter;
+
+/// How many sandboxes are remembered after their end.
+const REMEMBERED: usize = 1024;
 
 /// Sandboxes that are kept.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Registry {
-    sandboxes: Arc<Mutex<BTreeMap<String, Arc<Sandbox>>>>,
+    kept: Arc<Mutex<Kept>>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    sandboxes: BTreeMap<String, Arc<Sandbox>>,
+    /// Tokens and ids of the last that ended, so that who still sends one learns that, and not that it is wrong.
+    ended: VecDeque<(String, String)>,
 }
 
 impl Registry {
     /// Keeps a sandbox until its deadline.
     pub(crate) fn insert(&self, sandbox: Arc<Sandbox>) {
         tokio::spawn(keep_time(self.clone(), Arc::downgrade(&sandbox)));
-        self.lock().insert(sandbox.id.clone(), sandbox);
+        tokio::spawn(meter::read(Arc::downgrade(&sandbox)));
+        if sandbox.spec.template.writable_root {
+            tokio::spawn(meter::bound_disk(self.clone(), Arc::downgrade(&sandbox)));
+        }
+        self.lock().sandboxes.insert(sandbox.id.clone(), sandbox);
     }
 
     /// The sandbox of that id. One whose container is gone is gone too.
     pub(crate) fn get(&self, id: &str) -> Option<Arc<Sandbox>> {
-        let sandbox = self.lock().get(id).cloned()?;
+        let sandbox = self.lock().sandboxes.get(id).cloned()?;
         if sandbox.is_lost() {
             self.kill(id);
             return None;
@@ -31,31 +46,45 @@ impl Registry {
         Some(sandbox)
     }
 
-    /// The sandbox of that token. All are compared, each in constant time.
+    /// The sandbox of that token.
     pub(crate) fn by_token(&self, token: &str) -> Option<Arc<Sandbox>> {
-        self.lock().values().fold(None, |found, sandbox| {
-            let equal = bool::from(sandbox.token.as_bytes().ct_eq(token.as_bytes()));
-            if equal { Some(Arc::clone(sandbox)) } else { found }
-        })
+        let kept = self.lock();
+        let own = kept.sandboxes.values().map(|sandbox| (sandbox.token.as_str(), sandbox));
+        find_token(own, token).cloned()
+    }
+
+    /// The id of the sandbox of that token, if it ended not long ago.
+    pub(crate) fn ended_by_token(&self, token: &str) -> Option<String> {
+        find_token(self.lock().ended.iter().map(|(own, id)| (own.as_str(), id)), token).cloned()
     }
 
     /// All of them.
     pub(crate) fn all(&self) -> Vec<Arc<Sandbox>> {
-        self.lock().values().cloned().collect()
+        self.lock().sandboxes.values().cloned().collect()
     }
 
     /// Removes a sandbox. False if there is none.
     pub(crate) fn kill(&self, id: &str) -> bool {
-        let removed = self.lock().remove(id);
-        if let Some(sandbox) = &removed {
-            sandbox.kill();
-        }
-        removed.is_some()
+        let mut kept = self.lock();
+        let Some(sandbox) = kept.sandboxes.remove(id) else { return false };
+        kept.ended.truncate(REMEMBERED - 1);
+        kept.ended.push_front((sandbox.token.clone(), sandbox.id.clone()));
+        drop(kept);
+        sandbox.kill();
+        true
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Sandbox>>> {
-        self.sandboxes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What belongs to a token. All are compared, each in constant time.
+fn find_token<'a, T>(owners: impl Iterator<Item = (&'a str, T)>, token: &str) -> Option<T> {
+    owners.fold(None, |found, (own, owner)| {
+        let equal = bool::from(own.as_bytes().ct_eq(token.as_bytes()));
+        if equal { Some(owner) } else { found }
+    })
 }
 
 /// Ends a sandbox at its deadline, which may move.

@@ -94,10 +94,10 @@ impl Running {
         }
         let limits = spec.limits;
         let execute = Execute {
-            context: sandbox.context.clone(),
+            context: sandbox.contexts.get(&spec.template.language).cloned().unwrap_or_default(),
             code: spec.code,
             env: spec.env,
-            stdin: spec.stdin,
+            stdin: Some(spec.stdin.unwrap_or_default()),
             limits,
             ..Execute::default()
         };

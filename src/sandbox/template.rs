@@ -26,6 +26,9 @@ pub struct Template {
     /// The language whose interpreter waits in its sandboxes, as the image's `language.json` calls it; none if empty.
     #[serde(default)]
     pub language: String,
+    /// Languages that have a context from the start too, whose interpreter starts with its first execution.
+    #[serde(default)]
+    pub lazy_languages: Vec<String>,
     /// Whether single runs may ask for it by name. One that is only for kept sandboxes says no.
     #[serde(default = "yes")]
     pub runs: bool,
@@ -39,8 +42,14 @@ pub struct Template {
     pub cpu_millis: u64,
     /// Processes and threads at once.
     pub processes: u64,
-    /// Room in each writable directory, bytes.
+    /// Room in each writable directory, bytes; in all of them together where the whole file system is writable.
     pub disk_bytes: u64,
+    /// Whether the whole file system is writable, on the engine's disk. Otherwise the user's directories are, in memory.
+    #[serde(default)]
+    pub writable_root: bool,
+    /// Whether the client, and code by `sudo`, may act as root inside. Otherwise only commands that the client names root for.
+    #[serde(default)]
+    pub superuser: bool,
     /// Open files of one process.
     pub open_files: u64,
     /// Wall time of a run that does not ask for another, milliseconds.
@@ -63,6 +72,8 @@ impl Template {
             cpu_millis: self.cpu_millis,
             processes: self.processes,
             disk_bytes: self.disk_bytes,
+            writable_root: self.writable_root,
+            superuser: self.superuser,
             open_files: self.open_files,
             network: self.network,
             oci_runtime: self.oci_runtime.clone(),

@@ -15,6 +15,10 @@ trials![
     a_figure_that_was_shown_comes_back_once,
     an_image_is_a_png,
     a_dataframe_is_text_and_html,
+    what_e2bs_clients_get_beside_it_is_only_theirs,
+    data_of_a_type_of_its_own_stays_data,
+    help_is_printed,
+    questions_are_answered_from_stdin,
     magics_work,
     matplotlib_inline_is_harmless,
     shell_commands_print_in_order_and_can_be_captured,
@@ -139,6 +143,44 @@ async fn a_dataframe_is_text_and_html() {
     assert_eq!(output["text/plain"], "   a    b\n0  1    x\n1  2  <y>");
     let html = output["text/html"].as_str().expect("html");
     assert!(html.contains("<table") && html.contains("<td>&lt;y&gt;</td>"), "{html}");
+}
+
+async fn what_e2bs_clients_get_beside_it_is_only_theirs() {
+    let code = "import matplotlib.pyplot as plt, pandas as pd, PIL.Image, sys\n\
+                display(pd.DataFrame({'a': [1]}))\n\
+                PIL.Image.new('L', (2, 3)).save('/tmp/image.png')\n\
+                plt.plot([1, 2])\nplt.show()\n\
+                'e2b_charts' in sys.modules, 'Any' in globals()";
+    let answer = ok(code).await;
+    let outputs = answer["outputs"].as_array().expect("a list");
+    let forms = |at: usize| outputs[at].as_object().expect("an object").keys().collect::<Vec<_>>();
+    assert_eq!(forms(0), ["main", "text/html", "text/plain"]);
+    assert_eq!(forms(1), ["image/png", "main", "text/plain"]);
+    assert_eq!(forms(2), ["main", "text/plain"]);
+    assert_eq!(answer["results"][2], "(False, False)");
+}
+
+async fn data_of_a_type_of_its_own_stays_data() {
+    let code = "import plotly.graph_objects as go\ngo.Figure(go.Bar(y=[1, 2]))";
+    let figure = &ok(code).await["outputs"][0]["application/vnd.plotly.v1+json"];
+    assert_eq!(figure["data"], json!([{"type": "bar", "y": [1, 2]}]));
+    let code = "display({'text/x-own': ['a'], 'own/data': {'a': (1, float('nan'))}, 'own/object': object}, raw=True)";
+    let output = &ok(code).await["outputs"][0];
+    assert_eq!(output["own/data"], json!({"a": [1, null]}));
+    assert_eq!(output["text/x-own"], "[\"a\"]");
+    assert_eq!(output["own/object"], "<class 'object'>");
+}
+
+async fn help_is_printed() {
+    let answer = ok("len?").await;
+    assert!(stdout(&answer).contains("Return the number of items in a container."), "{answer}");
+}
+
+async fn questions_are_answered_from_stdin() {
+    let answer = run_with(json!({"language": "python", "code": "input('? '), input()", "stdin": "one\ntwo"})).await;
+    assert_eq!(answer["results"], json!(["('one', 'two')"]));
+    let answer = run("python", "input()").await;
+    assert_eq!(answer["exception"]["name"], "EOFError");
 }
 
 async fn magics_work() {

@@ -41,6 +41,9 @@ def main() -> None:
         done = _serve(shell, request)
         if link.closed:
             _end_forked_child(done)
+        if shell.quit:
+            # The agent starts another interpreter when it is next asked for one.
+            os._exit(done.get("exit_code", 0))
         link.send({"type": "done", **done})
 
 
@@ -54,7 +57,8 @@ def _serve(shell: Shell, request: dict) -> dict:
             if request.get("cwd") is not None:
                 os.chdir(request["cwd"])
             with _environment(request.get("env") or {}):
-                return shell.execute(request["code"])
+                formats, stdin = request.get("formats") or [], request.get("stdin", True)
+                return shell.execute(request["code"], formats, stdin)
         finally:
             _repair_builtins()
             signal.signal(signal.SIGINT, signal.SIG_IGN)

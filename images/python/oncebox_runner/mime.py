@@ -7,11 +7,14 @@ import math
 # A value larger than this has its text alone; nobody wants the same megabytes twice.
 MAX_JSON_BYTES = 1 << 20
 
+# Of data that has no other form than this type's, by the lower estimate below.
+MAX_DATA_BYTES = 32 << 20
+
 BASE64_TYPES = {"application/pdf"}
 
 
 def encode(bundle: dict) -> dict:
-    """Makes every value of a mime bundle JSON: base64 for bytes, `application/json` as it is, text for the rest."""
+    """Makes every value of a mime bundle JSON: base64 for bytes, text as it is, data as data where the type is none of text."""
     data = {"text/plain": ""}
     for mime, value in bundle.items():
         mime = str(mime)
@@ -26,16 +29,15 @@ def encode(bundle: dict) -> dict:
             # Base64 made by hand often has line breaks.
             data[mime] = "".join(value.split()) if _is_binary(mime) else value
         elif value is not None:
-            data[mime] = _as_text(value)
+            data[mime] = _as_text(value) if mime.startswith(("text/", "image/")) else _as_data(value)
     return data
 
 
-def json_value(value: object) -> object:
-    """Copies `value` as plain JSON data, NaN and infinity as null.
+def json_value(value: object, room: int = MAX_JSON_BYTES, plain=None) -> object:
+    """Copies `value` as plain JSON data, NaN and infinity as null; `plain` turns what is no JSON into what is.
 
-    Raises `ValueError` when it has no exact JSON form, contains itself, or is larger than `MAX_JSON_BYTES`.
+    Raises `ValueError` when it has no exact JSON form, contains itself, or is larger than `room` bytes.
     """
-    room = MAX_JSON_BYTES
 
     def copy(item: object) -> object:
         nonlocal room
@@ -52,6 +54,8 @@ def json_value(value: object) -> object:
             return [copy(part) for part in item]
         if isinstance(item, dict):
             return {_key(key): copy(part) for key, part in item.items()}
+        if plain is not None:
+            return copy(plain(item))
         raise ValueError(f"{type(item).__name__} is not JSON")
 
     try:
@@ -69,8 +73,16 @@ def _key(key: object) -> str:
     raise ValueError(f"{type(key).__name__} is not a JSON key")
 
 
+def _as_data(value: object) -> object:
+    """A structured value of a type of its own: the JSON of plotly's figures, say."""
+    try:
+        return json_value(value, MAX_DATA_BYTES)
+    except ValueError:
+        return _as_text(value)
+
+
 def _as_text(value: object) -> str:
-    """A structured value of a type other than `application/json` travels as the text of its JSON."""
+    """What should have been text, and is none."""
     try:
         return json.dumps(value)
     except (TypeError, ValueError, RecursionError):

@@ -1,7 +1,9 @@
 """IPython's shell, with its results, displays and errors turned into protocol messages."""
 
 import asyncio
+import builtins
 import codeop
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from contextlib import nullcontext
 from IPython.core.autocall import ExitAutocall
 from IPython.core.displayhook import DisplayHook
 from IPython.core.displaypub import DisplayPublisher
+from IPython.core.error import StdinNotImplementedError
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets import default
 from traitlets.config import Config
@@ -19,6 +22,10 @@ from . import mime
 
 # IPython lays out a container item by item; above this many items that takes longer than anybody waits.
 MAX_LAID_OUT = 10_000
+
+RUNNER = os.path.dirname(__file__) + os.sep
+
+INPUT = builtins.input
 
 ANSI_CODE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -37,21 +44,35 @@ class Shell(InteractiveShell):
         self.send_result = lambda message: None
         self._failure: dict | None = None
         self._has_main = False
+        self._extras = None
+        self._pid = os.getpid()
+        #: Whether the caller expects E2B's interpreter: it asked for formats that only that one has.
+        self._as_e2b = False
+        #: Whether the code asked for the end of this interpreter.
+        self.quit = False
         self._runner = asyncio.Runner()
         super().__init__(config=CONFIG, **kwargs)
         self.loop_runner = self._run_on_loop
         # Unfinished code is an error here, not the question for more lines that a terminal makes of it.
         self.compile.flags &= ~codeop.PyCF_ALLOW_INCOMPLETE_INPUT
-        self.set_hook("show_in_pager", _print_help)
+        self.set_hook("show_in_pager", self._print_help)
         self._prepare_formatters()
 
-    def execute(self, code: str) -> dict:
-        """Executes code and returns the members of its `done` message."""
+    def execute(self, code: str, formats: list[str] = (), stdin: bool = True) -> dict:
+        """Executes code and returns the members of its `done` message.
+
+        `formats` are mime types that the caller wants of outputs beside those that all get; without `stdin` nobody answers
+        questions.
+        """
         self._failure = None
         self._has_main = False
+        self._want(formats, code)
+        _open_input(stdin)
         result = self.run_cell(code, store_history=True)
         error = result.error_in_exec if result.error_before_exec is None else result.error_before_exec
-        if isinstance(error, SystemExit):
+        self.quit = isinstance(error, Quit)
+        # E2B has an exit as one error among others; a child of the user's own `os.fork()` is a process that does exit.
+        if isinstance(error, SystemExit) and (self.quit or not self._as_e2b or os.getpid() != self._pid):
             return {"exit_code": _exit_code(error)}
         # Whatever IPython showed as a traceback is a failure: also a script of %run, or a figure that cannot be drawn.
         if self._failure is None and error is not None:
@@ -86,6 +107,16 @@ class Shell(InteractiveShell):
         super().reset(*args, **kwargs)
         self.user_ns.update(dict.fromkeys(("__doc__", "__loader__", "__package__", "__spec__")))
 
+    def _want(self, formats, code):
+        """Sees to it that outputs have these formats; nothing is imported for a caller who wants none."""
+        self._as_e2b = bool(formats)
+        if self._as_e2b and self._extras is None:
+            from .e2b import Extras
+
+            self._extras = Extras(self)
+        if self._extras is not None:
+            self._extras.enable(formats, code)
+
     # Running code
 
     async def run_code(self, code_obj, result=None, *, async_=False):
@@ -101,8 +132,7 @@ class Shell(InteractiveShell):
                 error = KeyboardInterrupt().with_traceback(error.__traceback__)
             if result is not None:
                 result.error_in_exec = error
-            if not isinstance(error, SystemExit):
-                self.showtraceback((type(error), error, error.__traceback__), running_compiled_code=True)
+            self.showtraceback((type(error), error, error.__traceback__), running_compiled_code=True)
             return True
         return False
 
@@ -121,9 +151,11 @@ class Shell(InteractiveShell):
     # Errors
 
     def showtraceback(self, exc_tuple=None, *args, **kwargs):
-        """Keeps the error for `done`. An exit is none, and of exception groups IPython has no picture."""
+        """Keeps the error for `done`. An exit is none but for E2B, and of exception groups IPython has no picture."""
         etype, error, tb = self._get_exc_info(exc_tuple)
         if isinstance(error, SystemExit):
+            if self._as_e2b:
+                self._failure = describe(error)
             return
         tb = _without_runner(tb)
         if _has_group(error):
@@ -177,6 +209,15 @@ class Shell(InteractiveShell):
     def _exiter_default(self):
         return Exit(self)
 
+    def exit(self, code):
+        """Ends the code, as in Python itself; for E2B, where the interpreter is kept, it ends that with all its variables."""
+        raise Quit(code) if self._as_e2b else SystemExit(code)
+
+    def _print_help(self, shell, data, start, screen_lines):
+        """Prints what `print?` shows in a terminal's pager. E2B shows none."""
+        if not self._as_e2b:
+            print(data["text/plain"] if isinstance(data, dict) else data)
+
     def _prepare_formatters(self):
         formatters = self.display_formatter.formatters
         for kind in (dict, list):
@@ -229,10 +270,14 @@ class Publisher(DisplayPublisher):
 
 
 class Exit(ExitAutocall):
-    """`exit`, `exit()` and `exit(3)`, as in Python itself."""
+    """`exit`, `exit()` and `exit(3)`."""
 
     def __call__(self, code=None):
-        raise SystemExit(code)
+        self._ip.exit(code)
+
+
+class Quit(SystemExit):
+    """The end of an interpreter that would be kept otherwise."""
 
 
 def describe(error: BaseException, text: str | None = None) -> dict:
@@ -250,7 +295,7 @@ def describe(error: BaseException, text: str | None = None) -> dict:
 
 
 def _without_runner(tb):
-    """The traceback from the first frame of the user's code on, and nowhere a frame of this file.
+    """The traceback from the first frame of the user's code on, and nowhere a frame of the runner's.
 
     Where there is no user code (a drawing failed), the library's frames stay.
     """
@@ -260,7 +305,7 @@ def _without_runner(tb):
         tb = tb.tb_next
     files = [frame.tb_frame.f_code.co_filename for frame in frames]
     start = next((i for i, file in enumerate(files) if file.startswith("<ipython-input-")), 0)
-    kept = [frame for frame, file in zip(frames[start:], files[start:]) if file != __file__]
+    kept = [frame for frame, file in zip(frames[start:], files[start:]) if not file.startswith(RUNNER)]
     for frame, following in zip(kept, [*kept[1:], None]):
         frame.tb_next = following
     return kept[0] if kept else None
@@ -307,6 +352,11 @@ def _unless_large(lay_out):
     return printer
 
 
-def _print_help(shell, data, start, screen_lines):
-    """Prints what `print?` shows in a terminal's pager."""
-    print(data["text/plain"] if isinstance(data, dict) else data)
+def _open_input(stdin):
+    """Gives code the built-in `input`, or one that says that there is nobody to ask."""
+    if builtins.input is (_refuse_input if stdin else INPUT):
+        builtins.input = INPUT if stdin else _refuse_input
+
+
+def _refuse_input(prompt="", /):
+    raise StdinNotImplementedError("raw_input was called, but this frontend does not support input requests.")

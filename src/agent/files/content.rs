@@ -103,7 +103,7 @@ fn create(user: &User, path: &Path, metadata: Option<&BTreeMap<String, String>>)
     if found.len() > 0 {
         file.set_len(0)?;
     }
-    if user.ids.is_some_and(|(uid, _)| uid == found.uid()) {
+    if !user.confined || user.ids.is_some_and(|(uid, _)| uid == found.uid()) {
         user.own_file(&file)?;
     }
     if let Some(metadata) = metadata {

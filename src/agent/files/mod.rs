@@ -1,7 +1,7 @@
-//! Files inside the container, with the rights of the user that is acted for and no others: a link that leads to what is
-//! not the user's leads nowhere.
+//! Files inside the container, with the rights of the user that is acted for and no others, so that a link that leads to what
+//! is not the user's leads nowhere; or, where the client may do anything inside, with root's.
 //!
-//! All calls are plain blocking ones. The writable directories are memory, and threads to block in are what a container
+//! All calls are plain blocking ones. The writable directories are memory or its cache, and threads to block in are what a container
 //! that has used up its processes cannot have.
 
 mod change;

@@ -71,6 +71,9 @@ async fn a_context_starts_where_and_with_what_it_is_told() {
     assert_eq!(prints(&sandbox, &plain, "pwd; echo $HOME").await, format!("{0}\n{0}\n", sandbox.home()));
     let ids: Vec<_> = sandbox.link.contexts().await.expect("a list").into_iter().map(|context| context.id).collect();
     assert_eq!(ids, [plain, context.id]);
+    let lazy = sandbox.link.start_context(&StartContext { lazy: true, ..shell() }).await.expect("a context");
+    assert_eq!(prints(&sandbox, &lazy.id, "x=1; pwd").await, format!("{}\n", sandbox.home()));
+    assert_eq!(prints(&sandbox, &lazy.id, "echo $x").await, "1\n");
     let nowhere = StartContext { cwd: Some("/no/such".into()), ..shell() };
     assert_eq!(refusal(sandbox.link.start_context(&nowhere).await).1, "cwd '/no/such' does not exist");
     let unknown = StartContext { language: "latin".into(), ..StartContext::default() };
@@ -148,7 +151,9 @@ async fn a_removed_context_is_gone() {
 #[tokio::test]
 async fn an_interrupt_ends_the_code_and_keeps_the_variables() {
     let (sandbox, id) = start().await;
-    let mut running = sandbox.link.execute(&code(&id, "kept=yes; echo begun; sleep 60")).await.expect("it");
+    // The child says it: an interrupt before its start would find only the shell, which goes on.
+    let text = "kept=yes; sh -c 'echo begun; exec sleep 60'";
+    let mut running = sandbox.link.execute(&code(&id, text)).await.expect("it");
     soon(running.next()).await.expect("it has begun").expect("no error");
     sandbox.link.interrupt_context(&id).await.expect("interrupted");
     assert!(matches!(&all(running).await[..], [Event::End(end)] if !end.lost));

@@ -35,9 +35,18 @@ impl Sandbox {
     async fn start_with(prepare: impl FnOnce(&std::path::Path)) -> Self {
         let [home, languages] = [(), ()].map(|()| tempfile::tempdir().expect("a directory"));
         prepare(languages.path());
-        let user = User { name: "tester".to_owned(), ids: None, home: home.path().canonicalize().expect("its path") };
-        let options =
-            Options { languages: languages.path().to_owned(), fifos: languages.path().join("fifos"), user: Some(user) };
+        let user = User {
+            name: "tester".to_owned(),
+            ids: None,
+            home: home.path().canonicalize().expect("its path"),
+            confined: true,
+        };
+        let options = Options {
+            languages: languages.path().to_owned(),
+            fifos: languages.path().join("fifos"),
+            user: Some(user),
+            superuser: false,
+        };
         let (near, far) = tokio::io::duplex(1 << 20);
         let agent = tokio::spawn(serve(far, options));
         let (link, _) = Link::open(Pipe::new(near)).await.expect("an agent");

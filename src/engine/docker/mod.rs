@@ -13,8 +13,8 @@ use bollard::container::LogOutput;
 use bollard::errors::Error as DockerError;
 use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, ResourcesUlimits};
 use bollard::query_parameters::{
-    AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, EventsOptionsBuilder, ListContainersOptionsBuilder,
-    RemoveContainerOptionsBuilder,
+    AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, EventsOptionsBuilder, InspectContainerOptionsBuilder,
+    ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
 };
 use futures::future::BoxFuture;
 use futures::{FutureExt, Stream, StreamExt};
@@ -178,6 +178,16 @@ impl Engine for DockerEngine {
         .boxed()
     }
 
+    fn written_bytes<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<u64, EngineError>> {
+        async move {
+            let options = InspectContainerOptionsBuilder::default().size(true).build();
+            let found = self.docker.inspect_container(&id.0, Some(options)).await;
+            let found = found.map_err(|err| engine_error("measure a container", err))?;
+            Ok(found.size_rw.unwrap_or_default().max(0).unsigned_abs())
+        }
+        .boxed()
+    }
+
     fn sweep(&self) -> BoxFuture<'_, Result<usize, EngineError>> {
         self.sweep_owned().boxed()
     }
@@ -194,10 +204,14 @@ fn container(spec: &Spec, owner: &str, holder: &str) -> ContainerCreateBody {
     // As many files as pages: empty ones take kernel memory too, and are to end as a full disk, not as the whole memory.
     let inodes = (spec.disk_bytes / 4096).max(1024);
     let disk = |owner: &str| format!("rw,exec,nosuid,nodev,size={},nr_inodes={inodes}{owner}", spec.disk_bytes);
-    let user_dir = disk(",mode=0755,uid=1000,gid=1000");
-    let shared_dir = disk(",mode=1777");
+    let mut in_memory = HashMap::from([("/run".to_owned(), "rw,noexec,nosuid,nodev,size=1m,mode=0755".to_owned())]);
+    if !spec.writable_root {
+        in_memory.insert("/home/user".to_owned(), disk(",mode=0755,uid=1000,gid=1000"));
+        in_memory.extend(["/tmp", "/var/tmp"].map(|path| (path.to_owned(), disk(",mode=1777"))));
+    }
     ContainerCreateBody {
         image: Some(spec.image.clone()),
+        cmd: spec.superuser.then(|| vec!["superuser".to_owned()]),
         user: Some("0:0".to_owned()),
         labels: Some(labels(owner)),
         // `stdin_once`: when this server dies its connection closes, the agent reads the end of its stdin, and goes.
@@ -213,14 +227,9 @@ fn container(spec: &Spec, owner: &str, holder: &str) -> ContainerCreateBody {
             network_mode: Some(format!("container:{holder}")),
             // With a log driver every byte of the pipe would be copied to the host's disk.
             log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
-            readonly_rootfs: Some(true),
-            tmpfs: Some(HashMap::from([
-                ("/home/user".to_owned(), user_dir),
-                ("/tmp".to_owned(), shared_dir.clone()),
-                ("/var/tmp".to_owned(), shared_dir),
-                ("/run".to_owned(), "rw,noexec,nosuid,nodev,size=1m,mode=0755".to_owned()),
-            ])),
-            shm_size: Some(limit(spec.disk_bytes)),
+            readonly_rootfs: Some(!spec.writable_root),
+            tmpfs: Some(in_memory),
+            shm_size: Some(limit(spec.disk_bytes.min(spec.memory_bytes))),
             memory: Some(limit(spec.memory_bytes)),
             memory_swap: Some(limit(spec.memory_bytes)),
             nano_cpus: Some(limit(spec.cpu_millis.saturating_mul(1_000_000))),

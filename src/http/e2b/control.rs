@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Extension, Path, Query, State};
 use axum::http::StatusCode;
 use axum::http::uri::Authority;
 use axum::response::{IntoResponse, Response};
@@ -27,6 +27,9 @@ type Answer<T> = Result<T, E2bError>;
 
 /// The longest life that may be asked for, seconds: E2B's own upper bound.
 const MAX_TIMEOUT_S: i64 = 24 * 60 * 60;
+
+/// A time that is larger is one in milliseconds: as seconds it would lie 3,000 years ahead.
+const MILLISECONDS: u64 = 100_000_000_000;
 
 /// Whether a path is E2B's, so that its errors are told in E2B's shape.
 pub(in crate::http) fn owns(path: &str) -> bool {
@@ -48,6 +51,7 @@ pub(super) fn routes() -> Router<AppState> {
         .route("/sandboxes/{id}/resume", post(resume))
         .route("/sandboxes/{id}/network", put(set_network))
         .route("/sandboxes/{id}/metrics", get(metrics))
+        .route("/sandboxes/metrics", get(metrics_of_many))
         .route("/sandboxes/{id}/logs", get(logs_v1))
         .route("/v2/sandboxes/{id}/logs", get(logs_v2))
         .route("/sandboxes/{id}/snapshots", post(not_offered))
@@ -372,18 +376,42 @@ async fn template_alias(State(sandboxes): State<Sandboxes>, Path(alias): Path<St
     }
 }
 
-/// One reading, taken now. E2B keeps a history of readings, which nobody here has asked for yet.
+/// From when to when, seconds since 1970; SDKs up to 2.0 send milliseconds.
+#[derive(Debug, Deserialize)]
+struct MetricsQuery {
+    start: Option<u64>,
+    end: Option<u64>,
+}
+
+/// The readings of that time, oldest first.
 async fn metrics(
     State(sandboxes): State<Sandboxes>,
     Extension(tenant): Extension<Tenant>,
     Path(id): Path<String>,
+    Query(MetricsQuery { start, end }): Query<MetricsQuery>,
 ) -> Answer<axum::Json<Vec<Value>>> {
-    let sandbox = find(&sandboxes, tenant, &id)?;
-    if sandbox.life().paused {
-        return Ok(axum::Json(Vec::new()));
-    }
-    let metrics = sandbox.link().metrics().await.map_err(SandboxError::Lost)?;
-    Ok(axum::Json(vec![shapes::metric(&metrics)]))
+    let seconds = |time: u64| if time > MILLISECONDS { time / 1000 } else { time };
+    let (start, end) = (start.map_or(0, seconds), end.map_or(u64::MAX, seconds));
+    let readings = find(&sandboxes, tenant, &id)?.readings();
+    let asked = readings.iter().filter(|reading| (start..=end).contains(&shapes::unix_seconds(reading.at)));
+    Ok(axum::Json(asked.map(shapes::metric).collect()))
+}
+
+#[derive(Debug, Deserialize)]
+struct ManyMetricsQuery {
+    #[serde(default)]
+    sandbox_ids: String,
+}
+
+/// The last reading of each of several sandboxes. What is not there, or another's, is left out.
+async fn metrics_of_many(
+    State(sandboxes): State<Sandboxes>,
+    Extension(tenant): Extension<Tenant>,
+    Query(ManyMetricsQuery { sandbox_ids }): Query<ManyMetricsQuery>,
+) -> axum::Json<Value> {
+    let asked = sandbox_ids.split(',').filter_map(|id| find(&sandboxes, tenant, id.trim()).ok());
+    let last = |sandbox: Arc<Sandbox>| Some((sandbox.id.clone(), shapes::metric(sandbox.readings().last()?)));
+    axum::Json(serde_json::json!({"sandboxes": asked.filter_map(last).collect::<serde_json::Map<_, _>>()}))
 }
 
 /// E2B's logs are those of its own daemon inside. Ours go to the server's log; what user code prints is never kept.

@@ -1,14 +1,16 @@
 //! Debug mode: SDKs dial fixed ports on this machine and mostly do not say which sandbox they mean.
 //!
-//! Some create a sandbox and send its token, which says it. Others create none: then it is one that all of them share, as
-//! they would on a machine that is itself the sandbox. It is there only while no API key is configured.
+//! Some create a sandbox and send its token, which says it. Some create one and send nothing: then it is the newest of those
+//! that want no token. Others create none: then it is one that all of them share, as they would on a machine that is itself
+//! the sandbox. Without a token there is a sandbox only while no API key is configured.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 
-use super::error::E2bError;
+use super::error::{E2bError, ProxyError};
 use super::shapes::DEFAULT_TIMEOUT_S;
 use super::unauthorized;
 use crate::http::AppState;
@@ -17,21 +19,54 @@ use crate::sandbox::{CreateSpec, OnTimeout, Sandbox, Tenant};
 /// What such SDKs would have asked for.
 const TEMPLATE: &str = "code-interpreter-v1";
 
-/// The sandbox whose token a request carries, or else the shared one.
-pub(super) async fn find(state: &AppState, headers: &HeaderMap) -> Result<Arc<Sandbox>, E2bError> {
-    let token = headers.get("x-access-token").and_then(|value| value.to_str().ok()).filter(|token| !token.is_empty());
-    if let Some(token) = token {
-        return state.sandboxes.by_token(token).ok_or_else(unauthorized);
-    }
-    if !state.api_keys.is_empty() {
-        return Err(unauthorized());
-    }
-    shared(state).await
+/// Why there is no sandbox for a request.
+pub(super) enum Missing {
+    /// It has ended.
+    Ended(ProxyError),
+    /// It is not for whoever asks, or there can be none.
+    Refused(E2bError),
 }
 
-async fn shared(state: &AppState) -> Result<Arc<Sandbox>, E2bError> {
+impl IntoResponse for Missing {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Ended(err) => err.into_response(),
+            Self::Refused(err) => err.into_response(),
+        }
+    }
+}
+
+impl From<E2bError> for Missing {
+    fn from(err: E2bError) -> Self {
+        Self::Refused(err)
+    }
+}
+
+/// The sandbox whose token a request carries, or else the one that is meant without.
+pub(super) async fn find(state: &AppState, headers: &HeaderMap) -> Result<Arc<Sandbox>, Missing> {
+    let token = headers.get("x-access-token").and_then(|value| value.to_str().ok()).filter(|token| !token.is_empty());
+    if let Some(token) = token {
+        return state.sandboxes.by_token(token).ok_or_else(|| match state.sandboxes.ended_by_token(token) {
+            Some(id) => Missing::Ended(ProxyError::NotFound { id }),
+            None => unauthorized().into(),
+        });
+    }
+    // A page in a browser on this machine can send requests here, and is not to run code.
+    if !state.api_keys.is_empty() || headers.contains_key(header::ORIGIN) {
+        return Err(unauthorized().into());
+    }
+    let open = state.sandboxes.all().into_iter().filter(|sandbox| !sandbox.spec.secure);
+    let newest = open.max_by_key(|sandbox| sandbox.started).and_then(|newest| state.sandboxes.get(&newest.id));
+    let mut shared = state.debug_sandbox.lock().await;
+    match newest {
+        Some(newest) if shared.as_ref() != Some(&newest.id) => Ok(newest),
+        _ => Ok(find_shared(state, &mut shared).await?),
+    }
+}
+
+/// The shared sandbox, made anew if it has ended; `id` is where its id is remembered.
+async fn find_shared(state: &AppState, id: &mut Option<String>) -> Result<Arc<Sandbox>, E2bError> {
     let timeout = Duration::from_secs(DEFAULT_TIMEOUT_S.unsigned_abs());
-    let mut id = state.debug_sandbox.lock().await;
     if let Some(sandbox) = id.as_ref().and_then(|id| state.sandboxes.get(id)) {
         sandbox.extend(timeout);
         return Ok(sandbox);

@@ -96,7 +96,7 @@ fn basic_user(headers: &HeaderMap) -> Option<String> {
 }
 
 async fn metrics(Extension(sandbox): Extension<Arc<Sandbox>>) -> Result<Json<Value>, ConnectError> {
-    let metrics = sandbox.link().metrics().await?;
+    let metrics = sandbox.metrics().await?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     Ok(Json(json!({
         "ts": now,

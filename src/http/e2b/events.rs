@@ -29,6 +29,9 @@ const MEMBERS: [(&str, &str); 12] = [
     ("e2b/chart", "chart"),
 ];
 
+/// What E2B's interpreters make of figures and tables beside the rest, and others have no use for.
+pub(super) const FORMATS: [&str; 2] = ["e2b/data", "e2b/chart"];
+
 /// The first line: how many executions the context has seen, this one included.
 pub(super) fn count(count: u64) -> Bytes {
     line(&json!({"type": "number_of_executions", "execution_count": count}))

@@ -99,11 +99,19 @@ async fn execute(
         code: request.code,
         env: request.env_vars.unwrap_or_default(),
         drain: false,
+        formats: events::FORMATS.map(str::to_owned).to_vec(),
         limits,
         ..Execute::default()
     };
     let count = sandbox.count_execution(&context);
     let events = sandbox.link().execute(&execute).await.map_err(|err| refusal(err, &context))?;
+    let counting = Arc::clone(&sandbox);
+    let events = events.inspect(move |event| {
+        // The next one will be the first of a new interpreter.
+        if matches!(event, Ok(Event::End(end)) if end.lost) {
+            counting.forget_executions(&context);
+        }
+    });
     let body = Body::from_stream(lines(sandbox, events, count));
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
 }

@@ -22,11 +22,12 @@ mod upload;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use subtle::ConstantTimeEq;
 use tower::ServiceExt;
+use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 
 use super::AppState;
 use crate::sandbox::Sandbox;
@@ -66,13 +67,20 @@ pub(super) struct Dispatch {
 impl Dispatch {
     /// `control` are the routes for requests that mean no sandbox.
     pub(super) fn new(state: AppState, control: Router, listener: Option<u16>) -> Self {
-        let interpreter = interpreter::routes(state.sandboxes.clone());
-        Self { state, control, interpreter, envd: envd::routes(), listener }
+        // Pages of any origin may call a sandbox, as they may E2B's: what lets them in is its id and token, which no browser
+        // adds by itself. Debug mode asks for neither.
+        let pages = CorsLayer::new().allow_origin(Any).allow_methods(Any).allow_headers(AllowHeaders::mirror_request());
+        let open = |router: Router| if listener.is_none() { router.layer(pages.clone()) } else { router };
+        let interpreter = open(interpreter::routes(state.sandboxes.clone()));
+        Self { state, control, interpreter, envd: open(envd::routes()), listener }
     }
 
     /// Answers any request.
     pub(super) async fn answer(self, request: Request) -> Response {
         let is_file = request.uri().path() == "/files";
+        if asks_for_sandbox(&request) {
+            return answer(self.envd, request).await;
+        }
         match address::of(request.headers(), request.uri(), self.state.domain(), self.listener) {
             Ok(Address::Server) if is_file => self.signed_file(request).await,
             Ok(Address::Server) => answer(self.control, request).await,
@@ -131,6 +139,13 @@ impl Dispatch {
             _ => ports::forward(&sandbox, port, request).await,
         }
     }
+}
+
+/// Whether a browser asks if a page may send a request that names a sandbox by its headers; the question carries none of them.
+fn asks_for_sandbox(request: &Request) -> bool {
+    let names = request.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS).and_then(|names| names.to_str().ok());
+    *request.method() == Method::OPTIONS
+        && names.is_some_and(|names| names.split(',').any(|name| name.trim().eq_ignore_ascii_case("e2b-sandbox-id")))
 }
 
 async fn answer(router: Router, request: Request) -> Response {

@@ -9,8 +9,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::engine::Network;
-use crate::protocol::Metrics;
-use crate::sandbox::{OnTimeout, Sandbox};
+use crate::sandbox::{OnTimeout, Reading, Sandbox};
 
 /// How long a sandbox lives that does not say, seconds.
 pub(super) const DEFAULT_TIMEOUT_S: i64 = 300;
@@ -151,13 +150,16 @@ pub(super) fn rfc3339(time: SystemTime) -> String {
     humantime::format_rfc3339_micros(time).to_string()
 }
 
+/// Whole seconds since 1970.
+pub(super) fn unix_seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
 /// A reading of what a sandbox uses.
-pub(super) fn metric(metrics: &Metrics) -> Value {
-    let now = SystemTime::now();
-    let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+pub(super) fn metric(Reading { at, metrics }: &Reading) -> Value {
     json!({
-        "timestamp": rfc3339(now),
-        "timestampUnix": seconds,
+        "timestamp": rfc3339(*at),
+        "timestampUnix": unix_seconds(*at),
         "cpuCount": metrics.cpu_count,
         "cpuUsedPct": metrics.cpu_used_percent,
         "memUsed": metrics.memory_used_bytes,

@@ -2,12 +2,12 @@
 
 import assert from 'node:assert/strict'
 import { after } from 'node:test'
-import { check, create, e2b, has, Sandbox, sleep } from './sdk.mjs'
+import { check, create, discard, e2b, has, sleep } from './sdk.mjs'
 
 const RUN = ['sandbox.run_code']
 // For tests that leave nothing behind that another would see.
 const shared = await create(null, { timeoutMs: 300_000 })
-after(() => Sandbox.kill(shared.sandboxId))
+after(() => discard(shared))
 
 check('hello world', RUN, async () => {
   const execution = await shared.runCode("print('hello world')\n6 * 7")
@@ -96,11 +96,30 @@ check('a plot is a picture', RUN, async () => {
   assert.ok(Buffer.from(results[0].png, 'base64').subarray(1, 4).equals(Buffer.from('PNG')))
 })
 
-check('a chart is described', ['result.chart'], async () => {
-  const { results } = await shared.runCode("import matplotlib.pyplot as plt\nplt.plot([1, 2], [3, 4], label='L')\nplt.show()")
-  assert.equal(results[0].chart.type, 'line')
-  assert.deepEqual(results[0].chart.elements[0].points, [[1, 3], [2, 4]])
-})
+for (const [kind, code, elements] of [
+  ['line', "plt.plot([1, 2], [3, 4], label='L')", [{ label: 'L', points: [[1, 3], [2, 4]] }]],
+  ['scatter', 'plt.scatter([1, 2], [3, 4])', [{ label: '_child0', points: [[1, 3], [2, 4]] }]],
+  ['bar', "plt.bar(['a', 'b'], [1, 2])", [{ label: 'a', group: 'Group 0', value: 1 }, { label: 'b', group: 'Group 0', value: 2 }]],
+  ['pie', "plt.pie([1, 3], labels=['a', 'b'])", [{ label: 'a', angle: 90, radius: 1 }, { label: 'b', angle: 270, radius: 1 }]],
+  [
+    'box_and_whisker',
+    "plt.boxplot([[1, 2, 3, 5, 8], [2, 4, 9, 9, 12, 40]], tick_labels=['a', 'b'], patch_artist=True)",
+    [
+      { label: 'a', min: 1, first_quartile: 2, median: 3, third_quartile: 5, max: 8, outliers: [] },
+      { label: 'b', min: 2, first_quartile: 5.25, median: 9, third_quartile: 11.25, max: 12, outliers: [40] },
+    ],
+  ],
+  ['superchart', 'plt.subplots(1, 2)[1][0].pie([1])', null],
+  ['unknown', 'plt.imshow([[1, 2]])', []],
+])
+  check(`a ${kind} chart is described`, ['result.chart'], async () => {
+    const { results } = await shared.runCode(`import matplotlib.pyplot as plt\n${code}; plt.title('T');`)
+    assert.equal(results.length, 1)
+    const { chart } = results[0]
+    assert.equal(chart.type, kind)
+    if (elements) assert.deepEqual([chart.title, chart.elements], ['T', elements])
+    else assert.deepEqual(chart.elements.map(({ type }) => type), ['pie', 'line'])
+  })
 
 check('a table comes as HTML', RUN, async () => {
   const { results } = await shared.runCode("import pandas as pd\npd.DataFrame({'a': [1, 2]})")
@@ -108,8 +127,8 @@ check('a table comes as HTML', RUN, async () => {
 })
 
 check('a table comes with its data', ['result.data'], async () => {
-  const { results } = await shared.runCode("import pandas as pd\npd.DataFrame({'a': [1, 2]})")
-  assert.deepEqual(results[0].data, { a: [1, 2] })
+  const { results } = await shared.runCode("import pandas as pd\npd.DataFrame({'a': [1, None], 't': [pd.Timestamp('2026-01-02'), pd.NaT]})")
+  assert.deepEqual(results[0].data, { a: [1, null], t: ['2026-01-02T00:00:00', 'NaT'] })
 })
 
 check('a context has a directory and variables of its own', ['sandbox.create_code_context'], async () => {

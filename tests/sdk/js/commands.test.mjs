@@ -2,10 +2,10 @@
 
 import assert from 'node:assert/strict'
 import { after } from 'node:test'
-import { check, create, e2b, has, Sandbox, until } from './sdk.mjs'
+import { check, create, discard, e2b, has, until } from './sdk.mjs'
 
 const shared = await create(null, { timeoutMs: 300_000 })
-after(() => Sandbox.kill(shared.sandboxId))
+after(() => discard(shared))
 // Before there was a choice, every command had an input.
 const INPUT = has('commands.close_stdin') ? { stdin: true } : {}
 
@@ -37,15 +37,18 @@ check('a command runs where and as whom it is told', ['commands.run'], async () 
 check('a command that takes too long is stopped', ['commands.run'], () =>
   assert.rejects(shared.commands.run('sleep 30', { timeoutMs: 1000 }), e2b.TimeoutError))
 
-check('a command in the background is listed and killed', ['commands.list', 'commands.kill'], async () => {
+check('a command in the background is listed and killed', ['commands.list', 'commands.kill', 'handle.wait', 'handle.kill'], async () => {
   const handle = await shared.commands.run('sleep 64', { background: true })
   assert.ok((await shared.commands.list()).some(({ pid }) => pid === handle.pid))
   assert.equal(await shared.commands.kill(handle.pid), true)
   await assert.rejects(handle.wait())
   assert.equal(await shared.commands.kill(handle.pid), false)
+  const other = await shared.commands.run('sleep 65', { background: true })
+  assert.equal(await other.kill(), true)
+  await assert.rejects(other.wait(), e2b.CommandExitError)
 })
 
-check('a command is connected to again', ['commands.connect'], async () => {
+check('a command is connected to again', ['commands.connect', 'handle.disconnect'], async () => {
   const handle = await shared.commands.run('sleep 1; echo late', { background: true })
   await handle.disconnect()
   assert.equal((await (await shared.commands.connect(handle.pid)).wait()).stdout, 'late\n')
@@ -57,11 +60,15 @@ check('a command reads what it is sent', ['commands.send_stdin'], async () => {
   assert.equal((await handle.wait()).stdout, 'got héllo\n')
 })
 
-check('the end of input is told', ['commands.close_stdin'], async () => {
+check('the end of input is told', ['commands.close_stdin', 'handle.send_stdin', 'handle.close_stdin'], async () => {
   const handle = await shared.commands.run('cat; echo end', { background: true, stdin: true })
   await shared.commands.sendStdin(handle.pid, 'a')
   await shared.commands.closeStdin(handle.pid)
   assert.equal((await handle.wait()).stdout, 'aend\n')
+  const other = await shared.commands.run('cat; echo end', { background: true, stdin: true })
+  await other.sendStdin('b')
+  await other.closeStdin()
+  assert.equal((await other.wait()).stdout, 'bend\n')
 })
 
 check('a terminal is typed into, resized and killed', ['pty.create', 'pty.send_input', 'pty.resize', 'pty.kill'], async () => {

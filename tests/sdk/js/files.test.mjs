@@ -2,10 +2,10 @@
 
 import assert from 'node:assert/strict'
 import { after } from 'node:test'
-import { check, create, e2b, Sandbox, until } from './sdk.mjs'
+import { check, create, discard, e2b, sleep, until } from './sdk.mjs'
 
 const shared = await create(null, { timeoutMs: 300_000 })
-after(() => Sandbox.kill(shared.sandboxId))
+after(() => discard(shared))
 
 check('text and bytes are read back as they were written', ['files.write', 'files.read'], async () => {
   for (const text of ['', 'é 漢字 🎈\r\n', 'long '.repeat(200_000)]) {
@@ -61,14 +61,25 @@ check('what is not there is not found', ['files.read', 'files.list'], async () =
   await assert.rejects(shared.files.list('nothing'), e2b.NotFoundError)
 })
 
-check('a directory is watched', ['files.watch_dir'], async () => {
+check('a directory is watched', ['files.watch_dir', 'watch.stop'], async () => {
   await shared.files.makeDir('watched')
   const seen = []
   const watch = await shared.files.watchDir('watched', ({ type, name }) => seen.push(`${type} ${name}`))
   await shared.files.write('watched/new.txt', 'x')
   await until(10, () => seen.includes('write new.txt'))
-  assert.equal(seen[0], 'create new.txt')
+  // Each event once.
+  assert.deepEqual(seen, ['create new.txt', 'chmod new.txt', 'write new.txt'])
   await watch.stop()
+  await shared.files.write('watched/unseen.txt', 'x')
+  await sleep(0.5)
+  assert.equal(seen.length, 3)
+})
+
+check('a link leads to its file', ['sandbox.download_url', 'sandbox.upload_url'], async (t) => {
+  const sandbox = await create(t)
+  await sandbox.files.write('linked.txt', 'by link')
+  assert.equal(await (await fetch(await sandbox.downloadUrl('linked.txt'))).text(), 'by link')
+  assert.match(await sandbox.uploadUrl('up.txt'), /up\.txt/)
 })
 
 check(
@@ -87,5 +98,5 @@ check(
     assert.equal(sent.status, 200)
     assert.equal(await sandbox.files.read('up.txt'), 'uploaded')
   },
-  ['files.write'],
+  ['files.write', 'sandbox.create'],
 )

@@ -35,7 +35,7 @@ export default async function* reporter(events) {
       counts[kind ?? 'passed'] += 1
       yield `${kind ?? 'ok'} ${title} (${Math.round(data.details.duration_ms)} ms)\n`
     }
-    if (kind !== 'left out') tests.push({ name: title, works: type === 'test:pass' && !kind, covers })
+    if (kind !== 'left out') tests.push({ name: title, works: type === 'test:pass' && !kind, covers, face: 'async' })
   }
   const word = counts.failed === 0 && counts.passed > 0 ? 'ok' : 'FAILED'
   const left = `${counts['not yet']} not yet; ${counts['left out']} left out by methods.json`

@@ -9,15 +9,19 @@ import { Sandbox } from '@e2b/code-interpreter'
 
 const here = import.meta.dirname ?? dirname(new URL(import.meta.url).pathname)
 const require = createRequire(import.meta.url)
-const installed = (name) => {
+const home = (name) => {
   const main = require.resolve(name)
-  const home = main.slice(0, main.lastIndexOf(`node_modules/${name}/`) + `node_modules/${name}/`.length)
-  return JSON.parse(readFileSync(join(home, 'package.json'), 'utf8')).version
+  return main.slice(0, main.lastIndexOf(`node_modules/${name}/`) + `node_modules/${name}/`.length)
 }
+const installed = (name) => JSON.parse(readFileSync(join(home(name), 'package.json'), 'utf8')).version
+
+// What a package declares to TypeScript, which unlike JavaScript knows what is private.
+export const declarations = (name) => readFileSync(join(home(name), 'dist', 'index.d.ts'), 'utf8')
 
 export const CORE = installed('e2b')
 export const INTERPRETER = installed('@e2b/code-interpreter')
-export const WAY = process.env.E2B_DEBUG?.toLowerCase() === 'true' ? 'debug' : process.env.E2B_API_URL ? 'url' : 'domain'
+// In debug mode no version creates a sandbox: they talk to one that is there, and share it.
+export const WAY = process.env.E2B_DEBUG?.toLowerCase() === 'true' ? 'shared' : process.env.E2B_API_URL ? 'url' : 'domain'
 export const METHODS = JSON.parse(readFileSync(join(here, '..', 'methods.json'), 'utf8'))
 
 const before = (one, other) => {
@@ -39,6 +43,10 @@ const offered = (name) =>
     ? name in process.env
     : has(name) && !METHODS[name].refused && (METHODS[name].ways ?? [WAY]).includes(WAY)
 
+// What a server of ours must refuse.
+export const refused = (name) =>
+  has(name) && METHODS[name].refused && 'SDK_OWN_SERVER' in process.env && (METHODS[name].ways ?? [WAY]).includes(WAY)
+
 // A test of these methods, which others may be needed for. The reporter counts those that are left out, or that are tried
 // although they are known not to work yet: such a one must fail.
 export const check = (title, methods, body, needs = []) => {
@@ -58,10 +66,24 @@ export const check = (title, methods, body, needs = []) => {
 
 // A new sandbox that ends with its test. A whole test takes less than its life.
 export const create = async (t, { template, ...options } = {}) => {
+  if (WAY === 'shared') {
+    const told = Object.keys(options).filter((name) => name !== 'timeoutMs')
+    if (template || told.length) throw new Error('nobody is told these options: the test needs sandbox.create')
+    if (t) await discard()
+  }
   const asked = { timeoutMs: 120_000, ...options }
   const sandbox = await (template ? Sandbox.create(template, asked) : Sandbox.create(asked))
-  t?.after(() => Sandbox.kill(sandbox.sandboxId))
+  t?.after(() => discard(sandbox))
   return sandbox
+}
+
+// Ends a sandbox, whether or not it is still there. In debug mode `kill` does nothing, so that it is done by hand, to whichever
+// there is: this suite is alone with the server.
+export const discard = async (sandbox) => {
+  if (WAY !== 'shared') return Sandbox.kill(sandbox.sandboxId)
+  const headers = { 'X-API-Key': process.env.E2B_API_KEY }
+  for (const { sandboxID } of await (await fetch('http://localhost:3000/v2/sandboxes', { headers })).json())
+    await fetch(`http://localhost:3000/sandboxes/${sandboxID}`, { method: 'DELETE', headers })
 }
 
 // All sandboxes that fit, from every page. Up to 1.x there is one page.

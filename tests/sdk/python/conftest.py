@@ -18,6 +18,8 @@ OUTCOMES = {}
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "covers(*methods, needs=()): the methods a test is about, and others it needs")
+    config.addinivalue_line("markers", "refuses(*methods): the methods that are not offered, and must say so")
+    config.addinivalue_line("markers", "asynchronous: the test is about the asynchronous face of the methods")
 
 
 def methods_of(item):
@@ -29,7 +31,12 @@ def pytest_collection_modifyitems(config, items):
     run = []
     for item in items:
         about, needed = methods_of(item)
-        (run if all(map(sdk.offered, about + needed)) else LEFT_OUT).append(item)
+        refused = [name for mark in item.iter_markers("refuses") for name in mark.args]
+        if refused:
+            about = list(filter(sdk.refused, refused))
+            (run if about else LEFT_OUT).append(item)
+        else:
+            (run if all(map(sdk.offered, about + needed)) else LEFT_OUT).append(item)
         item.about = about
         if any(sdk.METHODS[name].get("not_yet") for name in about):
             # Runs, and must fail: what the server lacks is in the table, and a mark that is out of date fails the suite.
@@ -45,15 +52,16 @@ def pytest_runtest_makereport(item, call):
         earlier = OUTCOMES.get(item.nodeid, (True,))[0]
         # One that is known not to work yet must not work: its row is out of date otherwise.
         expected = getattr(report, "wasxfail", None) is not None
-        OUTCOMES[item.nodeid] = (earlier and (report.passed or expected), item.about, expected)
+        face = "async" if item.get_closest_marker("asynchronous") else "sync"
+        OUTCOMES[item.nodeid] = (earlier and (report.passed or expected), item.about, expected, face)
     return report
 
 
 def pytest_terminal_summary(terminalreporter, exitstatus):
     stats = terminalreporter.stats
-    not_yet = sum(expected for ok, _, expected in OUTCOMES.values() if ok)
-    passed = sum(ok for ok, _, _ in OUTCOMES.values()) - not_yet
-    failed = sum(not ok for ok, _, _ in OUTCOMES.values())
+    not_yet = sum(expected for ok, _, expected, _ in OUTCOMES.values() if ok)
+    passed = sum(ok for ok, *_ in OUTCOMES.values()) - not_yet
+    failed = sum(not ok for ok, *_ in OUTCOMES.values())
     # Files that could not be read, and sessions that ended for another reason.
     failed += len([report for report in stats.get("error", []) if report.when == "collect"])
     failed += int(failed == 0 and exitstatus not in (0, 1))
@@ -61,7 +69,10 @@ def pytest_terminal_summary(terminalreporter, exitstatus):
     left = f"{not_yet} not yet; {len(LEFT_OUT)} left out by methods.json"
     terminalreporter.write_line(f"test result: {word}. {passed} passed; {failed} failed; {left}")
     if path := os.environ.get("SDK_REPORT"):
-        tests = [{"name": name, "works": ok and not expected, "covers": about} for name, (ok, about, expected) in OUTCOMES.items()]
+        tests = [
+            {"name": name, "works": ok and not expected, "covers": about, "face": face}
+            for name, (ok, about, expected, face) in OUTCOMES.items()
+        ]
         report = {"sdk": "python", "version": sdk.CORE, "interpreter": sdk.INTERPRETER, "way": sdk.WAY, "tests": tests}
         with open(path, "w") as file:
             json.dump(report, file)
@@ -73,6 +84,8 @@ def fresh():
     made = []
 
     def make(**options):
+        if sdk.WAY == "shared":
+            sdk.discard(None)
         made.append(sdk.create(**options))
         return made[-1]
 

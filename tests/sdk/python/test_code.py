@@ -81,7 +81,7 @@ def test_variables_of_one_execution_are_gone_after_it(shared):
     assert shared.run_code(code).logs.stdout == ["None"]
 
 
-@RUN
+@pytest.mark.covers("sandbox.run_code", needs=["sandbox.create"])
 def test_a_variable_of_one_execution_covers_the_sandboxes_own(fresh):
     sandbox = fresh(envs={"LEVEL": "sandbox"})
     code = "import os; os.environ['LEVEL']"
@@ -226,44 +226,10 @@ def test_a_plot_is_a_picture(shared):
     assert "png" in results[0].formats()
 
 
-CHARTS = {
-    "line": "plt.plot([1, 2, 3], [4, 5, 6], label='L')",
-    "scatter": "plt.scatter([1, 2, 3], [4, 5, 6])",
-    "bar": "plt.bar(['a', 'b'], [1, 2])",
-    "pie": "plt.pie([1, 2], labels=['a', 'b'])",
-    "box_and_whisker": "plt.boxplot([[1, 2, 3, 5, 8], [2, 4, 9, 9, 12, 20]], patch_artist=True)",
-    "superchart": "f, axes = plt.subplots(1, 2); axes[0].plot([1, 2]); axes[1].bar(['a', 'b'], [1, 2])",
-}
-
-
-@pytest.mark.covers("result.chart")
-@pytest.mark.parametrize("kind", CHARTS)
-def test_a_chart_is_described(shared, kind):
-    execution = shared.run_code(f"import matplotlib.pyplot as plt\n{CHARTS[kind]}\nplt.show()")
-    chart = execution.results[0].chart
-    assert chart and chart.type.value == kind
-    assert chart.elements
-
-
-@pytest.mark.covers("result.chart")
-def test_a_chart_names_its_axes_and_points(shared):
-    code = "import matplotlib.pyplot as plt\nplt.plot([1, 2, 3], [4, 5, 6], label='L')\nplt.title('T'); plt.xlabel('Time (s)'); plt.ylabel('V [mV]')\nplt.show()"
-    chart = shared.run_code(code).results[0].chart
-    assert (chart.title, chart.x_label, chart.x_unit, chart.y_label, chart.y_unit) == ("T", "Time (s)", "s", "V [mV]", "mV")
-    assert chart.elements[0].label == "L"
-    assert [tuple(point) for point in chart.elements[0].points] == [(1, 4), (2, 5), (3, 6)]
-
-
 @RUN
 def test_a_table_comes_as_html_and_as_text(shared):
     result = shared.run_code("import pandas as pd\npd.DataFrame({'a': [1, 2], 'b': ['x', 'y']})").results[0]
     assert result.is_main_result and "<table" in result.html and "0  1  x" in result.text
-
-
-@pytest.mark.covers("result.data")
-def test_a_table_comes_with_its_data(shared):
-    result = shared.run_code("import pandas as pd\npd.DataFrame({'a': [1, 2], 'b': ['x', 'y']})").results[0]
-    assert result.data == {"a": [1, 2], "b": ["x", "y"]}
 
 
 @RUN

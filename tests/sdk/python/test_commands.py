@@ -38,7 +38,7 @@ def test_a_command_runs_where_and_as_whom_it_is_told(shared):
     assert shared.commands.run("pwd").stdout == "/home/user\n"
 
 
-@pytest.mark.covers("commands.run")
+@pytest.mark.covers("commands.run", needs=["sandbox.create"])
 def test_variables_of_the_sandbox_are_seen_by_commands(fresh):
     sandbox = fresh(envs={"GREETING": "hi there"})
     assert sandbox.commands.run("echo $GREETING; echo $E2B_SANDBOX").stdout == "hi there\ntrue\n"
@@ -70,14 +70,19 @@ def test_a_command_in_the_background_is_listed_and_killed(shared):
     assert shared.commands.kill(handle.pid) is False
 
 
-@pytest.mark.covers("commands.run")
-def test_a_command_in_the_background_is_waited_for(shared):
+@pytest.mark.covers("commands.run", "handle.wait", "handle.kill")
+def test_a_command_in_the_background_is_waited_for_or_killed(shared):
     handle = shared.commands.run("sleep .3; echo done", background=True)
     result = handle.wait()
     assert (result.stdout, result.exit_code) == ("done\n", 0)
+    handle = shared.commands.run("sleep 65", background=True)
+    assert handle.kill() is True
+    with pytest.raises(CommandExitException):
+        handle.wait()
+    assert handle.kill() is False
 
 
-@pytest.mark.covers("commands.connect")
+@pytest.mark.covers("commands.connect", "handle.disconnect")
 def test_a_command_is_connected_to_again(shared):
     handle = shared.commands.run("sleep 1; echo late", background=True)
     handle.disconnect()
@@ -95,12 +100,16 @@ def test_a_command_reads_what_it_is_sent(shared):
     assert handle.wait().stdout == "got héllo\n"
 
 
-@pytest.mark.covers("commands.close_stdin", needs=["commands.send_stdin"])
+@pytest.mark.covers("commands.close_stdin", "handle.send_stdin", "handle.close_stdin", needs=["commands.send_stdin"])
 def test_the_end_of_input_is_told(shared):
     handle = shared.commands.run("cat; echo end", background=True, stdin=True)
     shared.commands.send_stdin(handle.pid, "a")
     shared.commands.close_stdin(handle.pid)
     assert handle.wait().stdout == "aend\n"
+    handle = shared.commands.run("cat; echo end", background=True, stdin=True)
+    handle.send_stdin("b")
+    handle.close_stdin()
+    assert handle.wait().stdout == "bend\n"
 
 
 @pytest.mark.covers("commands.stream_input")

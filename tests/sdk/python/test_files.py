@@ -107,7 +107,7 @@ def test_what_is_not_there_is_not_found(shared):
 
 @pytest.mark.covers("files.read", "files.write", needs=["commands.run"])
 def test_users_have_the_rights_that_they_have(shared):
-    shared.files.write("/tmp/secret.txt", "root's", user="root")
+    shared.files.write("/tmp/secret.txt", "root's", "root")
     shared.commands.run("chmod 600 /tmp/secret.txt", user="root")
     assert shared.files.read("/tmp/secret.txt", user="root") == "root's"
     for call in (lambda: shared.files.read("/tmp/secret.txt"), lambda: shared.files.write("/tmp/secret.txt", "mine")):
@@ -115,39 +115,49 @@ def test_users_have_the_rights_that_they_have(shared):
             call()
 
 
-@pytest.mark.covers("files.watch_dir", needs=["files.write"])
+@pytest.mark.covers("files.watch_dir", "watch.get_new_events", "watch.stop", needs=["files.write"])
 def test_a_directory_is_watched(shared):
     shared.files.make_dir("watched")
     watch = shared.files.watch_dir("watched")
     shared.files.write("watched/new.txt", "x")
-    seen, end = [], time.monotonic() + 10
-    while not any(event.name == "new.txt" and event.type.value == "write" for event in seen):
-        assert time.monotonic() < end, seen
-        seen += watch.get_new_events()
-        time.sleep(0.1)
-    assert seen[0].name == "new.txt" and seen[0].type.value == "create"
+    # What is finished is told at once, and each event once.
+    assert [(event.type.value, event.name) for event in watch.get_new_events()] == [
+        ("create", "new.txt"), ("chmod", "new.txt"), ("write", "new.txt"),
+    ]
+    assert watch.get_new_events() == []
+    shared.files.rename("watched/new.txt", "watched/old.txt")
+    assert [(event.type.value, event.name) for event in watch.get_new_events()] == [("rename", "new.txt"), ("create", "old.txt")]
+    shared.files.remove("watched/old.txt")
+    assert [(event.type.value, event.name) for event in watch.get_new_events()] == [("remove", "old.txt")]
     watch.stop()
     with pytest.raises(Exception):
         watch.get_new_events()
 
 
 @pytest.mark.covers("sandbox.download_url", "sandbox.upload_url", needs=["files.write"])
+def test_a_link_leads_to_its_file(sandbox):
+    sandbox.files.write("linked.txt", "by link")
+    assert request(sdk.link(sandbox.download_url, "linked.txt")) == b"by link"
+    assert "up.txt" in sdk.link(sandbox.upload_url, "up.txt")
+
+
+@pytest.mark.covers("sandbox.download_url", "sandbox.upload_url", needs=["files.write", "sandbox.create"])
 def test_a_link_needs_no_sdk(fresh):
     sandbox = fresh(secure=True)
     sandbox.files.write("linked.txt", "by link")
-    assert request(sandbox.download_url("linked.txt", user="user")) == b"by link"
+    assert request(sdk.link(sandbox.download_url, "linked.txt", user="user")) == b"by link"
     body = b'--b\r\nContent-Disposition: form-data; name="file"; filename="up.txt"\r\n\r\nuploaded\r\n--b--\r\n'
     headers = {"Content-Type": "multipart/form-data; boundary=b"}
-    request(sandbox.upload_url("up.txt", user="user"), data=body, headers=headers, method="POST")
+    request(sdk.link(sandbox.upload_url, "up.txt", user="user"), data=body, headers=headers, method="POST")
     assert sandbox.files.read("up.txt") == "uploaded"
 
 
-@pytest.mark.covers("sandbox.download_url", needs=["files.write"])
+@pytest.mark.covers("sandbox.download_url", needs=["files.write", "sandbox.create"])
 def test_a_link_that_was_changed_or_is_old_opens_nothing(fresh):
     sandbox = fresh(secure=True)
     sandbox.files.write("linked.txt", "by link")
-    expired = sandbox.download_url("linked.txt", user="user", use_signature_expiration=-10)
-    other = sandbox.download_url("linked.txt", user="user").replace("linked.txt", "other.txt")
+    expired = sdk.link(sandbox.download_url, "linked.txt", user="user", use_signature_expiration=-10)
+    other = sdk.link(sandbox.download_url, "linked.txt", user="user").replace("linked.txt", "other.txt")
     for url, message in ((expired, b"signature is already expired"), (other, b"invalid signature")):
         with pytest.raises(urllib.error.HTTPError) as told:
             request(url)

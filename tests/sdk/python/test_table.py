@@ -1,45 +1,122 @@
 """`methods.json` says the truth: a method is left out because this version does not have it, and for no other reason."""
 
+import asyncio
+import importlib
 import inspect
 
 import pytest
-from e2b.sandbox_sync.commands.command import Commands
-from e2b.sandbox_sync.commands.pty import Pty
-from e2b.sandbox_sync.filesystem.filesystem import Filesystem
-from e2b_code_interpreter import Sandbox
+from e2b_code_interpreter import AsyncSandbox, Sandbox
 
 import sdk
 
-# Rows of other parts are about values, not methods.
-PARTS = {"sandbox": Sandbox, "files": Filesystem, "commands": Commands, "pty": Pty}
-METHODS = [name for name in sdk.METHODS if name.split(".")[0] in PARTS]
 
+def parts(face):
+    """What a sandbox is made of, and what its methods hand out."""
 
-def test_the_table_names_exactly_the_methods_of_this_version():
-    def public(part):
-        return {name for name in dir(part) if not name.startswith("_") and callable(inspect.getattr_static(part, name, None))
-                or name in ("create", "connect", "kill", "list") and hasattr(part, name)}
+    def member(module, sync, async_=None):
+        try:
+            return getattr(importlib.import_module(f"e2b.sandbox_{face}.{module}"), sync if face == "sync" else async_ or sync)
+        except ModuleNotFoundError:
+            return None
 
-    there = {f"{name}.{method}" for name, part in PARTS.items() for method in public(part)}
-    # A property of the class, or a class that is one of its members.
-    there |= {name for name in METHODS if hasattr(PARTS[name.split(".")[0]], name.split(".")[1])}
-    if sdk.number(sdk.CORE) < (2,):
-        there.add("sandbox.create")
-    assert there == {name for name in METHODS if sdk.has(name)}
-
-
-@pytest.mark.covers("sandbox.create")
-def test_what_is_not_offered_is_refused_with_its_name(sandbox):
-    calls = {
-        "sandbox.create_snapshot": lambda: sandbox.create_snapshot(),
-        "sandbox.list_snapshots": lambda: sandbox.list_snapshots().next_items(),
-        "sandbox.delete_snapshot": lambda: Sandbox.delete_snapshot("nothing"),
-        "sandbox.fork": lambda: sandbox.fork(),
-        "sandbox.get_mcp_token": lambda: sdk.create(template="code-interpreter-v1", mcp={"time": {}}),
+    found = {
+        "sandbox": Sandbox if face == "sync" else AsyncSandbox,
+        "files": member("filesystem.filesystem", "Filesystem"),
+        "commands": member("commands.command", "Commands"),
+        "pty": member("commands.pty", "Pty"),
+        "git": member("git", "Git"),
+        "handle": member("commands.command_handle", "CommandHandle", "AsyncCommandHandle"),
+        "watch": member("filesystem.watch_handle", "WatchHandle", "AsyncWatchHandle"),
+        "paginator": member("paginator", "SandboxPaginator", "AsyncSandboxPaginator"),
     }
-    refused = {name for name, row in sdk.METHODS.items() if row.get("refused") and "python" in row}
-    assert refused == set(calls)
-    for name in sorted(refused):
-        if sdk.has(name):
+    return {name: part for name, part in found.items() if part}
+
+
+def methods(part):
+    members = {name: getattr(part, name) for name in dir(part) if not name.startswith("_")}
+    return {name for name, member in members.items() if callable(member) and not inspect.isclass(member)}
+
+
+@pytest.mark.parametrize("face", ["sync", "async"])
+def test_the_table_names_exactly_the_methods_of_this_version(face):
+    found = parts(face)
+    there = {f"{name}.{method}" for name, part in found.items() for method in methods(part)}
+    if sdk.number(sdk.CORE) < (2,):
+        # The constructor is it.
+        there.add("sandbox.create")
+    # Rows in parentheses are about one option.
+    rows = {name for name, row in sdk.METHODS.items() if sdk.has(name) and face in row.get("faces", [face]) and "(" not in name}
+    every = {*found, "git", "paginator"}
+    assert there == {name for name in rows if name.split(".")[0] in every}
+
+
+OUTSIDE = {
+    "template.build": lambda template, volume, secret: template.build(template().from_image("debian:13"), "mine"),
+    "volume.create": lambda template, volume, secret: volume.create("mine"),
+    "volume.list": lambda template, volume, secret: volume.list(),
+    "secret.create": lambda template, volume, secret: secret.create("mine", "value"),
+    "secret.list": lambda template, volume, secret: secret.list().next_items(),
+}
+CALLS = {
+    "sandbox.create_snapshot": lambda sandbox: sandbox.create_snapshot(),
+    "sandbox.list_snapshots": lambda sandbox: sandbox.list_snapshots().next_items(),
+    "sandbox.delete_snapshot": lambda sandbox: type(sandbox).delete_snapshot("nothing"),
+    "sandbox.fork": lambda sandbox: sandbox.fork(),
+    "sandbox.get_mcp_token": lambda sandbox: type(sandbox).create(template="code-interpreter-v1", mcp={"time": {}}),
+}
+
+
+def test_every_refusal_is_tried():
+    assert {name for name, row in sdk.METHODS.items() if row.get("refused") and "python" in row} == {*OUTSIDE, *CALLS}
+
+
+@pytest.mark.refuses(*CALLS)
+def test_what_is_not_offered_is_refused_with_its_name(sandbox):
+    for name in filter(sdk.has, CALLS):
+        with pytest.raises(Exception, match="501.*is not offered here"):
+            CALLS[name](sandbox)
+
+
+@pytest.mark.refuses(*CALLS)
+@pytest.mark.asynchronous
+def test_what_is_not_offered_is_refused_asynchronously():
+    async def whole():
+        sandbox = await AsyncSandbox.create(timeout=sdk.LIFE)
+        for name in filter(sdk.has, CALLS):
             with pytest.raises(Exception, match="501.*is not offered here"):
-                calls[name]()
+                await CALLS[name](sandbox)
+        sdk.discard(sandbox)
+
+    asyncio.run(whole())
+
+
+@pytest.mark.refuses(*OUTSIDE)
+def test_what_is_beside_sandboxes_is_refused_with_its_name():
+    import e2b
+
+    for name in filter(sdk.has, OUTSIDE):
+        with pytest.raises(Exception, match="501.*is not offered here"):
+            OUTSIDE[name](e2b.Template, e2b.Volume, e2b.Secret)
+
+
+@pytest.mark.refuses(*OUTSIDE)
+@pytest.mark.asynchronous
+def test_what_is_beside_sandboxes_is_refused_asynchronously():
+    import e2b
+
+    async def whole():
+        for name in filter(sdk.has, OUTSIDE):
+            with pytest.raises(Exception, match="501.*is not offered here"):
+                await OUTSIDE[name](e2b.AsyncTemplate, e2b.AsyncVolume, e2b.AsyncSecret)
+
+    asyncio.run(whole())
+
+
+@pytest.mark.covers("template.exists")
+@pytest.mark.parametrize("face", [pytest.param("sync"), pytest.param("async", marks=pytest.mark.asynchronous)])
+def test_a_template_is_there_or_not(face):
+    import e2b
+
+    for name, there in (("code-interpreter-v1", True), ("no-such-template", False)):
+        found = e2b.Template.exists(name) if face == "sync" else asyncio.run(e2b.AsyncTemplate.exists(name))
+        assert found is there

@@ -1,0 +1,114 @@
+//! What a kept sandbox uses, read again and again: for clients to look at, and to keep what it writes within its bounds.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::handle::Sandbox;
+use super::registry::Registry;
+use crate::protocol::Metrics;
+
+/// How often a reading is kept, as E2B does.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// Readings that are kept: six hours.
+const KEPT: usize = 6 * 60 * 60 / 5;
+
+/// How often the engine is asked what a sandbox has written to its disk, at the most.
+const DISK_EVERY: Duration = Duration::from_secs(1);
+
+/// The engine looks at every file for that. It is not to be busy with it for more than one part in so many of its time.
+const DISK_SHARE: u32 = 10;
+
+/// What a sandbox used at a time.
+#[derive(Debug, Clone, Copy)]
+pub struct Reading {
+    /// When.
+    pub at: SystemTime,
+    /// What.
+    pub metrics: Metrics,
+}
+
+/// The readings of one sandbox, and what the engine last said of its disk.
+#[derive(Debug, Default)]
+pub(super) struct Meter {
+    readings: Mutex<VecDeque<Reading>>,
+    written_bytes: Mutex<Option<u64>>,
+}
+
+impl Meter {
+    /// The readings, oldest first.
+    pub(super) fn readings(&self) -> Vec<Reading> {
+        self.readings.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+    }
+
+    fn keep(&self, metrics: Metrics) {
+        let mut readings = self.readings.lock().unwrap_or_else(PoisonError::into_inner);
+        if readings.len() == KEPT {
+            readings.pop_front();
+        }
+        readings.push_back(Reading { at: SystemTime::now(), metrics });
+    }
+
+    /// What is written to the disk, where the engine is asked for that.
+    pub(super) fn written_bytes(&self) -> Option<u64> {
+        *self.written_bytes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_written(&self, bytes: u64) {
+        *self.written_bytes.lock().unwrap_or_else(PoisonError::into_inner) = Some(bytes);
+    }
+}
+
+/// Reads until the sandbox is gone.
+pub(super) async fn read(sandbox: Weak<Sandbox>) {
+    while let Some(sandbox) = sandbox.upgrade() {
+        if !sandbox.life().paused
+            && let Ok(metrics) = sandbox.metrics().await
+        {
+            sandbox.meter.keep(metrics);
+        }
+        if ends_within(sandbox, EVERY).await {
+            return;
+        }
+    }
+}
+
+/// Ends a sandbox that has written more to its disk than it may, until it is gone. There is no other bound where the whole file
+/// system is writable: what is written within the second before comes on top.
+pub(super) async fn bound_disk(registry: Registry, sandbox: Weak<Sandbox>) {
+    while let Some(sandbox) = sandbox.upgrade() {
+        let asked = Instant::now();
+        match sandbox.instance.written_bytes().await {
+            Ok(bytes) => {
+                sandbox.meter.set_written(bytes);
+                let disk_bytes = sandbox.spec.template.disk_bytes;
+                if bytes > disk_bytes {
+                    tracing::warn!(
+                        sandbox.id,
+                        bytes,
+                        disk_bytes,
+                        "sandbox {} wrote more than it may; ending it",
+                        sandbox.id
+                    );
+                    registry.kill(&sandbox.id);
+                    return;
+                }
+            }
+            Err(err) => {
+                let error = &err as &dyn std::error::Error;
+                tracing::debug!(sandbox.id, error, "cannot tell what a sandbox has written");
+            }
+        }
+        if ends_within(sandbox, DISK_EVERY.max(asked.elapsed() * DISK_SHARE)).await {
+            return;
+        }
+    }
+}
+
+/// Waits; whether the sandbox is gone before. Nothing holds on to it meanwhile.
+async fn ends_within(sandbox: Arc<Sandbox>, time: Duration) -> bool {
+    let gone = sandbox.gone.clone();
+    drop(sandbox);
+    tokio::time::timeout(time, gone.cancelled()).await.is_ok()
+}
