@@ -28,7 +28,7 @@ pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(2);
 
 static SERVER: OnceLock<Server> = OnceLock::new();
 
-/// The server of these tests. Sandboxes on it hold 64 MiB in each writable directory.
+/// The server of these tests. `base` on it may write 64 MiB, and as much has its `/dev/shm`.
 pub(crate) fn server() -> &'static Server {
     SERVER.get_or_init(|| {
         let head_timeout = HEAD_TIMEOUT.as_millis().to_string();
