@@ -24,7 +24,7 @@ pub(crate) const ENVD: u16 = 49983;
 pub(crate) const INTERPRETER: u16 = 49999;
 
 /// How long the server waits for the head of a request.
-pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(4);
 
 static SERVER: OnceLock<Server> = OnceLock::new();
 
@@ -295,7 +295,7 @@ pub(crate) async fn raw(bytes: &[u8]) -> String {
     // It may hang up before it has read everything.
     let _ = stream.write_all(bytes).await;
     let mut answer = Vec::new();
-    let _ = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut answer)).await;
+    let _ = tokio::time::timeout(Duration::from_secs(60), stream.read_to_end(&mut answer)).await;
     String::from_utf8_lossy(&answer).into_owned()
 }
 
