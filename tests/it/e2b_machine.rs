@@ -97,12 +97,13 @@ async fn root_by_sudo_has_only_the_rights_of_the_container() {
 }
 
 async fn where_the_template_says_so_there_is_no_sudo_and_the_system_is_read_only() {
-    let sandbox = Sandbox::shared().await;
+    let sandbox = Sandbox::create(json!({"templateID": "python"})).await;
     let said = sandbox.shell("sudo id -u 2>&1; echo $?").await;
     assert_eq!(said, "sudo: this sandbox's template does not let code become root (superuser = false)\n1\n");
     let sent = sandbox.envd(Method::POST, "/files").query(&[("path", "/etc/made-here")]);
     let sent = answer(sent.header("content-type", "application/octet-stream").body("text")).await;
     assert_ne!(sent.status, 200, "{}", sent.text());
+    sandbox.kill().await;
 }
 
 /// The server of these tests allows 512 MiB.
