@@ -42,6 +42,23 @@ def test_a_large_file_goes_in_and_comes_out(shared, tmp_path):
     shared.files.remove("large")
 
 
+# One way is enough, and an SDK that does not hold the whole of it in memory.
+@pytest.mark.covers("files.write", "files.read", needs=["E2B_API_URL", "commands.stream_input"])
+def test_a_gigabyte_streams_in_and_out(sandbox, tmp_path):
+    size, end = 1 << 30, b"the end"
+    with (tmp_path / "gigabyte").open("wb") as file:
+        file.truncate(size - len(end))
+        file.seek(0, 2)
+        file.write(end)
+    with (tmp_path / "gigabyte").open("rb") as file:
+        sandbox.files.write("gigabyte", file, request_timeout=300)
+    assert sandbox.files.get_info("gigabyte").size == size
+    seen, last = 0, b""
+    for piece in sandbox.files.read("gigabyte", format="stream", request_timeout=300):
+        seen, last = seen + len(piece), (last + bytes(piece))[-len(end):]
+    assert (seen, last) == (size, end)
+
+
 @pytest.mark.covers("files.write", "sandbox.run_code")
 def test_code_sees_files_and_makes_some(shared):
     shared.files.write("data.csv", "a,b\n1,2\n")
