@@ -5,7 +5,7 @@ import urllib.error
 import urllib.request
 
 import pytest
-from e2b import AuthenticationException, InvalidArgumentException, NotFoundException, SandboxException
+from e2b import CommandExitException, InvalidArgumentException, NotFoundException, SandboxException
 
 import sdk
 
@@ -123,13 +123,15 @@ def test_what_is_not_there_is_not_found(shared):
 
 
 @pytest.mark.covers("files.read", "files.write", needs=["commands.run"])
-def test_users_have_the_rights_that_they_have(shared):
+def test_a_file_belongs_to_whom_it_is_written_for(shared):
+    shared.files.write("/tmp/mine.txt", "mine")
     shared.files.write("/tmp/secret.txt", "root's", "root")
     shared.commands.run("chmod 600 /tmp/secret.txt", user="root")
+    assert shared.commands.run("stat -c %U /tmp/mine.txt /tmp/secret.txt").stdout == "user\nroot\n"
     assert shared.files.read("/tmp/secret.txt", user="root") == "root's"
-    for call in (lambda: shared.files.read("/tmp/secret.txt"), lambda: shared.files.write("/tmp/secret.txt", "mine")):
-        with pytest.raises(Exception, match="ermission"):
-            call()
+    with pytest.raises(CommandExitException) as told:
+        shared.commands.run("cat /tmp/secret.txt")
+    assert "Permission denied" in told.value.stderr
 
 
 @pytest.mark.covers("files.watch_dir", "watch.get_new_events", "watch.stop", needs=["files.write"])
