@@ -58,6 +58,7 @@ struct Keys {
     max_queued: usize,
     queue_timeout_ms: u64,
     max_body_bytes: usize,
+    head_timeout_ms: u64,
     domain: String,
     debug_ports: bool,
     drain_timeout_ms: u64,
@@ -129,6 +130,7 @@ impl Config {
                 tls,
                 debug_ports: keys.debug_ports,
                 max_body_bytes: keys.max_body_bytes,
+                head_timeout: Duration::from_millis(keys.head_timeout_ms),
             },
             sandboxes: SandboxesConfig {
                 max_sandboxes: keys.max_sandboxes,
@@ -264,6 +266,7 @@ fn check_keys(keys: &Keys) -> Result<(), (&'static str, String)> {
         ("max_sandboxes", keys.max_sandboxes as u64, 1),
         ("queue_timeout_ms", keys.queue_timeout_ms, 1),
         ("max_body_bytes", keys.max_body_bytes as u64, 1024),
+        ("head_timeout_ms", keys.head_timeout_ms, 1),
     ];
     for (key, value, least) in least {
         if value < least {

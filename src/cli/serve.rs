@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::serve::{Listener, ListenerExt};
 use oncebox::config::Config;
 use oncebox::engine::docker::DockerEngine;
@@ -39,18 +38,19 @@ pub(super) async fn serve(config: Config) -> CliResult {
     let address = main.local_addr()?;
     tracing::info!(%address, owner = config.owner, "listening on http://{address}");
 
+    let head_timeout = config.http.head_timeout;
     let routers = Routers::new(sandboxes.clone(), &config.http);
     let stopping = CancellationToken::new();
     let mut servers = JoinSet::new();
-    servers.spawn(answer(main, routers.main(), stopping.clone()));
+    servers.spawn(http::serve(main, routers.main(), head_timeout, stopping.clone()));
     if let Some(listener) = tls {
-        servers.spawn(answer(listener, routers.main(), stopping.clone()));
+        servers.spawn(http::serve(listener, routers.main(), head_timeout, stopping.clone()));
     }
     for (port, listener) in debug {
-        servers.spawn(answer(listener, routers.debug(port), stopping.clone()));
+        servers.spawn(http::serve(listener, routers.debug(port), head_timeout, stopping.clone()));
     }
     tokio::select! {
-        Some(ended) = servers.join_next() => ended??,
+        Some(ended) = servers.join_next() => ended?,
         () = stop.next() => {
             tracing::info!("stopping: waiting for what runs, {:?} at the most", config.drain_timeout);
             stopping.cancel();
@@ -83,15 +83,7 @@ fn cannot_listen(address: SocketAddr, err: &io::Error) -> String {
     format!("cannot listen on {address}: {err}")
 }
 
-/// Answers on one listener; once `stopping` is cancelled, only what is being answered.
-async fn answer<L>(listener: L, router: Router, stopping: CancellationToken) -> io::Result<()>
-where
-    L: Listener<Addr = SocketAddr>,
-{
-    axum::serve(listener, router).with_graceful_shutdown(stopping.cancelled_owned()).await
-}
-
-async fn all(servers: &mut JoinSet<io::Result<()>>) {
+async fn all(servers: &mut JoinSet<()>) {
     while servers.join_next().await.is_some() {}
 }
 

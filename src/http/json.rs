@@ -45,8 +45,12 @@ where
     }
 }
 
-/// Reads JSON, and nothing after it.
+/// Reads a JSON object, and nothing after it.
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, JsonError> {
+    // serde would take a list for the members in their order.
+    if bytes.trim_ascii_start().starts_with(b"[") {
+        return Err(JsonError::invalid("the body: invalid type: sequence, expected an object".to_owned()));
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|err| {
         let field = match err.path().to_string() {

@@ -5,13 +5,16 @@ mod e2b;
 mod error;
 mod json;
 mod native;
+mod serve;
 mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Router, middleware};
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
@@ -21,6 +24,7 @@ use crate::sandbox::Sandboxes;
 use error::ApiError;
 
 pub use auth::ApiKeys;
+pub use serve::serve;
 pub use tls::{TlsConfig, TlsListener};
 
 /// What the server listens on and accepts.
@@ -38,6 +42,8 @@ pub struct HttpConfig {
     pub debug_ports: bool,
     /// The largest body, bytes.
     pub max_body_bytes: usize,
+    /// How long a client may take to send the head of a request.
+    pub head_timeout: Duration,
 }
 
 /// What every handler may use.
@@ -103,6 +109,8 @@ fn router(state: AppState, max_body_bytes: usize, listener: Option<u16>) -> Rout
         .merge(keyed)
         .merge(e2b::control(&state))
         .route("/healthz", get(native::status::healthz))
+        // As E2B calls it.
+        .route("/health", get(native::status::healthz))
         .route("/readyz", get(native::status::readyz))
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
@@ -121,11 +129,19 @@ fn router(state: AppState, max_body_bytes: usize, listener: Option<u16>) -> Rout
         .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
 }
 
-async fn not_found(uri: Uri) -> ApiError {
-    ApiError::new(StatusCode::NOT_FOUND, "not_found", format!("there is no {}", uri.path()))
+async fn not_found(uri: Uri) -> Response {
+    refused(&uri, StatusCode::NOT_FOUND, "not_found", format!("there is no {}", uri.path()))
 }
 
-async fn wrong_method(method: Method, uri: Uri) -> ApiError {
+async fn wrong_method(method: Method, uri: Uri) -> Response {
     let message = format!("{} does not take {method}", uri.path());
-    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+    refused(&uri, StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+}
+
+/// In the shape of the API that the path belongs to.
+fn refused(uri: &Uri, status: StatusCode, code: &'static str, message: String) -> Response {
+    match e2b::owns(uri.path()) {
+        true => e2b::error::E2bError::new(status, message).into_response(),
+        false => ApiError::new(status, code, message).into_response(),
+    }
 }

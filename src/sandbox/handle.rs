@@ -27,6 +27,15 @@ pub enum OnTimeout {
     Pause,
 }
 
+/// Who may reach the ports of a sandbox, and under which name its servers see themselves asked.
+#[derive(Debug, Clone, Default)]
+pub struct Traffic {
+    /// Whether requests to its ports must carry a token of their own.
+    pub private: bool,
+    /// What `Host` says towards its ports in place of what the client said; `${PORT}` in it is the port.
+    pub host: Option<String>,
+}
+
 /// A checked request for a sandbox.
 #[derive(Debug, Clone)]
 pub struct CreateSpec {
@@ -48,6 +57,8 @@ pub struct CreateSpec {
     pub env: BTreeMap<String, String>,
     /// Whether requests to it must carry its token.
     pub secure: bool,
+    /// How its ports are reached.
+    pub traffic: Traffic,
 }
 
 /// When it ends, and whether it is frozen.
@@ -66,6 +77,8 @@ pub struct Sandbox {
     pub id: String,
     /// What requests to it carry; unguessable, and its own.
     pub token: String,
+    /// What requests to its ports carry, if they must.
+    pub traffic_token: Option<String>,
     /// How it was asked for.
     pub spec: CreateSpec,
     /// When it was created.
@@ -92,6 +105,7 @@ impl Sandbox {
         Self {
             id,
             token,
+            traffic_token: spec.traffic.private.then(super::new_token),
             started,
             life: watch::Sender::new(Life { end: started + spec.timeout, paused: false }),
             streams: Mutex::new(gone.child_token()),

@@ -23,7 +23,7 @@ use rand::distr::{Alphanumeric, SampleString};
 use registry::Registry;
 
 pub use error::{LaunchError, SandboxError};
-pub use handle::{CreateSpec, Life, OnTimeout, Sandbox, Tenant};
+pub use handle::{CreateSpec, Life, OnTimeout, Sandbox, Tenant, Traffic};
 pub use meter::Reading;
 pub use pool::ShelfStatus;
 pub use run::{Place, Report, RunSpec, Running};

@@ -11,6 +11,13 @@ mod bad_input;
 mod capacity;
 mod cli;
 mod configuration;
+mod e2b;
+mod e2b_bad_input;
+mod e2b_control;
+mod e2b_execute;
+mod e2b_files;
+mod e2b_ports;
+mod e2b_process;
 mod ends;
 mod isolation;
 mod java;
@@ -54,11 +61,17 @@ fn main() -> ExitCode {
         tls::trials(),
         configuration::trials(),
         stream::trials(),
+        e2b_control::trials(),
+        e2b_execute::trials(),
+        e2b_process::trials(),
+        e2b_files::trials(),
+        e2b_ports::trials(),
+        e2b_bad_input::trials(),
     ]
     .into_iter()
     .flatten()
     .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
-    let clean = support::stop_shared() && support::nothing_is_left();
+    let clean = support::stop_shared() & e2b::stop() && support::nothing_is_left();
     if clean { conclusion.exit_code() } else { ExitCode::FAILURE }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{Extension, Path, Query, State};
 use axum::http::StatusCode;
+use axum::http::uri::Authority;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post, put};
 use serde::Deserialize;
@@ -20,7 +21,7 @@ use super::shapes::{self, DEFAULT_TIMEOUT_S, SandboxDetail, SandboxResponse};
 use crate::engine::Network;
 use crate::http::AppState;
 use crate::http::json::{self, Json};
-use crate::sandbox::{CreateSpec, OnTimeout, Sandbox, SandboxError, Sandboxes, Tenant};
+use crate::sandbox::{CreateSpec, OnTimeout, Sandbox, SandboxError, Sandboxes, Tenant, Traffic};
 
 type Answer<T> = Result<T, E2bError>;
 
@@ -29,6 +30,12 @@ const MAX_TIMEOUT_S: i64 = 24 * 60 * 60;
 
 /// A time that is larger is one in milliseconds: as seconds it would lie 3,000 years ahead.
 const MILLISECONDS: u64 = 100_000_000_000;
+
+/// Whether a path is E2B's, so that its errors are told in E2B's shape.
+pub(in crate::http) fn owns(path: &str) -> bool {
+    let mut parts = path.split('/').skip(1).skip_while(|part| matches!(*part, "v2" | "v3"));
+    matches!(parts.next(), Some("sandboxes" | "snapshots" | "templates" | "volumes" | "secrets"))
+}
 
 /// The routes, without the check of the key.
 pub(super) fn routes() -> Router<AppState> {
@@ -86,13 +93,15 @@ struct AutoResume {
     enabled: bool,
 }
 
-/// What may be asked of the network. All but the plain switch is refused rather than ignored.
+/// What may be asked of the network. What cannot be enforced is refused rather than ignored.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct NetworkRequest {
     #[serde(rename = "allow_internet_access")]
     allow_internet_access: Option<bool>,
     allow_public_traffic: Option<bool>,
+    mask_request_host: Option<String>,
+    https_ports: Option<Vec<Value>>,
     allow_out: Option<Vec<Value>>,
     deny_out: Option<Vec<Value>>,
     rules: Option<Value>,
@@ -112,7 +121,7 @@ impl NetworkRequest {
             ("rules", given(&self.rules)),
             ("egressProxy", given(&self.egress_proxy)),
             ("dnsServers", listed(&self.dns_servers)),
-            ("allowPublicTraffic", self.allow_public_traffic == Some(false)),
+            ("httpsPorts", listed(&self.https_ports)),
         ];
         match asked.iter().find(|(_, asked)| *asked) {
             None => Ok(()),
@@ -122,6 +131,15 @@ impl NetworkRequest {
                 Err(E2bError::bad_request(message))
             }
         }
+    }
+
+    fn traffic(&self) -> Result<Traffic, E2bError> {
+        let host = self.mask_request_host.clone().filter(|host| !host.is_empty());
+        let is_host = |host: &String| host.replace("${PORT}", "1").parse::<Authority>().is_ok();
+        if let Some(host) = host.as_ref().filter(|host| !is_host(host)) {
+            return Err(E2bError::bad_request(format!("network.maskRequestHost: {host:?} is not a host")));
+        }
+        Ok(Traffic { private: self.allow_public_traffic == Some(false), host })
     }
 }
 
@@ -157,6 +175,10 @@ async fn create(
         .ok_or_else(|| E2bError::new(StatusCode::NOT_FOUND, format!("template '{}' not found", request.template_id)))?;
     let asked = request.network.unwrap_or_default();
     asked.check()?;
+    let traffic = asked.traffic()?;
+    if traffic.private && !secure {
+        return Err(E2bError::bad_request("network.allowPublicTraffic: false needs secure: true"));
+    }
     if request.mcp.as_ref().is_some_and(|mcp| !mcp.is_null()) {
         return Err(E2bError::new(StatusCode::NOT_IMPLEMENTED, "mcp is not offered here"));
     }
@@ -173,6 +195,7 @@ async fn create(
         metadata: request.metadata.unwrap_or_default(),
         env: request.env_vars.unwrap_or_default(),
         secure,
+        traffic,
         template,
     };
     let sandbox = state.sandboxes.create(spec).await?;
@@ -317,6 +340,9 @@ async fn refresh(
     if seconds > 3600 {
         return Err(E2bError::bad_request("duration: must be from 0 to 3600"));
     }
+    if sandbox.life().paused {
+        return Err(E2bError::no_sandbox(&id));
+    }
     sandbox.extend(Duration::from_secs(seconds));
     Ok(StatusCode::NO_CONTENT)
 }
@@ -330,6 +356,10 @@ async fn set_network(
 ) -> Answer<StatusCode> {
     let sandbox = find(&sandboxes, tenant, &id)?;
     request.check()?;
+    if request.allow_public_traffic.is_some() || request.mask_request_host.is_some() {
+        let message = "allowPublicTraffic and maskRequestHost can only be chosen when a sandbox is created";
+        return Err(E2bError::bad_request(message));
+    }
     let is = sandbox.spec.network == Network::Full;
     if request.allow_internet_access.is_some_and(|asked| asked != is) {
         let message = "allow_internet_access can only be chosen when a sandbox is created";

@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use axum::body::{Body, HttpBody};
 use axum::extract::{DefaultBodyLimit, Extension, FromRequestParts, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -37,6 +37,9 @@ pub(super) fn routes() -> Router {
         .merge(files::routes())
         .route("/health", get(|| async { StatusCode::NO_CONTENT }))
         .fallback(|uri: Uri| async move { E2bError::new(StatusCode::NOT_FOUND, format!("there is no {}", uri.path())) })
+        .method_not_allowed_fallback(|method: Method, uri: Uri| async move {
+            E2bError::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} does not take {method}", uri.path()))
+        })
         .layer(middleware::from_fn(while_it_lives))
         .layer(DefaultBodyLimit::disable())
 }

@@ -90,6 +90,20 @@ pub(crate) enum ProxyError {
         /// The port.
         port: u16,
     },
+    /// Something listens there, and gave no answer in HTTP.
+    Unanswered {
+        /// The sandbox.
+        id: String,
+        /// The port.
+        port: u16,
+    },
+    /// Its ports are private, and the request carries no token, or not theirs.
+    Private {
+        /// The sandbox.
+        id: String,
+        /// Whether it carries one.
+        given: bool,
+    },
     /// The request does not say which sandbox it means.
     BadAddress(String),
 }
@@ -103,6 +117,23 @@ impl IntoResponse for ProxyError {
             Self::PortClosed { id, port } => {
                 let message = "The sandbox is running but port is not open";
                 (StatusCode::BAD_GATEWAY, json!({"sandboxId": id, "message": message, "port": port, "code": 502}))
+            }
+            Self::Unanswered { id, port } => {
+                let message = "The server on this port of the sandbox gave no answer";
+                (StatusCode::BAD_GATEWAY, json!({"sandboxId": id, "message": message, "port": port, "code": 502}))
+            }
+            Self::Private { id, given } => {
+                let message = match given {
+                    true => {
+                        "Sandbox is secured with traffic access token. Provided token in header \
+                             'e2b-traffic-access-token' is invalid"
+                    }
+                    false => {
+                        "Sandbox is secured with traffic access token. Token header 'e2b-traffic-access-token' is \
+                              missing"
+                    }
+                };
+                (StatusCode::FORBIDDEN, json!({"sandboxId": id, "message": message, "code": 403}))
             }
             Self::BadAddress(message) => (StatusCode::BAD_REQUEST, json!({"code": 400, "message": message})),
         };

@@ -103,8 +103,6 @@ async fn download(
         Condition::NotModified => return Ok((StatusCode::NOT_MODIFIED, answer).into_response()),
         Condition::Failed => return Ok((StatusCode::PRECONDITION_FAILED, answer).into_response()),
     }
-    answer.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-    answer.insert(header::CONTENT_DISPOSITION, disposition(&asked.path));
     let (status, length) = match range(&headers, modified, size) {
         Range::Whole => (StatusCode::OK, size),
         Range::Part { first, length } => {
@@ -120,6 +118,8 @@ async fn download(
             return Ok((answer, error).into_response());
         }
     };
+    answer.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    answer.insert(header::CONTENT_DISPOSITION, disposition(&asked.path));
     // Files of procfs say that they are empty.
     let body = if size == 0 {
         Body::from_stream(content.bytes)

@@ -25,6 +25,9 @@ use crate::sandbox::{Sandbox, Sandboxes};
 /// Without output for this long, a line says that the execution still runs; a client that has gone is noticed by it.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
+/// The largest request, bytes. It is held, once, while it is read.
+const MAX_BODY_BYTES: usize = 32 << 20;
+
 pub(super) fn routes(sandboxes: Sandboxes) -> Router {
     Router::new()
         .route("/health", get(|| async { Json("OK") }))
@@ -32,9 +35,16 @@ pub(super) fn routes(sandboxes: Sandboxes) -> Router {
         .route("/contexts", get(list).post(create))
         .route("/contexts/{id}", delete(remove))
         .route("/contexts/{id}/restart", post(restart))
-        .layer(axum::extract::DefaultBodyLimit::disable())
+        .fallback(|| async { undone(StatusCode::NOT_FOUND, "Not Found") })
+        .method_not_allowed_fallback(|| async { undone(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed") })
+        .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(())
         .layer(Extension(sandboxes))
+}
+
+/// What E2B's server makes of a request that is for nothing it has.
+fn undone(status: StatusCode, detail: &str) -> Response {
+    (status, Json(json!({"detail": detail}))).into_response()
 }
 
 /// An answer that is no success: plain text, but for bodies that make no sense.

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use axum::extract::{Extension, Query, State};
+use axum::extract::{Extension, FromRequestParts, Query, State};
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -28,13 +29,22 @@ pub(super) struct ListQuery {
     limit: Option<usize>,
 }
 
+impl<S: Send + Sync> FromRequestParts<S> for ListQuery {
+    type Rejection = E2bError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, E2bError> {
+        let query = Query::try_from_uri(&parts.uri);
+        query.map(|Query(query)| query).map_err(|err| E2bError::bad_request(err.body_text()))
+    }
+}
+
 /// `GET /sandboxes`: running ones, without pages.
 pub(super) async fn list_v1(
     State(sandboxes): State<Sandboxes>,
     Extension(tenant): Extension<Tenant>,
-    Query(query): Query<ListQuery>,
+    ListQuery { metadata, .. }: ListQuery,
 ) -> Result<axum::Json<Vec<ListedSandbox>>, E2bError> {
-    let query = ListQuery { metadata: query.metadata, state: Some("running".to_owned()), ..ListQuery::default() };
+    let query = ListQuery { metadata, state: Some("running".to_owned()), ..ListQuery::default() };
     let found = filtered(&sandboxes, tenant, &query)?;
     Ok(axum::Json(found.iter().map(|sandbox| ListedSandbox::new(sandbox)).collect()))
 }
@@ -43,7 +53,7 @@ pub(super) async fn list_v1(
 pub(super) async fn list_v2(
     State(sandboxes): State<Sandboxes>,
     Extension(tenant): Extension<Tenant>,
-    Query(query): Query<ListQuery>,
+    query: ListQuery,
 ) -> Result<Response, E2bError> {
     let mut found = filtered(&sandboxes, tenant, &query)?;
     let ascending = match query.order.as_deref() {

@@ -25,6 +25,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use subtle::ConstantTimeEq;
 use tower::ServiceExt;
 use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 
@@ -33,6 +34,8 @@ use crate::sandbox::Sandbox;
 use address::{Address, ENVD_PORT, INTERPRETER_PORT};
 use error::{E2bError, ProxyError};
 use signature::FilesQuery;
+
+pub(in crate::http) use control::owns;
 
 /// The control plane, behind its key.
 pub(super) fn control(state: &AppState) -> Router<AppState> {
@@ -110,6 +113,9 @@ impl Dispatch {
     async fn sandbox(self, id: &str, port: u16, mut request: Request) -> Response {
         let not_found = || ProxyError::NotFound { id: id.to_owned() }.into_response();
         let Some(sandbox) = self.state.sandboxes.get(id) else { return not_found() };
+        if let Err(err) = may_reach(&sandbox, port, request.headers()) {
+            return err.into_response();
+        }
         if sandbox.life().paused {
             let timeout = std::time::Duration::from_secs(shapes::DEFAULT_TIMEOUT_S.unsigned_abs());
             if !sandbox.spec.auto_resume || sandbox.resume(timeout).await.is_err() {
@@ -146,9 +152,18 @@ async fn answer(router: Router, request: Request) -> Response {
     router.oneshot(request).await.unwrap_or_else(|never| match never {})
 }
 
+/// Lets through to a private port only what carries its token. E2B's own daemon has another.
+fn may_reach(sandbox: &Sandbox, port: u16, headers: &HeaderMap) -> Result<(), ProxyError> {
+    let Some(token) = sandbox.traffic_token.as_ref().filter(|_| port != ENVD_PORT) else { return Ok(()) };
+    let given = headers.get("e2b-traffic-access-token");
+    match given.is_some_and(|given| given.as_bytes().ct_eq(token.as_bytes()).into()) {
+        true => Ok(()),
+        false => Err(ProxyError::Private { id: sandbox.id.clone(), given: given.is_some() }),
+    }
+}
+
 /// Whether the token that a request carries is that of the sandbox; `None` if it carries none.
 fn sent_token_is_right(sandbox: &Sandbox, headers: &HeaderMap) -> Option<bool> {
-    use subtle::ConstantTimeEq;
     headers.get("x-access-token").map(|given| given.as_bytes().ct_eq(sandbox.token.as_bytes()).into())
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::uri::PathAndQuery;
-use axum::http::{HeaderValue, StatusCode, Uri, Version, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, Version, header};
 use axum::response::{IntoResponse, Response};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -24,6 +24,7 @@ pub(super) async fn forward(sandbox: &Arc<Sandbox>, port: u16, mut request: Requ
         }
         Err(_) => return ProxyError::NotFound { id: sandbox.id.clone() }.into_response(),
     };
+    let unanswered = || ProxyError::Unanswered { id: sandbox.id.clone(), port }.into_response();
     let Ok((mut sender, connection)) = http1::handshake(TokioIo::new(io)).await else {
         return unanswered();
     };
@@ -36,12 +37,16 @@ pub(super) async fn forward(sandbox: &Arc<Sandbox>, port: u16, mut request: Requ
         }
     });
     let client = hyper::upgrade::on(&mut request);
-    match sender.send_request(as_http1(request)).await {
+    let mut request = as_http1(request);
+    if let Some(host) = &sandbox.spec.traffic.host {
+        mask_host(request.headers_mut(), &host.replace("${PORT}", &port.to_string()));
+    }
+    match sender.send_request(request).await {
         Ok(mut response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
             tokio::spawn(join(client, hyper::upgrade::on(&mut response)));
             response.map(Body::new)
         }
-        Ok(response) => response.map(Body::new),
+        Ok(response) => as_ours(response.map(Body::new)),
         Err(_) => unanswered(),
     }
 }
@@ -58,14 +63,27 @@ fn as_http1(mut request: Request) -> Request {
     request
 }
 
+/// Says this host in place of the one that was asked for, which moves to `X-Forwarded-Host`.
+fn mask_host(headers: &mut HeaderMap, host: &str) {
+    let Ok(host) = HeaderValue::from_str(host) else { return };
+    if let Some(asked) = headers.insert(header::HOST, host) {
+        headers.insert("x-forwarded-host", asked);
+    }
+}
+
+/// The answer on the client's connection, which is another than that to the port: how the port ends its answer and keeps
+/// its connection is between it and us. In the words of HTTP/1.0 an answer that broke off could not be told from a whole one.
+fn as_ours(mut response: Response) -> Response {
+    *response.version_mut() = Version::HTTP_11;
+    for name in [header::CONNECTION, HeaderName::from_static("keep-alive"), header::TRANSFER_ENCODING] {
+        response.headers_mut().remove(name);
+    }
+    response
+}
+
 async fn join(client: hyper::upgrade::OnUpgrade, server: hyper::upgrade::OnUpgrade) {
     if let (Ok(client), Ok(server)) = tokio::join!(client, server) {
         // Either side may go at any time; that is no failure of ours.
         let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(server)).await;
     }
-}
-
-/// Something listens, and does not speak HTTP, or broke off.
-fn unanswered() -> Response {
-    (StatusCode::BAD_GATEWAY, "the server in the sandbox gave no answer").into_response()
 }

@@ -32,6 +32,7 @@ pub(super) struct SandboxResponse {
     client_id: &'static str,
     envd_version: &'static str,
     envd_access_token: String,
+    traffic_access_token: Option<String>,
     alias: String,
     domain: Option<String>,
 }
@@ -44,6 +45,7 @@ impl SandboxResponse {
             client_id: CLIENT_ID,
             envd_version: ENVD_VERSION,
             envd_access_token: sandbox.token.clone(),
+            traffic_access_token: sandbox.traffic_token.clone(),
             alias: sandbox.spec.template.name.clone(),
             domain: domain.map(str::to_owned),
         }
@@ -102,7 +104,16 @@ pub(super) struct SandboxDetail {
     envd_access_token: String,
     allow_internet_access: bool,
     domain: Option<String>,
+    network: DetailNetwork,
     lifecycle: Lifecycle,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct DetailNetwork {
+    allow_public_traffic: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mask_request_host: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -119,6 +130,10 @@ impl SandboxDetail {
             envd_access_token: sandbox.token.clone(),
             allow_internet_access: sandbox.spec.network == Network::Full,
             domain: domain.map(str::to_owned),
+            network: DetailNetwork {
+                allow_public_traffic: !sandbox.spec.traffic.private,
+                mask_request_host: sandbox.spec.traffic.host.clone(),
+            },
             lifecycle: Lifecycle {
                 auto_resume: sandbox.spec.auto_resume,
                 on_timeout: match sandbox.spec.on_timeout {
