@@ -48,6 +48,15 @@ check('a command in the background is listed and killed', ['commands.list', 'com
   await assert.rejects(other.wait(), e2b.CommandExitError)
 })
 
+check('a pid is the sandbox\'s own, and the dead are gone', ['commands.run', 'handle.kill'], async () => {
+  const handle = await shared.commands.run('sleep 66', { background: true })
+  assert.equal((await shared.commands.run(`kill -0 ${handle.pid}`)).exitCode, 0)
+  await handle.kill()
+  await assert.rejects(handle.wait(), (error) => error.exitCode === -1)
+  // Not even a zombie is left, which `kill -0` would find.
+  await assert.rejects(shared.commands.run(`kill -0 ${handle.pid}`), e2b.CommandExitError)
+})
+
 check('a command is connected to again', ['commands.connect', 'handle.disconnect'], async () => {
   const handle = await shared.commands.run('sleep 1; echo late', { background: true })
   await handle.disconnect()

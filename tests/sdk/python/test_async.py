@@ -140,7 +140,8 @@ async def test_a_deadline_is_moved_and_a_killed_sandbox_is_gone(sandbox):
     await sandbox.set_timeout(300)
     info = await sandbox.get_info()
     assert (info.end_at - info.started_at).total_seconds() > 200
-    assert await sandbox.kill() is True
+    # Up to 1.x it tells nothing.
+    assert await sandbox.kill() is not False
     assert await AsyncSandbox.kill(sandbox.sandbox_id) is False
     assert await sandbox.is_running() is False
 

@@ -82,6 +82,19 @@ def test_a_command_in_the_background_is_waited_for_or_killed(shared):
     assert handle.kill() is False
 
 
+@pytest.mark.covers("commands.run", "handle.kill")
+def test_a_pid_is_the_sandboxes_own_and_the_dead_are_gone(shared):
+    handle = shared.commands.run("sleep 66", background=True)
+    assert shared.commands.run(f"kill -0 {handle.pid}").exit_code == 0
+    handle.kill()
+    with pytest.raises(CommandExitException) as told:
+        handle.wait()
+    assert told.value.exit_code == -1
+    # Not even a zombie is left, which `kill -0` would find.
+    with pytest.raises(CommandExitException):
+        shared.commands.run(f"kill -0 {handle.pid}")
+
+
 @pytest.mark.covers("commands.connect", "handle.disconnect")
 def test_a_command_is_connected_to_again(shared):
     handle = shared.commands.run("sleep 1; echo late", background=True)
