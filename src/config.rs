@@ -9,10 +9,12 @@ use std::time::Duration;
 use figment::Figment;
 use figment::providers::{Env, Format, Toml};
 use include_dir::{Dir, include_dir};
+use ipnet::Ipv4Net;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 
+use crate::engine::networks;
 use crate::http::{ApiKeys, HttpConfig, TlsConfig};
 use crate::sandbox::{Profile, SandboxesConfig, Template};
 
@@ -64,6 +66,8 @@ struct Keys {
     profile: Profile,
     drain_timeout_ms: u64,
     log_format: LogFormat,
+    #[serde(deserialize_with = "networks")]
+    allow_private: Vec<Ipv4Net>,
 }
 
 /// Everything that can be configured.
@@ -75,6 +79,8 @@ pub struct Config {
     pub http: HttpConfig,
     /// For the room `sandbox`.
     pub sandboxes: SandboxesConfig,
+    /// For the engine: what sandboxes with the internet reach although it is not public.
+    pub allow_private: Vec<Ipv4Net>,
     /// The recipes.
     pub templates: Vec<Template>,
     /// How long runs may go on after the server was told to stop.
@@ -143,6 +149,7 @@ impl Config {
                 max_queued: keys.max_queued,
                 queue_timeout: Duration::from_millis(keys.queue_timeout_ms),
             },
+            allow_private: keys.allow_private,
             templates,
             drain_timeout: Duration::from_millis(keys.drain_timeout_ms),
             log_format: keys.log_format,

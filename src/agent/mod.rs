@@ -7,6 +7,7 @@ mod contexts;
 mod execution;
 mod files;
 mod metrics;
+pub mod network;
 mod outcome;
 mod ports;
 mod process;

@@ -1,4 +1,5 @@
-//! The agent: serves the protocol on stdin and stdout until they close. Called `sudo`, it is that program.
+//! The agent: serves the protocol on stdin and stdout until they close. Called `sudo`, it is that program; told to `hold`, it
+//! keeps a network namespace.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -14,9 +15,13 @@ async fn main() -> io::Result<()> {
         std::process::exit(agent::sudo::main().await);
     }
     let input = pipe::Receiver::from_owned_fd(io::stdin().as_fd().try_clone_to_owned()?)?;
-    let how = std::env::args().nth(1);
-    if how.as_deref() == Some("hold") {
-        return hold(input).await;
+    let output = pipe::Sender::from_owned_fd(io::stdout().as_fd().try_clone_to_owned()?)?;
+    let mut arguments = std::env::args().skip(1);
+    let how = arguments.next();
+    match how.as_deref() {
+        Some("hold") => return agent::network::hold(arguments.next().as_deref(), input, output).await,
+        Some("addresses") => return agent::network::addresses(output).await,
+        _ => {}
     }
     let options = Options {
         languages: std::env::var_os("ONCEBOX_LANGUAGES").unwrap_or_else(|| "/opt/oncebox".into()).into(),
@@ -24,11 +29,5 @@ async fn main() -> io::Result<()> {
         user: None,
         superuser: how.as_deref() == Some("superuser"),
     };
-    let output = pipe::Sender::from_owned_fd(io::stdout().as_fd().try_clone_to_owned()?)?;
     agent::serve(tokio::io::join(input, output), options).await
-}
-
-/// Keeps a container, and so its network namespace, alive until stdin closes.
-async fn hold(mut input: pipe::Receiver) -> io::Result<()> {
-    tokio::io::copy(&mut input, &mut tokio::io::sink()).await.map(|_| ())
 }

@@ -1,6 +1,7 @@
 //! Where containers run. An engine starts and removes them, and knows nothing of what is inside.
 
 pub mod docker;
+mod network;
 
 use std::error::Error;
 use std::fmt;
@@ -8,6 +9,9 @@ use std::fmt;
 use futures::future::BoxFuture;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
+
+pub(crate) use network::networks;
+pub use network::{Choice, Network, parse_network};
 
 /// A place that can start and remove containers. What is inside is reached through the [`Pipe`].
 pub trait Engine: fmt::Debug + Send + Sync + 'static {
@@ -61,16 +65,6 @@ pub struct Spec {
     pub network: Network,
     /// The OCI runtime, if not the engine's default.
     pub oci_runtime: Option<String>,
-}
-
-/// What a container can reach.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Network {
-    /// Whatever the host can, by address translation; no other sandbox.
-    Full,
-    /// Nothing.
-    None,
 }
 
 /// A container that was started.
@@ -134,4 +128,7 @@ pub enum EngineError {
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
+    /// The network of a sandbox cannot be made what it is to be. There is then no sandbox, rather than one that reaches more.
+    #[error("cannot set up the network of a sandbox: {0}")]
+    Network(String),
 }

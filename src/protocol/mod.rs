@@ -4,6 +4,7 @@
 
 mod data;
 mod files;
+mod network;
 mod process;
 pub mod runner;
 
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use files::*;
+pub use network::*;
 pub use process::*;
 
 /// Both ends must speak the same version; another one is refused by name.

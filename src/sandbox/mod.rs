@@ -27,7 +27,7 @@ pub use handle::{CreateSpec, Life, OnTimeout, Profile, Sandbox, Tenant, Traffic}
 pub use meter::Reading;
 pub use pool::ShelfStatus;
 pub use run::{Place, Report, RunSpec, Running};
-pub use template::Template;
+pub use template::{NetworkKind, Template};
 
 /// How many sandboxes there may be.
 #[derive(Debug, Clone)]
@@ -160,7 +160,7 @@ impl Sandboxes {
         let permit = Arc::clone(&self.shared.kept_permits)
             .try_acquire_owned()
             .map_err(|_| SandboxError::Full { max_kept_sandboxes: self.shared.config.max_kept_sandboxes })?;
-        let container = Spec { network: spec.network, ..spec.template.spec() };
+        let container = Spec { network: spec.network.clone(), ..spec.template.spec() };
         let (instance, warm) = self.instance(&spec.template, &container).await?;
         instance.hold(permit);
         let sandbox = Arc::new(Sandbox::new(new_id(), new_token(), spec, instance));

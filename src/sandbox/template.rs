@@ -1,8 +1,9 @@
 //! Named recipes: which image and language, under which limits.
 
+use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Network, Spec};
+use crate::engine::{Network, Spec, networks};
 use crate::protocol::Limits;
 
 /// A named recipe for sandboxes, as `config/templates/NAME.toml` gives it.
@@ -35,7 +36,10 @@ pub struct Template {
     /// How many sandboxes wait, ready, for requests.
     pub warm: usize,
     /// What sandboxes can reach.
-    pub network: Network,
+    pub network: NetworkKind,
+    /// What they reach where that is an allowlist.
+    #[serde(default, deserialize_with = "networks")]
+    pub allow: Vec<Ipv4Net>,
     /// Memory, bytes; there is no swap, and files count.
     pub memory_bytes: u64,
     /// Processor time, thousandths of a core.
@@ -63,7 +67,28 @@ pub struct Template {
     pub oci_runtime: Option<String>,
 }
 
+/// What can be said of a network in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NetworkKind {
+    /// The internet and DNS.
+    Full,
+    /// What [`Template::allow`] names.
+    Allowlist,
+    /// Nothing.
+    None,
+}
+
 impl Template {
+    /// What its sandboxes can reach.
+    pub fn network(&self) -> Network {
+        match self.network {
+            NetworkKind::Full => Network::full(),
+            NetworkKind::Allowlist => Network::Allowlist(self.allow.clone()),
+            NetworkKind::None => Network::None,
+        }
+    }
+
     /// What its containers are started with.
     pub fn spec(&self) -> Spec {
         Spec {
@@ -75,7 +100,7 @@ impl Template {
             writable_root: self.writable_root,
             superuser: self.superuser,
             open_files: self.open_files,
-            network: self.network,
+            network: self.network(),
             oci_runtime: self.oci_runtime.clone(),
         }
     }
@@ -120,6 +145,15 @@ impl Template {
             if value.is_empty() {
                 return Err(format!("{key} must not be empty"));
             }
+        }
+        match (self.network, self.allow.is_empty()) {
+            (NetworkKind::Allowlist, true) => {
+                return Err("allow must not be empty where network is \"allowlist\"".to_owned());
+            }
+            (NetworkKind::Full | NetworkKind::None, false) => {
+                return Err("allow is for network = \"allowlist\" only".to_owned());
+            }
+            _ => {}
         }
         if self.runs && self.language.is_empty() {
             return Err("language must not be empty where runs is true".to_owned());

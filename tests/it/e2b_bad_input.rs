@@ -57,7 +57,19 @@ async fn bodies_of_the_control_plane_are_refused_by_member() {
         (json!({"templateID": "base", "autoResume": true}), 400, "autoResume: invalid type"),
         (json!({"templateID": "base", "allow_internet_access": "no"}), 400, "allow_internet_access: invalid type"),
         (json!({"templateID": "base", "network": []}), 400, "network: invalid"),
-        (json!({"templateID": "base", "network": {"denyOut": ["0.0.0.0/0"]}}), 400, "network.denyOut is not enforced"),
+        (json!({"templateID": "base", "network": {"rules": {"a.com": []}}}), 400, "network.rules is not enforced"),
+        (
+            json!({"templateID": "base", "network": {"allowOut": ["a.com"]}}),
+            400,
+            "network.allowOut: `a.com` is not an IPv4",
+        ),
+        (json!({"templateID": "base", "network": {"denyOut": ["::/0"]}}), 400, "network.denyOut: `::/0` is IPv6"),
+        (json!({"templateID": "base", "network": {"denyOut": [1]}}), 400, "network.denyOut: 1 is not text"),
+        (
+            json!({"templateID": "base", "network": {"denyOut": vec!["1.1.1.1"; 129]}}),
+            400,
+            "must have at most 128 entries",
+        ),
         (json!({"templateID": "base", "network": {"httpsPorts": [443]}}), 400, "network.httpsPorts is not enforced"),
     ];
     for path in ["/sandboxes", "/v2/sandboxes"] {

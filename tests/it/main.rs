@@ -26,6 +26,7 @@ mod java;
 mod javascript;
 mod languages;
 mod lifecycle;
+mod network;
 mod protocol;
 mod python;
 mod r;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         cli::trials(),
         isolation::trials(),
         lifecycle::trials(),
+        network::trials(),
         protocol::trials(),
         tidy::trials(),
         tls::trials(),

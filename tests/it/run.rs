@@ -1,11 +1,10 @@
 //! `POST /v1/run`, whatever the language, and the questions about the server beside it.
 
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
 
 use serde_json::{Value, json};
 
-use crate::support::{docker, server, stdout};
+use crate::support::{server, stdout};
 
 trials![
     code_that_runs_is_ok,
@@ -16,7 +15,6 @@ trials![
     stdin_is_read_to_its_end,
     variables_are_there_for_one_run_only,
     a_network_of_none_fails_at_once,
-    a_full_network_has_a_way_out_and_name_servers,
     a_smaller_sandbox_is_as_small_as_asked_for,
     text_that_is_not_utf_8_is_replaced,
     the_languages_are_listed_with_versions_and_limits,
@@ -147,37 +145,6 @@ print(time.monotonic() - began < 10)
     let answer = server().run_with(json!({"language": "python", "code": code, "network": "none"})).await;
     assert_eq!(stdout(&answer), "ENETUNREACH\ngaierror\n[] ['lo']\nTrue\n", "{answer}");
     assert_eq!(answer["sandbox"]["warm"], false);
-}
-
-async fn a_full_network_has_a_way_out_and_name_servers() {
-    let server = server();
-    // The network is there once a sandbox is.
-    server.run("python", "1").await;
-    let network = format!("oncebox-{}", server.owner);
-    let gateway = docker(&["network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", &network]);
-    let listener = std::net::TcpListener::bind((gateway.trim(), 0)).expect("the bridge's address is ours");
-    let address = listener.local_addr().expect("an address");
-    let greeter = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().expect("a connection");
-        stream.write_all(b"from outside").expect("to be heard");
-        let mut heard = String::new();
-        stream.read_to_string(&mut heard).expect("to hear");
-        heard
-    });
-    let code = r#"
-import os, socket
-host, port = os.environ["ADDRESS"].rsplit(":", 1)
-with socket.create_connection((host, int(port)), timeout=20) as outside:
-    print(outside.recv(100).decode())
-    outside.sendall(b"from inside")
-print(any(line.split()[1] == "00000000" for line in open("/proc/net/route").read().splitlines()[1:]))
-print(any(line.startswith("nameserver ") for line in open("/etc/resolv.conf")))
-"#;
-    let env = json!({"ADDRESS": address.to_string()});
-    let request = json!({"language": "python", "code": code, "network": "full", "env": env});
-    let answer = server.run_with(request).await;
-    assert_eq!(stdout(&answer), "from outside\nTrue\nTrue\n", "{answer}");
-    assert_eq!(greeter.join().expect("a greeter"), "from inside");
 }
 
 async fn a_smaller_sandbox_is_as_small_as_asked_for() {

@@ -4,18 +4,33 @@
 //! launch. A holder is a tiny container that owns a namespace; a sandbox joins it, alone, and the next one after it.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bollard::Docker;
 use bollard::errors::Error as DockerError;
 use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, NetworkCreateRequest};
 use bollard::query_parameters::ListNetworksOptionsBuilder;
+use ipnet::Ipv4Net;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::sync::OwnedMutexGuard;
 
+use super::egress::Surroundings;
 use super::{EngineError, OWNER_LABEL, Pipe, engine_error, labels, new_name, remove, start_attached};
 use crate::engine::Network;
+use crate::protocol::{Addresses, Egress, Held};
 
 /// The image that carries nothing but the agent.
 pub(super) const HOLDER_IMAGE: &str = "oncebox/agent";
+
+/// For so long the host is taken to have the addresses and name servers that it had.
+const HOST_IS_KNOWN: Duration = Duration::from_secs(60);
+
+/// A holder that says nothing for so long never will.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// The longest line of a holder, bytes: the addresses of a host with very many of them.
+const MAX_LINE: u64 = 1 << 20;
 
 /// The free holders of one owner.
 #[derive(Debug)]
@@ -23,9 +38,31 @@ pub(super) struct Holders {
     docker: Docker,
     owner: String,
     network: String,
-    free: Mutex<HashMap<Network, Vec<Holder>>>,
-    /// One at a time looks for the network and creates it: the daemon allows two of one name.
-    creating: tokio::sync::Mutex<()>,
+    allow_private: Vec<Ipv4Net>,
+    free: Mutex<Free>,
+    /// One at a time looks for the network and creates it, for the daemon allows two of one name, and asks the host.
+    looking: Arc<tokio::sync::Mutex<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Free {
+    holders: HashMap<Network, Vec<Holder>>,
+    /// What was found out last.
+    surroundings: Option<Surroundings>,
+    /// When the host was asked last.
+    asked: Option<Instant>,
+}
+
+impl Free {
+    fn is_known(&self) -> bool {
+        self.asked.is_some_and(|asked| asked.elapsed() < HOST_IS_KNOWN)
+    }
+
+    /// Whether a holder lets through what one that was started now would.
+    fn is_current(&self, holder: &Holder) -> bool {
+        holder.network == Network::None
+            || self.surroundings.as_ref().is_some_and(|found| found.egress(&holder.network) == holder.egress)
+    }
 }
 
 /// A network namespace for one sandbox at a time.
@@ -36,46 +73,66 @@ pub(super) struct Holder {
     /// Whether a sandbox has lived in it before.
     pub(super) reused: bool,
     network: Network,
+    /// What it was told to let through; nothing needs no telling.
+    egress: Option<Egress>,
     /// The holder ends when this closes, as it does when this server dies.
     _pipe: Pipe,
 }
 
 impl Holders {
-    pub(super) fn new(docker: Docker, owner: &str) -> Self {
+    pub(super) fn new(docker: Docker, owner: &str, allow_private: Vec<Ipv4Net>) -> Self {
         Self {
             docker,
             owner: owner.to_owned(),
             network: format!("oncebox-{owner}"),
+            allow_private,
             free: Mutex::default(),
-            creating: tokio::sync::Mutex::default(),
+            looking: Arc::default(),
         }
     }
 
     /// A free holder, or a new one.
-    pub(super) async fn take(&self, network: Network) -> Result<Holder, EngineError> {
-        let free = self.lock().get_mut(&network).and_then(Vec::pop);
+    pub(super) async fn take(self: &Arc<Self>, network: &Network) -> Result<Holder, EngineError> {
+        let (free, is_known) = {
+            let mut free = self.lock();
+            (free.holders.get_mut(network).and_then(Vec::pop), free.is_known())
+        };
         match free {
-            Some(holder) => Ok(holder),
+            Some(holder) => {
+                if !is_known && *network != Network::None {
+                    self.look_again();
+                }
+                Ok(holder)
+            }
             None => self.start(network).await,
         }
     }
 
     /// Makes a holder free again. Its sandbox must be gone.
-    pub(super) fn give_back(&self, holder: Holder) {
-        let holder = Holder { reused: true, ..holder };
-        self.lock().entry(holder.network).or_default().push(holder);
+    pub(super) async fn give_back(&self, holder: Holder) {
+        if !holder.network.is_choice() {
+            let mut free = self.lock();
+            if free.is_current(&holder) {
+                let holder = Holder { reused: true, ..holder };
+                free.holders.entry(holder.network.clone()).or_default().push(holder);
+                return;
+            }
+        }
+        self.discard(holder).await;
     }
 
-    /// Removes a holder that cannot be trusted any longer.
+    /// Removes a holder that cannot be used any longer.
     pub(super) async fn discard(&self, holder: Holder) {
         if let Err(err) = remove(&self.docker, &holder.name).await {
             tracing::warn!(error = &err as &dyn std::error::Error, "cannot remove the holder {}", holder.name);
         }
     }
 
-    /// Drops all free holders, which ends them.
-    pub(super) fn forget(&self) {
-        self.lock().clear();
+    /// Drops all free holders, which ends them. The host is not asked while the answer is held.
+    pub(super) async fn forget(&self) -> OwnedMutexGuard<()> {
+        let looking = Arc::clone(&self.looking).lock_owned().await;
+        self.lock().holders.clear();
+        looking
     }
 
     /// Removes the network that full holders are on. Fails while another holder uses it.
@@ -92,17 +149,40 @@ impl Holders {
         Ok(())
     }
 
-    async fn start(&self, network: Network) -> Result<Holder, EngineError> {
-        let mode = match network {
-            Network::None => "none".to_owned(),
-            Network::Full => {
-                self.ensure_network().await.map_err(|err| engine_error("create a network", err))?;
-                self.network.clone()
+    async fn start(&self, network: &Network) -> Result<Holder, EngineError> {
+        let (mode, egress) = match network {
+            Network::None => ("none".to_owned(), None),
+            Network::Full(_) | Network::Allowlist(_) => {
+                (self.network.clone(), self.surroundings().await?.egress(network))
             }
         };
+        let argument = egress.as_ref().map(|egress| serde_json::to_string(egress).expect("plain data"));
+        let mut body = helper(&self.owner, mode, "hold", argument.as_deref());
+        if argument.is_some() {
+            restricting(&mut body);
+        }
+        let (name, mut pipe) = self.start_helper(body).await?;
+        let held = match line(&mut pipe).await {
+            Ok(line) => {
+                serde_json::from_str::<Held>(&line).unwrap_or_else(|_| Err(format!("it says `{}`", line.trim())))
+            }
+            Err(silence) => Err(silence),
+        };
+        let holder = Holder { name, reused: false, network: network.clone(), egress, _pipe: pipe };
+        match held {
+            Ok(()) => Ok(holder),
+            Err(reason) => {
+                self.discard(holder).await;
+                Err(EngineError::Network(reason))
+            }
+        }
+    }
+
+    /// Starts a container that carries nothing but the agent.
+    async fn start_helper(&self, body: ContainerCreateBody) -> Result<(String, Pipe), EngineError> {
         let name = new_name(&self.owner);
-        match start_attached(&self.docker, &name, holder(&self.owner, mode)).await {
-            Ok(pipe) => Ok(Holder { name, reused: false, network, _pipe: pipe }),
+        match start_attached(&self.docker, &name, body).await {
+            Ok(pipe) => Ok((name, pipe)),
             Err(err) => {
                 let _ = remove(&self.docker, &name).await;
                 Err(match err {
@@ -117,35 +197,123 @@ impl Holders {
         }
     }
 
-    /// A bridge of our own, on which containers do not reach each other.
-    async fn ensure_network(&self) -> Result<(), DockerError> {
-        let _creating = self.creating.lock().await;
-        if self.docker.inspect_network(&self.network, None).await.is_ok() {
-            return Ok(());
+    /// What holders are set up by. The host is asked again when its last answer is old.
+    async fn surroundings(&self) -> Result<Surroundings, EngineError> {
+        let _looking = self.looking.lock().await;
+        let bridge = self.ensure_network().await?;
+        let known = {
+            let free = self.lock();
+            free.surroundings.as_ref().map(|found| found.host.clone()).zip(free.asked).filter(|_| free.is_known())
+        };
+        let (host, asked) = match known {
+            Some((host, asked)) => (host, asked),
+            None => (self.ask_host().await?, Instant::now()),
+        };
+        let surroundings = Surroundings { host, bridge, allow_private: self.allow_private.clone() };
+        let mut free = self.lock();
+        free.asked = Some(asked);
+        free.surroundings = Some(surroundings.clone());
+        // Nobody is to join what the host is in reach of by an address that it has got since.
+        let mut holders = std::mem::take(&mut free.holders);
+        for free_ones in holders.values_mut() {
+            free_ones.retain(|holder| free.is_current(holder));
         }
-        let request = NetworkCreateRequest {
+        free.holders = holders;
+        Ok(surroundings)
+    }
+
+    /// Sees behind the back of whoever has taken a holder whether the host has changed.
+    fn look_again(self: &Arc<Self>) {
+        let holders = Arc::clone(self);
+        tokio::spawn(async move {
+            if let Err(err) = holders.surroundings().await {
+                tracing::warn!(error = &err as &dyn std::error::Error, "cannot ask for the host's addresses");
+            }
+        });
+    }
+
+    /// The addresses that the host has, and the name servers that the daemon gives to containers.
+    ///
+    /// Those are not the ones of the host's own file where a resolver runs on its loopback interface: the daemon then knows
+    /// better ones, or asks that one itself, from the host.
+    async fn ask_host(&self) -> Result<Addresses, EngineError> {
+        let (host, bridged) = tokio::join!(self.ask("host"), self.ask("bridge"));
+        let host = host?;
+        // A daemon can be told to have no bridge but those that are asked for.
+        let nameservers = bridged.map_or(host.nameservers, |bridged| bridged.nameservers);
+        Ok(Addresses { nameservers, ..host })
+    }
+
+    async fn ask(&self, network_mode: &str) -> Result<Addresses, EngineError> {
+        let mut body = helper(&self.owner, network_mode.to_owned(), "addresses", None);
+        if let (Some(host_config), "host") = (&mut body.host_config, network_mode) {
+            // Where the daemon maps users, this network is for containers whose users are not mapped.
+            host_config.userns_mode = Some("host".to_owned());
+        }
+        let (name, mut pipe) = self.start_helper(body).await?;
+        let answer = line(&mut pipe).await;
+        drop(pipe);
+        remove(&self.docker, &name).await?;
+        let failed = |reason: String| EngineError::Network(format!("the host does not tell its addresses: {reason}"));
+        let answer = answer.map_err(failed)?;
+        serde_json::from_str(&answer).map_err(|_| failed(format!("it says `{}`", answer.trim())))
+    }
+
+    /// A bridge of our own, on which containers do not reach each other. Its addresses.
+    async fn ensure_network(&self) -> Result<Ipv4Net, EngineError> {
+        let failed = |err| engine_error("create a network", err);
+        let found = match self.docker.inspect_network(&self.network, None).await {
+            Ok(found) => found,
+            Err(_) => {
+                match self.docker.create_network(self.bridge()).await {
+                    Ok(_) | Err(DockerError::DockerResponseServerError { status_code: 409, .. }) => {}
+                    Err(err) => return Err(failed(err)),
+                }
+                self.docker.inspect_network(&self.network, None).await.map_err(failed)?
+            }
+        };
+        let subnets = found.ipam.and_then(|ipam| ipam.config).unwrap_or_default();
+        let subnet = subnets.iter().find_map(|subnet| subnet.subnet.as_ref()?.parse::<Ipv4Net>().ok());
+        subnet.ok_or_else(|| EngineError::Network(format!("the network {} has no IPv4 addresses", self.network)))
+    }
+
+    fn bridge(&self) -> NetworkCreateRequest {
+        NetworkCreateRequest {
             name: self.network.clone(),
             driver: Some("bridge".to_owned()),
+            // Whatever the daemon's default is.
+            enable_ipv6: Some(false),
             options: Some(HashMap::from([("com.docker.network.bridge.enable_icc".to_owned(), "false".to_owned())])),
             labels: Some(labels(&self.owner)),
             ..NetworkCreateRequest::default()
-        };
-        match self.docker.create_network(request).await {
-            Ok(_) | Err(DockerError::DockerResponseServerError { status_code: 409, .. }) => Ok(()),
-            Err(err) => Err(err),
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Network, Vec<Holder>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Free> {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn holder(owner: &str, network_mode: String) -> ContainerCreateBody {
+/// The first line that a helper prints.
+async fn line(pipe: &mut Pipe) -> Result<String, String> {
+    let mut line = String::new();
+    let mut output = BufReader::new((&mut pipe.0).take(MAX_LINE));
+    match tokio::time::timeout(PATIENCE, output.read_line(&mut line)).await {
+        Ok(Ok(0)) => Err("it ended without a word".to_owned()),
+        Ok(Ok(_)) => Ok(line),
+        Ok(Err(err)) => Err(err.to_string()),
+        Err(_) => Err(format!("it says nothing; is the image {HOLDER_IMAGE} of this version?")),
+    }
+}
+
+/// A container of the agent's own image, which does one of the agent's smaller works.
+fn helper(owner: &str, network_mode: String, work: &str, argument: Option<&str>) -> ContainerCreateBody {
+    let command = ["/oncebox-agent", work].into_iter().chain(argument);
     ContainerCreateBody {
         image: Some(HOLDER_IMAGE.to_owned()),
-        entrypoint: Some(vec!["/oncebox-agent".to_owned(), "hold".to_owned()]),
-        hostname: Some("sandbox".to_owned()),
+        entrypoint: Some(command.map(str::to_owned).collect()),
+        // Not in the host's namespace, which has a name.
+        hostname: Some("sandbox".to_owned()).filter(|_| network_mode != "host"),
         user: Some("65534:65534".to_owned()),
         labels: Some(labels(owner)),
         open_stdin: Some(true),
@@ -165,5 +333,13 @@ fn holder(owner: &str, network_mode: String) -> ContainerCreateBody {
             ..HostConfig::default()
         }),
         ..ContainerCreateBody::default()
+    }
+}
+
+/// The right to set up its own network namespace, which it gives up before anybody else is in there. Only root is given any.
+fn restricting(body: &mut ContainerCreateBody) {
+    body.user = Some("0:0".to_owned());
+    if let Some(host_config) = &mut body.host_config {
+        host_config.cap_add = Some(vec!["NET_ADMIN".to_owned()]);
     }
 }

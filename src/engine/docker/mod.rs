@@ -1,5 +1,6 @@
 //! One Docker daemon.
 
+mod egress;
 mod holders;
 pub mod images;
 pub mod report;
@@ -18,6 +19,7 @@ use bollard::query_parameters::{
 };
 use futures::future::BoxFuture;
 use futures::{FutureExt, Stream, StreamExt};
+use ipnet::Ipv4Net;
 use rand::distr::{Alphanumeric, SampleString};
 use tokio::sync::Semaphore;
 use tokio_util::io::StreamReader;
@@ -61,16 +63,16 @@ impl DockerEngine {
     }
 
     /// Connects to the daemon that `DOCKER_HOST` names, or to the local one. `owner` tells this server's containers from
-    /// those of others on the same daemon.
+    /// those of others on the same daemon; `allow_private` is what sandboxes may reach although it is not public.
     ///
     /// # Errors
     ///
     /// When the address cannot be understood. Whether the daemon answers is seen at the first call.
-    pub fn connect(owner: &str) -> Result<Self, EngineError> {
+    pub fn connect(owner: &str, allow_private: Vec<Ipv4Net>) -> Result<Self, EngineError> {
         let docker = Docker::connect_with_defaults().map_err(|err| EngineError::Unreachable(err.into()))?;
         let cores = std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
         Ok(Self {
-            holders: Arc::new(Holders::new(docker.clone(), owner)),
+            holders: Arc::new(Holders::new(docker.clone(), owner, allow_private)),
             docker,
             owner: owner.to_owned(),
             borrowed: Arc::default(),
@@ -81,7 +83,7 @@ impl DockerEngine {
     async fn launch_container(&self, spec: &Spec) -> Result<Launched, EngineError> {
         let _slot = self.slots.acquire().await.expect("the semaphore is never closed");
         loop {
-            let holder = self.holders.take(spec.network).await?;
+            let holder = self.holders.take(&spec.network).await?;
             let reused = holder.reused;
             match self.start_joined(spec, &holder.name).await {
                 Ok(launched) => {
@@ -128,7 +130,7 @@ impl DockerEngine {
         if let Some(holder) = holder {
             match removed {
                 // Nobody lives in its namespace now, and only now.
-                Ok(()) => self.holders.give_back(holder),
+                Ok(()) => self.holders.give_back(holder).await,
                 Err(_) => self.holders.discard(holder).await,
             }
         }
@@ -136,7 +138,7 @@ impl DockerEngine {
     }
 
     async fn sweep_owned(&self) -> Result<usize, EngineError> {
-        self.holders.forget();
+        let _looking = self.holders.forget().await;
         let filters = HashMap::from([("label", vec![format!("{OWNER_LABEL}={}", self.owner)])]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
         let found =

@@ -3,6 +3,7 @@
 //! Source: e2b-dev/infra, `spec/openapi.yml`.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,16 +13,17 @@ use axum::http::StatusCode;
 use axum::http::uri::Authority;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post, put};
+use ipnet::Ipv4Net;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::error::E2bError;
 use super::listing;
 use super::shapes::{self, DEFAULT_TIMEOUT_S, SandboxDetail, SandboxResponse};
-use crate::engine::Network;
+use crate::engine::{Choice, Network, parse_network};
 use crate::http::AppState;
 use crate::http::json::{self, Json};
-use crate::sandbox::{CreateSpec, OnTimeout, Sandbox, SandboxError, Sandboxes, Tenant, Traffic};
+use crate::sandbox::{CreateSpec, OnTimeout, Sandbox, SandboxError, Sandboxes, Template, Tenant, Traffic};
 
 type Answer<T> = Result<T, E2bError>;
 
@@ -116,8 +118,6 @@ impl NetworkRequest {
         };
         let listed = |value: &Option<Vec<Value>>| value.as_ref().is_some_and(|list| !list.is_empty());
         let asked = [
-            ("allowOut", listed(&self.allow_out)),
-            ("denyOut", listed(&self.deny_out)),
             ("rules", given(&self.rules)),
             ("egressProxy", given(&self.egress_proxy)),
             ("dnsServers", listed(&self.dns_servers)),
@@ -126,8 +126,28 @@ impl NetworkRequest {
         match asked.iter().find(|(_, asked)| *asked) {
             None => Ok(()),
             Some((name, _)) => {
+                let message = format!(
+                    "network.{name} is not enforced here and so not accepted; use allowOut, denyOut or allow_internet_access"
+                );
+                Err(E2bError::bad_request(message))
+            }
+        }
+    }
+
+    /// What the sandbox is to reach, of what its template does. `internet`: whether more than `allowOut` is asked for.
+    fn network(&self, template: &Template, internet: bool) -> Result<Network, E2bError> {
+        let mut choice =
+            Choice { allow: networks("allowOut", &self.allow_out)?, deny: networks("denyOut", &self.deny_out)? };
+        if !internet {
+            choice.deny = vec![EVERYTHING];
+        }
+        match template.network() {
+            _ if choice.denies_all() && choice.allow.is_empty() => Ok(Network::None),
+            Network::Full(_) => Ok(Network::Full(choice)),
+            own if choice == Choice::default() => Ok(own),
+            _ => {
                 let message =
-                    format!("network.{name} is not enforced here and so not accepted; use allow_internet_access");
+                    format!("network: template '{}' has a network of its own, without a choice", template.name);
                 Err(E2bError::bad_request(message))
             }
         }
@@ -141,6 +161,26 @@ impl NetworkRequest {
         }
         Ok(Traffic { private: self.allow_public_traffic == Some(false), host })
     }
+}
+
+/// Every address.
+const EVERYTHING: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0);
+
+/// The most entries of a list. A sandbox's whole list must fit into a filter of the kernel's.
+const MAX_NETWORKS: usize = 128;
+
+/// A list of addresses and networks; names of hosts are refused.
+fn networks(name: &str, list: &Option<Vec<Value>>) -> Answer<Vec<Ipv4Net>> {
+    let refused = |reason: String| E2bError::bad_request(format!("network.{name}: {reason}"));
+    let list = list.as_deref().unwrap_or_default();
+    if list.len() > MAX_NETWORKS {
+        return Err(refused(format!("must have at most {MAX_NETWORKS} entries")));
+    }
+    let network = |entry: &Value| {
+        let text = entry.as_str().ok_or_else(|| refused(format!("{entry} is not text")))?;
+        Ok(parse_network(text).map_err(refused)?.trunc())
+    };
+    list.iter().map(network).collect()
 }
 
 /// `POST /sandboxes`: a token is returned, and asked for only of sandboxes created with `secure`.
@@ -191,7 +231,7 @@ async fn create(
         timeout: timeout(request.timeout.unwrap_or(DEFAULT_TIMEOUT_S))?,
         on_timeout: if request.auto_pause == Some(true) { OnTimeout::Pause } else { OnTimeout::Kill },
         auto_resume: request.auto_resume.is_some_and(|auto| auto.enabled),
-        network: if internet { template.network } else { Network::None },
+        network: asked.network(&template, internet)?,
         metadata: request.metadata.unwrap_or_default(),
         env: request.env_vars.unwrap_or_default(),
         secure,
@@ -361,9 +401,12 @@ async fn set_network(
         let message = "allowPublicTraffic and maskRequestHost can only be chosen when a sandbox is created";
         return Err(E2bError::bad_request(message));
     }
-    let is = sandbox.spec.network == Network::Full;
-    if request.allow_internet_access.is_some_and(|asked| asked != is) {
-        let message = "allow_internet_access can only be chosen when a sandbox is created";
+    let is = &sandbox.spec.network;
+    // What is asked for replaces all that was asked for before, but a sandbox without any network has its reasons.
+    let internet = request.allow_internet_access.unwrap_or(*is != Network::None);
+    let asked = request.network(&sandbox.spec.template, internet)?;
+    if asked != *is {
+        let message = "allowOut, denyOut and allow_internet_access can only be chosen when a sandbox is created";
         return Err(E2bError::bad_request(message));
     }
     Ok(StatusCode::NO_CONTENT)

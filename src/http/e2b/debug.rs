@@ -82,7 +82,7 @@ async fn find_shared(state: &AppState, id: &mut Option<String>) -> Result<Arc<Sa
             timeout,
             on_timeout: OnTimeout::Kill,
             auto_resume: false,
-            network: template.network,
+            network: template.network(),
             metadata: Default::default(),
             env: Default::default(),
             secure: false,

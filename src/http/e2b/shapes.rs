@@ -5,10 +5,11 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
+use ipnet::Ipv4Net;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::engine::Network;
+use crate::engine::{Choice, Network};
 use crate::sandbox::{OnTimeout, Reading, Sandbox};
 
 /// How long a sandbox lives that does not say, seconds.
@@ -114,6 +115,10 @@ struct DetailNetwork {
     allow_public_traffic: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     mask_request_host: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    allow_out: Vec<Ipv4Net>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    deny_out: Vec<Ipv4Net>,
 }
 
 #[derive(Debug, Serialize)]
@@ -125,14 +130,20 @@ struct Lifecycle {
 
 impl SandboxDetail {
     pub(super) fn new(sandbox: &Sandbox, domain: Option<&str>) -> Self {
+        let choice = match &sandbox.spec.network {
+            Network::Full(choice) => choice.clone(),
+            Network::Allowlist(_) | Network::None => Choice::default(),
+        };
         Self {
             listed: ListedSandbox::new(sandbox),
             envd_access_token: sandbox.token.clone(),
-            allow_internet_access: sandbox.spec.network == Network::Full,
+            allow_internet_access: sandbox.spec.network.is_open(),
             domain: domain.map(str::to_owned),
             network: DetailNetwork {
                 allow_public_traffic: !sandbox.spec.traffic.private,
                 mask_request_host: sandbox.spec.traffic.host.clone(),
+                allow_out: choice.allow,
+                deny_out: choice.deny,
             },
             lifecycle: Lifecycle {
                 auto_resume: sandbox.spec.auto_resume,

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use crate::engine::Network;
 use crate::http::error::ApiError;
 use crate::protocol::{Exception, Outcome, OutcomeKind, Output, Usage};
-use crate::sandbox::{Place, Report, RunSpec, Template};
+use crate::sandbox::{NetworkKind, Place, Report, RunSpec, Template};
 
 /// Files of one request; more belong into an archive.
 const MAX_FILES: usize = 1000;
@@ -29,7 +29,7 @@ pub(in crate::http) struct RunRequest {
     #[serde(default)]
     files: Vec<FileRequest>,
     stdin: Option<String>,
-    network: Option<Network>,
+    network: Option<NetworkKind>,
     #[serde(default)]
     limits: LimitsRequest,
 }
@@ -67,10 +67,11 @@ impl RunRequest {
     pub(super) fn check(self, template: Arc<Template>) -> Result<RunSpec, ApiError> {
         let (mut container, mut limits) = (template.spec(), template.limits());
         if let Some(network) = self.network {
-            if network == Network::Full && template.network == Network::None {
-                return Err(ApiError::bad_request("network: `full` is not allowed here, only `none`"));
-            }
-            container.network = network;
+            container.network = match (network, template.network) {
+                (NetworkKind::None, _) => Network::None,
+                (asked, own) if asked == own => template.network(),
+                (asked, own) => return Err(ApiError::bad_request(network_refused(asked, own))),
+            };
         }
         let asked = &self.limits;
         within("timeout_ms", self.timeout_ms, 1, template.max_timeout_ms, &mut limits.timeout_ms)?;
@@ -92,6 +93,16 @@ impl RunRequest {
         let files = check_files(self.files)?;
         Ok(RunSpec { template, container, limits, code: self.code, env: self.env, files, stdin: self.stdin })
     }
+}
+
+fn network_refused(asked: NetworkKind, own: NetworkKind) -> String {
+    let name = |kind| match kind {
+        NetworkKind::Full => "`full`",
+        NetworkKind::Allowlist => "`allowlist`",
+        NetworkKind::None => "`none`",
+    };
+    let or_own = if own == NetworkKind::None { String::new() } else { format!("{} or ", name(own)) };
+    format!("network: {} is not allowed here, only {or_own}`none`", name(asked))
 }
 
 /// Takes what was asked for, if it is within bounds.

@@ -1,0 +1,135 @@
+//! Holds a network namespace for others, and sees to it that they reach what they may and nothing else.
+//!
+//! Two things are set up before anybody joins, and cannot be changed afterwards, because the right to do so is given up: a
+//! filter on the interface, which is what holds, and routes, by which code hears at once that an address is out of reach
+//! instead of waiting for an answer. Routes alone would not do: a socket bound to an interface needs none, and broadcasts
+//! ask for none.
+
+mod filter;
+mod routes;
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+
+use futures::TryStreamExt;
+use rtnetlink::Handle;
+use rtnetlink::packet_route::address::AddressAttribute;
+use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+
+use crate::protocol::{Addresses, Egress, Held};
+
+/// Keeps the namespace until `input` closes. With `egress`, the JSON of an [`Egress`], only what that says gets out of it.
+///
+/// # Errors
+///
+/// When `output` cannot be written, and when the namespace could not be set up, which is also said there.
+pub async fn hold(
+    egress: Option<&str>,
+    mut input: impl AsyncRead + Unpin,
+    mut output: impl AsyncWrite + Unpin,
+) -> io::Result<()> {
+    let held: Held = match egress {
+        Some(egress) => restrict(egress).await.map_err(|err| err.to_string()),
+        None => Ok(()),
+    };
+    print(&mut output, &held).await?;
+    held.map_err(io::Error::other)?;
+    tokio::io::copy(&mut input, &mut tokio::io::sink()).await.map(|_| ())
+}
+
+/// Prints what this namespace's addresses and name servers are.
+///
+/// # Errors
+///
+/// When the kernel will not tell, or `output` cannot be written.
+pub async fn addresses(mut output: impl AsyncWrite + Unpin) -> io::Result<()> {
+    let handle = connect()?;
+    let mut found = handle.address().get().execute();
+    let mut addresses = Vec::new();
+    while let Some(message) = found.try_next().await.map_err(io::Error::other)? {
+        let own = |attribute: &AddressAttribute| match attribute {
+            // Of a point-to-point interface `Address` is the other end's.
+            AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
+            _ => None,
+        };
+        addresses.extend(message.attributes.iter().find_map(own).filter(|address| !address.is_loopback()));
+    }
+    let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    print(&mut output, &Addresses { addresses, nameservers: nameservers(&resolv_conf) }).await
+}
+
+/// The name servers of a `resolv.conf`. A loopback one belongs to a namespace that is not ours.
+fn nameservers(resolv_conf: &str) -> Vec<Ipv4Addr> {
+    let address = |line: &str| line.trim().strip_prefix("nameserver")?.trim().parse().ok();
+    resolv_conf.lines().filter_map(address).filter(|address: &Ipv4Addr| !address.is_loopback()).collect()
+}
+
+async fn restrict(egress: &str) -> Result<(), Failure> {
+    let egress: Egress = serde_json::from_str(egress).map_err(Failure::of("understand what it was told"))?;
+    let mut handle = connect().map_err(Failure::of("speak to the kernel"))?;
+    let way_out = routes::way_out(&handle).await?;
+    filter::install(&mut handle, way_out.interface, &egress).await?;
+    routes::replace(&handle, &way_out, &egress).await?;
+    drop(handle);
+    let none = CapabilitySet::empty();
+    let none = CapabilitySets { effective: none, permitted: none, inheritable: none };
+    set_capabilities(None, none).map_err(Failure::of("give up its rights"))
+}
+
+fn connect() -> io::Result<Handle> {
+    let (connection, handle, _) = rtnetlink::new_connection()?;
+    tokio::spawn(connection);
+    Ok(handle)
+}
+
+async fn print(output: &mut (impl AsyncWrite + Unpin), value: &impl serde::Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_vec(value)?;
+    line.push(b'\n');
+    output.write_all(&line).await?;
+    output.flush().await
+}
+
+/// What the holder could not do, and why.
+#[derive(Debug)]
+struct Failure {
+    action: &'static str,
+    cause: String,
+}
+
+impl Failure {
+    fn of<E: fmt::Display>(action: &'static str) -> impl FnOnce(E) -> Self {
+        move |cause| Self { action, cause: cause.to_string() }
+    }
+
+    /// The kernel's own word for it, without the library's around it.
+    fn netlink(action: &'static str) -> impl FnOnce(rtnetlink::Error) -> Self {
+        move |err| {
+            let cause = match err {
+                rtnetlink::Error::NetlinkError(refused) => refused.to_io().to_string(),
+                err => err.to_string(),
+            };
+            Self { action, cause }
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "it cannot {}: {}", self.action, self.cause)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_servers_are_the_ipv4_ones_that_are_not_loopback() {
+        let text = "# nameserver 1.1.1.1\nsearch lan\nnameserver 127.0.0.53\n nameserver\t10.0.0.1 \nnameserver fe80::1\n\
+                    nameserver 8.8.8.8\noptions edns0\n";
+        assert_eq!(nameservers(text), ["10.0.0.1", "8.8.8.8"].map(|text| text.parse::<Ipv4Addr>().unwrap()));
+        assert_eq!(nameservers(""), [] as [Ipv4Addr; 0]);
+    }
+}

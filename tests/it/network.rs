@@ -1,0 +1,438 @@
+//! What sandboxes reach of hosts that are really there: of this machine, and of a simulated network beside it.
+
+use std::net::{TcpListener, UdpSocket};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::json;
+
+use crate::e2b;
+use crate::support::{Server, docker, eventually, stdout};
+
+trials![
+    a_full_network_is_the_internet_and_nothing_private,
+    what_the_operator_allows_is_reached_and_its_neighbours_are_not,
+    an_allowlist_is_reached_and_nothing_else,
+    a_client_chooses_among_public_addresses,
+    names_are_resolved_with_a_full_network_only,
+    nobody_inside_can_change_what_is_reached,
+    a_holder_that_may_not_restrict_says_so,
+];
+
+/// Connects to each `HOST:PORT` of `TARGETS`, in the ordinary way and past the routes, and prints those it reached.
+const PROBE: &str = r#"
+import concurrent.futures, os, socket
+
+def connect(target, bound):
+    host, port = target.rsplit(":", 1)
+    with socket.socket() as probe:
+        probe.settimeout(3)
+        try:
+            if bound:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0")
+            probe.connect((host, int(port)))
+            return probe.recv(10) == b"hello"
+        except OSError:
+            return False
+
+targets = os.environ["TARGETS"].split()
+with concurrent.futures.ThreadPoolExecutor(32) as pool:
+    tries = [(target, bound) for target in targets for bound in [False, True]]
+    reached = list(pool.map(lambda one: connect(*one), tries))
+for (target, bound), yes in zip(tries, reached):
+    if yes:
+        print(target, "bound" if bound else "plain")
+"#;
+
+/// Greets whoever connects.
+const GREETER: &str = r#"
+import socket
+listener = socket.create_server(("0.0.0.0", 8000))
+while True:
+    listener.accept()[0].sendall(b"hello")
+"#;
+
+/// A network beside this machine: one host with a private address and two public ones. This machine has one of each there
+/// too, and the one that clouds serve metadata on. All of it goes with the one container.
+struct Lan {
+    container: String,
+    /// As in `10.213.NUMBER.2`.
+    number: usize,
+    /// This machine's greeter, on every address that it has.
+    port: u16,
+}
+
+impl Lan {
+    fn new() -> Self {
+        static STARTED: AtomicUsize = AtomicUsize::new(0);
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let listener = TcpListener::bind("0.0.0.0:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        std::thread::spawn(move || {
+            use std::io::Write;
+            for mut stream in listener.incoming().flatten() {
+                let _ = stream.write_all(b"hello");
+            }
+        });
+        let container = format!("test-{}-lan-{number}", std::process::id());
+        let lan = Self { container, number, port };
+        let run = ["run", "--detach", "--rm", "--network", "none", "--name", &lan.container, "--entrypoint", "python3"];
+        docker(&[&run[..], &["oncebox/python", "-c", GREETER]].concat());
+        let pid = docker(&["inspect", "-f", "{{.State.Pid}}", &lan.container]);
+        let (pid, device) = (pid.trim(), format!("lan{number}p{}", std::process::id()));
+        on_this_machine(&format!(
+            "set -e
+            ip link add {device} type veth peer name eth0 netns {pid}
+            ip addr add 10.213.{number}.1/24 dev {device}
+            ip addr add 11.213.{number}.1/32 dev {device}
+            ip addr add 169.254.169.254/32 dev {device}
+            ip link set {device} up
+            ip route add 11.213.{number}.0/24 via 10.213.{number}.2 onlink dev {device}
+            nsenter -t {pid} -n sh -c '
+                ip addr add 10.213.{number}.2/24 dev eth0
+                ip addr add 11.213.{number}.2/32 dev eth0
+                ip addr add 11.213.{number}.3/32 dev eth0
+                ip link set eth0 up
+                ip route add default via 10.213.{number}.1'",
+        ));
+        lan
+    }
+
+    /// The host's private address.
+    fn private(&self) -> String {
+        format!("10.213.{}.2:8000", self.number)
+    }
+
+    /// One of its public ones: 2 or 3.
+    fn public(&self, last: usize) -> String {
+        format!("11.213.{}.{last}:8000", self.number)
+    }
+
+    /// This machine by one of its addresses.
+    fn machine(&self, address: &str) -> String {
+        format!("{address}:{}", self.port)
+    }
+
+    /// Everything that is there: the host, and this machine by each of its addresses, the bridge's among them.
+    fn everything(&self) -> Vec<String> {
+        let listed = docker(&[
+            "run",
+            "--rm",
+            "--network",
+            "host",
+            "--entrypoint",
+            "cat",
+            "oncebox/python",
+            "/proc/net/fib_trie",
+        ]);
+        let lines: Vec<_> = listed.lines().collect();
+        let local = lines.windows(2).filter(|pair| pair[1].contains("/32 host LOCAL"));
+        let mut addresses: Vec<_> = local
+            .filter_map(|pair| pair[0].trim().strip_prefix("|-- "))
+            .filter(|text| !text.starts_with("127."))
+            .collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        assert!(addresses.len() > 4, "{listed}");
+        let machine = addresses.into_iter().map(|address| self.machine(address));
+        [self.private(), self.public(2), self.public(3)].into_iter().chain(machine).collect()
+    }
+
+    /// The same for a server that was there before: without the public address that this machine has only now.
+    fn everything_before(&self) -> Vec<String> {
+        let new = self.machine(&format!("11.213.{}.1", self.number));
+        self.everything().into_iter().filter(|target| *target != new).collect()
+    }
+}
+
+impl Drop for Lan {
+    fn drop(&mut self) {
+        let _ = Command::new("docker").args(["rm", "-f", &self.container]).stdout(Stdio::null()).status();
+    }
+}
+
+/// Runs a script as root, outside of any container.
+fn on_this_machine(script: &str) {
+    let is_root = rustix::process::geteuid().is_root();
+    let command: &[&str] = if is_root { &["sh", "-c", script] } else { &["sudo", "-n", "sh", "-c", script] };
+    let output = Command::new(command[0]).args(&command[1..]).output().expect("a shell");
+    assert!(output.status.success(), "these tests make a network: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A server for Python only, and the network it has made.
+async fn start(variables: &[(&str, &str)]) -> (Server, String) {
+    let server = Server::start_cold(variables);
+    server.run("python", "1").await;
+    let network = format!("oncebox-{}", server.owner);
+    (server, network)
+}
+
+/// What a sandbox of that server reaches, as the probe says it.
+async fn reached(server: &Server, targets: &[String]) -> Vec<String> {
+    let env = json!({"TARGETS": targets.join(" ")});
+    let answer = server.run_with(json!({"language": "python", "code": PROBE, "env": env})).await;
+    assert_eq!(answer["outcome"]["kind"], "ok", "{answer}");
+    stdout(&answer).lines().map(str::to_owned).collect()
+}
+
+fn both_ways(targets: &[String]) -> Vec<String> {
+    targets.iter().flat_map(|target| ["plain", "bound"].map(|way| format!("{target} {way}"))).collect()
+}
+
+/// What an ordinary container on the same network reaches.
+fn reached_without_policy(network: &str, targets: &[String]) -> Vec<String> {
+    let targets = format!("TARGETS={}", targets.join(" "));
+    let run =
+        ["run", "--rm", "--network", network, "--env", &targets, "--entrypoint", "python3", "oncebox/python", "-c"];
+    docker(&[&run[..], &[PROBE]].concat()).lines().map(str::to_owned).collect()
+}
+
+async fn a_full_network_is_the_internet_and_nothing_private() {
+    let lan = Lan::new();
+    let (server, network) = start(&[]).await;
+    let targets = lan.everything();
+    let without = reached_without_policy(&network, &targets);
+    for plain in targets.iter().map(|target| format!("{target} plain")) {
+        assert!(without.contains(&plain), "{plain} is not there at all: {without:?}");
+    }
+    // This machine answers for its addresses on every interface, so that there it takes no route to reach them.
+    let gateway = docker(&["network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", &network]);
+    assert!(without.contains(&format!("{} bound", lan.machine(gateway.trim()))), "{without:?}");
+    assert_eq!(reached(&server, &targets).await, both_ways(&[lan.public(2), lan.public(3)]));
+
+    // What is out of reach is told at once, the loopback interface is no such thing, and there is no IPv6.
+    let code = r#"
+import errno, os, socket, time
+began = time.monotonic()
+for target in os.environ["TARGETS"].split():
+    host, port = target.rsplit(":", 1)
+    try:
+        socket.create_connection((host, int(port)), timeout=20)
+    except OSError as err:
+        print(errno.errorcode[err.errno])
+print(time.monotonic() - began < 3)
+with socket.create_server(("127.0.0.1", 0)) as own:
+    socket.create_connection(own.getsockname(), timeout=5)
+for host, scope in [("2606:4700::1111", 0), ("fe80::1", socket.if_nametoindex("eth0")), ("ff02::1", socket.if_nametoindex("eth0"))]:
+    try:
+        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).sendto(b"hello", (host, 9, 0, scope))
+        print("sent to", host)
+    except OSError:
+        pass
+"#;
+    let private = [lan.private(), lan.machine("169.254.169.254"), lan.machine(gateway.trim())];
+    let env = json!({"TARGETS": private.join(" ")});
+    let answer = server.run_with(json!({"language": "python", "code": code, "env": env})).await;
+    assert_eq!(stdout(&answer), "EHOSTUNREACH\nEHOSTUNREACH\nEHOSTUNREACH\nTrue\n", "{answer}");
+
+    // Datagrams to everybody: this machine hears an ordinary container's, and none of a sandbox's.
+    let ears = UdpSocket::bind("0.0.0.0:0").expect("a port");
+    ears.set_read_timeout(Some(Duration::from_secs(2))).expect("a time");
+    let port = ears.local_addr().expect("an address").port();
+    let shout = format!(
+        r#"
+import socket
+for own in [True, False]:
+    voice = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    voice.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+    if own:
+        probe = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        probe.connect(("8.8.8.8", 9))
+        voice.bind((probe.getsockname()[0], 0))
+    else:
+        voice.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0")
+    try:
+        voice.sendto(b"hello", ("255.255.255.255", {port}))
+    except OSError:
+        pass
+"#
+    );
+    let answer = server.run("python", &shout).await;
+    assert_eq!(answer["outcome"]["kind"], "ok", "{answer}");
+    let mut heard = [0; 16];
+    assert!(ears.recv(&mut heard).is_err(), "a sandbox was heard");
+    docker(&["run", "--rm", "--network", &network, "--entrypoint", "python3", "oncebox/python", "-c", &shout]);
+    assert_eq!(ears.recv(&mut heard).expect("a container is heard"), 5);
+}
+
+async fn what_the_operator_allows_is_reached_and_its_neighbours_are_not() {
+    let lan = Lan::new();
+    let (n, targets) = (lan.number, lan.everything());
+    let public = [lan.public(2), lan.public(3)];
+    // The whole of the LAN: its host, but this machine's address there, private or public, only by its own name.
+    let (server, _) = start(&[("ONCEBOX_ALLOW_PRIVATE", &format!(r#"["10.213.{n}.0/24", "11.213.{n}.0/24"]"#))]).await;
+    let expected = [&[lan.private()], &public[..]].concat();
+    assert_eq!(reached(&server, &targets).await, both_ways(&expected));
+
+    let own = [format!("10.213.{n}.1"), format!("11.213.{n}.1"), "169.254.169.254".to_owned()];
+    let allowed = json!(own.clone().map(|address| format!("{address}/32"))).to_string();
+    let (server, _) = start(&[("ONCEBOX_ALLOW_PRIVATE", &allowed)]).await;
+    let found = reached(&server, &targets).await;
+    for expected in own.iter().map(|address| lan.machine(address)).chain(public) {
+        assert!(found.contains(&format!("{expected} plain")), "{expected}: {found:?}");
+    }
+    assert!(!found.iter().any(|found| found.starts_with(&lan.private())), "{found:?}");
+    let others = found.iter().filter(|found| found.contains(&format!(":{} ", lan.port)));
+    assert!(others.clone().all(|found| own.iter().any(|own| found.starts_with(&lan.machine(own)))), "{found:?}");
+}
+
+async fn an_allowlist_is_reached_and_nothing_else() {
+    let lan = Lan::new();
+    let n = lan.number;
+    let (server, _) = start(&[
+        ("ONCEBOX_TEMPLATES__PYTHON__NETWORK", "allowlist"),
+        ("ONCEBOX_TEMPLATES__PYTHON__ALLOW", &format!(r#"["11.213.{n}.2/32", "10.213.{n}.0/24"]"#)),
+        ("ONCEBOX_ALLOW_PRIVATE", r#"["169.254.169.254/32"]"#),
+    ])
+    .await;
+    let targets = lan.everything();
+    assert_eq!(reached(&server, &targets).await, both_ways(&[lan.private(), lan.public(2)]));
+
+    let env = json!({"TARGETS": targets.join(" ")});
+    let request = json!({"language": "python", "code": PROBE, "env": env, "network": "none"});
+    let (status, answer) = server.post("/v1/run", &request).await;
+    assert_eq!((status, stdout(&answer).as_str()), (200, ""), "{answer}");
+    let (status, answer) = server.post("/v1/run", &json!({"language": "python", "code": "1", "network": "full"})).await;
+    let message = "network: `full` is not allowed here, only `allowlist` or `none`";
+    assert_eq!((status, &answer["error"]["message"]), (400, &json!(message)));
+}
+
+async fn a_client_chooses_among_public_addresses() {
+    let lan = Lan::new();
+    let targets = lan.everything_before();
+    let probe = |targets: &[String]| format!("export TARGETS='{}'\npython3 - <<'END'\n{PROBE}\nEND", targets.join(" "));
+    let network = |last: usize| format!("11.213.{}.{last}", lan.number);
+    for (asked, expected) in [
+        (json!({"denyOut": [network(2)]}), vec![lan.public(3)]),
+        (json!({"denyOut": ["0.0.0.0/0"], "allowOut": [network(2), "10.0.0.0/8"]}), vec![lan.public(2)]),
+        (json!({"denyOut": ["11.0.0.0/8", network(3)], "allowOut": [network(3)]}), vec![lan.public(3)]),
+        (json!({"denyOut": ["0.0.0.0/0"]}), vec![]),
+    ] {
+        let sandbox = e2b::Sandbox::create(json!({"templateID": "base", "network": asked})).await;
+        let said = sandbox.shell(&probe(&targets)).await;
+        assert_eq!(said.lines().collect::<Vec<_>>(), both_ways(&expected), "{asked}");
+        // It is as it is until the sandbox's end.
+        assert_eq!(sandbox.api(Method::PUT, "/network", Some(asked.clone())).await.status, 204);
+        let other = json!({"allowOut": ["1.1.1.1"], "denyOut": ["0.0.0.0/0"]});
+        sandbox.api(Method::PUT, "/network", Some(other)).await.error(400);
+        sandbox.kill().await;
+    }
+    let no_internet =
+        json!({"templateID": "base", "allow_internet_access": false, "network": {"allowOut": [network(2)]}});
+    let sandbox = e2b::Sandbox::create(no_internet).await;
+    assert_eq!(sandbox.shell(&probe(&targets)).await.lines().collect::<Vec<_>>(), both_ways(&[lan.public(2)]));
+    let detail = sandbox.api(Method::GET, "", None).await.json();
+    assert_eq!(
+        (&detail["allowInternetAccess"], &detail["network"]["allowOut"]),
+        (&json!(false), &json!([network(2) + "/32"]))
+    );
+    sandbox.kill().await;
+    // The next one, which has no wishes, has nothing of theirs.
+    let sandbox = e2b::Sandbox::create(json!({"templateID": "base"})).await;
+    let said = sandbox.shell(&probe(&targets)).await;
+    assert_eq!(said.lines().collect::<Vec<_>>(), both_ways(&[lan.public(2), lan.public(3)]));
+    sandbox.kill().await;
+}
+
+async fn names_are_resolved_with_a_full_network_only() {
+    let lan = Lan::new();
+    let ask = r#"
+import socket
+question = b"\x12\x34\x01\x00\x00\x01" + bytes(6) + b"\x07example\x03com\x00\x00\x01\x00\x01"
+server = [line.split()[1] for line in open("/etc/resolv.conf") if line.startswith("nameserver ")][:1]
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as resolver:
+    resolver.settimeout(15)
+    try:
+        resolver.connect((server[0], 53))
+        resolver.send(question)
+        # Whether there is such a name, and not that nobody could be asked.
+        print(resolver.recv(4096)[3] & 0xf in (0, 3))
+    except (OSError, IndexError):
+        print(False)
+"#;
+    let (server, network) = start(&[]).await;
+    // An allowlist that does not name the name server.
+    let listed = format!(r#"["11.213.{}.2/32"]"#, lan.number);
+    let (listing, _) =
+        start(&[("ONCEBOX_TEMPLATES__PYTHON__NETWORK", "allowlist"), ("ONCEBOX_TEMPLATES__PYTHON__ALLOW", &listed)])
+            .await;
+    let control =
+        docker(&["run", "--rm", "--network", &network, "--entrypoint", "python3", "oncebox/python", "-c", ask]);
+    assert_eq!(stdout(&server.run("python", ask).await), control, "as any container");
+    let none = json!({"language": "python", "code": ask, "network": "none"});
+    assert_eq!(stdout(&server.run_with(none).await), "False\n");
+    assert_eq!(stdout(&listing.run("python", ask).await), "False\n");
+}
+
+async fn nobody_inside_can_change_what_is_reached() {
+    let lan = Lan::new();
+    let sandbox = e2b::Sandbox::create(json!({"templateID": "base"})).await;
+    let attack = r#"
+import ctypes, os, socket, struct
+print(os.getuid())
+def refused(what, attempt):
+    try:
+        attempt()
+        print(what, "was possible")
+    except OSError:
+        pass
+def ask(kind, body):
+    # Acknowledged, so that the kernel says whether it did it.
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as netlink:
+        netlink.sendto(struct.pack("=IHHII", 16 + len(body), kind, 1 | 4, 1, 0) + body, (0, 0))
+        error = struct.unpack_from("=i", netlink.recv(4096), 16)[0]
+        if error:
+            raise OSError(-error, os.strerror(-error))
+interface = socket.if_nametoindex("eth0")
+# RTM_DELROUTE of 10.0.0.0/8, RTM_DELQDISC of the filter's hook, RTM_DELTFILTER of all filters.
+route = struct.pack("=BBBBBBBBI", 2, 8, 0, 0, 254, 0, 0, 7, 0) + struct.pack("=HH4B", 8, 1, 10, 0, 0, 0)
+refused("removing a route", lambda: ask(25, route))
+hook = struct.pack("=BBHiIII", 0, 0, 0, interface, 0xffff0000, 0xfffffff1, 0)
+refused("removing the hook", lambda: ask(37, hook))
+refused("removing the filter", lambda: ask(45, struct.pack("=BBHiIII", 0, 0, 0, interface, 0, 0xfffffff3, 0)))
+refused("a packet socket", lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW))
+refused("a raw socket", lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW))
+refused("writing a sysctl", lambda: open("/proc/sys/net/ipv4/ip_forward", "w").write("1"))
+libc = ctypes.CDLL(None, use_errno=True)
+CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
+print(libc.unshare(CLONE_NEWUSER), libc.unshare(CLONE_NEWNET))
+"#;
+    let probe = format!("export TARGETS='{}'\npython3 - <<'END'\n{PROBE}\nEND", lan.everything_before().join(" "));
+    for (who, uid) in [("", "1000"), ("sudo -n ", "0")] {
+        let said = sandbox.shell(&format!("{who}python3 - <<'END'\n{attack}\nEND")).await;
+        assert_eq!(said, format!("{uid}\n-1 -1\n"));
+        let said = sandbox.shell(&format!("{who}bash -c \"$(cat <<'ALL'\n{probe}\nALL\n)\"")).await;
+        assert_eq!(said.lines().collect::<Vec<_>>(), both_ways(&[lan.public(2), lan.public(3)]));
+    }
+    sandbox.kill().await;
+}
+
+async fn a_holder_that_may_not_restrict_says_so() {
+    let egress = json!({"nameservers": [], "rules": [], "otherwise": false}).to_string();
+    let hold = |rights: &[&str]| {
+        let name = format!("test-{}-holder-{}", std::process::id(), rights.len());
+        let mut command = Command::new("docker");
+        command.args(["run", "--interactive", "--rm", "--name", &name, "--cap-drop", "ALL"]).args(rights);
+        command.args(["--entrypoint", "/oncebox-agent", "oncebox/agent", "hold", &egress]);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("docker");
+        // Its input closes, and so it ends, whatever it thinks of it.
+        drop(child.stdin.take());
+        let output = child.wait_with_output().expect("its end");
+        (output.status.success(), String::from_utf8(output.stdout).expect("text"))
+    };
+    let (well, said) = hold(&[]);
+    let reason =
+        "it cannot hook into the interface (kernel module `sch_ingress`): Operation not permitted (os error 1)";
+    assert_eq!((well, said), (false, json!({"Err": reason}).to_string() + "\n"));
+    assert_eq!(hold(&["--cap-add", "NET_ADMIN"]), (true, "{\"Ok\":null}\n".to_owned()));
+
+    // A server whose sandboxes cannot be restricted has none.
+    let long = json!((0..2000).map(|number| format!("10.{}.{}.0/24", number / 256, number % 256)).collect::<Vec<_>>());
+    let server = Server::start_cold(&[("ONCEBOX_ALLOW_PRIVATE", &long.to_string())]);
+    let (status, answer) = server.post("/v1/run", &json!({"language": "python", "code": "1"})).await;
+    assert_eq!((status, &answer["error"]["code"]), (503, &json!("no_sandbox")), "{answer}");
+    eventually("nothing is left of it", async || server.containers().is_empty()).await;
+}
