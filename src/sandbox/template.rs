@@ -148,7 +148,7 @@ impl Template {
         }
         match (self.network, self.allow.is_empty()) {
             (NetworkKind::Allowlist, true) => {
-                return Err("allow must not be empty where network is \"allowlist\"".to_owned());
+                return Err("network = \"allowlist\" needs an allow that is not empty".to_owned());
             }
             (NetworkKind::Full | NetworkKind::None, false) => {
                 return Err("allow is for network = \"allowlist\" only".to_owned());

@@ -30,7 +30,7 @@ async fn a_variable_that_cannot_be_meant_stops_the_start() {
         ("ONCEBOX_TEMPLATES__NODE__WARMTH", "1", "unknown field: found `warmth`"),
         ("ONCEBOX_TEMPLATES__NODE__WARM", "-1", "warm: "),
         ("ONCEBOX_TEMPLATES__NODE__NETWORK", "some", "network: unknown variant"),
-        ("ONCEBOX_TEMPLATES__NODE__NETWORK", "allowlist", "allow must not be empty where network is \"allowlist\""),
+        ("ONCEBOX_TEMPLATES__NODE__NETWORK", "allowlist", "network = \"allowlist\" needs an allow that is not empty"),
         ("ONCEBOX_TEMPLATES__NODE__ALLOW", "[\"1.2.3.4\"]", "allow is for network = \"allowlist\" only"),
         ("ONCEBOX_TEMPLATES__NODE__ALLOW", "[\"api.example.com\"]", "allow: `api.example.com` is not an IPv4 network"),
         ("ONCEBOX_ALLOW_PRIVATE", "[\"10.0.0.1/8\"]", "allow_private: `10.0.0.1/8` is an address within 10.0.0.0/8"),

@@ -46,6 +46,9 @@ for (target, bound), yes in zip(tries, reached):
         print(target, "bound" if bound else "plain")
 "#;
 
+/// What clouds tell machines about themselves on.
+const METADATA: &str = "169.254.169.254";
+
 /// Greets whoever connects.
 const GREETER: &str = r#"
 import socket
@@ -115,35 +118,21 @@ impl Lan {
         format!("{address}:{}", self.port)
     }
 
-    /// Everything that is there: the host, and this machine by each of its addresses, the bridge's among them.
-    fn everything(&self) -> Vec<String> {
-        let listed = docker(&[
-            "run",
-            "--rm",
-            "--network",
-            "host",
-            "--entrypoint",
-            "cat",
-            "oncebox/python",
-            "/proc/net/fib_trie",
-        ]);
-        let lines: Vec<_> = listed.lines().collect();
-        let local = lines.windows(2).filter(|pair| pair[1].contains("/32 host LOCAL"));
-        let mut addresses: Vec<_> = local
-            .filter_map(|pair| pair[0].trim().strip_prefix("|-- "))
-            .filter(|text| !text.starts_with("127."))
-            .collect();
-        addresses.sort_unstable();
-        addresses.dedup();
-        assert!(addresses.len() > 4, "{listed}");
-        let machine = addresses.into_iter().map(|address| self.machine(address));
+    /// Everything that is there: the host, and this machine by addresses of each kind, that on the bridge among them.
+    fn everything(&self, network: &str) -> Vec<String> {
+        let way_out = UdpSocket::bind("0.0.0.0:0").expect("a port");
+        way_out.connect("8.8.8.8:9").expect("a way out");
+        let own = way_out.local_addr().expect("an address").ip().to_string();
+        let [private, public] = [10, 11].map(|first| format!("{first}.213.{}.1", self.number));
+        let machine = [gateway(network), own, private, public, METADATA.to_owned()];
+        let machine = machine.iter().map(|address| self.machine(address));
         [self.private(), self.public(2), self.public(3)].into_iter().chain(machine).collect()
     }
 
     /// The same for a server that was there before: without the public address that this machine has only now.
-    fn everything_before(&self) -> Vec<String> {
+    fn everything_before(&self, network: &str) -> Vec<String> {
         let new = self.machine(&format!("11.213.{}.1", self.number));
-        self.everything().into_iter().filter(|target| *target != new).collect()
+        self.everything(network).into_iter().filter(|target| *target != new).collect()
     }
 }
 
@@ -151,6 +140,16 @@ impl Drop for Lan {
     fn drop(&mut self) {
         let _ = Command::new("docker").args(["rm", "-f", &self.container]).stdout(Stdio::null()).status();
     }
+}
+
+/// This machine's address on a network of the engine.
+fn gateway(network: &str) -> String {
+    docker(&["network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", network]).trim().to_owned()
+}
+
+/// Of the server for E2B's SDKs, once there was a sandbox.
+fn e2b_network() -> String {
+    format!("oncebox-{}", e2b::server().owner)
 }
 
 /// Runs a script as root, outside of any container.
@@ -192,14 +191,14 @@ fn reached_without_policy(network: &str, targets: &[String]) -> Vec<String> {
 async fn a_full_network_is_the_internet_and_nothing_private() {
     let lan = Lan::new();
     let (server, network) = start(&[]).await;
-    let targets = lan.everything();
+    let targets = lan.everything(&network);
     let without = reached_without_policy(&network, &targets);
     for plain in targets.iter().map(|target| format!("{target} plain")) {
         assert!(without.contains(&plain), "{plain} is not there at all: {without:?}");
     }
     // This machine answers for its addresses on every interface, so that there it takes no route to reach them.
-    let gateway = docker(&["network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", &network]);
-    assert!(without.contains(&format!("{} bound", lan.machine(gateway.trim()))), "{without:?}");
+    let gateway = gateway(&network);
+    assert!(without.contains(&format!("{} bound", lan.machine(&gateway))), "{without:?}");
     assert_eq!(reached(&server, &targets).await, both_ways(&[lan.public(2), lan.public(3)]));
 
     // What is out of reach is told at once, the loopback interface is no such thing, and there is no IPv6.
@@ -222,7 +221,7 @@ for host, scope in [("2606:4700::1111", 0), ("fe80::1", socket.if_nametoindex("e
     except OSError:
         pass
 "#;
-    let private = [lan.private(), lan.machine("169.254.169.254"), lan.machine(gateway.trim())];
+    let private = [lan.private(), lan.machine(METADATA), lan.machine(&gateway)];
     let env = json!({"TARGETS": private.join(" ")});
     let answer = server.run_with(json!({"language": "python", "code": code, "env": env})).await;
     assert_eq!(stdout(&answer), "EHOSTUNREACH\nEHOSTUNREACH\nEHOSTUNREACH\nTrue\n", "{answer}");
@@ -259,17 +258,18 @@ for own in [True, False]:
 
 async fn what_the_operator_allows_is_reached_and_its_neighbours_are_not() {
     let lan = Lan::new();
-    let (n, targets) = (lan.number, lan.everything());
+    let n = lan.number;
     let public = [lan.public(2), lan.public(3)];
     // The whole of the LAN: its host, but this machine's address there, private or public, only by its own name.
-    let (server, _) = start(&[("ONCEBOX_ALLOW_PRIVATE", &format!(r#"["10.213.{n}.0/24", "11.213.{n}.0/24"]"#))]).await;
+    let (server, network) =
+        start(&[("ONCEBOX_ALLOW_PRIVATE", &format!(r#"["10.213.{n}.0/24", "11.213.{n}.0/24"]"#))]).await;
     let expected = [&[lan.private()], &public[..]].concat();
-    assert_eq!(reached(&server, &targets).await, both_ways(&expected));
+    assert_eq!(reached(&server, &lan.everything(&network)).await, both_ways(&expected));
 
-    let own = [format!("10.213.{n}.1"), format!("11.213.{n}.1"), "169.254.169.254".to_owned()];
+    let own = [format!("10.213.{n}.1"), format!("11.213.{n}.1"), METADATA.to_owned()];
     let allowed = json!(own.clone().map(|address| format!("{address}/32"))).to_string();
-    let (server, _) = start(&[("ONCEBOX_ALLOW_PRIVATE", &allowed)]).await;
-    let found = reached(&server, &targets).await;
+    let (server, network) = start(&[("ONCEBOX_ALLOW_PRIVATE", &allowed)]).await;
+    let found = reached(&server, &lan.everything(&network)).await;
     for expected in own.iter().map(|address| lan.machine(address)).chain(public) {
         assert!(found.contains(&format!("{expected} plain")), "{expected}: {found:?}");
     }
@@ -281,13 +281,13 @@ async fn what_the_operator_allows_is_reached_and_its_neighbours_are_not() {
 async fn an_allowlist_is_reached_and_nothing_else() {
     let lan = Lan::new();
     let n = lan.number;
-    let (server, _) = start(&[
+    let (server, network) = start(&[
         ("ONCEBOX_TEMPLATES__PYTHON__NETWORK", "allowlist"),
         ("ONCEBOX_TEMPLATES__PYTHON__ALLOW", &format!(r#"["11.213.{n}.2/32", "10.213.{n}.0/24"]"#)),
         ("ONCEBOX_ALLOW_PRIVATE", r#"["169.254.169.254/32"]"#),
     ])
     .await;
-    let targets = lan.everything();
+    let targets = lan.everything(&network);
     assert_eq!(reached(&server, &targets).await, both_ways(&[lan.private(), lan.public(2)]));
 
     let env = json!({"TARGETS": targets.join(" ")});
@@ -301,7 +301,8 @@ async fn an_allowlist_is_reached_and_nothing_else() {
 
 async fn a_client_chooses_among_public_addresses() {
     let lan = Lan::new();
-    let targets = lan.everything_before();
+    e2b::Sandbox::shared().await;
+    let targets = lan.everything_before(&e2b_network());
     let probe = |targets: &[String]| format!("export TARGETS='{}'\npython3 - <<'END'\n{PROBE}\nEND", targets.join(" "));
     let network = |last: usize| format!("11.213.{}.{last}", lan.number);
     for (asked, expected) in [
@@ -399,7 +400,10 @@ libc = ctypes.CDLL(None, use_errno=True)
 CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
 print(libc.unshare(CLONE_NEWUSER), libc.unshare(CLONE_NEWNET))
 "#;
-    let probe = format!("export TARGETS='{}'\npython3 - <<'END'\n{PROBE}\nEND", lan.everything_before().join(" "));
+    let probe = format!(
+        "export TARGETS='{}'\npython3 - <<'END'\n{PROBE}\nEND",
+        lan.everything_before(&e2b_network()).join(" ")
+    );
     for (who, uid) in [("", "1000"), ("sudo -n ", "0")] {
         let said = sandbox.shell(&format!("{who}python3 - <<'END'\n{attack}\nEND")).await;
         assert_eq!(said, format!("{uid}\n-1 -1\n"));
