@@ -19,6 +19,7 @@ mod notebook;
 mod ports;
 mod process;
 mod query;
+mod readings;
 mod shapes;
 mod signature;
 mod upload;
