@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 
 use crate::http::{ApiKeys, HttpConfig, TlsConfig};
-use crate::sandbox::{SandboxesConfig, Template};
+use crate::sandbox::{Profile, SandboxesConfig, Template};
 
 /// The files of `config/` as they were when this program was built: what holds where no directory is given.
 static DEFAULTS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/config");
@@ -23,7 +23,7 @@ const PREFIX: &str = "ONCEBOX_";
 const TEMPLATE_PREFIX: &str = "TEMPLATES__";
 
 /// Variables that are ours and are not keys of the configuration.
-const OTHER_VARIABLES: [&str; 3] = ["api_keys", "config", "log"];
+const OTHER_VARIABLES: [&str; 4] = ["api_keys", "letta_api_keys", "config", "log"];
 
 /// A configuration that cannot be used: the source, the key and the reason.
 #[derive(Debug, Error)]
@@ -61,6 +61,7 @@ struct Keys {
     head_timeout_ms: u64,
     domain: String,
     debug_ports: bool,
+    profile: Profile,
     drain_timeout_ms: u64,
     log_format: LogFormat,
 }
@@ -107,8 +108,12 @@ impl Config {
         check_templates(&templates)?;
         check_variables(&templates)?;
 
-        let api_keys = ApiKeys::parse(&std::env::var("ONCEBOX_API_KEYS").unwrap_or_default())
-            .map_err(|reason| environment(format!("ONCEBOX_API_KEYS {reason}")))?;
+        let mut api_keys = ApiKeys::open_to(keys.profile);
+        for (variable, profile) in [("ONCEBOX_API_KEYS", keys.profile), ("ONCEBOX_LETTA_API_KEYS", Profile::Letta)] {
+            api_keys = api_keys
+                .with(&std::env::var(variable).unwrap_or_default(), profile)
+                .map_err(|reason| environment(format!("{variable} {reason}")))?;
+        }
         check_reach("listen", keys.listen, &api_keys).map_err(|reason| at(&figment, "listen", &reason))?;
         // Names of hosts are the same in any case.
         let domain = keys.domain.to_ascii_lowercase();

@@ -6,5 +6,6 @@ jq -n --arg version "$version" '{
   command: ["/opt/java/bin/java", "-XX:AOTCache=/opt/oncebox/java/runner.aot",
             "@/opt/oncebox/java/jvm.options", "-jar", "/opt/oncebox/java/runner.jar"],
   version: $version,
-  packages: {}
+  packages: {},
+  notebook: {pieces: "line_ends", simple_error_names: true}
 }'

@@ -7,5 +7,7 @@ const language = {
   command: ['/opt/node/bin/node', '--max-old-space-size-percentage=100', '/opt/oncebox/javascript/runner.mjs'],
   version: process.versions.node,
   packages: {},
+  // What is logged by one call is written by one.
+  keep_writes_apart: true,
 };
 writeFileSync('/opt/oncebox/javascript/language.json', `${JSON.stringify(language)}\n`);

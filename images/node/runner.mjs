@@ -38,6 +38,11 @@ const WARM_UP = [
      display(1) };`,
 ];
 
+/** The kinds of `$$`. */
+const TYPES = {
+  text: 'text/plain', html: 'text/html', svg: 'image/svg+xml', png: 'image/png', jpeg: 'image/jpeg',
+};
+
 /** The execution under way: `fail(error)` ends it, `drained()` says that the event loop has nothing left to do. */
 let running = null;
 let count = 0;
@@ -136,6 +141,11 @@ display.mime = (representations) => {
   if (running) send({ type: 'result', data: bundle(representations), main: false });
 };
 Object.defineProperty(globalThis, 'display', { value: display, configurable: true, writable: true });
+
+/** What notebooks for JavaScript offer: `$$.html('<b>…')` is the result, as the last expression's value would be. */
+const $$ = { mime: (representations) => void (running && send({ type: 'result', data: bundle(representations), main: true })) };
+for (const [name, type] of entries(TYPES)) $$[name] = (data) => $$.mime({ [type]: data });
+Object.defineProperty(globalThis, '$$', { value: $$, configurable: true, writable: true, enumerable: false });
 
 /** Runs what a first execution would otherwise be the first to run. */
 async function warmUp() {

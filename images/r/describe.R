@@ -7,5 +7,6 @@ jsonlite$write_json(list(
   command = c("/usr/bin/env", "R_PROFILE_USER=/opt/oncebox/r/runner.R",
               "/usr/bin/R", "--no-echo", "--no-save", "--no-restore", "--no-environ"),
   version = jsonlite$unbox(paste(R.version$major, R.version$minor, sep = ".")),
-  packages = lapply(as.list(recommended), jsonlite$unbox)
+  packages = lapply(as.list(recommended), jsonlite$unbox),
+  notebook = list(displays_values = TRUE, error_name = "ERROR")
 ), "/opt/oncebox/r/language.json", auto_unbox = TRUE)

@@ -3,6 +3,7 @@
 execute <- function(request) {
   expression_evaluated <<- NULL
   calls <- list()
+  formats <<- intersect(unlist(request$formats), c("text/markdown", "text/latex"))
   restore <- set_variables(request$env)
   on.exit(restore())
   reply <- withRestarts(

@@ -12,7 +12,7 @@ evalq({
   .OptRequireMethods()
   .First.sys()
 
-  for (part in c("protocol.R", "session.R", "errors.R", "values.R", "plots.R", "evaluate.R")) {
+  for (part in c("protocol.R", "session.R", "errors.R", "values.R", "forms.R", "plots.R", "evaluate.R")) {
     sys.source(file.path(home, part), environment(), keep.source = FALSE)
   }
 

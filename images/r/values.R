@@ -13,6 +13,7 @@ show_value <- function(value, main) {
   if (!nzchar(text)) return()
   data <- list(`text/plain` = text)
   if (is.data.frame(value)) data$`text/html` <- tryCatch(html_table(value), error = function(e) NULL)
+  if (length(formats)) data <- utils::modifyList(data, tryCatch(further_forms(value), error = function(e) list()))
   send_result(data, main)
 }
 

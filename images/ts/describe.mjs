@@ -9,5 +9,6 @@ const language = {
   command: [...command, '/opt/oncebox/typescript/transpile.mjs'],
   version: `swc ${swc.version}, node ${version}`,
   packages: {},
+  keep_writes_apart: true,
 };
 writeFileSync('/opt/oncebox/typescript/language.json', `${JSON.stringify(language)}\n`);

@@ -24,6 +24,9 @@ struct Manifest {
     #[serde(flatten)]
     language: Language,
     command: Vec<String>,
+    /// Whether each thing that the language prints is written at once, and is to be one event.
+    #[serde(default)]
+    keep_writes_apart: bool,
 }
 
 /// All contexts of this container.
@@ -51,6 +54,7 @@ struct Context {
     id: String,
     language: String,
     command: Vec<String>,
+    keep_writes_apart: bool,
     cwd: PathBuf,
     env: BTreeMap<String, String>,
     /// Replaced by a restart.
@@ -108,6 +112,7 @@ impl Contexts {
             id: format!("{language}-{}", self.created.fetch_add(1, Ordering::Relaxed)),
             language,
             command: manifest.command.clone(),
+            keep_writes_apart: manifest.keep_writes_apart,
             cwd: self.starter.users.default.resolve_cwd(asked.cwd.as_deref())?,
             env: asked.env,
             seat: StdMutex::default(),
@@ -186,7 +191,8 @@ impl Starter {
         let cwd = if context.cwd.is_dir() { &context.cwd } else { &user.home };
         let environment = self.users.environment(user, &context.env);
         let fifos = self.fifos.join(self.started.fetch_add(1, Ordering::Relaxed).to_string());
-        let start = Start { command: &context.command, cwd, environment };
+        let keep_writes_apart = context.keep_writes_apart;
+        let start = Start { command: &context.command, cwd, environment, keep_writes_apart };
         let name = &context.language;
         let mut runner = Runner::spawn(&self.processes, user, fifos, start)
             .map_err(|err| Refused::new(Code::Internal, format!("cannot start the runner of `{name}`: {err}")))?;

@@ -21,6 +21,10 @@ use crate::protocol::{End, Event, Exception, Execute, Limits, Outcome, OutcomeKi
 /// Read from a pipe at once, bytes: what a pipe holds.
 const CHUNK: usize = 64 * 1024;
 
+/// So many pieces of an execution's output are one write each, where writes are kept apart: nobody wants a flood told
+/// write by write.
+const APART: u32 = 1000;
+
 /// Languages write a line in two pieces, its text and its end. Waiting at most this long for the rest makes them one event.
 const REST_OF_LINE: Duration = Duration::from_millis(5);
 
@@ -51,7 +55,9 @@ pub(crate) async fn run(
         room: limits.output_bytes,
         stdout: Source::new(),
         stderr: Source::new(),
-        chunk: vec![0; CHUNK].into_boxed_slice(),
+        pieces: 0,
+        apart: true,
+        chunk: vec![0; 2 * CHUNK].into_boxed_slice(),
         events,
         interrupts,
     };
@@ -127,7 +133,12 @@ struct Execution {
     events: mpsc::Sender<Event>,
     /// Signals to pass on.
     interrupts: mpsc::Receiver<Signal>,
-    /// Where pieces are read to.
+    /// How many pieces have been read.
+    pieces: u32,
+    /// Whether writes are still kept apart.
+    apart: bool,
+    /// Where pieces are read to. Where writes are kept apart, a read that has no room for all of one would lose the rest:
+    /// there is room for a page, of whatever size, behind a piece that is not full.
     chunk: Box<[u8]>,
 }
 
@@ -168,6 +179,7 @@ impl Execution {
             stdin: has_stdin,
             formats: &execute.formats,
         };
+        runner.keep_writes_apart(true);
         let line = serde_json::to_vec(&request).expect("strings can be written as JSON");
         let died = runner.exit.clone();
         // Sent whole even when nobody waits for it any longer: half a request would spoil the next one.
@@ -200,6 +212,10 @@ impl Execution {
             };
             if let Err(halt) = step {
                 return halt;
+            }
+            if self.apart && self.pieces > APART {
+                self.apart = false;
+                runner.keep_writes_apart(false);
             }
         }
     }
@@ -245,11 +261,12 @@ impl Execution {
             Stream::Stderr => &mut self.stderr,
         };
         let chunk = &mut self.chunk;
-        let mut read = match pipe.try_read(chunk) {
+        let mut read = match pipe.try_read(&mut chunk[..CHUNK]) {
             Ok(read) => read,
             Err(err) if err.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             Err(_) => 0,
         };
+        self.pieces += 1;
         let patience = Deadline::now() + REST_OF_LINE;
         while whole_lines && (1..CHUNK).contains(&read) && chunk[read - 1] != b'\n' {
             if tokio::time::timeout_at(patience, pipe.readable()).await.is_err() {
@@ -339,12 +356,18 @@ impl Execution {
     }
 }
 
-/// Empties a pipe, which holds no more than one chunk. False if nobody can write to it any more.
+/// Empties a pipe, which holds no more than one chunk, or sixteen pages with a write in each. False if nobody can write to
+/// it any more.
 fn discard(pipe: &pipe::Receiver) -> bool {
-    match pipe.try_read(&mut vec![0; CHUNK]) {
-        Ok(read) => read > 0,
-        Err(err) => err.kind() == io::ErrorKind::WouldBlock,
+    let mut chunk = vec![0; CHUNK];
+    for _ in 0..16 {
+        match pipe.try_read(&mut chunk) {
+            Ok(0) => return false,
+            Ok(_) => {}
+            Err(err) => return err.kind() == io::ErrorKind::WouldBlock,
+        }
     }
+    true
 }
 
 /// A runner that says what no runner says: user code wrote to its pipe, which only harms this run.

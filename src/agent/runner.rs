@@ -1,12 +1,13 @@
 //! A runner: the program of one language that executes code, and the pipes to it.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
 use futures::future::Shared;
 use futures::{FutureExt, StreamExt};
-use rustix::fs::Mode;
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal};
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
@@ -27,6 +28,8 @@ pub(crate) struct Start<'a> {
     pub(crate) cwd: &'a Path,
     /// What is added to the image's own environment.
     pub(crate) environment: Vec<(String, String)>,
+    /// Whether what it writes at once is to be read by itself.
+    pub(crate) keep_writes_apart: bool,
 }
 
 /// A runner process and its pipes. Dropping it kills its process group.
@@ -41,6 +44,8 @@ pub(crate) struct Runner {
     pub(crate) stdout: pipe::Receiver,
     /// What user code writes.
     pub(crate) stderr: pipe::Receiver,
+    /// The runner's ends of both, if what it writes at once can be kept apart.
+    ends: Vec<OwnedFd>,
     requests: pipe::Sender,
     fifos: PathBuf,
     /// Lines from the runner, not yet parsed.
@@ -66,6 +71,8 @@ impl Runner {
         let (stdin, stdin_end) = sys::pipe_in()?;
         let (stdout_end, stdout) = sys::pipe_out()?;
         let (stderr_end, stderr) = sys::pipe_out()?;
+        let ends =
+            if start.keep_writes_apart { vec![stdout_end.try_clone()?, stderr_end.try_clone()?] } else { vec![] };
         let mut process = Command::new(program);
         process
             .args(arguments)
@@ -83,6 +90,7 @@ impl Runner {
             stdin: Some(stdin),
             stdout,
             stderr,
+            ends,
             requests,
             fifos,
             lines: FramedRead::new(lines, LinesCodec::new_with_max_length(MAX_EVENT_BYTES)),
@@ -108,6 +116,17 @@ impl Runner {
     pub(crate) async fn send(&mut self, mut line: Vec<u8>) -> io::Result<()> {
         line.push(b'\n');
         self.requests.write_all(&line).await
+    }
+
+    /// Has what is written at once be read by itself, where the language wants that; or joined with what is there already.
+    pub(crate) fn keep_writes_apart(&self, apart: bool) {
+        for end in &self.ends {
+            // The flag is the description's, and so the runner's too. A kernel that does not know it joins all that is written.
+            let _ = rustix::fs::fcntl_getfl(end).and_then(|mut flags| {
+                flags.set(OFlags::DIRECT, apart);
+                rustix::fs::fcntl_setfl(end, flags)
+            });
+        }
     }
 
     /// Sends a signal to the runner and its children.

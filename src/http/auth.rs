@@ -10,11 +10,15 @@ use subtle::ConstantTimeEq;
 
 use super::AppState;
 use super::error::ApiError;
-use crate::sandbox::Tenant;
+use crate::sandbox::{Profile, Tenant};
 
 /// The keys that open the API. None at all means that it is open, which only loopback may be.
 #[derive(Clone, Default)]
-pub struct ApiKeys(Vec<String>);
+pub struct ApiKeys {
+    keys: Vec<(String, Profile)>,
+    /// Of those who need no key.
+    profile: Profile,
+}
 
 impl fmt::Debug for ApiKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -23,26 +27,39 @@ impl fmt::Debug for ApiKeys {
 }
 
 impl ApiKeys {
-    /// Reads keys with commas between them.
+    /// None yet; where it stays so, everybody has this profile.
+    pub fn open_to(profile: Profile) -> Self {
+        Self { keys: Vec::new(), profile }
+    }
+
+    /// Reads keys of one profile, with commas between them.
     ///
     /// # Errors
     ///
-    /// When a key could not be sent in a header, or could be guessed.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let keys: Vec<_> = text.split(',').map(str::trim).filter(|key| !key.is_empty()).map(str::to_owned).collect();
-        for key in &keys {
+    /// When a key could not be sent in a header, or could be guessed, or is there already.
+    pub fn with(mut self, text: &str, profile: Profile) -> Result<Self, String> {
+        for key in text.split(',').map(str::trim).filter(|key| !key.is_empty()) {
             if key.len() < 8 || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
                 return Err(
                     "must hold keys of at least 8 visible ASCII characters, with commas between them".to_owned()
                 );
             }
+            if self.keys.iter().any(|(other, _)| other == key) {
+                return Err("holds a key that is there already".to_owned());
+            }
+            self.keys.push((key.to_owned(), profile));
         }
-        Ok(Self(keys))
+        Ok(self)
+    }
+
+    /// What the sandboxes of a key's owner are for.
+    pub(crate) fn profile(&self, tenant: Tenant) -> Profile {
+        self.keys.get(tenant.0).map_or(self.profile, |(_, profile)| *profile)
     }
 
     /// Whether no key is configured.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.keys.is_empty()
     }
 
     /// Whose request this is, by the key it carries as `X-API-Key` or `Authorization: Bearer`. `None`: nobody's who may.
@@ -55,7 +72,7 @@ impl ApiKeys {
 
     /// Compares with every key, each in constant time, so that the time taken tells nothing.
     fn position(&self, given: &str) -> Option<usize> {
-        self.0.iter().enumerate().fold(None, |found, (position, key)| {
+        self.keys.iter().enumerate().fold(None, |found, (position, (key, _))| {
             let equal = bool::from(key.as_bytes().ct_eq(given.as_bytes()));
             if equal { Some(position) } else { found }
         })
@@ -87,11 +104,15 @@ mod tests {
 
     #[test]
     fn keys_are_read_and_compared() {
-        let keys = ApiKeys::parse(" first-key-1, second-key-2,").expect("two keys");
+        let parse = |text: &str| ApiKeys::default().with(text, Profile::E2b);
+        let keys = parse(" first-key-1, second-key-2,").and_then(|keys| keys.with("third-key-3", Profile::Letta));
+        let keys = keys.expect("three keys");
         assert_eq!((keys.position("first-key-1"), keys.position("second-key-2")), (Some(0), Some(1)));
         assert_eq!((keys.position("first-key-"), keys.position("")), (None, None));
-        assert!(ApiKeys::parse("short").is_err());
-        assert!(ApiKeys::parse("").expect("no key").is_empty());
+        assert_eq!([0, 1, 2].map(|tenant| keys.profile(Tenant(tenant))), [Profile::E2b, Profile::E2b, Profile::Letta]);
+        assert!(parse("short").is_err() && parse("same-key-1,same-key-1").is_err());
+        assert!(parse("").expect("no key").is_empty());
+        assert_eq!(ApiKeys::open_to(Profile::Letta).profile(Tenant(0)), Profile::Letta);
         assert_eq!(format!("{keys:?}"), "***");
     }
 }

@@ -51,6 +51,8 @@ pub async fn serve<L: Listener>(mut listener: L, router: Router, head_timeout: D
                 }
             });
             tokio::select! {
+                // A head that is there already counts, however late it is looked at.
+                biased;
                 ended = connection => {
                     if let Err(err) = ended {
                         tracing::trace!("a connection broke: {err}");

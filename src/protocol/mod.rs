@@ -93,6 +93,42 @@ pub struct Language {
     /// What is preinstalled, with versions.
     #[serde(default)]
     pub packages: BTreeMap<String, String>,
+    /// What is different in a notebook, for those who answer as one does.
+    #[serde(default, skip_serializing_if = "Notebook::is_plain")]
+    pub notebook: Notebook,
+}
+
+/// What the language's interpreter for notebooks does otherwise than our runner, which does as the language's console does.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Notebook {
+    /// How printed text falls into pieces.
+    pub pieces: Pieces,
+    /// Whether values are displayed, so that none of them is the main one.
+    pub displays_values: bool,
+    /// What all errors are called. Their value then is what the console says of them.
+    pub error_name: Option<String>,
+    /// Whether errors are called by their class alone, without what it is part of.
+    pub simple_error_names: bool,
+}
+
+impl Notebook {
+    fn is_plain(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What is one piece of printed text.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pieces {
+    /// Whatever there is to read.
+    #[default]
+    Any,
+    /// A line with its end.
+    Lines,
+    /// A line, and then its end.
+    LineEnds,
 }
 
 /// Asks for a new interpreter.

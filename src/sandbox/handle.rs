@@ -12,7 +12,7 @@ use super::meter::{Meter, Reading};
 use super::template::Template;
 use crate::engine::{EngineError, Network};
 use crate::link::{Link, LinkError};
-use crate::protocol::Metrics;
+use crate::protocol::{Metrics, Notebook};
 
 /// Whose sandbox it is: which API key made it. Nobody sees another's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +36,17 @@ pub struct Traffic {
     pub host: Option<String>,
 }
 
+/// Which client a sandbox is for, where clients need different things of the same API.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Profile {
+    /// Any that knows E2B.
+    #[default]
+    E2b,
+    /// Letta's server.
+    Letta,
+}
+
 /// A checked request for a sandbox.
 #[derive(Debug, Clone)]
 pub struct CreateSpec {
@@ -57,6 +68,8 @@ pub struct CreateSpec {
     pub env: BTreeMap<String, String>,
     /// Whether requests to it must carry its token.
     pub secure: bool,
+    /// Which client it is for.
+    pub profile: Profile,
     /// How its ports are reached.
     pub traffic: Traffic,
 }
@@ -139,6 +152,12 @@ impl Sandbox {
         self.instance.link()
     }
 
+    /// What is different in a notebook of this language.
+    pub fn notebook(&self, language: &str) -> Notebook {
+        let found = self.instance.languages.iter().find(|found| found.name == language);
+        found.map(|found| found.notebook.clone()).unwrap_or_default()
+    }
+
     /// What it uses now.
     ///
     /// # Errors
@@ -146,9 +165,10 @@ impl Sandbox {
     /// [`LinkError::Broken`] only.
     pub async fn metrics(&self) -> Result<Metrics, LinkError> {
         let mut metrics = self.link().metrics().await?;
-        if let Some(written) = self.meter.written_bytes() {
+        if self.spec.template.writable_root {
             // The agent sees the engine's whole disk.
-            (metrics.disk_used_bytes, metrics.disk_total_bytes) = (written, self.spec.template.disk_bytes);
+            metrics.disk_total_bytes = self.spec.template.disk_bytes;
+            metrics.disk_used_bytes = self.meter.written_bytes();
         }
         Ok(metrics)
     }

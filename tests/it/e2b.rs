@@ -24,11 +24,12 @@ pub(crate) const ENVD: u16 = 49983;
 pub(crate) const INTERPRETER: u16 = 49999;
 
 /// How long the server waits for the head of a request.
-pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(4);
 
 static SERVER: OnceLock<Server> = OnceLock::new();
 
-/// The server of these tests. Sandboxes on it hold 64 MiB in each writable directory.
+/// The server of these tests. `base` on it may write 64 MiB, and as much has its `/dev/shm`; the code interpreter may write
+/// 512 MiB. `python` has the same image, and is no machine of one's own.
 pub(crate) fn server() -> &'static Server {
     SERVER.get_or_init(|| {
         let head_timeout = HEAD_TIMEOUT.as_millis().to_string();
@@ -37,7 +38,9 @@ pub(crate) fn server() -> &'static Server {
             ("ONCEBOX_HEAD_TIMEOUT_MS", &head_timeout),
             ("ONCEBOX_TEMPLATES__FULL__WARM", "1"),
             ("ONCEBOX_TEMPLATES__BASE__WARM", "2"),
+            ("ONCEBOX_TEMPLATES__FULL__DISK_BYTES", "536870912"),
             ("ONCEBOX_TEMPLATES__BASE__DISK_BYTES", "67108864"),
+            ("ONCEBOX_TEMPLATES__PYTHON__IMAGE", "oncebox/full"),
         ])
     })
 }
@@ -45,6 +48,11 @@ pub(crate) fn server() -> &'static Server {
 /// Stops it, if a test has started it. False if it did not end well.
 pub(crate) fn stop() -> bool {
     SERVER.get().is_none_or(Server::stop)
+}
+
+/// Waits for what would never come if something were held up, which is told from a machine that is slow.
+pub(crate) async fn in_time<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(60), work).await.expect("something is held up")
 }
 
 /// A whole answer.
@@ -290,7 +298,7 @@ pub(crate) async fn raw(bytes: &[u8]) -> String {
     // It may hang up before it has read everything.
     let _ = stream.write_all(bytes).await;
     let mut answer = Vec::new();
-    let _ = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut answer)).await;
+    let _ = tokio::time::timeout(Duration::from_secs(60), stream.read_to_end(&mut answer)).await;
     String::from_utf8_lossy(&answer).into_owned()
 }
 

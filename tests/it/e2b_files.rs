@@ -316,20 +316,20 @@ fn peak_memory() -> u64 {
 
 async fn a_full_disk_is_a_507_and_harms_nothing() {
     let sandbox = Sandbox::create(json!({"templateID": "base"})).await;
-    answer(octets(&sandbox, "kept").body("kept")).await;
+    answer(octets(&sandbox, "/dev/shm/kept").body("kept")).await;
     let zeros = vec![0; 128 << 20];
     // 128 MiB of zeros in 128 KiB.
     let bomb = gzip(&zeros);
     let before = peak_memory();
-    for path in ["bomb", "bomb"] {
+    for path in ["/dev/shm/bomb", "/dev/shm/bomb"] {
         let refused = answer(octets(&sandbox, path).header("content-encoding", "gzip").body(bomb.clone())).await;
         refused.error(507);
     }
     let grown = peak_memory().saturating_sub(before);
     assert!(grown < 48 << 20, "it held {grown} bytes of what it unpacked");
-    assert_eq!(sandbox.call("filesystem.Filesystem/Remove", json!({"path": "bomb"})).await.status, 200);
-    assert_eq!(read(&sandbox, "kept").await.text(), "kept");
-    assert_eq!(answer(octets(&sandbox, "after").body("after")).await.status, 200);
+    assert_eq!(sandbox.call("filesystem.Filesystem/Remove", json!({"path": "/dev/shm/bomb"})).await.status, 200);
+    assert_eq!(read(&sandbox, "/dev/shm/kept").await.text(), "kept");
+    assert_eq!(answer(octets(&sandbox, "/dev/shm/after").body("after")).await.status, 200);
     sandbox.kill().await;
 }
 

@@ -14,8 +14,10 @@ mod configuration;
 mod e2b;
 mod e2b_bad_input;
 mod e2b_control;
+mod e2b_debug;
 mod e2b_execute;
 mod e2b_files;
+mod e2b_machine;
 mod e2b_ports;
 mod e2b_process;
 mod ends;
@@ -62,6 +64,8 @@ fn main() -> ExitCode {
         configuration::trials(),
         stream::trials(),
         e2b_control::trials(),
+        e2b_machine::trials(),
+        e2b_debug::trials(),
         e2b_execute::trials(),
         e2b_process::trials(),
         e2b_files::trials(),

@@ -4,5 +4,6 @@ jq -n --arg version "${BASH_VERSION%%(*}" '{
   name: "bash",
   command: ["/usr/bin/python3", "-I", "-S", "/opt/oncebox/bash/runner.py"],
   version: $version,
-  packages: {}
+  packages: {},
+  notebook: {pieces: "lines"}
 }'

@@ -21,6 +21,11 @@ final class Environment {
         return variables.remove(name);
     }
 
+    /** Makes the variables system properties too, as those of an execution will be. The JVM's own are left as they are. */
+    void becomeProperties() {
+        variables.forEach((name, value) -> System.getProperties().putIfAbsent(name, value));
+    }
+
     /** Sets the variables of one execution, as environment variables and as system properties, and the directory. */
     void enter(Map<String, String> env, String cwd) {
         if (cwd != null) {

@@ -15,6 +15,7 @@ public final class Runner {
     public static void main(String[] args) throws Exception {
         var environment = new Environment();
         var channel = new Channel(environment.remove("RUNNER_IN"), environment.remove("RUNNER_OUT"));
+        environment.becomeProperties();
         // The system class path names this program; user code gets the one the `java` command would have given it.
         System.setProperty("java.class.path", System.getenv().getOrDefault("CLASSPATH", "."));
 

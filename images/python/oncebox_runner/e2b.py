@@ -4,6 +4,7 @@ Charts and tables are described as data, PIL shows the images it saves, plotly's
 from the start. What these need is imported when the user's code imports what they are about.
 """
 
+import contextlib
 import functools
 import importlib.abc
 import importlib.util
@@ -48,9 +49,11 @@ class Extras:
         # PIL's class takes 10 ms to import: too long for code that does not know of it.
         if self._on and not self._knows_image and "Image" in code:
             self._knows_image = True
-            from PIL.Image import Image
+            # Without it, the code runs as far as it can.
+            with contextlib.suppress(Exception):
+                from PIL.Image import Image
 
-            self._name(Image=Image)
+                self._name(Image=Image)
 
     def _name(self, **names) -> None:
         for name, value in names.items():
@@ -171,10 +174,8 @@ class _AfterImport(importlib.abc.MetaPathFinder):
         def load_and_act(module):
             load(module)
             # A version of the library that is not as expected is the user's to use nevertheless.
-            try:
+            with contextlib.suppress(Exception):
                 self._action(module)
-            except Exception:
-                pass
 
         spec.loader.exec_module = load_and_act
         return spec

@@ -19,11 +19,15 @@ done
 "#;
 
 fn install(languages: &Path) {
-    let language = languages.join("shell");
-    std::fs::create_dir(&language).expect("a directory");
-    std::fs::write(language.join("runner.sh"), RUNNER).expect("a runner");
-    let manifest = serde_json::json!({"name": "shell", "command": ["/bin/sh", language.join("runner.sh")]});
-    std::fs::write(language.join("language.json"), manifest.to_string()).expect("a manifest");
+    for (name, keep_writes_apart) in [("shell", false), ("piecemeal", true)] {
+        let language = languages.join(name);
+        std::fs::create_dir(&language).expect("a directory");
+        let runner = language.join("runner.sh");
+        std::fs::write(&runner, RUNNER).expect("a runner");
+        let manifest =
+            serde_json::json!({"name": name, "command": ["/bin/sh", runner], "keep_writes_apart": keep_writes_apart});
+        std::fs::write(language.join("language.json"), manifest.to_string()).expect("a manifest");
+    }
 }
 
 async fn start() -> (Sandbox, String) {
@@ -180,4 +184,23 @@ async fn the_sandboxs_environment_reaches_contexts_that_were_there_before_it() {
     sandbox.link.restart_context(&context.id).await.expect("restarted");
     assert_eq!(prints(&sandbox, &context.id, "echo $A").await, "late\n");
     assert!(sandbox.languages.path().join("fifos").exists());
+}
+
+#[tokio::test]
+async fn what_is_written_at_once_is_an_event_where_the_language_says_so() {
+    let sandbox = Sandbox::start_with(install).await;
+    let asked = StartContext { language: "piecemeal".into(), ..StartContext::default() };
+    let context = soon(sandbox.link.start_context(&asked)).await.expect("a context").id;
+    let execute = code(&context, "echo a; seq 2; echo b");
+    let events = all(sandbox.link.execute(&execute).await.expect("an execution")).await;
+    let texts = events.iter().filter_map(|event| match event {
+        Event::Stdout { text } => Some(text.as_str()),
+        _ => None,
+    });
+    assert_eq!(texts.collect::<Vec<_>>(), ["a\n", "1\n2\n", "b\n"]);
+    // Nothing of what is written is lost: not of a flood of small writes, nor of large ones.
+    let flood = prints(&sandbox, &context, "seq 5000 | while read -r n; do echo $n; done").await;
+    assert!(flood == (1..=5000).map(|n| format!("{n}\n")).collect::<String>());
+    let large = prints(&sandbox, &context, "echo begin; yes abcdefghi | head -c 300000 | tr -d ghi; echo end").await;
+    assert!(large == format!("begin\n{}end\n", "abcdef\n".repeat(30_000)));
 }

@@ -1,6 +1,9 @@
-//! Which sandbox, and which of its ports, a request means: from the headers that SDKs send, or from the host name.
+//! Which sandbox, and which of its ports, a request means: from the headers that SDKs send, from the host name, or from a part of
+//! that which arrives as a user's name.
 
 use axum::http::{HeaderMap, Uri, header};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 
 use super::error::ProxyError;
 
@@ -63,7 +66,25 @@ pub(super) fn of(
         (None, None) => {}
     }
     let host = uri.host().or_else(|| text(header::HOST.as_str())).unwrap_or_default();
-    Ok(from_host(host, domain).unwrap_or(Address::Server))
+    Ok(from_host(host, domain).or_else(|| from_user(headers)).unwrap_or(Address::Server))
+}
+
+/// With `E2B_DOMAIN=x@HOST`, SDKs make URLs such as `https://PORT-ID.x@HOST`. What was to be the name of a host is then that
+/// of a user.
+fn from_user(headers: &HeaderMap) -> Option<Address> {
+    let user = basic_user(headers)?;
+    from_label(user.split_once('.')?.0)
+}
+
+/// Whom Basic authentication names, whatever the password.
+pub(super) fn basic_user(headers: &HeaderMap) -> Option<String> {
+    let (scheme, credentials) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let credentials = String::from_utf8(BASE64_STANDARD.decode(credentials.trim()).ok()?).ok()?;
+    let user = credentials.split(':').next().unwrap_or_default();
+    (!user.is_empty()).then(|| user.to_owned())
 }
 
 /// `PORT-ID.DOMAIN`; what old SDKs add behind a further `-` does not matter.
@@ -74,6 +95,10 @@ fn from_host(host: &str, domain: Option<&str>) -> Option<Address> {
     if !parent_is(LOCAL_DOMAIN) && !domain.is_some_and(parent_is) {
         return None;
     }
+    from_label(label)
+}
+
+fn from_label(label: &str) -> Option<Address> {
     let (port, rest) = label.split_once('-')?;
     let id = own_part(rest).ok()?;
     Some(Address::Sandbox { id: id.to_owned(), port: port.parse().ok()? })
@@ -106,6 +131,30 @@ mod tests {
         assert_eq!(from_host("49999-iabc-client.Sandbox.Lan", Some("sandbox.lan:8443")), sandbox("iabc", 49999));
         for host in ["127.0.0.1:3000", "localhost:3000", "api.sandbox.lan", "3000-iabc.elsewhere", "x-iabc.localhost"] {
             assert_eq!(from_host(host, Some("sandbox.lan")), None, "{host}");
+        }
+    }
+
+    fn authorized(value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(header::AUTHORIZATION, value.parse().expect("a header's value"))])
+    }
+
+    #[test]
+    fn the_user_is_named_without_a_password() {
+        for value in ["Basic cm9vdDo=", "basic cm9vdA=="] {
+            assert_eq!(basic_user(&authorized(value)), Some("root".to_owned()));
+        }
+        for other in ["Basic Og==", "Basic ?", "Basic", "Bearer cm9vdDo="] {
+            assert_eq!(basic_user(&authorized(other)), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_users_name_can_be_an_address() {
+        let of = |user: &str| from_user(&authorized(&format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:")))));
+        assert_eq!(of("49999-iabc.x"), sandbox("iabc", 49999));
+        assert_eq!(of("49983-iabc-client.x"), sandbox("iabc", 49983));
+        for other in ["api.x", "user", "root", "49999-iabc"] {
+            assert_eq!(of(other), None, "{other}");
         }
     }
 

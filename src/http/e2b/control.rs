@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Extension, Path, Query, State};
+use axum::extract::{Extension, Path, State};
 use axum::http::StatusCode;
 use axum::http::uri::Authority;
 use axum::response::{IntoResponse, Response};
@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use super::error::E2bError;
 use super::listing;
+use super::query::Query;
 use super::shapes::{self, DEFAULT_TIMEOUT_S, SandboxDetail, SandboxResponse};
 use crate::engine::Network;
 use crate::http::AppState;
@@ -82,6 +83,7 @@ struct CreateRequest {
     #[serde(rename = "allow_internet_access")]
     allow_internet_access: Option<bool>,
     auto_pause: Option<bool>,
+    auto_pause_memory: Option<bool>,
     auto_resume: Option<AutoResume>,
     network: Option<NetworkRequest>,
     volume_mounts: Option<Vec<Value>>,
@@ -179,6 +181,9 @@ async fn create(
     if traffic.private && !secure {
         return Err(E2bError::bad_request("network.allowPublicTraffic: false needs secure: true"));
     }
+    if request.auto_pause_memory == Some(false) {
+        return Err(without_memory());
+    }
     if request.mcp.as_ref().is_some_and(|mcp| !mcp.is_null()) {
         return Err(E2bError::new(StatusCode::NOT_IMPLEMENTED, "mcp is not offered here"));
     }
@@ -195,11 +200,15 @@ async fn create(
         metadata: request.metadata.unwrap_or_default(),
         env: request.env_vars.unwrap_or_default(),
         secure,
+        profile: state.api_keys.profile(tenant),
         traffic,
         template,
     };
     let sandbox = state.sandboxes.create(spec).await?;
-    sandbox.link().set_environment(&environment(&sandbox)).await.map_err(SandboxError::Lost)?;
+    if let Err(err) = sandbox.link().set_environment(&environment(&sandbox)).await {
+        state.sandboxes.kill(&sandbox.id);
+        return Err(SandboxError::Lost(err).into());
+    }
     Ok((StatusCode::CREATED, axum::Json(SandboxResponse::new(&sandbox, state.domain()))).into_response())
 }
 
@@ -294,11 +303,26 @@ async fn resume(
     Ok((StatusCode::CREATED, axum::Json(SandboxResponse::new(&sandbox, state.domain()))).into_response())
 }
 
+#[derive(Debug, Default, Deserialize)]
+struct PauseRequest {
+    memory: Option<bool>,
+}
+
+/// A pause that keeps the files alone, so that the sandbox boots anew. Refused rather than done otherwise.
+fn without_memory() -> E2bError {
+    E2bError::new(StatusCode::NOT_IMPLEMENTED, "pausing without the memory is not offered here")
+}
+
 async fn pause(
     State(sandboxes): State<Sandboxes>,
     Extension(tenant): Extension<Tenant>,
     Path(id): Path<String>,
+    body: axum::body::Bytes,
 ) -> Answer<StatusCode> {
+    let request = if body.is_empty() { PauseRequest::default() } else { json::parse(&body)? };
+    if request.memory == Some(false) {
+        return Err(without_memory());
+    }
     let sandbox = find(&sandboxes, tenant, &id)?;
     match sandbox.pause().await? {
         true => Ok(StatusCode::NO_CONTENT),

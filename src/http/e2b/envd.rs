@@ -10,19 +10,17 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use axum::body::{Body, HttpBody};
 use axum::extract::{DefaultBodyLimit, Extension, FromRequestParts, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{BoxError, Json, Router};
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use futures::{StreamExt, TryStreamExt};
 use serde_json::{Value, json};
 
 use super::connect::ConnectError;
 use super::error::{E2bError, ProxyError};
-use super::{control, files, filesystem, process, sent_token_is_right, unauthorized};
+use super::{address, control, files, filesystem, process, sent_token_is_right, unauthorized};
 use crate::sandbox::Sandbox;
 
 /// The routes. The sandbox is among the request's extensions.
@@ -81,18 +79,9 @@ impl<S: Send + Sync> FromRequestParts<S> for User {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        Ok(Self(basic_user(&parts.headers)))
+        // An account's name has no dot; with one it is a part of the address.
+        Ok(Self(address::basic_user(&parts.headers).filter(|user| !user.contains('.'))))
     }
-}
-
-fn basic_user(headers: &HeaderMap) -> Option<String> {
-    let (scheme, credentials) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    if !scheme.eq_ignore_ascii_case("basic") {
-        return None;
-    }
-    let credentials = String::from_utf8(BASE64_STANDARD.decode(credentials.trim()).ok()?).ok()?;
-    let user = credentials.split(':').next().unwrap_or_default();
-    (!user.is_empty()).then(|| user.to_owned())
 }
 
 async fn metrics(Extension(sandbox): Extension<Arc<Sandbox>>) -> Result<Json<Value>, ConnectError> {
@@ -114,21 +103,4 @@ async fn metrics(Extension(sandbox): Extension<Arc<Sandbox>>) -> Result<Json<Val
 
 async fn environment(Extension(sandbox): Extension<Arc<Sandbox>>) -> Json<BTreeMap<String, String>> {
     Json(control::environment(&sandbox))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_user_is_named_without_a_password() {
-        let user = |value: &str| {
-            basic_user(&HeaderMap::from_iter([(header::AUTHORIZATION, value.parse().expect("a header's value"))]))
-        };
-        assert_eq!(user("Basic cm9vdDo="), Some("root".to_owned()));
-        assert_eq!(user("basic cm9vdA=="), Some("root".to_owned()));
-        for other in ["Basic Og==", "Basic ?", "Basic", "Bearer cm9vdDo="] {
-            assert_eq!(user(other), None, "{other}");
-        }
-    }
 }

@@ -29,8 +29,8 @@ const MEMBERS: [(&str, &str); 12] = [
     ("e2b/chart", "chart"),
 ];
 
-/// What E2B's interpreters make of figures and tables beside the rest, and others have no use for.
-pub(super) const FORMATS: [&str; 2] = ["e2b/data", "e2b/chart"];
+/// What E2B's interpreters make of figures, tables and values beside the rest, and others have no use for.
+pub(super) const FORMATS: [&str; 4] = ["e2b/data", "e2b/chart", "text/markdown", "text/latex"];
 
 /// The first line: how many executions the context has seen, this one included.
 pub(super) fn count(count: u64) -> Bytes {
@@ -42,8 +42,17 @@ pub(super) fn keep_alive() -> Bytes {
     line(&json!({"type": "keepalive"}))
 }
 
+/// How it is told that code failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Failures {
+    /// By an event of its own.
+    Event,
+    /// On standard error, as an interpreter in a terminal tells it.
+    Text,
+}
+
 /// The lines for one event; those for the end are the last.
-pub(super) fn lines(event: Event) -> Bytes {
+pub(super) fn lines(event: Event, failures: Failures) -> Bytes {
     let stream =
         |kind: &str, text: String| line(&json!({"type": kind, "text": text, "timestamp": rfc3339(SystemTime::now())}));
     match event {
@@ -51,7 +60,11 @@ pub(super) fn lines(event: Event) -> Bytes {
         Event::Stderr { text } => stream("stderr", text),
         Event::Output(output) => line(&result(output)),
         Event::End(end) => {
-            let mut lines = error(end).map(|error| line(&error).to_vec()).unwrap_or_default();
+            let failure = error(end).map(|error| match failures {
+                Failures::Event => error_line(&error),
+                Failures::Text => stream("stderr", in_words(&error)),
+            });
+            let mut lines = failure.unwrap_or_default().to_vec();
             lines.extend_from_slice(&line(&json!({"type": "end_of_execution"})));
             lines.into()
         }
@@ -86,7 +99,7 @@ fn unquoted(text: &str) -> &str {
     inner('\'').or_else(|| inner('"')).unwrap_or(text)
 }
 
-fn error(end: End) -> Option<Value> {
+fn error(end: End) -> Option<Exception> {
     let End { outcome: Outcome { kind, message, .. }, exception, .. } = end;
     let (name, value) = match kind {
         OutcomeKind::Ok => return None,
@@ -102,9 +115,23 @@ fn error(end: End) -> Option<Value> {
             ("UnexpectedEndOfExecution", message)
         }
     };
-    let error = exception.unwrap_or(Exception { name: name.to_owned(), value, traceback: Vec::new() });
+    Some(exception.unwrap_or(Exception { name: name.to_owned(), value, traceback: Vec::new() }))
+}
+
+fn error_line(error: &Exception) -> Bytes {
     let traceback = error.traceback.join("\n");
-    Some(json!({"type": "error", "name": error.name, "value": error.value, "traceback": traceback}))
+    line(&json!({"type": "error", "name": error.name, "value": error.value, "traceback": traceback}))
+}
+
+/// The traceback, which in most languages says the rest too.
+fn in_words(error: &Exception) -> String {
+    let traceback = error.traceback.join("\n");
+    let (traceback, value) = (traceback.trim_end(), error.value.trim());
+    match (traceback.is_empty(), traceback.contains(value)) {
+        (false, true) => format!("{traceback}\n"),
+        (false, false) => format!("{traceback}\n{}: {value}\n", error.name),
+        (true, _) => format!("{}: {value}\n", error.name),
+    }
 }
 
 fn line(value: &Value) -> Bytes {
@@ -148,6 +175,10 @@ mod tests {
         Event::Output(Output { data: Map::from_iter([(mime.to_owned(), data)]), main: true })
     }
 
+    fn told(event: Event) -> Bytes {
+        lines(event, Failures::Event)
+    }
+
     #[test]
     fn lines_are_ascii_and_read_back() {
         let line = line(&json!({"text": "\u{e9}\u{1f600}\n\"z"}));
@@ -158,9 +189,9 @@ mod tests {
 
     #[test]
     fn a_result_has_members_by_mime_type() {
-        let known = lines(output("text/plain", json!("'str'")));
-        assert_eq!(text(&known), "{\"extra\":{},\"is_main_result\":true,\"text\":\"str\",\"type\":\"result\"}\n");
-        let other = lines(output("x/y", json!(1)));
+        let known = told(output("text/plain", json!("'str'")));
+        assert_eq!(text(&known), "{\"type\":\"result\",\"text\":\"str\",\"extra\":{},\"is_main_result\":true}\n");
+        let other = told(output("x/y", json!(1)));
         assert!(text(&other).contains("\"extra\":{\"x/y\":1}"), "{other:?}");
     }
 
@@ -175,11 +206,32 @@ mod tests {
     fn the_end_tells_the_error_first() {
         let outcome = |kind, message: &str| Outcome { kind, message: message.to_owned(), limit: None };
         let end = |outcome| Event::End(End { outcome, exception: None, usage: Usage::default(), lost: false });
-        assert_eq!(text(&lines(end(outcome(OutcomeKind::Ok, "")))), "{\"type\":\"end_of_execution\"}\n");
-        let exit = lines(end(outcome(OutcomeKind::Exit, "the code exited with status 3")));
+        assert_eq!(text(&told(end(outcome(OutcomeKind::Ok, "")))), "{\"type\":\"end_of_execution\"}\n");
+        let exit = told(end(outcome(OutcomeKind::Exit, "the code exited with status 3")));
         assert!(
             text(&exit)
-                .starts_with("{\"name\":\"SystemExit\",\"traceback\":\"\",\"type\":\"error\",\"value\":\"3\"}\n")
+                .starts_with("{\"type\":\"error\",\"name\":\"SystemExit\",\"value\":\"3\",\"traceback\":\"\"}\n")
         );
+    }
+
+    #[test]
+    fn a_failure_can_be_told_in_words() {
+        let failed = |exception| {
+            let outcome = Outcome { kind: OutcomeKind::Exception, message: "raised".to_owned(), limit: None };
+            let end = End { outcome, exception, usage: Usage::default(), lost: false };
+            let lines = lines(Event::End(end), Failures::Text);
+            let first = text(&lines).lines().next().expect("a line").to_owned();
+            let first: Value = serde_json::from_str(&first).expect("JSON");
+            assert_eq!(first["type"], "stderr");
+            first["text"].as_str().expect("text").to_owned()
+        };
+        let exception = |traceback: &[&str]| Exception {
+            name: "TypeError".to_owned(),
+            value: "no".to_owned(),
+            traceback: traceback.iter().map(|&line| line.to_owned()).collect(),
+        };
+        assert_eq!(failed(Some(exception(&["line 1", "TypeError: no"]))), "line 1\nTypeError: no\n");
+        assert_eq!(failed(Some(exception(&["line 1"]))), "line 1\nTypeError: no\n");
+        assert_eq!(failed(None), "UnexpectedEndOfExecution: raised\n");
     }
 }

@@ -12,11 +12,13 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::events;
+use super::letta::{self, LastExecution};
+use super::notebook::Telling;
 use crate::http::json::{JsonError, parse};
 use crate::link::LinkError;
 use crate::protocol::{Code, Context, Event, Execute, Limits, StartContext};
@@ -85,12 +87,18 @@ async fn execute(
     body: Bytes,
 ) -> Result<Response, Refusal> {
     let request: ExecuteRequest = parse(&body)?;
-    let context = match (request.context_id, request.language) {
+    let last = LastExecution::of(&sandboxes, &sandbox.id, &sandbox.spec);
+    let (context, language) = match (request.context_id, request.language) {
         (Some(_), Some(_)) => {
             let text = "Only one of context_id or language can be provided".to_owned();
             return Err(Refusal::Plain(StatusCode::BAD_REQUEST, text));
         }
-        (Some(id), None) => id,
+        (Some(id), None) => {
+            let contexts = sandbox.link().contexts().await.map_err(|err| refusal(err, &id))?;
+            // One that is not there is refused by the execution.
+            let language = contexts.into_iter().find(|context| context.id == id).map(|context| context.language);
+            (id, language.unwrap_or_default())
+        }
         (None, language) => default_context(&sandbox, &sandboxes, language.as_deref()).await?,
     };
     let limits = Limits { timeout_ms: 0, ..sandbox.spec.template.limits() };
@@ -112,7 +120,10 @@ async fn execute(
             counting.forget_executions(&context);
         }
     });
-    let body = Body::from_stream(lines(sandbox, events, count));
+    let telling = Telling::new(sandbox.notebook(&language), letta::failures(&sandbox.spec));
+    // Held until the answer is over, or nobody listens to it.
+    let lines = lines(sandbox, events, count, telling).inspect(move |_| _ = &last);
+    let body = Body::from_stream(lines);
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
 }
 
@@ -122,40 +133,46 @@ fn lines(
     sandbox: Arc<Sandbox>,
     events: impl futures::Stream<Item = Result<Event, LinkError>> + Send + Unpin + 'static,
     count: u64,
+    telling: Telling,
 ) -> impl futures::Stream<Item = Result<Bytes, LinkError>> + Send + 'static {
     let interrupted = sandbox.interrupted();
     let first = futures::stream::once(async move { Ok(events::count(count)) });
-    let rest = futures::stream::unfold(Some(events), move |events| {
+    let rest = futures::stream::unfold(Some((events, telling)), move |running| {
         let interrupted = interrupted.clone();
         async move {
-            let mut events = events?;
+            let (mut events, mut telling) = running?;
             let broken = |reason: &'static str| Some((Err(LinkError::Broken(reason.into())), None));
             tokio::select! {
                 event = events.next() => match event {
                     Some(Ok(event)) => {
                         let over = matches!(event, Event::End(_));
-                        Some((Ok(events::lines(event)), (!over).then_some(events)))
+                        Some((Ok(telling.tell(event)), (!over).then_some((events, telling))))
                     }
                     Some(Err(_)) | None => broken("the sandbox was lost"),
                 },
                 () = interrupted.cancelled() => broken("the sandbox was killed or paused"),
-                () = tokio::time::sleep(KEEP_ALIVE) => Some((Ok(events::keep_alive()), Some(events))),
+                () = tokio::time::sleep(KEEP_ALIVE) => Some((Ok(events::keep_alive()), Some((events, telling)))),
             }
         }
     });
-    first.chain(rest)
+    // A line of output that has only begun is nothing to say yet.
+    first.chain(rest).try_filter(|told| std::future::ready(!told.is_empty()))
 }
 
-/// The context of a language that requests mean when they name none; started when it is first asked for.
-async fn default_context(sandbox: &Sandbox, sandboxes: &Sandboxes, asked: Option<&str>) -> Result<String, Refusal> {
+/// The context of a language that requests mean when they name none, and the language; started when it is first asked for.
+async fn default_context(
+    sandbox: &Sandbox,
+    sandboxes: &Sandboxes,
+    asked: Option<&str>,
+) -> Result<(String, String), Refusal> {
     let language = language(sandbox, sandboxes, asked);
     let mut defaults = sandbox.default_contexts().await;
     if let Some(id) = defaults.get(&language) {
-        return Ok(id.clone());
+        return Ok((id.clone(), language));
     }
     let started = start(sandbox, &language, None).await?;
-    defaults.insert(language, started.id.clone());
-    Ok(started.id)
+    defaults.insert(language.clone(), started.id.clone());
+    Ok((started.id, language))
 }
 
 /// The language as images call it: by one of its names, or the template's own if none is given.

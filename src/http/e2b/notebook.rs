@@ -1,0 +1,176 @@
+//! Events as an interpreter for notebooks tells them, where it does otherwise than a console.
+
+use std::mem;
+
+use bytes::{Bytes, BytesMut};
+
+use super::events::{self, Failures};
+use crate::protocol::{End, Event, Exception, Notebook, Pieces};
+
+/// The most that is held back of a line, bytes, while its end is waited for.
+const LONGEST_LINE: usize = 1 << 20;
+
+/// Tells the events of one execution.
+pub(super) struct Telling {
+    notebook: Notebook,
+    failures: Failures,
+    /// The beginning of a line of standard output.
+    begun: String,
+}
+
+impl Telling {
+    pub(super) fn new(notebook: Notebook, failures: Failures) -> Self {
+        Self { notebook, failures, begun: String::new() }
+    }
+
+    /// What is to be said after `event`, which may be nothing yet.
+    pub(super) fn tell(&mut self, event: Event) -> Bytes {
+        let mut told = BytesMut::new();
+        match (event, self.notebook.pieces) {
+            (Event::Stdout { text }, Pieces::Lines) => {
+                let text = mem::take(&mut self.begun) + &text;
+                let (whole, begun) = text.split_at(text.rfind('\n').map_or(0, |end| end + 1));
+                for line in whole.split_inclusive('\n') {
+                    told.extend(self.lines(Event::Stdout { text: line.to_owned() }));
+                }
+                self.begun = begun.to_owned();
+                if self.begun.len() > LONGEST_LINE {
+                    told.extend(self.rest());
+                }
+            }
+            (Event::Stdout { text }, Pieces::LineEnds) => {
+                for text in with_ends_apart(&text) {
+                    told.extend(self.lines(Event::Stdout { text }));
+                }
+            }
+            (Event::Stderr { text }, Pieces::LineEnds) => {
+                for text in with_ends_apart(&text) {
+                    told.extend(self.lines(Event::Stderr { text }));
+                }
+            }
+            (event, _) => {
+                told.extend(self.rest());
+                told.extend(self.lines(self.in_its_words(event)));
+            }
+        }
+        told.freeze()
+    }
+
+    fn lines(&self, event: Event) -> Bytes {
+        events::lines(event, self.failures)
+    }
+
+    /// The line that has begun, as it is.
+    fn rest(&mut self) -> Bytes {
+        match mem::take(&mut self.begun) {
+            text if text.is_empty() => Bytes::new(),
+            text => self.lines(Event::Stdout { text }),
+        }
+    }
+
+    fn in_its_words(&self, mut event: Event) -> Event {
+        match &mut event {
+            Event::Output(output) => output.main &= !self.notebook.displays_values,
+            Event::End(End { exception: Some(exception), .. }) => {
+                if let Some(name) = &self.notebook.error_name {
+                    exception.value = console_text(exception);
+                    exception.name.clone_from(name);
+                }
+                if self.notebook.simple_error_names {
+                    let simple = exception.name.rsplit(['.', '$']).next().map(str::to_owned);
+                    exception.name = simple.unwrap_or_default();
+                }
+            }
+            Event::End(_) | Event::Stdout { .. } | Event::Stderr { .. } => {}
+        }
+        event
+    }
+}
+
+/// What the console says first of all: the traceback's beginning, up to the message and the end of its line.
+fn console_text(exception: &Exception) -> String {
+    let said = exception.traceback.join("\n");
+    match said.find(&exception.value) {
+        Some(at) => format!("{}\n", &said[..at + exception.value.len()]),
+        None => exception.value.clone(),
+    }
+}
+
+fn with_ends_apart(text: &str) -> Vec<String> {
+    let lines = text.split_inclusive('\n').flat_map(|line| match line.strip_suffix('\n') {
+        Some(bare) => [bare, "\n"],
+        None => [line, ""],
+    });
+    lines.filter(|piece| !piece.is_empty()).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::protocol::{Outcome, OutcomeKind, Output, Usage};
+
+    fn telling(notebook: Value) -> Telling {
+        Telling::new(serde_json::from_value(notebook).expect("a notebook"), Failures::Event)
+    }
+
+    fn stdout(text: &str) -> Event {
+        Event::Stdout { text: text.to_owned() }
+    }
+
+    fn raised(name: &str, value: &str, traceback: &[&str]) -> Event {
+        let outcome = Outcome { kind: OutcomeKind::Exception, message: String::new(), limit: None };
+        let traceback = traceback.iter().map(|&line| line.to_owned()).collect();
+        let exception = Exception { name: name.to_owned(), value: value.to_owned(), traceback };
+        Event::End(End { outcome, exception: Some(exception), usage: Usage::default(), lost: false })
+    }
+
+    /// One member of each line.
+    fn members(told: &Bytes, name: &str) -> Vec<Value> {
+        let lines = std::str::from_utf8(told).expect("text").lines();
+        lines.map(|line| serde_json::from_str::<Value>(line).expect("JSON")[name].clone()).collect()
+    }
+
+    #[test]
+    fn text_is_told_as_it_comes_where_nothing_else_is_said() {
+        assert_eq!(members(&telling(json!({})).tell(stdout("a\nb")), "text"), ["a\nb"]);
+    }
+
+    #[test]
+    fn each_line_is_a_piece_and_waits_for_its_end() {
+        let mut telling = telling(json!({"pieces": "lines"}));
+        assert_eq!(members(&telling.tell(stdout("a\n\nb")), "text"), ["a\n", "\n"]);
+        assert!(telling.tell(stdout("c")).is_empty());
+        assert_eq!(members(&telling.tell(stdout("d\ne")), "text"), ["bcd\n"]);
+        assert_eq!(members(&telling.tell(raised("", "1", &[])), "type"), ["stdout", "error", "end_of_execution"]);
+        assert_eq!(members(&telling.tell(stdout(&"x".repeat(LONGEST_LINE + 1))), "type"), ["stdout"]);
+    }
+
+    #[test]
+    fn the_end_of_a_line_is_a_piece_of_its_own() {
+        let mut telling = telling(json!({"pieces": "line_ends"}));
+        assert_eq!(members(&telling.tell(stdout("a\n\nb")), "text"), ["a", "\n", "\n", "b"]);
+        assert_eq!(members(&telling.tell(Event::Stderr { text: "e\n".to_owned() }), "type"), ["stderr", "stderr"]);
+    }
+
+    #[test]
+    fn values_that_are_displayed_are_not_the_main_one() {
+        let value = || Event::Output(Output { main: true, ..Output::default() });
+        assert_eq!(members(&telling(json!({})).tell(value()), "is_main_result"), [true]);
+        assert_eq!(members(&telling(json!({"displays_values": true})).tell(value()), "is_main_result"), [false]);
+    }
+
+    #[test]
+    fn errors_have_the_notebooks_names() {
+        let mut plain = telling(json!({}));
+        assert_eq!(members(&plain.tell(raised("a.b.C", "v", &["a.b.C: v"])), "name")[0], "a.b.C");
+        let mut simple = telling(json!({"simple_error_names": true}));
+        assert_eq!(members(&simple.tell(raised("a.b.C", "v", &["a.b.C: v"])), "name")[0], "C");
+        assert_eq!(members(&simple.tell(raised("Own", "v", &["Own: v"])), "name")[0], "Own");
+        let mut same = telling(json!({"error_name": "OOPS"}));
+        let told = same.tell(raised("kind", "boom", &["Error in f() : boom", "1: f()"]));
+        assert_eq!(members(&told, "name")[0], "OOPS");
+        assert_eq!(members(&told, "value")[0], "Error in f() : boom\n");
+    }
+}
