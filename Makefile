@@ -2,6 +2,8 @@
 
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 AGENT := target/$(HOST)/agent/oncebox-agent
+# The program that builds the images: `make test` takes the one that its tests run, and builds no other.
+PROFILE := release
 
 .PHONY: run test test-sdk check agent images engine bench
 
@@ -26,8 +28,8 @@ agent: ## The agent, static, so that it runs in any image.
 	  --bin oncebox-agent --target $(HOST)
 
 images: engine agent ## The images that are missing or not current.
-	cargo build --release --quiet
-	target/release/oncebox images build --agent $(AGENT)
+	cargo build --quiet $(if $(filter release,$(PROFILE)),--release)
+	target/$(PROFILE)/oncebox images build --agent $(AGENT)
 
 engine: ## A Docker Engine that answers.
 	@scripts/engine

@@ -60,7 +60,7 @@ pub(super) async fn run(args: RunArgs, config: Config) -> CliResult {
         shown = show(&sandboxes, spec, args.save.as_deref()) => shown,
         _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
     };
-    sandboxes.close().await;
+    sandboxes.close().await?;
     shown
 }
 

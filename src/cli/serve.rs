@@ -11,6 +11,7 @@ use oncebox::config::Config;
 use oncebox::engine::docker::DockerEngine;
 use oncebox::http::{self, Routers, TlsListener};
 use oncebox::sandbox::Sandboxes;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::CliResult;
 
 pub(super) async fn serve(config: Config) -> CliResult {
+    allow_many_connections();
     let mut stop = StopSignals::new()?;
     // The addresses first: the main one is also the lock that keeps two servers of one owner apart.
     let main = bind(config.http.listen).await?;
@@ -66,9 +68,22 @@ pub(super) async fn serve(config: Config) -> CliResult {
             }
         }
     }
-    sandboxes.close().await;
-    tracing::info!("stopped; nothing is left on the engine");
+    match sandboxes.close().await {
+        Ok(()) => tracing::info!("stopped; nothing is left on the engine"),
+        Err(err) => {
+            let error = &err as &dyn Error;
+            tracing::error!(error, "stopped; something of this owner may be left, which its next start removes");
+        }
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Each connection is an open file, of which many systems allow 1,024 unless more are asked for.
+fn allow_many_connections() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(err) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!(error = &err as &dyn Error, "cannot raise the limit of open files");
+    }
 }
 
 async fn bind(address: SocketAddr) -> Result<impl Listener<Addr = SocketAddr>, Box<dyn Error>> {

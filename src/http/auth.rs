@@ -1,8 +1,10 @@
 //! API keys: who may call.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use axum::extract::{Request, State};
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -88,6 +90,38 @@ pub(crate) async fn require_key(State(state): State<AppState>, request: Request,
     ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", message).into_response()
 }
 
+/// Keeps pages in browsers on this machine from calling a server that wants no key, under a name of their own that leads here or
+/// across origins: a browser sends such a request before it asks whether it may.
+pub(crate) async fn keep_pages_out(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    if state.api_keys.is_empty() && may_be_a_page(&request, state.domain()) {
+        let message =
+            "without an API key, only programs on this machine are served, under its own name: set ONCEBOX_API_KEYS";
+        return ApiError::new(StatusCode::FORBIDDEN, "forbidden", message).into_response();
+    }
+    next.run(request).await
+}
+
+fn may_be_a_page(request: &Request, domain: Option<&str>) -> bool {
+    let text = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+    let host = request.uri().authority().map(Authority::as_str).or_else(|| text(header::HOST)).unwrap_or_default();
+    let is_other = |origin: &str| origin.split_once("://").is_none_or(|(_, authority)| authority != host);
+    !is_ours(host, domain) || text(header::ORIGIN).is_some_and(is_other)
+}
+
+/// Whether a host is this machine by its own name, or by the domain that is configured.
+fn is_ours(host: &str, domain: Option<&str>) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let name = name.trim_matches(['[', ']']).to_ascii_lowercase();
+    let is_below = |parent: &str| name == parent || name.strip_suffix(parent).is_some_and(|rest| rest.ends_with('.'));
+    name.is_empty()
+        || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        || is_below("localhost")
+        || domain.is_some_and(|domain| is_below(domain.split(':').next().unwrap_or_default()))
+}
+
 fn given(headers: &HeaderMap) -> Option<&str> {
     let text = |name| headers.get(name).and_then(|value: &header::HeaderValue| value.to_str().ok());
     text(header::HeaderName::from_static("x-api-key")).or_else(|| text(header::AUTHORIZATION).and_then(bearer))
@@ -101,6 +135,16 @@ fn bearer(value: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn this_machine_is_known_by_its_own_names() {
+        for host in ["127.0.0.1:3000", "localhost", "LOCALHOST:1", "a.localhost:1", "[::1]:3000", "", "api.box.lan:1"] {
+            assert!(is_ours(host, Some("box.lan:8443")), "{host}");
+        }
+        for host in ["evil.example:3000", "localhost.evil.example", "192.168.1.2", "mybox.lan", "notlocalhost"] {
+            assert!(!is_ours(host, Some("box.lan:8443")), "{host}");
+        }
+    }
 
     #[test]
     fn keys_are_read_and_compared() {

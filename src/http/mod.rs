@@ -108,6 +108,7 @@ fn router(state: AppState, max_body_bytes: usize, listener: Option<u16>) -> Rout
     let control = Router::new()
         .merge(keyed)
         .merge(e2b::control(&state))
+        .layer(middleware::from_fn_with_state(state.clone(), auth::keep_pages_out))
         .route("/healthz", get(native::status::healthz))
         // As E2B calls it.
         .route("/health", get(native::status::healthz))

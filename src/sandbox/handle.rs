@@ -165,9 +165,10 @@ impl Sandbox {
     /// [`LinkError::Broken`] only.
     pub async fn metrics(&self) -> Result<Metrics, LinkError> {
         let mut metrics = self.link().metrics().await?;
-        if let Some(written) = self.meter.written_bytes() {
+        if self.spec.template.writable_root {
             // The agent sees the engine's whole disk.
-            (metrics.disk_used_bytes, metrics.disk_total_bytes) = (written, self.spec.template.disk_bytes);
+            metrics.disk_total_bytes = self.spec.template.disk_bytes;
+            metrics.disk_used_bytes = self.meter.written_bytes();
         }
         Ok(metrics)
     }

@@ -1,6 +1,7 @@
 //! What a kept sandbox uses, read again and again: for clients to look at, and to keep what it writes within its bounds.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -33,7 +34,7 @@ pub struct Reading {
 #[derive(Debug, Default)]
 pub(super) struct Meter {
     readings: Mutex<VecDeque<Reading>>,
-    written_bytes: Mutex<Option<u64>>,
+    written_bytes: AtomicU64,
 }
 
 impl Meter {
@@ -50,13 +51,9 @@ impl Meter {
         readings.push_back(Reading { at: SystemTime::now(), metrics });
     }
 
-    /// What is written to the disk, where the engine is asked for that.
-    pub(super) fn written_bytes(&self) -> Option<u64> {
-        *self.written_bytes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn set_written(&self, bytes: u64) {
-        *self.written_bytes.lock().unwrap_or_else(PoisonError::into_inner) = Some(bytes);
+    /// What is written to the disk, bytes, where the engine is asked for that.
+    pub(super) fn written_bytes(&self) -> u64 {
+        self.written_bytes.load(Ordering::Relaxed)
     }
 }
 
@@ -81,7 +78,7 @@ pub(super) async fn bound_disk(registry: Registry, sandbox: Weak<Sandbox>) {
         let asked = Instant::now();
         match sandbox.instance.written_bytes().await {
             Ok(bytes) => {
-                sandbox.meter.set_written(bytes);
+                sandbox.meter.written_bytes.store(bytes, Ordering::Relaxed);
                 let disk_bytes = sandbox.spec.template.disk_bytes;
                 if bytes > disk_bytes {
                     tracing::warn!(

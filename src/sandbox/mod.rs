@@ -235,13 +235,15 @@ impl Sandboxes {
     }
 
     /// Removes everything. To be called when no request is served any longer.
-    pub async fn close(self) {
+    ///
+    /// # Errors
+    ///
+    /// When something may be left.
+    pub async fn close(self) -> Result<(), EngineError> {
         self.cancel();
         self.shared.pool.stop().await;
         self.shared.reaper.drain().await;
-        if let Err(err) = self.shared.engine.sweep().await {
-            tracing::error!(error = &err as &dyn std::error::Error, "cannot remove the last containers");
-        }
+        self.shared.engine.sweep().await.map(|_| ())
     }
 
     /// A place among those that run; waits in line for it, but not in an endless one.

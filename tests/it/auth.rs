@@ -9,6 +9,7 @@ trials![
     health_needs_no_key,
     another_address_than_loopback_needs_a_key,
     a_key_that_could_be_guessed_is_refused,
+    a_page_in_a_browser_does_not_reach_a_server_without_keys,
 ];
 
 const KEYS: (&str, &str) = ("ONCEBOX_API_KEYS", "first-key-1, second-key-2");
@@ -89,4 +90,28 @@ async fn a_key_that_could_be_guessed_is_refused() {
         assert_eq!(said, format!("oncebox: environment: ONCEBOX_API_KEYS {reason}\n"));
         assert!(!said.contains(keys), "a key is a secret");
     }
+}
+
+async fn a_page_in_a_browser_does_not_reach_a_server_without_keys() {
+    let server = Server::start_cold(&[]);
+    let port = server.url.rsplit(':').next().expect("a port").to_owned();
+    let send = async |path: &str, headers: &[(&str, String)]| {
+        // What a form, or a script that asks nobody first, can send.
+        let post = server.http.post(format!("{}{path}", server.url)).header("content-type", "text/plain");
+        let post = headers.iter().fold(post, |post, (name, value)| post.header(*name, value));
+        let sent = post.body(r#"{"language": "cobol", "code": "", "templateID": "none"}"#).send().await;
+        sent.expect("an answer").status().as_u16()
+    };
+    for (path, else_status) in [("/v1/run", 400), ("/v2/sandboxes", 404)] {
+        let page = [("origin", "http://evil.example".to_owned())];
+        assert_eq!(send(path, &page).await, 403, "{path}");
+        // A name that a stranger's DNS server leads to this machine.
+        let rebound = format!("evil.example:{port}");
+        let rebound = [("host", rebound.clone()), ("origin", format!("http://{rebound}"))];
+        assert_eq!(send(path, &rebound).await, 403, "{path}");
+        assert_eq!(send(path, &[("origin", "null".to_owned())]).await, 403, "{path}");
+        assert_eq!(send(path, &[]).await, else_status, "{path}");
+        assert_eq!(send(path, &[("host", format!("localhost:{port}"))]).await, else_status, "{path}");
+    }
+    assert!(server.stop());
 }

@@ -154,9 +154,9 @@ async fn what_e2bs_clients_get_beside_it_is_only_theirs() {
     let answer = ok(code).await;
     let outputs = answer["outputs"].as_array().expect("a list");
     let forms = |at: usize| outputs[at].as_object().expect("an object").keys().collect::<Vec<_>>();
-    assert_eq!(forms(0), ["main", "text/html", "text/plain"]);
-    assert_eq!(forms(1), ["image/png", "main", "text/plain"]);
-    assert_eq!(forms(2), ["main", "text/plain"]);
+    assert_eq!(forms(0), ["text/plain", "text/html", "main"]);
+    assert_eq!(forms(1), ["text/plain", "image/png", "main"]);
+    assert_eq!(forms(2), ["text/plain", "main"]);
     assert_eq!(answer["results"][2], "(False, False)");
 }
 

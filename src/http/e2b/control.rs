@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Extension, Path, Query, State};
+use axum::extract::{Extension, FromRequestParts, Path, State};
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use axum::http::uri::Authority;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post, put};
@@ -18,8 +19,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::error::E2bError;
-use super::listing;
-use super::shapes::{self, DEFAULT_TIMEOUT_S, SandboxDetail, SandboxResponse};
+use super::shapes::{DEFAULT_TIMEOUT_S, SandboxDetail, SandboxResponse};
+use super::{listing, readings};
 use crate::engine::{Choice, Network, parse_network};
 use crate::http::AppState;
 use crate::http::json::{self, Json};
@@ -29,9 +30,6 @@ type Answer<T> = Result<T, E2bError>;
 
 /// The longest life that may be asked for, seconds: E2B's own upper bound.
 const MAX_TIMEOUT_S: i64 = 24 * 60 * 60;
-
-/// A time that is larger is one in milliseconds: as seconds it would lie 3,000 years ahead.
-const MILLISECONDS: u64 = 100_000_000_000;
 
 /// Whether a path is E2B's, so that its errors are told in E2B's shape.
 pub(in crate::http) fn owns(path: &str) -> bool {
@@ -52,10 +50,7 @@ pub(super) fn routes() -> Router<AppState> {
         .route("/sandboxes/{id}/pause", post(pause))
         .route("/sandboxes/{id}/resume", post(resume))
         .route("/sandboxes/{id}/network", put(set_network))
-        .route("/sandboxes/{id}/metrics", get(metrics))
-        .route("/sandboxes/metrics", get(metrics_of_many))
-        .route("/sandboxes/{id}/logs", get(logs_v1))
-        .route("/v2/sandboxes/{id}/logs", get(logs_v2))
+        .merge(readings::routes())
         .route("/sandboxes/{id}/snapshots", post(not_offered))
         .route("/sandboxes/{id}/fork", post(not_offered))
         .route("/snapshots", get(not_offered))
@@ -84,6 +79,7 @@ struct CreateRequest {
     #[serde(rename = "allow_internet_access")]
     allow_internet_access: Option<bool>,
     auto_pause: Option<bool>,
+    auto_pause_memory: Option<bool>,
     auto_resume: Option<AutoResume>,
     network: Option<NetworkRequest>,
     volume_mounts: Option<Vec<Value>>,
@@ -219,6 +215,9 @@ async fn create(
     if traffic.private && !secure {
         return Err(E2bError::bad_request("network.allowPublicTraffic: false needs secure: true"));
     }
+    if request.auto_pause_memory == Some(false) {
+        return Err(without_memory());
+    }
     if request.mcp.as_ref().is_some_and(|mcp| !mcp.is_null()) {
         return Err(E2bError::new(StatusCode::NOT_IMPLEMENTED, "mcp is not offered here"));
     }
@@ -240,7 +239,10 @@ async fn create(
         template,
     };
     let sandbox = state.sandboxes.create(spec).await?;
-    sandbox.link().set_environment(&environment(&sandbox)).await.map_err(SandboxError::Lost)?;
+    if let Err(err) = sandbox.link().set_environment(&environment(&sandbox)).await {
+        state.sandboxes.kill(&sandbox.id);
+        return Err(SandboxError::Lost(err).into());
+    }
     Ok((StatusCode::CREATED, axum::Json(SandboxResponse::new(&sandbox, state.domain()))).into_response())
 }
 
@@ -281,24 +283,28 @@ pub(super) fn find(sandboxes: &Sandboxes, tenant: Tenant, path_id: &str) -> Answ
     found.ok_or_else(|| E2bError::no_sandbox(id))
 }
 
-async fn detail(
-    State(state): State<AppState>,
-    Extension(tenant): Extension<Tenant>,
-    Path(id): Path<String>,
-) -> Answer<axum::Json<SandboxDetail>> {
-    let sandbox = find(&state.sandboxes, tenant, &id)?;
-    Ok(axum::Json(SandboxDetail::new(&sandbox, state.domain())))
+/// The sandbox that the path names.
+pub(super) struct Named(pub(super) Arc<Sandbox>);
+
+impl FromRequestParts<AppState> for Named {
+    type Rejection = E2bError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Answer<Self> {
+        let id = Path::<String>::from_request_parts(parts, state).await;
+        let Path(id) = id.map_err(|err| E2bError::bad_request(err.body_text()))?;
+        let tenant = *parts.extensions.get::<Tenant>().expect("whoever comes here has shown a key");
+        find(&state.sandboxes, tenant, &id).map(Self)
+    }
 }
 
-async fn kill(
-    State(sandboxes): State<Sandboxes>,
-    Extension(tenant): Extension<Tenant>,
-    Path(id): Path<String>,
-) -> Answer<StatusCode> {
-    let sandbox = find(&sandboxes, tenant, &id)?;
+async fn detail(State(state): State<AppState>, Named(sandbox): Named) -> axum::Json<SandboxDetail> {
+    axum::Json(SandboxDetail::new(&sandbox, state.domain()))
+}
+
+async fn kill(State(sandboxes): State<Sandboxes>, Named(sandbox): Named) -> Answer<StatusCode> {
     match sandboxes.kill(&sandbox.id) {
         true => Ok(StatusCode::NO_CONTENT),
-        false => Err(E2bError::no_sandbox(&id)),
+        false => Err(E2bError::no_sandbox(&sandbox.id)),
     }
 }
 
@@ -310,11 +316,9 @@ struct TimeoutRequest {
 /// Resumes a paused sandbox; never shortens a life. The answer carries the token: another process may be connecting.
 async fn connect(
     State(state): State<AppState>,
-    Extension(tenant): Extension<Tenant>,
-    Path(id): Path<String>,
+    Named(sandbox): Named,
     Json(request, _): Json<TimeoutRequest, E2bError>,
 ) -> Answer<Response> {
-    let sandbox = find(&state.sandboxes, tenant, &id)?;
     let timeout = timeout(request.timeout.unwrap_or(DEFAULT_TIMEOUT_S))?;
     let resumed = sandbox.resume(timeout).await?;
     sandbox.extend(timeout);
@@ -324,23 +328,30 @@ async fn connect(
 
 async fn resume(
     State(state): State<AppState>,
-    Extension(tenant): Extension<Tenant>,
-    Path(id): Path<String>,
+    Named(sandbox): Named,
     Json(request, _): Json<TimeoutRequest, E2bError>,
 ) -> Answer<Response> {
-    let sandbox = find(&state.sandboxes, tenant, &id)?;
     if !sandbox.resume(timeout(request.timeout.unwrap_or(DEFAULT_TIMEOUT_S))?).await? {
         return Err(E2bError::new(StatusCode::CONFLICT, format!("Sandbox {} is already running", sandbox.id)));
     }
     Ok((StatusCode::CREATED, axum::Json(SandboxResponse::new(&sandbox, state.domain()))).into_response())
 }
 
-async fn pause(
-    State(sandboxes): State<Sandboxes>,
-    Extension(tenant): Extension<Tenant>,
-    Path(id): Path<String>,
-) -> Answer<StatusCode> {
-    let sandbox = find(&sandboxes, tenant, &id)?;
+#[derive(Debug, Default, Deserialize)]
+struct PauseRequest {
+    memory: Option<bool>,
+}
+
+/// A pause that keeps the files alone, so that the sandbox boots anew. Refused rather than done otherwise.
+fn without_memory() -> E2bError {
+    E2bError::new(StatusCode::NOT_IMPLEMENTED, "pausing without the memory is not offered here")
+}
+
+async fn pause(Named(sandbox): Named, body: axum::body::Bytes) -> Answer<StatusCode> {
+    let request = if body.is_empty() { PauseRequest::default() } else { json::parse(&body)? };
+    if request.memory == Some(false) {
+        return Err(without_memory());
+    }
     match sandbox.pause().await? {
         true => Ok(StatusCode::NO_CONTENT),
         false => Err(E2bError::new(StatusCode::CONFLICT, format!("Sandbox {} is already paused", sandbox.id))),
@@ -348,15 +359,9 @@ async fn pause(
 }
 
 /// Sets the end to now plus `timeout`, sooner or later than it was; 0 ends the sandbox now.
-async fn set_timeout(
-    State(sandboxes): State<Sandboxes>,
-    Extension(tenant): Extension<Tenant>,
-    Path(id): Path<String>,
-    Json(request, _): Json<TimeoutRequest, E2bError>,
-) -> Answer<StatusCode> {
-    let sandbox = find(&sandboxes, tenant, &id)?;
+async fn set_timeout(Named(sandbox): Named, Json(request, _): Json<TimeoutRequest, E2bError>) -> Answer<StatusCode> {
     if sandbox.life().paused {
-        return Err(E2bError::no_sandbox(&id));
+        return Err(E2bError::no_sandbox(&sandbox.id));
     }
     let Some(seconds) = request.timeout else { return Err(E2bError::bad_request("timeout: missing field")) };
     let timeout = if seconds <= 0 { Duration::ZERO } else { timeout(seconds)? };
@@ -369,33 +374,21 @@ struct RefreshRequest {
     duration: Option<u64>,
 }
 
-async fn refresh(
-    State(sandboxes): State<Sandboxes>,
-    Extension(tenant): Extension<Tenant>,
-    Path(id): Path<String>,
-    body: axum::body::Bytes,
-) -> Answer<StatusCode> {
+async fn refresh(Named(sandbox): Named, body: axum::body::Bytes) -> Answer<StatusCode> {
     let request = if body.is_empty() { RefreshRequest::default() } else { json::parse(&body)? };
-    let sandbox = find(&sandboxes, tenant, &id)?;
     let seconds = request.duration.unwrap_or(15);
     if seconds > 3600 {
         return Err(E2bError::bad_request("duration: must be from 0 to 3600"));
     }
     if sandbox.life().paused {
-        return Err(E2bError::no_sandbox(&id));
+        return Err(E2bError::no_sandbox(&sandbox.id));
     }
     sandbox.extend(Duration::from_secs(seconds));
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// The network of a container is chosen when it starts, so that only what it is already may be asked for.
-async fn set_network(
-    State(sandboxes): State<Sandboxes>,
-    Extension(tenant): Extension<Tenant>,
-    Path(id): Path<String>,
-    Json(request, _): Json<NetworkRequest, E2bError>,
-) -> Answer<StatusCode> {
-    let sandbox = find(&sandboxes, tenant, &id)?;
+async fn set_network(Named(sandbox): Named, Json(request, _): Json<NetworkRequest, E2bError>) -> Answer<StatusCode> {
     request.check()?;
     if request.allow_public_traffic.is_some() || request.mask_request_host.is_some() {
         let message = "allowPublicTraffic and maskRequestHost can only be chosen when a sandbox is created";
@@ -418,63 +411,6 @@ async fn template_alias(State(sandboxes): State<Sandboxes>, Path(alias): Path<St
         Some(template) => Ok(axum::Json(serde_json::json!({"templateID": template.name, "public": true}))),
         None => Err(E2bError::new(StatusCode::NOT_FOUND, format!("template '{alias}' not found"))),
     }
-}
-
-/// From when to when, seconds since 1970; SDKs up to 2.0 send milliseconds.
-#[derive(Debug, Deserialize)]
-struct MetricsQuery {
-    start: Option<u64>,
-    end: Option<u64>,
-}
-
-/// The readings of that time, oldest first.
-async fn metrics(
-    State(sandboxes): State<Sandboxes>,
-    Extension(tenant): Extension<Tenant>,
-    Path(id): Path<String>,
-    Query(MetricsQuery { start, end }): Query<MetricsQuery>,
-) -> Answer<axum::Json<Vec<Value>>> {
-    let seconds = |time: u64| if time > MILLISECONDS { time / 1000 } else { time };
-    let (start, end) = (start.map_or(0, seconds), end.map_or(u64::MAX, seconds));
-    let readings = find(&sandboxes, tenant, &id)?.readings();
-    let asked = readings.iter().filter(|reading| (start..=end).contains(&shapes::unix_seconds(reading.at)));
-    Ok(axum::Json(asked.map(shapes::metric).collect()))
-}
-
-#[derive(Debug, Deserialize)]
-struct ManyMetricsQuery {
-    #[serde(default)]
-    sandbox_ids: String,
-}
-
-/// The last reading of each of several sandboxes. What is not there, or another's, is left out.
-async fn metrics_of_many(
-    State(sandboxes): State<Sandboxes>,
-    Extension(tenant): Extension<Tenant>,
-    Query(ManyMetricsQuery { sandbox_ids }): Query<ManyMetricsQuery>,
-) -> axum::Json<Value> {
-    let asked = sandbox_ids.split(',').filter_map(|id| find(&sandboxes, tenant, id.trim()).ok());
-    let last = |sandbox: Arc<Sandbox>| Some((sandbox.id.clone(), shapes::metric(sandbox.readings().last()?)));
-    axum::Json(serde_json::json!({"sandboxes": asked.filter_map(last).collect::<serde_json::Map<_, _>>()}))
-}
-
-/// E2B's logs are those of its own daemon inside. Ours go to the server's log; what user code prints is never kept.
-async fn logs_v1(
-    State(sandboxes): State<Sandboxes>,
-    Extension(tenant): Extension<Tenant>,
-    Path(id): Path<String>,
-) -> Answer<axum::Json<Value>> {
-    find(&sandboxes, tenant, &id)?;
-    Ok(axum::Json(serde_json::json!({"logs": [], "logEntries": []})))
-}
-
-async fn logs_v2(
-    State(sandboxes): State<Sandboxes>,
-    Extension(tenant): Extension<Tenant>,
-    Path(id): Path<String>,
-) -> Answer<axum::Json<Value>> {
-    find(&sandboxes, tenant, &id)?;
-    Ok(axum::Json(serde_json::json!({"logs": []})))
 }
 
 /// What E2B has and oncebox has not.

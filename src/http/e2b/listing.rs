@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use axum::extract::{Extension, FromRequestParts, Query, State};
-use axum::http::request::Parts;
+use axum::extract::{Extension, State};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 
 use super::error::E2bError;
+use super::query::Query;
 use super::shapes::ListedSandbox;
 use crate::sandbox::{Sandbox, Sandboxes, Tenant};
 
@@ -29,20 +29,11 @@ pub(super) struct ListQuery {
     limit: Option<usize>,
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for ListQuery {
-    type Rejection = E2bError;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, E2bError> {
-        let query = Query::try_from_uri(&parts.uri);
-        query.map(|Query(query)| query).map_err(|err| E2bError::bad_request(err.body_text()))
-    }
-}
-
 /// `GET /sandboxes`: running ones, without pages.
 pub(super) async fn list_v1(
     State(sandboxes): State<Sandboxes>,
     Extension(tenant): Extension<Tenant>,
-    ListQuery { metadata, .. }: ListQuery,
+    Query(ListQuery { metadata, .. }): Query<ListQuery>,
 ) -> Result<axum::Json<Vec<ListedSandbox>>, E2bError> {
     let query = ListQuery { metadata, state: Some("running".to_owned()), ..ListQuery::default() };
     let found = filtered(&sandboxes, tenant, &query)?;
@@ -53,7 +44,7 @@ pub(super) async fn list_v1(
 pub(super) async fn list_v2(
     State(sandboxes): State<Sandboxes>,
     Extension(tenant): Extension<Tenant>,
-    query: ListQuery,
+    Query(query): Query<ListQuery>,
 ) -> Result<Response, E2bError> {
     let mut found = filtered(&sandboxes, tenant, &query)?;
     let ascending = match query.order.as_deref() {

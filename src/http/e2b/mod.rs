@@ -18,6 +18,8 @@ mod listing;
 mod notebook;
 mod ports;
 mod process;
+mod query;
+mod readings;
 mod shapes;
 mod signature;
 mod upload;
@@ -118,6 +120,10 @@ impl Dispatch {
         if let Err(err) = may_reach(&sandbox, port, request.headers()) {
             return err.into_response();
         }
+        // SDKs do not send the token with every call to the interpreter. The id itself, which nobody can guess, opens it.
+        if port == INTERPRETER_PORT && sent_token_is_right(&sandbox, request.headers()) == Some(false) {
+            return unauthorized().into_response();
+        }
         if sandbox.life().paused {
             let timeout = std::time::Duration::from_secs(shapes::DEFAULT_TIMEOUT_S.unsigned_abs());
             if !sandbox.spec.auto_resume || sandbox.resume(timeout).await.is_err() {
@@ -126,11 +132,6 @@ impl Dispatch {
         }
         match port {
             INTERPRETER_PORT => {
-                // SDKs do not send the token with every call to the interpreter. The id itself, which nobody can guess, is
-                // what opens the rest.
-                if sent_token_is_right(&sandbox, request.headers()) == Some(false) {
-                    return unauthorized().into_response();
-                }
                 request.extensions_mut().insert(sandbox);
                 answer(self.interpreter, request).await
             }

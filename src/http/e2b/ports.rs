@@ -1,6 +1,7 @@
 //! Any other port of a sandbox: HTTP and WebSocket to a server that user code started, through the link.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -9,15 +10,19 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, Version, h
 use axum::response::{IntoResponse, Response};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::error::ProxyError;
 use crate::link::LinkError;
 use crate::protocol::Code;
 use crate::sandbox::Sandbox;
 
+/// Between tries to reach a port on which nothing listens, as E2B's proxy makes them.
+const RETRIES_MS: [u64; 4] = [100, 200, 300, 400];
+
 /// Sends a request to a port and gives back its answer. What is upgraded becomes two directions of bytes.
 pub(super) async fn forward(sandbox: &Arc<Sandbox>, port: u16, mut request: Request) -> Response {
-    let io = match sandbox.link().connect(port).await {
+    let io = match connect(sandbox, port).await {
         Ok(io) => io,
         Err(LinkError::Refused { code: Code::PortClosed, .. }) => {
             return ProxyError::PortClosed { id: sandbox.id.clone(), port }.into_response();
@@ -49,6 +54,22 @@ pub(super) async fn forward(sandbox: &Arc<Sandbox>, port: u16, mut request: Requ
         Ok(response) => as_ours(response.map(Body::new)),
         Err(_) => unanswered(),
     }
+}
+
+/// Connects, again after a while where nothing listens: who started a server mostly does not wait until it does.
+async fn connect(
+    sandbox: &Sandbox,
+    port: u16,
+) -> Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static, LinkError> {
+    for pause_ms in RETRIES_MS {
+        match sandbox.link().connect(port).await {
+            Err(LinkError::Refused { code: Code::PortClosed, .. }) => {
+                tokio::time::sleep(Duration::from_millis(pause_ms)).await
+            }
+            connected => return connected,
+        }
+    }
+    sandbox.link().connect(port).await
 }
 
 /// The request as a server of HTTP/1.1 expects it: a path, and the host in its header.

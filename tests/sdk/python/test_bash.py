@@ -88,6 +88,7 @@ def test_variables_of_one_execution_are_data_and_are_gone_after_it(bash):
     assert bash("echo $COVERED; env | grep COVERED").logs.stdout == ["mine\n"]
 
 
+@pytest.mark.covers(needs=["sandbox.create"])
 def test_the_sandboxes_own_variables_are_seen(fresh):
     assert fresh(envs={"LEVEL": "sandbox"}).run_code("echo $LEVEL", language="bash").logs.stdout == ["sandbox\n"]
 

@@ -87,6 +87,7 @@ def test_java_has_a_value_and_names_its_errors_by_their_class(shared):
     assert (error.name, error.value) == ("IllegalStateException", "wide") and "line 1" in error.traceback
 
 
+@pytest.mark.covers(needs=["sandbox.create"])
 def test_java_sees_variables_and_its_directory_as_properties(fresh):
     sandbox = fresh(envs={"ALWAYS": "sandbox"})
     code = 'System.getProperty("ALWAYS") + " " + System.getProperty("NOW") + " " + System.getProperty("user.dir")'

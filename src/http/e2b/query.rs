@@ -1,0 +1,19 @@
+//! The query of a request, whose rejection is told as E2B tells it.
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use serde::de::DeserializeOwned;
+
+use super::error::E2bError;
+
+/// What a query says.
+pub(super) struct Query<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
+    type Rejection = E2bError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, E2bError> {
+        let read = axum::extract::Query::try_from_uri(&parts.uri);
+        read.map(|axum::extract::Query(query)| Self(query)).map_err(|err| E2bError::bad_request(err.body_text()))
+    }
+}

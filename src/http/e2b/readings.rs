@@ -1,0 +1,68 @@
+//! What sandboxes used, and what they logged.
+
+use std::sync::Arc;
+
+use axum::extract::{Extension, State};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::control::{Named, find};
+use super::query::Query;
+use super::shapes;
+use crate::http::AppState;
+use crate::sandbox::{Sandbox, Sandboxes, Tenant};
+
+/// A time that is larger is one in milliseconds: as seconds it would lie 3,000 years ahead.
+const MILLISECONDS: u64 = 100_000_000_000;
+
+pub(super) fn routes() -> Router<AppState> {
+    Router::new()
+        .route("/sandboxes/{id}/metrics", get(metrics))
+        .route("/sandboxes/metrics", get(metrics_of_many))
+        .route("/sandboxes/{id}/logs", get(logs_v1))
+        .route("/v2/sandboxes/{id}/logs", get(logs_v2))
+}
+
+/// From when to when, seconds since 1970; SDKs up to 2.0 send milliseconds.
+#[derive(Debug, Deserialize)]
+struct MetricsQuery {
+    start: Option<u64>,
+    end: Option<u64>,
+}
+
+/// The readings of that time, oldest first.
+async fn metrics(Named(sandbox): Named, Query(MetricsQuery { start, end }): Query<MetricsQuery>) -> Json<Vec<Value>> {
+    let seconds = |time: u64| if time > MILLISECONDS { time / 1000 } else { time };
+    let asked = start.map_or(0, seconds)..=end.map_or(u64::MAX, seconds);
+    let readings = sandbox.readings();
+    let found = readings.iter().filter(|reading| asked.contains(&shapes::unix_seconds(reading.at)));
+    Json(found.map(shapes::metric).collect())
+}
+
+#[derive(Debug, Deserialize)]
+struct ManyMetricsQuery {
+    #[serde(default)]
+    sandbox_ids: String,
+}
+
+/// The last reading of each of several sandboxes. What is not there, or another's, is left out.
+async fn metrics_of_many(
+    State(sandboxes): State<Sandboxes>,
+    Extension(tenant): Extension<Tenant>,
+    Query(ManyMetricsQuery { sandbox_ids }): Query<ManyMetricsQuery>,
+) -> Json<Value> {
+    let asked = sandbox_ids.split(',').filter_map(|id| find(&sandboxes, tenant, id.trim()).ok());
+    let last = |sandbox: Arc<Sandbox>| Some((sandbox.id.clone(), shapes::metric(sandbox.readings().last()?)));
+    Json(json!({"sandboxes": asked.filter_map(last).collect::<Map<_, _>>()}))
+}
+
+/// E2B's logs are those of its own daemon inside. Ours go to the server's log; what user code prints is never kept.
+async fn logs_v1(_: Named) -> Json<Value> {
+    Json(json!({"logs": [], "logEntries": []}))
+}
+
+async fn logs_v2(_: Named) -> Json<Value> {
+    Json(json!({"logs": []}))
+}
