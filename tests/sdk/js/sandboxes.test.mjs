@@ -126,12 +126,12 @@ check('metrics tell what is used of what', ['sandbox.get_metrics'], async (t) =>
 })
 
 check(
-  'rules that are not enforced are refused',
+  'rules that come too late are refused',
   ['sandbox.update_network'],
   async (t) => {
     const sandbox = await create(t)
     await sandbox.updateNetwork({})
-    await assert.rejects(sandbox.updateNetwork({ denyOut: ['1.2.3.4/32'] }), /400.*not enforced/)
+    await assert.rejects(sandbox.updateNetwork({ denyOut: ['1.2.3.4/32'] }), /400.*only be chosen when/)
   },
   ['SDK_OWN_SERVER'],
 )

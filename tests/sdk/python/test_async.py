@@ -187,9 +187,9 @@ def test_a_sandbox_with_auto_pause_is_paused_at_its_deadline():
 
 @pytest.mark.covers("sandbox.update_network", needs=["SDK_OWN_SERVER"])
 @asynchronous
-async def test_rules_that_are_not_enforced_are_refused(sandbox):
+async def test_rules_that_come_too_late_are_refused(sandbox):
     await sandbox.update_network({})
-    with pytest.raises(Exception, match="400.*not enforced"):
+    with pytest.raises(Exception, match="400.*only be chosen when"):
         await sandbox.update_network({"deny_out": ["1.2.3.4/32"]})
 
 

@@ -244,9 +244,9 @@ def test_metrics_tell_what_is_used_of_what(shared):
 
 
 @pytest.mark.covers("sandbox.update_network", needs=["SDK_OWN_SERVER"])
-def test_rules_that_are_not_enforced_are_refused(shared):
+def test_rules_that_come_too_late_are_refused(shared):
     shared.update_network({})
-    with pytest.raises(SandboxException, match="400.*not enforced"):
+    with pytest.raises(SandboxException, match="400.*only be chosen when"):
         shared.update_network({"deny_out": ["1.2.3.4/32"]})
 
 
