@@ -1,5 +1,5 @@
-//! Which sandbox, and which of its ports, a request means: from the headers that SDKs send, from the host name, or from a part of
-//! that which arrives as a user's name.
+//! Which sandbox, and which of its ports, a request means: from the headers that SDKs send, from the host name, from a part of
+//! that which arrives as a user's name, or from the token.
 
 use axum::http::{HeaderMap, Uri, header};
 use base64::Engine as _;
@@ -31,7 +31,7 @@ pub(super) enum Address {
         /// The port.
         port: u16,
     },
-    /// A port of a sandbox that the request's token names, or that it does not name at all: debug mode.
+    /// A port of a sandbox that the request's token names, or, in debug mode only, that nothing names.
     Unnamed {
         /// The port.
         port: u16,
@@ -66,7 +66,19 @@ pub(super) fn of(
         (None, None) => {}
     }
     let host = uri.host().or_else(|| text(header::HOST.as_str())).unwrap_or_default();
-    Ok(from_host(host, domain).or_else(|| from_user(headers)).unwrap_or(Address::Server))
+    let named = from_host(host, domain).or_else(|| from_user(headers)).or_else(|| from_token(headers, uri));
+    Ok(named.unwrap_or(Address::Server))
+}
+
+/// A sandbox's token, where calls that run commands name their Linux user and so lose the name that the URL had. Some SDKs send
+/// it to the server itself, too: only what is asked of sandboxes alone counts.
+fn from_token(headers: &HeaderMap, uri: &Uri) -> Option<Address> {
+    headers.get("x-access-token").filter(|token| !token.is_empty())?;
+    match uri.path().split('/').nth(1)? {
+        "execute" | "contexts" => Some(Address::Unnamed { port: INTERPRETER_PORT }),
+        "files" | "process.Process" | "filesystem.Filesystem" => Some(Address::Unnamed { port: ENVD_PORT }),
+        _ => None,
+    }
 }
 
 /// With `E2B_DOMAIN=x@HOST`, SDKs make URLs such as `https://PORT-ID.x@HOST`. What was to be the name of a host is then that
@@ -156,6 +168,21 @@ mod tests {
         for other in ["api.x", "user", "root", "49999-iabc"] {
             assert_eq!(of(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn a_token_can_stand_for_the_address() {
+        let of = |path: &'static str, token: &'static str| {
+            let headers = HeaderMap::from_iter([(
+                header::HeaderName::from_static("x-access-token"),
+                header::HeaderValue::from_static(token),
+            )]);
+            super::of(&headers, &Uri::from_static(path), None, None).ok()
+        };
+        assert_eq!(of("/process.Process/Start", "token"), Some(Address::Unnamed { port: ENVD_PORT }));
+        assert_eq!(of("/execute", "token"), Some(Address::Unnamed { port: INTERPRETER_PORT }));
+        assert_eq!(of("/execute", ""), Some(Address::Server));
+        assert_eq!(of("/sandboxes/iabc", "token"), Some(Address::Server));
     }
 
     #[test]

@@ -19,6 +19,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::error::E2bError;
+use super::letta::ToldDomain;
 use super::shapes::{DEFAULT_TIMEOUT_S, SandboxDetail, SandboxResponse};
 use super::{listing, readings};
 use crate::engine::{Choice, Network, parse_network};
@@ -183,24 +184,27 @@ fn networks(name: &str, list: &Option<Vec<Value>>) -> Answer<Vec<Ipv4Net>> {
 async fn create_v1(
     state: State<AppState>,
     tenant: Extension<Tenant>,
+    domain: ToldDomain,
     Json(request, _): Json<CreateRequest, E2bError>,
 ) -> Answer<Response> {
     let secure = request.secure.unwrap_or(false);
-    create(state, tenant, request, secure).await
+    create(state, tenant, domain, request, secure).await
 }
 
 /// `POST /v2/sandboxes`: always secured.
 async fn create_v2(
     state: State<AppState>,
     tenant: Extension<Tenant>,
+    domain: ToldDomain,
     Json(request, _): Json<CreateRequest, E2bError>,
 ) -> Answer<Response> {
-    create(state, tenant, request, true).await
+    create(state, tenant, domain, request, true).await
 }
 
 async fn create(
     State(state): State<AppState>,
     Extension(tenant): Extension<Tenant>,
+    ToldDomain(domain): ToldDomain,
     request: CreateRequest,
     secure: bool,
 ) -> Answer<Response> {
@@ -243,7 +247,7 @@ async fn create(
         state.sandboxes.kill(&sandbox.id);
         return Err(SandboxError::Lost(err).into());
     }
-    Ok((StatusCode::CREATED, axum::Json(SandboxResponse::new(&sandbox, state.domain()))).into_response())
+    Ok((StatusCode::CREATED, axum::Json(SandboxResponse::new(&sandbox, domain))).into_response())
 }
 
 /// What everything in a sandbox sees: the client's variables over those that E2B sets.
@@ -297,8 +301,8 @@ impl FromRequestParts<AppState> for Named {
     }
 }
 
-async fn detail(State(state): State<AppState>, Named(sandbox): Named) -> axum::Json<SandboxDetail> {
-    axum::Json(SandboxDetail::new(&sandbox, state.domain()))
+async fn detail(ToldDomain(domain): ToldDomain, Named(sandbox): Named) -> axum::Json<SandboxDetail> {
+    axum::Json(SandboxDetail::new(&sandbox, domain))
 }
 
 async fn kill(State(sandboxes): State<Sandboxes>, Named(sandbox): Named) -> Answer<StatusCode> {
@@ -315,7 +319,7 @@ struct TimeoutRequest {
 
 /// Resumes a paused sandbox; never shortens a life. The answer carries the token: another process may be connecting.
 async fn connect(
-    State(state): State<AppState>,
+    ToldDomain(domain): ToldDomain,
     Named(sandbox): Named,
     Json(request, _): Json<TimeoutRequest, E2bError>,
 ) -> Answer<Response> {
@@ -323,18 +327,18 @@ async fn connect(
     let resumed = sandbox.resume(timeout).await?;
     sandbox.extend(timeout);
     let status = if resumed { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, axum::Json(SandboxResponse::new(&sandbox, state.domain()))).into_response())
+    Ok((status, axum::Json(SandboxResponse::new(&sandbox, domain))).into_response())
 }
 
 async fn resume(
-    State(state): State<AppState>,
+    ToldDomain(domain): ToldDomain,
     Named(sandbox): Named,
     Json(request, _): Json<TimeoutRequest, E2bError>,
 ) -> Answer<Response> {
     if !sandbox.resume(timeout(request.timeout.unwrap_or(DEFAULT_TIMEOUT_S))?).await? {
         return Err(E2bError::new(StatusCode::CONFLICT, format!("Sandbox {} is already running", sandbox.id)));
     }
-    Ok((StatusCode::CREATED, axum::Json(SandboxResponse::new(&sandbox, state.domain()))).into_response())
+    Ok((StatusCode::CREATED, axum::Json(SandboxResponse::new(&sandbox, domain))).into_response())
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -51,16 +51,39 @@ pub(super) enum Failures {
     Text,
 }
 
+/// What becomes of a string that is a value, which comes in its language's notation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Strings {
+    /// Its quotes are taken off, and nothing else is done: as E2B has it.
+    Unquoted,
+    /// It is read, so that what arrives is the string itself.
+    Read,
+}
+
+/// What can be told in more ways than one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Manner {
+    pub(super) failures: Failures,
+    pub(super) strings: Strings,
+}
+
+/// As E2B tells it.
+impl Default for Manner {
+    fn default() -> Self {
+        Self { failures: Failures::Event, strings: Strings::Unquoted }
+    }
+}
+
 /// The lines for one event; those for the end are the last.
-pub(super) fn lines(event: Event, failures: Failures) -> Bytes {
+pub(super) fn lines(event: Event, manner: Manner) -> Bytes {
     let stream =
         |kind: &str, text: String| line(&json!({"type": kind, "text": text, "timestamp": rfc3339(SystemTime::now())}));
     match event {
         Event::Stdout { text } => stream("stdout", text),
         Event::Stderr { text } => stream("stderr", text),
-        Event::Output(output) => line(&result(output)),
+        Event::Output(output) => line(&result(output, manner.strings)),
         Event::End(end) => {
-            let failure = error(end).map(|error| match failures {
+            let failure = error(end).map(|error| match manner.failures {
                 Failures::Event => error_line(&error),
                 Failures::Text => stream("stderr", in_words(&error)),
             });
@@ -71,13 +94,16 @@ pub(super) fn lines(event: Event, failures: Failures) -> Bytes {
     }
 }
 
-fn result(output: Output) -> Value {
+fn result(output: Output, strings: Strings) -> Value {
     let mut members = Map::from_iter([("type".to_owned(), json!("result"))]);
     let mut extra = Map::new();
     for (mime, data) in output.data {
         match MEMBERS.iter().find(|(known, _)| *known == mime) {
             Some((_, "text")) => {
-                let text = data.as_str().map(|text| Value::from(unquoted(text)));
+                let text = data.as_str().map(|text| match strings {
+                    Strings::Unquoted => Value::from(unquoted(text)),
+                    Strings::Read => read(text).map_or_else(|| Value::from(unquoted(text)), Value::from),
+                });
                 members.insert("text".to_owned(), text.unwrap_or(data));
             }
             Some((_, member)) => {
@@ -97,6 +123,42 @@ fn result(output: Output) -> Value {
 fn unquoted(text: &str) -> &str {
     let inner = |quote| text.strip_prefix(quote).and_then(|rest: &str| rest.strip_suffix(quote));
     inner('\'').or_else(|| inner('"')).unwrap_or(text)
+}
+
+/// The string that the text is in the notation that most languages have in common, if it is one and nothing else.
+fn read(text: &str) -> Option<String> {
+    let quote = text.chars().next().filter(|letter| matches!(letter, '\'' | '"' | '`'))?;
+    let mut letters = text.strip_prefix(quote)?.strip_suffix(quote)?.chars();
+    // In UTF-16, as there one letter can be written as two halves.
+    let mut units = Vec::new();
+    while let Some(letter) = letters.next() {
+        let letter = match letter {
+            '\\' => match letters.next()? {
+                'n' => '\n',
+                't' => '\t',
+                'r' => '\r',
+                'b' => '\u{8}',
+                'f' => '\u{c}',
+                'v' => '\u{b}',
+                same @ ('\\' | '\'' | '"' | '`') => same,
+                'x' => char::from_u32(hexadecimal(&mut letters, 2)?)?,
+                'U' => char::from_u32(hexadecimal(&mut letters, 8)?)?,
+                'u' => {
+                    units.push(u16::try_from(hexadecimal(&mut letters, 4)?).ok()?);
+                    continue;
+                }
+                _ => return None,
+            },
+            end if end == quote => return None,
+            plain => plain,
+        };
+        units.extend_from_slice(letter.encode_utf16(&mut [0; 2]));
+    }
+    String::from_utf16(&units).ok()
+}
+
+fn hexadecimal(letters: &mut std::str::Chars<'_>, digits: usize) -> Option<u32> {
+    (0..digits).try_fold(0, |number: u32, _| Some(number << 4 | letters.next()?.to_digit(16)?))
 }
 
 fn error(end: End) -> Option<Exception> {
@@ -176,7 +238,7 @@ mod tests {
     }
 
     fn told(event: Event) -> Bytes {
-        lines(event, Failures::Event)
+        lines(event, Manner::default())
     }
 
     #[test]
@@ -203,6 +265,24 @@ mod tests {
     }
 
     #[test]
+    fn a_string_can_be_read() {
+        for (given, meant) in [
+            ("'a'", "a"),
+            (r#"'{"a":"it\'s\\n"}'"#, r#"{"a":"it's\n"}"#),
+            (r#"`{"a":"it's"}`"#, r#"{"a":"it's"}"#),
+            (r"'\x1b\u00e9\ud83d\ude00\U0001f600\n'", "\u{1b}\u{e9}\u{1f600}\u{1f600}\n"),
+            ("''", ""),
+        ] {
+            assert_eq!(read(given).as_deref(), Some(meant), "{given}");
+        }
+        for other in ["'a' + 'b'", "'", "", "a", "'a\\", r"'\q'", r"'\ud83d'", r"'\x1'", "b'a'"] {
+            assert_eq!(read(other), None, "{other}");
+        }
+        let output = Output { data: Map::from_iter([("text/plain".to_owned(), json!("'a' + 'b'"))]), main: true };
+        assert_eq!(result(output, Strings::Read)["text"], "a' + 'b");
+    }
+
+    #[test]
     fn the_end_tells_the_error_first() {
         let outcome = |kind, message: &str| Outcome { kind, message: message.to_owned(), limit: None };
         let end = |outcome| Event::End(End { outcome, exception: None, usage: Usage::default(), lost: false });
@@ -219,7 +299,7 @@ mod tests {
         let failed = |exception| {
             let outcome = Outcome { kind: OutcomeKind::Exception, message: "raised".to_owned(), limit: None };
             let end = End { outcome, exception, usage: Usage::default(), lost: false };
-            let lines = lines(Event::End(end), Failures::Text);
+            let lines = lines(Event::End(end), Manner { failures: Failures::Text, ..Manner::default() });
             let first = text(&lines).lines().next().expect("a line").to_owned();
             let first: Value = serde_json::from_str(&first).expect("JSON");
             assert_eq!(first["type"], "stderr");

@@ -120,7 +120,7 @@ async fn execute(
             counting.forget_executions(&context);
         }
     });
-    let telling = Telling::new(sandbox.notebook(&language), letta::failures(&sandbox.spec));
+    let telling = letta::telling(&sandbox, &language);
     // Held until the answer is over, or nobody listens to it.
     let lines = lines(sandbox, events, count, telling).inspect(move |_| _ = &last);
     let body = Body::from_stream(lines);

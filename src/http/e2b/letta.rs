@@ -1,20 +1,36 @@
 //! What Letta's server needs that other clients of E2B would miss or mind: [`Profile::Letta`]. `docs/letta.md` tells it.
 
-use super::events::Failures;
-use crate::sandbox::{CreateSpec, Profile, Sandboxes};
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+
+use super::address;
+use super::events::{Failures, Manner, Strings};
+use super::notebook::Telling;
+use crate::http::AppState;
+use crate::protocol::Notebook;
+use crate::sandbox::{CreateSpec, Profile, Sandbox, Sandboxes};
 
 /// What Letta notes in the metadata of a sandbox that is for a custom tool.
 const TOOL_NOTE: &str = "config_state";
 
+/// How an execution in a sandbox is told of. Letta cuts off what is long, and each piece makes it longer: it gets what is
+/// printed in as few as there are. A tool's value is a string of JSON, which it must be able to read.
+pub(super) fn telling(sandbox: &Sandbox, language: &str) -> Telling {
+    match sandbox.spec.profile {
+        Profile::Letta => {
+            let manner = Manner { failures: failures(&sandbox.spec), strings: Strings::Read };
+            Telling::new(Notebook::default(), manner)
+        }
+        Profile::E2b => Telling::new(sandbox.notebook(language), Manner::default()),
+    }
+}
+
 /// How code that fails in a sandbox is told of. After its tool `run_code`, Letta cannot read an event: the model would learn
 /// nothing. For custom tools and for `run_code_with_tools` it needs the event. It notes something with the former, and gives the
 /// latter variables.
-pub(super) fn failures(spec: &CreateSpec) -> Failures {
+fn failures(spec: &CreateSpec) -> Failures {
     let is_run_code = !spec.metadata.contains_key(TOOL_NOTE) && spec.env.is_empty();
-    match spec.profile {
-        Profile::Letta if is_run_code => Failures::Text,
-        Profile::Letta | Profile::E2b => Failures::Event,
-    }
+    if is_run_code { Failures::Text } else { Failures::Event }
 }
 
 /// Ends a sandbox when dropped. Letta executes once in each, and mostly leaves it to its deadline.
@@ -33,5 +49,18 @@ impl LastExecution {
 impl Drop for LastExecution {
     fn drop(&mut self) {
         self.sandboxes.kill(&self.id);
+    }
+}
+
+/// The domain that a client is told of, if there is one. Whoever has made a user of what was to be the name of a host knows
+/// but one name, and must stay with it.
+pub(super) struct ToldDomain(pub(super) Option<String>);
+
+impl FromRequestParts<AppState> for ToldDomain {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Self::Rejection> {
+        let named = address::basic_user(&parts.headers).is_none();
+        Ok(Self(state.domain().filter(|_| named).map(str::to_owned)))
     }
 }

@@ -4,7 +4,7 @@ use std::mem;
 
 use bytes::{Bytes, BytesMut};
 
-use super::events::{self, Failures};
+use super::events::{self, Manner};
 use crate::protocol::{End, Event, Exception, Notebook, Pieces};
 
 /// The most that is held back of a line, bytes, while its end is waited for.
@@ -13,14 +13,14 @@ const LONGEST_LINE: usize = 1 << 20;
 /// Tells the events of one execution.
 pub(super) struct Telling {
     notebook: Notebook,
-    failures: Failures,
+    manner: Manner,
     /// The beginning of a line of standard output.
     begun: String,
 }
 
 impl Telling {
-    pub(super) fn new(notebook: Notebook, failures: Failures) -> Self {
-        Self { notebook, failures, begun: String::new() }
+    pub(super) fn new(notebook: Notebook, manner: Manner) -> Self {
+        Self { notebook, manner, begun: String::new() }
     }
 
     /// What is to be said after `event`, which may be nothing yet.
@@ -57,7 +57,7 @@ impl Telling {
     }
 
     fn lines(&self, event: Event) -> Bytes {
-        events::lines(event, self.failures)
+        events::lines(event, self.manner)
     }
 
     /// The line that has begun, as it is.
@@ -112,7 +112,7 @@ mod tests {
     use crate::protocol::{Outcome, OutcomeKind, Output, Usage};
 
     fn telling(notebook: Value) -> Telling {
-        Telling::new(serde_json::from_value(notebook).expect("a notebook"), Failures::Event)
+        Telling::new(serde_json::from_value(notebook).expect("a notebook"), Manner::default())
     }
 
     fn stdout(text: &str) -> Event {

@@ -39,7 +39,7 @@ pub(super) struct SandboxResponse {
 }
 
 impl SandboxResponse {
-    pub(super) fn new(sandbox: &Sandbox, domain: Option<&str>) -> Self {
+    pub(super) fn new(sandbox: &Sandbox, domain: Option<String>) -> Self {
         Self {
             sandbox_id: sandbox.id.clone(),
             template_id: sandbox.spec.template.name.clone(),
@@ -48,7 +48,7 @@ impl SandboxResponse {
             envd_access_token: sandbox.token.clone(),
             traffic_access_token: sandbox.traffic_token.clone(),
             alias: sandbox.spec.template.name.clone(),
-            domain: domain.map(str::to_owned),
+            domain,
         }
     }
 }
@@ -129,7 +129,7 @@ struct Lifecycle {
 }
 
 impl SandboxDetail {
-    pub(super) fn new(sandbox: &Sandbox, domain: Option<&str>) -> Self {
+    pub(super) fn new(sandbox: &Sandbox, domain: Option<String>) -> Self {
         let choice = match &sandbox.spec.network {
             Network::Full(choice) => choice.clone(),
             Network::Allowlist(_) | Network::None => Choice::default(),
@@ -138,7 +138,7 @@ impl SandboxDetail {
             listed: ListedSandbox::new(sandbox),
             envd_access_token: sandbox.token.clone(),
             allow_internet_access: sandbox.spec.network.is_open(),
-            domain: domain.map(str::to_owned),
+            domain,
             network: DetailNetwork {
                 allow_public_traffic: !sandbox.spec.traffic.private,
                 mask_request_host: sandbox.spec.traffic.host.clone(),
