@@ -5,7 +5,7 @@ AGENT := target/$(HOST)/agent/oncebox-agent
 # The program that builds the images: `make test` takes the one that its tests run, and builds no other.
 PROFILE := release
 
-.PHONY: run test test-sdk check agent images engine bench
+.PHONY: run test test-sdk test-letta check agent images engine bench server-image
 
 run: images ## Build what is missing and serve on 127.0.0.1:3000.
 	target/release/oncebox serve
@@ -15,6 +15,9 @@ test: ## Everything there is to test, on the real engine; ends with `N passed, M
 
 test-sdk: images ## The published SDKs of E2B against a server of this program.
 	@scripts/sdk
+
+test-letta: images ## Letta's own package, and what its older versions call, against a server of this program.
+	@scripts/letta
 
 check: ## Format, lints, docs and the tests that need no engine.
 	cargo fmt --check
@@ -30,6 +33,9 @@ agent: ## The agent, static, so that it runs in any image.
 images: engine agent ## The images that are missing or not current.
 	cargo build --quiet $(if $(filter release,$(PROFILE)),--release)
 	target/$(PROFILE)/oncebox images build --agent $(AGENT)
+
+server-image: images ## `oncebox/server`: this program in a container, for docs/letta/compose.yaml.
+	tar --create --directory docs/letta Dockerfile --directory $(CURDIR)/target/$(PROFILE) oncebox | docker build --tag oncebox/server -
 
 engine: ## A Docker Engine that answers.
 	@scripts/engine

@@ -1,0 +1,69 @@
+"""What the model sees of code that fails: with Letta's key what the language says of it, with another what Letta makes of E2B's."""
+
+import os
+
+import pytest
+
+import control
+
+# The code, what it prints, and what the model must be told.
+FAILING = {
+    "python": ("print('before')\n1 / 0", "before\n", ["Traceback", "line 2", "ZeroDivisionError: division by zero"]),
+    "python's grammar": ("def f(:", "", ["SyntaxError: invalid syntax"]),
+    "python's exit": ("print('before')\nraise SystemExit(3)", "before\n", ["SystemExit", "3"]),
+    "python's missing package": ("import nothing_of_this_name", "", ["ModuleNotFoundError: No module named 'nothing_of_this_name'"]),
+    "js": ("console.log('before');\nnull.x", "before\n", ["TypeError: Cannot read properties of null"]),
+    "js's missing package": ("require('axios')", "", ["Cannot find module 'axios'"]),
+    "ts": ("console.log('before');\nthrow new RangeError('too far')", "before\n", ["RangeError: too far"]),
+    "r": ("cat('before\\n')\nstop('too far')", "before\n", ["Error", "too far"]),
+    "r's missing package": ("library(ggplot2)", "", ["there is no package called", "ggplot2"]),
+    "java": ('System.out.println("before"); int x = 1 / 0;', "before\n", ["java.lang.ArithmeticException: / by zero"]),
+    "java's types": ('int x = "s";', "", ["incompatible types"]),
+}
+
+
+def language(case):
+    return case.split("'")[0]
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, marks=[pytest.mark.deep] if "'" in case else []) for case in FAILING])
+def test_the_model_sees_why(letta, case):
+    code, stdout, fragments = FAILING[case]
+    answer = letta.run_code(code, language(case)).answer()
+    assert answer.keys() == {"results", "logs"} and answer["results"] == []
+    assert "".join(answer["logs"]["stdout"]) == stdout
+    told = "".join(answer["logs"]["stderr"])
+    assert all(fragment in told for fragment in fragments), told
+
+
+@pytest.mark.deep
+@pytest.mark.plain
+@pytest.mark.parametrize("name", ["python", "js", "ts", "r", "java"])
+def test_with_another_key_letta_cannot_tell_of_the_failure(letta, name):
+    """Why there is a profile: E2B's event of a failure, to the letter, is what no Letta can make JSON of."""
+    letta.use(os.environ["LETTA_PLAIN_KEY"])
+    try:
+        told = letta.run_code(FAILING[name][0], name)
+    finally:
+        control.end_all(os.environ["LETTA_PLAIN_KEY"])
+    assert not told.ok
+    assert told.value == "Error executing function run_code: TypeError: Object of type ExecutionError is not JSON serializable"
+
+
+@pytest.mark.plain
+@pytest.mark.once
+def test_with_another_key_a_sandbox_stays(letta):
+    key = os.environ["LETTA_PLAIN_KEY"]
+    letta.use(key)
+    assert letta.run_code("1").answer()["results"] == ["1"]
+    assert len(control.sandboxes(key)) == 1
+    control.end_all(key)
+
+
+@pytest.mark.deep
+@pytest.mark.package
+@pytest.mark.creates
+def test_a_template_that_is_not_there_is_named(letta):
+    letta.use(template="no-such-template")
+    told = letta.run_code("1")
+    assert not told.ok and "template 'no-such-template' not found" in told.value

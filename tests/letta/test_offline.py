@@ -1,0 +1,41 @@
+"""A template without network, which an operator names in E2B_SANDBOX_TEMPLATE_ID: everything but installing goes on."""
+
+import time
+
+import pytest
+
+import control
+
+pytestmark = [pytest.mark.package, pytest.mark.creates, pytest.mark.deep]
+
+
+@pytest.fixture(autouse=True)
+def offline(letta):
+    letta.use(template="offline")
+
+
+def test_code_runs_and_reaches_nothing(letta):
+    code = "import socket\ntry:\n    socket.create_connection(('1.1.1.1', 53), 2)\nexcept OSError as err:\n    print('refused')\n1"
+    answer = letta.run_code(code).answer()
+    assert (answer["results"], answer["logs"]["stdout"]) == (["1"], ["refused\n"])
+
+
+def test_a_typescript_tool_runs_although_its_client_cannot_be_installed(letta):
+    source = "export function twice(text: string): string { return text + text; }"
+    begun = time.monotonic()
+    # The value is a string of JSON, whose every backslash and quote must arrive.
+    text = "it's `a` \"b\"\n\\c \U0001f600 ${d}"
+    told = letta.call("twice", source, {"text": text}, {"text": "string"}, language="typescript")
+    assert (told.ok, told.value) == (True, text + text), told
+    # npm's own patience is 71 seconds, and Letta's 60.
+    assert time.monotonic() - begun < 20
+
+
+@pytest.mark.parametrize("language, packages", [("python", {"pip": ["roman"]}), ("typescript", {"npm": ["is-odd"]})])
+def test_what_cannot_be_installed_is_named_soon(letta, language, packages):
+    source = {"python": "def f() -> int:\n    return 1", "typescript": "export function f(): number { return 1; }"}[language]
+    begun = time.monotonic()
+    told = letta.call("f", source, {}, {}, language=language, **packages)
+    assert not told.ok and "Failed to install tool" in told.value, told
+    assert time.monotonic() - begun < 30
+    control.end_all()
