@@ -131,6 +131,8 @@ pub enum Pieces {
     Lines,
     /// A line, and then its end.
     LineEnds,
+    /// All that is printed before something else is to be said.
+    Whole,
 }
 
 /// Asks for a new interpreter.

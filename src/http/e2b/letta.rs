@@ -7,19 +7,19 @@ use super::address;
 use super::events::{Failures, Manner, Strings};
 use super::notebook::Telling;
 use crate::http::AppState;
-use crate::protocol::Notebook;
+use crate::protocol::{Notebook, Pieces};
 use crate::sandbox::{CreateSpec, Profile, Sandbox, Sandboxes};
 
 /// What Letta notes in the metadata of a sandbox that is for a custom tool.
 const TOOL_NOTE: &str = "config_state";
 
 /// How an execution in a sandbox is told of. Letta cuts off what is long, and each piece makes it longer: it gets what is
-/// printed in as few as there are. A tool's value is a string of JSON, which it must be able to read.
+/// printed in one. A tool's value is a string of JSON, which it must be able to read.
 pub(super) fn telling(sandbox: &Sandbox, language: &str) -> Telling {
     match sandbox.spec.profile {
         Profile::Letta => {
             let manner = Manner { failures: failures(&sandbox.spec), strings: Strings::Read };
-            Telling::new(Notebook::default(), manner)
+            Telling::new(Notebook { pieces: Pieces::Whole, ..Notebook::default() }, manner)
         }
         Profile::E2b => Telling::new(sandbox.notebook(language), Manner::default()),
     }

@@ -7,20 +7,22 @@ use bytes::{Bytes, BytesMut};
 use super::events::{self, Manner};
 use crate::protocol::{End, Event, Exception, Notebook, Pieces};
 
-/// The most that is held back of a line, bytes, while its end is waited for.
-const LONGEST_LINE: usize = 1 << 20;
+/// The most of printed text that is held back, bytes, while the end of its piece is waited for.
+const LONGEST: usize = 1 << 20;
 
 /// Tells the events of one execution.
 pub(super) struct Telling {
     notebook: Notebook,
     manner: Manner,
-    /// The beginning of a line of standard output.
+    /// The beginning of a piece of standard output.
     begun: String,
+    /// The beginning of a piece of standard error.
+    begun_error: String,
 }
 
 impl Telling {
     pub(super) fn new(notebook: Notebook, manner: Manner) -> Self {
-        Self { notebook, manner, begun: String::new() }
+        Self { notebook, manner, begun: String::new(), begun_error: String::new() }
     }
 
     /// What is to be said after `event`, which may be nothing yet.
@@ -34,10 +36,9 @@ impl Telling {
                     told.extend(self.lines(Event::Stdout { text: line.to_owned() }));
                 }
                 self.begun = begun.to_owned();
-                if self.begun.len() > LONGEST_LINE {
-                    told.extend(self.rest());
-                }
             }
+            (Event::Stdout { text }, Pieces::Whole) => self.begun += &text,
+            (Event::Stderr { text }, Pieces::Whole) => self.begun_error += &text,
             (Event::Stdout { text }, Pieces::LineEnds) => {
                 for text in with_ends_apart(&text) {
                     told.extend(self.lines(Event::Stdout { text }));
@@ -53,6 +54,9 @@ impl Telling {
                 told.extend(self.lines(self.in_its_words(event)));
             }
         }
+        if self.begun.len().max(self.begun_error.len()) > LONGEST {
+            told.extend(self.rest());
+        }
         told.freeze()
     }
 
@@ -60,12 +64,18 @@ impl Telling {
         events::lines(event, self.manner)
     }
 
-    /// The line that has begun, as it is.
+    /// The pieces that have begun, as they are.
     fn rest(&mut self) -> Bytes {
-        match mem::take(&mut self.begun) {
-            text if text.is_empty() => Bytes::new(),
-            text => self.lines(Event::Stdout { text }),
+        let mut told = BytesMut::new();
+        if !self.begun.is_empty() {
+            let text = mem::take(&mut self.begun);
+            told.extend(self.lines(Event::Stdout { text }));
         }
+        if !self.begun_error.is_empty() {
+            let text = mem::take(&mut self.begun_error);
+            told.extend(self.lines(Event::Stderr { text }));
+        }
+        told.freeze()
     }
 
     fn in_its_words(&self, mut event: Event) -> Event {
@@ -144,7 +154,20 @@ mod tests {
         assert!(telling.tell(stdout("c")).is_empty());
         assert_eq!(members(&telling.tell(stdout("d\ne")), "text"), ["bcd\n"]);
         assert_eq!(members(&telling.tell(raised("", "1", &[])), "type"), ["stdout", "error", "end_of_execution"]);
-        assert_eq!(members(&telling.tell(stdout(&"x".repeat(LONGEST_LINE + 1))), "type"), ["stdout"]);
+        assert_eq!(members(&telling.tell(stdout(&"x".repeat(LONGEST + 1))), "type"), ["stdout"]);
+    }
+
+    #[test]
+    fn all_that_is_printed_can_be_one_piece() {
+        let stderr = |text: &str| Event::Stderr { text: text.to_owned() };
+        let mut telling = telling(json!({"pieces": "whole"}));
+        for event in [stdout("a\n"), stderr("e"), stdout("b"), stderr("f\n")] {
+            assert!(telling.tell(event).is_empty());
+        }
+        let told = telling.tell(Event::Output(Output::default()));
+        assert_eq!(members(&told, "text"), [json!("a\nb"), json!("ef\n"), Value::Null]);
+        assert_eq!(members(&telling.tell(stderr(&"x".repeat(LONGEST + 1))), "type"), ["stderr"]);
+        assert_eq!(members(&telling.tell(raised("", "1", &[])), "type"), ["error", "end_of_execution"]);
     }
 
     #[test]
