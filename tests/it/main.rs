@@ -21,6 +21,7 @@ mod e2b_machine;
 mod e2b_ports;
 mod e2b_process;
 mod ends;
+mod faults;
 mod isolation;
 mod java;
 mod javascript;
@@ -28,6 +29,7 @@ mod languages;
 mod lifecycle;
 mod network;
 mod protocol;
+mod proxy;
 mod python;
 mod r;
 mod readme;
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         java::trials(),
         bad_input::trials(),
         ends::trials(),
+        faults::trials(),
         auth::trials(),
         capacity::trials(),
         cli::trials(),

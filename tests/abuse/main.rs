@@ -1,0 +1,57 @@
+//! What hostile and careless code tries, from inside a sandbox and from outside at the server's doors. Each case is something
+//! that must not happen; at the end it is told how many of each class held.
+//!
+//! A harness of its own, because some of its servers are made weak on purpose.
+
+#[macro_use]
+#[path = "../it/support.rs"]
+#[allow(dead_code, unused_macros, reason = "written for the other tests too")]
+mod support;
+#[path = "../it/proxy.rs"]
+#[allow(dead_code, reason = "written for the other tests too")]
+mod proxy;
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::process::ExitCode;
+use std::sync::Mutex;
+
+use libtest_mimic::{Arguments, Trial};
+
+/// Of each class, how many cases were tried and how many held.
+static TOLD: Mutex<BTreeMap<&str, Told>> = Mutex::new(BTreeMap::new());
+
+#[derive(Debug, Default)]
+struct Told {
+    tried: usize,
+    held: usize,
+}
+
+/// One case of a class: an async function that panics when what must not happen has happened.
+pub(crate) fn case<F>(class: &'static str, name: &str, test: impl FnOnce() -> F + Send + 'static) -> Trial
+where
+    F: Future<Output = ()>,
+{
+    Trial::test(format!("{class}::{name}"), move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.expect("a runtime");
+        let done = catch_unwind(AssertUnwindSafe(|| runtime.block_on(test())));
+        let mut told = TOLD.lock().expect("the counts");
+        let told = told.entry(class).or_default();
+        told.tried += 1;
+        told.held += usize::from(done.is_ok());
+        done.map_err(|panic| resume_unwind(panic))
+    })
+}
+
+#[allow(clippy::print_stdout, reason = "it is the result")]
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let trials: Vec<Trial> = Vec::new();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    for (class, Told { tried, held }) in &*TOLD.lock().expect("the counts") {
+        println!("{class}: {held} of {tried} held");
+    }
+    let clean = support::stop_shared() && support::nothing_is_left();
+    if clean { conclusion.exit_code() } else { ExitCode::FAILURE }
+}
