@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
 
@@ -57,6 +58,9 @@ struct Keys {
     owner: String,
     max_sandboxes: usize,
     max_kept_sandboxes: usize,
+    max_sandboxes_per_key: usize,
+    max_kept_sandboxes_per_key: usize,
+    max_starts_per_minute_per_key: u32,
     max_queued: usize,
     queue_timeout_ms: u64,
     max_body_bytes: usize,
@@ -145,7 +149,10 @@ impl Config {
             },
             sandboxes: SandboxesConfig {
                 max_sandboxes: keys.max_sandboxes,
+                max_sandboxes_per_key: or_any(keys.max_sandboxes_per_key),
                 max_kept_sandboxes: keys.max_kept_sandboxes,
+                max_kept_sandboxes_per_key: or_any(keys.max_kept_sandboxes_per_key),
+                max_starts_per_minute_per_key: NonZeroU32::new(keys.max_starts_per_minute_per_key),
                 max_queued: keys.max_queued,
                 queue_timeout: Duration::from_millis(keys.queue_timeout_ms),
             },
@@ -261,6 +268,11 @@ fn source_name(metadata: &figment::Metadata) -> String {
         true => "environment".to_owned(),
         false => metadata.name.to_string(),
     }
+}
+
+/// A bound that 0 takes away.
+fn or_any(bound: usize) -> usize {
+    if bound == 0 { usize::MAX } else { bound }
 }
 
 /// An error at a key, with the source that gave it its value.

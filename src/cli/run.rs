@@ -13,7 +13,7 @@ use clap::Args;
 use oncebox::config::Config;
 use oncebox::engine::docker::DockerEngine;
 use oncebox::protocol::{End, Event, OutcomeKind, Output};
-use oncebox::sandbox::{RunSpec, Sandboxes, Template};
+use oncebox::sandbox::{RunSpec, Sandboxes, Template, Tenant};
 
 use super::CliResult;
 
@@ -48,6 +48,7 @@ pub(super) async fn run(args: RunArgs, config: Config) -> CliResult {
     let engine = Arc::new(DockerEngine::connect(&format!("run-{}", std::process::id()), config.allow_private)?);
     let sandboxes = Sandboxes::open(engine, vec![template.clone()], config.sandboxes).await?;
     let spec = RunSpec {
+        tenant: Tenant(0),
         container: template.spec(),
         template: Arc::new(template),
         limits,

@@ -81,9 +81,10 @@ impl ApiKeys {
     }
 }
 
-/// Lets a request through that carries a key.
-pub(crate) async fn require_key(State(state): State<AppState>, request: Request, next: Next) -> Response {
-    if state.api_keys.tenant(request.headers()).is_some() {
+/// Lets a request through that carries a key, and notes whose it is.
+pub(crate) async fn require_key(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
+    if let Some(tenant) = state.api_keys.tenant(request.headers()) {
+        request.extensions_mut().insert(tenant);
         return next.run(request).await;
     }
     let message = "a valid API key is needed, as `X-API-Key` or `Authorization: Bearer`";

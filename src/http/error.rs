@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use super::json::JsonError;
-use crate::sandbox::SandboxError;
+use crate::sandbox::{SandboxError, seconds};
 
 /// An answer that is not 2xx: `{"error": {"code", "message"}}`.
 #[derive(Debug)]
@@ -56,8 +56,12 @@ impl From<SandboxError> for ApiError {
             SandboxError::UnknownLanguage { .. } => Self::bad_request(format!("language: {message}")),
             SandboxError::File { index, .. } => Self::bad_request(format!("files[{index}].path: {message}")),
             SandboxError::Busy { retry_after, .. } => Self {
-                retry_after_s: Some(retry_after.as_secs().max(1)),
+                retry_after_s: Some(seconds(retry_after)),
                 ..Self::new(StatusCode::TOO_MANY_REQUESTS, "busy", message)
+            },
+            SandboxError::TooOften { retry_after, .. } => Self {
+                retry_after_s: Some(seconds(retry_after)),
+                ..Self::new(StatusCode::TOO_MANY_REQUESTS, "too_often", message)
             },
             SandboxError::Full { .. } => Self::new(StatusCode::TOO_MANY_REQUESTS, "full", message),
             SandboxError::ShuttingDown => Self::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", message),

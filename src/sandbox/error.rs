@@ -1,5 +1,6 @@
 //! Why a sandbox could not do what it was asked.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,20 +21,34 @@ pub enum SandboxError {
         known: String,
     },
     /// All sandboxes are in use and enough requests wait.
-    #[error("all {max_sandboxes} sandboxes are in use and {queued} requests wait for one; try again")]
+    #[error("all {max_sandboxes} sandboxes{whose} are in use and {queued} requests wait for one; try again")]
     Busy {
         /// How many serve at once.
         max_sandboxes: usize,
+        /// Among whose they are so many.
+        whose: Whose,
         /// How many wait.
         queued: usize,
         /// When it may be better.
         retry_after: Duration,
     },
     /// Enough sandboxes are kept.
-    #[error("{max_kept_sandboxes} sandboxes are kept already, which is the most there may be; kill one, or try again")]
+    #[error(
+        "{max_kept_sandboxes} sandboxes{whose} are kept already, which is the most there may be; kill one, or try again"
+    )]
     Full {
         /// How many may be kept.
         max_kept_sandboxes: usize,
+        /// Among whose they are so many.
+        whose: Whose,
+    },
+    /// This API key has asked for too many in a short time.
+    #[error("this key may begin {per_minute} runs and sandboxes a minute; try again in {} s", seconds(*.retry_after))]
+    TooOften {
+        /// How many there may be in a minute.
+        per_minute: u32,
+        /// When there may be another.
+        retry_after: Duration,
     },
     /// A file of the request cannot be written.
     #[error("{message}")]
@@ -52,6 +67,29 @@ pub enum SandboxError {
     /// The server is going down.
     #[error("the server is shutting down")]
     ShuttingDown,
+}
+
+/// Among whose sandboxes a bound was met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// Everybody's.
+    All,
+    /// Those of the API key.
+    Key,
+}
+
+impl fmt::Display for Whose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::All => "",
+            Self::Key => " of this key",
+        })
+    }
+}
+
+/// Whole seconds, at least one: what `Retry-After` takes.
+pub(crate) fn seconds(wait: Duration) -> u64 {
+    wait.as_millis().div_ceil(1000).max(1) as u64
 }
 
 /// Why no container could be started.

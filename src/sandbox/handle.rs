@@ -15,7 +15,7 @@ use crate::link::{Link, LinkError};
 use crate::protocol::{Metrics, Notebook};
 
 /// Whose sandbox it is: which API key made it. Nobody sees another's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Tenant(pub usize);
 
 /// What happens at the deadline.

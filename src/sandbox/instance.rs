@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::TaskTracker;
 
+use super::admission::Permit;
 use super::error::LaunchError;
 use super::template::Template;
 use crate::engine::{Engine, EngineError, InstanceId, Spec};
@@ -39,7 +39,7 @@ impl Reaper {
     }
 
     /// Removes a container, trying again while the engine cannot; `permit` is given back when it is gone.
-    fn remove(&self, id: InstanceId, permit: Option<OwnedSemaphorePermit>) {
+    fn remove(&self, id: InstanceId, permit: Option<Permit>) {
         let engine = Arc::clone(&self.engine);
         self.removals.spawn(async move {
             let mut warned = false;
@@ -60,7 +60,7 @@ impl Reaper {
 struct Guard {
     id: InstanceId,
     reaper: Reaper,
-    permit: Mutex<Option<OwnedSemaphorePermit>>,
+    permit: Mutex<Option<Permit>>,
     removed: AtomicBool,
 }
 
@@ -126,7 +126,7 @@ impl Instance {
     }
 
     /// Holds `permit` until the container is gone.
-    pub(crate) fn hold(&self, permit: OwnedSemaphorePermit) {
+    pub(crate) fn hold(&self, permit: Permit) {
         *self.guard.permit.lock().unwrap_or_else(PoisonError::into_inner) = Some(permit);
     }
 

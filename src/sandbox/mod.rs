@@ -1,8 +1,10 @@
 //! Which container serves a request, and how long it lives.
 
+mod admission;
 mod error;
 mod handle;
 mod instance;
+mod line;
 mod meter;
 mod pool;
 mod registry;
@@ -10,37 +12,25 @@ mod run;
 mod template;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::{Engine, EngineError, Spec};
+use admission::Admission;
 use instance::{Instance, Reaper};
 use pool::Pool;
 use rand::distr::{Alphanumeric, SampleString};
 use registry::Registry;
 
-pub use error::{LaunchError, SandboxError};
+pub use admission::SandboxesConfig;
+pub(crate) use error::seconds;
+pub use error::{LaunchError, SandboxError, Whose};
 pub use handle::{CreateSpec, Life, OnTimeout, Profile, Sandbox, Tenant, Traffic};
 pub use meter::Reading;
 pub use pool::ShelfStatus;
 pub use run::{Place, Report, RunSpec, Running};
 pub use template::{NetworkKind, Template};
-
-/// How many sandboxes there may be.
-#[derive(Debug, Clone)]
-pub struct SandboxesConfig {
-    /// Sandboxes that serve single runs at once; the warm ones wait beside them.
-    pub max_sandboxes: usize,
-    /// Sandboxes that are kept at once, paused ones included.
-    pub max_kept_sandboxes: usize,
-    /// Requests that wait for one.
-    pub max_queued: usize,
-    /// How long a request waits at the most.
-    pub queue_timeout: Duration,
-}
 
 /// The one door to sandboxes.
 #[derive(Debug, Clone)]
@@ -50,15 +40,12 @@ pub struct Sandboxes {
 
 #[derive(Debug)]
 struct Shared {
-    config: SandboxesConfig,
     templates: Vec<Arc<Template>>,
     engine: Arc<dyn Engine>,
     reaper: Reaper,
     pool: Pool,
-    permits: Arc<Semaphore>,
-    kept_permits: Arc<Semaphore>,
+    admission: Admission,
     kept: Registry,
-    queued: AtomicUsize,
     cancelled: CancellationToken,
 }
 
@@ -96,11 +83,8 @@ impl Sandboxes {
         let reaper = Reaper::new(Arc::clone(&engine));
         let workers = std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
         let pool = Pool::start(&templates, reaper.clone(), workers);
-        let permits = Arc::new(Semaphore::new(config.max_sandboxes));
-        let (queued, cancelled) = (AtomicUsize::new(0), CancellationToken::new());
-        let kept_permits = Arc::new(Semaphore::new(config.max_kept_sandboxes));
-        let kept = Registry::default();
-        let shared = Shared { config, templates, engine, reaper, pool, permits, kept_permits, kept, queued, cancelled };
+        let (admission, kept, cancelled) = (Admission::new(config), Registry::default(), CancellationToken::new());
+        let shared = Shared { templates, engine, reaper, pool, admission, kept, cancelled };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -126,8 +110,11 @@ impl Sandboxes {
     /// When it cannot begin. How the code ends is in its last event.
     pub async fn run(&self, spec: RunSpec) -> Result<Running, SandboxError> {
         let asked = Instant::now();
-        let permit = self.permit().await?;
-        let (sandbox, warm) = self.instance(&spec.template, &spec.container).await?;
+        let permit = tokio::select! {
+            permit = self.shared.admission.run(spec.tenant) => permit?,
+            () = self.shared.cancelled.cancelled() => return Err(SandboxError::ShuttingDown),
+        };
+        let (sandbox, warm) = self.instance(&spec.template, &spec.container, spec.tenant).await?;
         sandbox.hold(permit);
         let wait_ms = asked.elapsed().as_millis() as u64;
         tracing::debug!(sandbox.id = %sandbox.id(), warm, wait_ms, "took sandbox {}", sandbox.id());
@@ -155,13 +142,11 @@ impl Sandboxes {
     ///
     /// # Errors
     ///
-    /// [`SandboxError::Full`] when enough are kept, and when no container can be started.
+    /// [`SandboxError::Full`] when enough are kept, [`SandboxError::TooOften`], and when no container can be started.
     pub async fn create(&self, spec: CreateSpec) -> Result<Arc<Sandbox>, SandboxError> {
-        let permit = Arc::clone(&self.shared.kept_permits)
-            .try_acquire_owned()
-            .map_err(|_| SandboxError::Full { max_kept_sandboxes: self.shared.config.max_kept_sandboxes })?;
+        let permit = self.shared.admission.keep(spec.tenant)?;
         let container = Spec { network: spec.network.clone(), ..spec.template.spec() };
-        let (instance, warm) = self.instance(&spec.template, &container).await?;
+        let (instance, warm) = self.instance(&spec.template, &container, spec.tenant).await?;
         instance.hold(permit);
         let sandbox = Arc::new(Sandbox::new(new_id(), new_token(), spec, instance));
         self.shared.kept.insert(Arc::clone(&sandbox));
@@ -195,9 +180,14 @@ impl Sandboxes {
     }
 
     /// A container like `container`: one that waits, if those are like it.
-    async fn instance(&self, template: &Arc<Template>, container: &Spec) -> Result<(Instance, bool), SandboxError> {
+    async fn instance(
+        &self,
+        template: &Arc<Template>,
+        container: &Spec,
+        tenant: Tenant,
+    ) -> Result<(Instance, bool), SandboxError> {
         let taken = if *container == template.spec() {
-            self.shared.pool.take(template).await
+            self.shared.pool.take(template, tenant).await
         } else {
             let launch = self.shared.pool.launch(container.clone(), Arc::clone(template));
             launch.await.map(|instance| (instance, false))
@@ -211,11 +201,12 @@ impl Sandboxes {
     /// What is going on.
     pub fn status(&self) -> Status {
         let shared = &self.shared;
+        let (running, queued) = shared.admission.counts();
         Status {
-            running: shared.config.max_sandboxes - shared.permits.available_permits(),
+            running,
             kept: shared.kept.all().len(),
-            queued: shared.queued.load(Ordering::Relaxed),
-            config: shared.config.clone(),
+            queued,
+            config: shared.admission.config().clone(),
             shelves: shared.pool.status(),
         }
     }
@@ -245,30 +236,6 @@ impl Sandboxes {
         self.shared.reaper.drain().await;
         self.shared.engine.sweep().await.map(|_| ())
     }
-
-    /// A place among those that run; waits in line for it, but not in an endless one.
-    async fn permit(&self) -> Result<OwnedSemaphorePermit, SandboxError> {
-        let shared = &self.shared;
-        if let Ok(permit) = Arc::clone(&shared.permits).try_acquire_owned() {
-            return Ok(permit);
-        }
-        let busy = |queued| SandboxError::Busy {
-            max_sandboxes: shared.config.max_sandboxes,
-            queued,
-            retry_after: Duration::from_secs(1),
-        };
-        let queued = Queued::join(&shared.queued);
-        if queued.place > shared.config.max_queued {
-            return Err(busy(shared.config.max_queued));
-        }
-        tokio::select! {
-            permit = Arc::clone(&shared.permits).acquire_owned() => {
-                Ok(permit.expect("the semaphore is never closed"))
-            }
-            () = tokio::time::sleep(shared.config.queue_timeout) => Err(busy(queued.place)),
-            () = shared.cancelled.cancelled() => Err(SandboxError::ShuttingDown),
-        }
-    }
 }
 
 /// What a client names a sandbox by: it goes into host names, so lower-case letters and digits.
@@ -279,22 +246,4 @@ fn new_id() -> String {
 /// What opens one sandbox: 32 characters from a generator fit for secrets.
 fn new_token() -> String {
     Alphanumeric.sample_string(&mut rand::rng(), 32)
-}
-
-/// A place in the line, left when dropped.
-struct Queued<'a> {
-    line: &'a AtomicUsize,
-    place: usize,
-}
-
-impl<'a> Queued<'a> {
-    fn join(line: &'a AtomicUsize) -> Self {
-        Self { line, place: line.fetch_add(1, Ordering::Relaxed) + 1 }
-    }
-}
-
-impl Drop for Queued<'_> {
-    fn drop(&mut self) {
-        self.line.fetch_sub(1, Ordering::Relaxed);
-    }
 }

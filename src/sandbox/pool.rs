@@ -9,7 +9,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::error::LaunchError;
+use super::handle::Tenant;
 use super::instance::{Instance, Reaper};
+use super::line::Lines;
 use super::template::Template;
 use crate::protocol::Language;
 
@@ -43,7 +45,7 @@ type Taken = Result<Instance, Arc<LaunchError>>;
 struct Shelf {
     template: Arc<Template>,
     idle: VecDeque<Instance>,
-    waiting: VecDeque<oneshot::Sender<Taken>>,
+    waiting: Lines<oneshot::Sender<Taken>>,
     launching: usize,
     language: Option<Language>,
     has_launched: bool,
@@ -88,7 +90,7 @@ impl Pool {
         let shelves = templates.iter().cloned().map(|template| Shelf {
             template,
             idle: VecDeque::new(),
-            waiting: VecDeque::new(),
+            waiting: Lines::new(),
             launching: 0,
             language: None,
             has_launched: false,
@@ -109,7 +111,7 @@ impl Pool {
     }
 
     /// Takes a sandbox of the template; tells whether it was warm.
-    pub(crate) async fn take(&self, template: &Template) -> Result<(Instance, bool), Arc<LaunchError>> {
+    pub(crate) async fn take(&self, template: &Template, tenant: Tenant) -> Result<(Instance, bool), Arc<LaunchError>> {
         let receiver = {
             let mut shelves = self.shared.lock();
             let shelf = shelves
@@ -123,7 +125,7 @@ impl Pool {
                 }
             }
             let (sender, receiver) = oneshot::channel();
-            shelf.waiting.push_back(sender);
+            shelf.waiting.push(tenant, sender);
             receiver
         };
         self.shared.wanted.notify_one();
@@ -212,7 +214,7 @@ impl Shared {
                 shelf.language = sandbox.languages.iter().find(|found| found.name == template.language).cloned();
                 shelf.has_launched = true;
                 let mut sandbox = Ok(sandbox);
-                while let Some(waiting) = shelf.waiting.pop_front() {
+                while let Some((_, waiting)) = shelf.waiting.pop(|_| true) {
                     match waiting.send(sandbox) {
                         Ok(()) => return,
                         // This one has gone away; the next may want it.
@@ -237,7 +239,7 @@ impl Shared {
                         template.name
                     );
                 }
-                if let Some(waiting) = shelf.waiting.pop_front() {
+                if let Some((_, waiting)) = shelf.waiting.pop(|_| true) {
                     let _ = waiting.send(Err(err));
                 }
             }

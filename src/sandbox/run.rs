@@ -10,6 +10,7 @@ use futures::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
 
 use super::error::SandboxError;
+use super::handle::Tenant;
 use super::instance::Instance;
 use super::template::Template;
 use crate::engine::Spec;
@@ -27,6 +28,8 @@ const EVENT_OVERHEAD: u64 = 8;
 pub struct RunSpec {
     /// The recipe.
     pub template: Arc<Template>,
+    /// Whose it is.
+    pub tenant: Tenant,
     /// The container, which may be smaller than the template's.
     pub container: Spec,
     /// What ends the run before its time.

@@ -4,14 +4,17 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 
-use crate::support::Server;
+use crate::support::{Server, eventually};
 
 trials![
     beyond_the_line_is_a_429_and_the_line_is_served_in_order,
     a_request_waits_no_longer_than_the_queue_allows,
     a_client_that_hangs_up_leaves_the_line,
     a_burst_is_served_or_refused_and_nothing_is_lost,
+    keys_take_turns_and_one_with_many_requests_delays_no_other,
+    a_key_has_bounds_of_its_own,
 ];
 
 /// Code that takes so long and then gives the time of day.
@@ -88,14 +91,16 @@ async fn a_client_that_hangs_up_leaves_the_line() {
 }
 
 async fn a_burst_is_served_or_refused_and_nothing_is_lost() {
+    allow_many_connections();
     let server = Server::start_cold(&[
         ("ONCEBOX_MAX_SANDBOXES", "3"),
-        ("ONCEBOX_MAX_QUEUED", "20"),
+        ("ONCEBOX_MAX_QUEUED", "40"),
         ("ONCEBOX_QUEUE_TIMEOUT_MS", "120000"),
         ("ONCEBOX_TEMPLATES__NODE__WARM", "2"),
     ]);
+    let before = server.memory_bytes();
     let run = |number: u32| server.begin(json!({"language": "js", "code": format!("console.log({number}); {number}")}));
-    let runs: Vec<_> = (0..100).map(run).collect();
+    let runs: Vec<_> = (0..1000).map(run).collect();
     let mut statuses = Vec::new();
     for (number, run) in runs.into_iter().enumerate() {
         let (status, answer) = run.await.expect("an answer");
@@ -110,7 +115,110 @@ async fn a_burst_is_served_or_refused_and_nothing_is_lost() {
     }
     assert_eq!(statuses.iter().copied().collect::<BTreeSet<_>>(), BTreeSet::from([200, 429]));
     let served = statuses.iter().filter(|status| **status == 200).count();
-    assert!(served >= 23, "{served} of 100 were served, fewer than there is room for");
+    assert!(served >= 43, "{served} of 1000 were served, fewer than there is room for");
     server.until_busy(0, 0).await;
+    let grown = server.memory_bytes().saturating_sub(before);
+    assert!(grown < 64 << 20, "the server has {grown} bytes more than before");
     assert_eq!(server.run("js", "'after'").await["results"], json!(["'after'"]));
+}
+
+/// Each request here is a connection, at both of its ends an open file.
+fn allow_many_connections() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).expect("more open files");
+}
+
+const KEYS: [&str; 2] = ["first-key-1", "second-key-2"];
+
+/// Asks for a run with one of the keys; the status and the answer.
+fn begin_as(server: &Server, key: &str, request: &Value) -> JoinHandle<(u16, Value)> {
+    let post = server.http.post(format!("{}/v1/run", server.url)).header("x-api-key", key).json(request);
+    tokio::spawn(async move {
+        let response = post.send().await.expect("an answer");
+        (response.status().as_u16(), response.json().await.expect("a JSON answer"))
+    })
+}
+
+async fn queued(server: &Server) -> u64 {
+    let get = server.http.get(format!("{}/v1/status", server.url)).header("x-api-key", KEYS[0]);
+    let status: Value = get.send().await.expect("an answer").json().await.expect("a JSON answer");
+    status["queued"].as_u64().expect("a number")
+}
+
+async fn keys_take_turns_and_one_with_many_requests_delays_no_other() {
+    let server = Server::start_cold(&[
+        ("ONCEBOX_API_KEYS", &KEYS.join(",")),
+        ("ONCEBOX_MAX_SANDBOXES", "1"),
+        ("ONCEBOX_MAX_QUEUED", "6"),
+        ("ONCEBOX_QUEUE_TIMEOUT_MS", "120000"),
+        ("ONCEBOX_TEMPLATES__NODE__WARM", "1"),
+    ]);
+    let many: Vec<_> = (0..7).map(|_| begin_as(&server, KEYS[0], &taking(500))).collect();
+    eventually("six wait", async || queued(&server).await == 6).await;
+    // The line is full, and yet there is room: the last of the many is sent away.
+    let few: Vec<_> = (0..2).map(|_| begin_as(&server, KEYS[1], &taking(0))).collect();
+    let mut times = Vec::new();
+    for run in few {
+        let (status, answer) = run.await.expect("an answer");
+        assert_eq!(status, 200, "{answer}");
+        times.push(time_of(&answer));
+    }
+    let (mut later, mut refused) = (0, 0);
+    for run in many {
+        match run.await.expect("an answer") {
+            (200, answer) => later += usize::from(time_of(&answer) > times[1]),
+            (status, answer) => {
+                assert_eq!((status, &answer["error"]["code"]), (429, &json!("busy")), "{answer}");
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!(refused, 2);
+    assert!(later >= 2, "the other key waited for all but {later} of the 5 that were before it");
+}
+
+async fn a_key_has_bounds_of_its_own() {
+    let server = Server::start_cold(&[
+        ("ONCEBOX_API_KEYS", &KEYS.join(",")),
+        ("ONCEBOX_MAX_QUEUED", "0"),
+        ("ONCEBOX_MAX_SANDBOXES_PER_KEY", "1"),
+        ("ONCEBOX_MAX_KEPT_SANDBOXES_PER_KEY", "1"),
+        ("ONCEBOX_MAX_STARTS_PER_MINUTE_PER_KEY", "5"),
+    ]);
+    // Two starts: one that runs, and one for which there is no place.
+    let running = begin_as(&server, KEYS[0], &taking(600_000));
+    eventually("it runs", async || {
+        let get = server.http.get(format!("{}/v1/status", server.url)).header("x-api-key", KEYS[0]);
+        let status: Value = get.send().await.expect("an answer").json().await.expect("a JSON answer");
+        status["running"] == 1
+    })
+    .await;
+    let (status, answer) = begin_as(&server, KEYS[0], &taking(0)).await.expect("an answer");
+    let message = "all 1 sandboxes of this key are in use and 0 requests wait for one; try again";
+    assert_eq!((status, answer), (429, json!({"error": {"code": "busy", "message": message}})));
+    let (status, answer) = begin_as(&server, KEYS[1], &taking(0)).await.expect("an answer");
+    assert_eq!(status, 200, "another key has its own: {answer}");
+
+    let create = async |key: &str| {
+        let post = server.http.post(format!("{}/sandboxes", server.url)).header("x-api-key", key);
+        let response = post.json(&json!({"templateID": "base"})).send().await.expect("an answer");
+        let retry_after = response.headers().get("retry-after").map(|value| value.to_str().expect("text").to_owned());
+        (response.status().as_u16(), retry_after, response.json::<Value>().await.expect("a JSON answer"))
+    };
+    // The third start and the fourth.
+    assert_eq!(create(KEYS[0]).await.0, 201);
+    let (status, _, answer) = create(KEYS[0]).await;
+    let message = answer["message"].as_str().expect("a message");
+    assert!(status == 429 && message.starts_with("1 sandboxes of this key are kept already"), "{answer}");
+    // The fifth is the last; the next is told when to come back.
+    assert_eq!(create(KEYS[0]).await.0, 429);
+    let (status, retry_after, answer) = create(KEYS[0]).await;
+    let seconds: u64 = retry_after.expect("when to come back").parse().expect("a number");
+    let message = format!("this key may begin 5 runs and sandboxes a minute; try again in {seconds} s");
+    assert_eq!((status, answer), (429, json!({"code": 429, "message": message})));
+    assert!((1..=12).contains(&seconds), "{seconds}");
+    let (status, answer) = begin_as(&server, KEYS[0], &taking(0)).await.expect("an answer");
+    assert_eq!((status, &answer["error"]["code"]), (429, &json!("too_often")), "{answer}");
+    running.abort();
 }

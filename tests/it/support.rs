@@ -233,6 +233,13 @@ impl Server {
         self.child.lock().expect("the child").as_ref().expect("it runs").id()
     }
 
+    /// The memory that the process has.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
+    }
+
     /// Ends it as an operator would. False if it did not end well within a minute.
     pub(crate) fn stop(&self) -> bool {
         let Some(mut child) = self.child.lock().expect("the child").take() else { return true };

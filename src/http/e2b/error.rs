@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::engine::EngineError;
 use crate::http::json::JsonError;
-use crate::sandbox::SandboxError;
+use crate::sandbox::{SandboxError, seconds};
 
 /// An answer of the control plane that is not 2xx: `{"code", "message"}`.
 ///
@@ -16,11 +16,13 @@ use crate::sandbox::SandboxError;
 pub(crate) struct E2bError {
     status: StatusCode,
     message: String,
+    /// When to try again, of a 429.
+    retry_after_s: u64,
 }
 
 impl E2bError {
     pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into() }
+        Self { status, message: message.into(), retry_after_s: 1 }
     }
 
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
@@ -38,7 +40,7 @@ impl IntoResponse for E2bError {
         let body = json!({"code": self.status.as_u16(), "message": self.message});
         let mut response = (self.status, Json(body)).into_response();
         if self.status == StatusCode::TOO_MANY_REQUESTS {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(self.retry_after_s));
         }
         response
     }
@@ -63,6 +65,9 @@ impl From<SandboxError> for E2bError {
         match err {
             SandboxError::UnknownLanguage { .. } | SandboxError::File { .. } => Self::bad_request(message),
             SandboxError::Busy { .. } | SandboxError::Full { .. } => Self::new(StatusCode::TOO_MANY_REQUESTS, message),
+            SandboxError::TooOften { retry_after, .. } => {
+                Self { retry_after_s: seconds(retry_after), ..Self::new(StatusCode::TOO_MANY_REQUESTS, message) }
+            }
             SandboxError::ShuttingDown => Self::new(StatusCode::SERVICE_UNAVAILABLE, message),
             // The cause goes to the log, once, and never to the client.
             SandboxError::Launch(_) | SandboxError::Lost(_) => {

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, header};
 use axum::response::sse::{self, Sse};
 use axum::response::{IntoResponse, Response};
@@ -13,16 +13,17 @@ use super::shapes::{ExceptionResponse, RunRequest, RunResponse, error_text, outp
 use crate::http::error::ApiError;
 use crate::http::json::Json;
 use crate::protocol::{End, Event};
-use crate::sandbox::{Place, Running, Sandboxes};
+use crate::sandbox::{Place, Running, Sandboxes, Tenant};
 
 /// Runs code in a sandbox of its own. A client that hangs up cancels it.
 pub(in crate::http) async fn run(
     State(sandboxes): State<Sandboxes>,
+    Extension(tenant): Extension<Tenant>,
     headers: HeaderMap,
     Json(request, _): Json<RunRequest>,
 ) -> Result<Response, ApiError> {
     let template = sandboxes.template(&request.language)?;
-    let running = sandboxes.run(request.check(template)?).await?;
+    let running = sandboxes.run(request.check(template, tenant)?).await?;
     if wants_events(&headers) {
         return Ok(events(running).into_response());
     }

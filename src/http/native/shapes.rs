@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use crate::engine::Network;
 use crate::http::error::ApiError;
 use crate::protocol::{Exception, Outcome, OutcomeKind, Output, Usage};
-use crate::sandbox::{NetworkKind, Place, Report, RunSpec, Template};
+use crate::sandbox::{NetworkKind, Place, Report, RunSpec, Template, Tenant};
 
 /// Files of one request; more belong into an archive.
 const MAX_FILES: usize = 1000;
@@ -64,7 +64,7 @@ struct LimitsRequest {
 
 impl RunRequest {
     /// Checks everything against the template it asks for.
-    pub(super) fn check(self, template: Arc<Template>) -> Result<RunSpec, ApiError> {
+    pub(super) fn check(self, template: Arc<Template>, tenant: Tenant) -> Result<RunSpec, ApiError> {
         let (mut container, mut limits) = (template.spec(), template.limits());
         if let Some(network) = self.network {
             container.network = match (network, template.network) {
@@ -91,7 +91,7 @@ impl RunRequest {
         limits.disk_bytes = container.disk_bytes;
         check_env(&self.env)?;
         let files = check_files(self.files)?;
-        Ok(RunSpec { template, container, limits, code: self.code, env: self.env, files, stdin: self.stdin })
+        Ok(RunSpec { template, tenant, container, limits, code: self.code, env: self.env, files, stdin: self.stdin })
     }
 }
 
