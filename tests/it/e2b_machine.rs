@@ -16,6 +16,7 @@ trials![
     a_sandbox_that_writes_more_than_it_may_is_ended,
     readings_are_kept_and_told_of_many_sandboxes_at_once,
     the_interpreters_of_two_languages_are_listed_from_the_start,
+    what_root_writes_to_the_files_of_the_network_is_not_there_for_the_next,
 ];
 
 async fn files_can_be_written_anywhere_and_belong_to_the_user() {
@@ -155,5 +156,31 @@ async fn the_interpreters_of_two_languages_are_listed_from_the_start() {
         assert!(lines.iter().all(|line| line["type"] != "error"), "{lines:?}");
         assert!(asked["language"].is_null() || lines.iter().any(|line| line["text"] == "42"), "{lines:?}");
     }
+    sandbox.kill().await;
+}
+
+async fn what_root_writes_to_the_files_of_the_network_is_not_there_for_the_next() {
+    let files = "/etc/hosts /etc/resolv.conf /etc/hostname";
+    // Taking turns, so that there is always somebody who could get what another had.
+    for _ in 0..4 {
+        let sandbox = Sandbox::create(json!({"templateID": "base"})).await;
+        assert_eq!(sandbox.shell(&format!("grep -l 6.6.6.6 {files} || true")).await, "");
+        let written = format!("echo 6.6.6.6 | sudo tee -a {files} > /dev/null; grep -l 6.6.6.6 {files} | wc -l");
+        assert_eq!(sandbox.shell(&written).await, "3\n", "nothing was written, so that nothing is shown");
+        sandbox.kill().await;
+    }
+    // Elsewhere not even root writes them.
+    let sandbox = Sandbox::create(json!({"templateID": "python"})).await;
+    for path in files.split(' ') {
+        let sent = sandbox.envd(Method::POST, "/files").query(&[("path", path), ("username", "root")]);
+        let sent = answer(sent.header("content-type", "application/octet-stream").body("6.6.6.6")).await;
+        assert!(sent.status >= 400, "{path} was written");
+    }
+    let process = json!({"cmd": "/bin/sh", "args": ["-c", format!("echo 6.6.6.6 | tee {files}")]});
+    let mut stream = sandbox
+        .stream_with("process.Process/Start", json!({"process": process}), &[("authorization", "Basic cm9vdDo=")])
+        .await;
+    stream.rest().await;
+    assert_eq!(sandbox.shell(&format!("cat {files} | grep 6.6.6.6 || echo none")).await, "none\n");
     sandbox.kill().await;
 }

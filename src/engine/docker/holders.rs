@@ -72,6 +72,9 @@ pub(super) struct Holder {
     pub(super) name: String,
     /// Whether a sandbox has lived in it before.
     pub(super) reused: bool,
+    /// Whether its sandbox could write what it shares with the holder, and so leave to the next one: `/etc/hosts`,
+    /// `/etc/resolv.conf` and `/etc/hostname` are the holder's.
+    pub(super) writable: bool,
     network: Network,
     /// What it was told to let through; nothing needs no telling.
     egress: Option<Egress>,
@@ -110,7 +113,7 @@ impl Holders {
 
     /// Makes a holder free again. Its sandbox must be gone.
     pub(super) async fn give_back(&self, holder: Holder) {
-        if !holder.network.is_choice() {
+        if !holder.network.is_choice() && !holder.writable {
             let mut free = self.lock();
             if free.is_current(&holder) {
                 let holder = Holder { reused: true, ..holder };
@@ -168,7 +171,7 @@ impl Holders {
             }
             Err(silence) => Err(silence),
         };
-        let holder = Holder { name, reused: false, network: network.clone(), egress, _pipe: pipe };
+        let holder = Holder { name, reused: false, writable: false, network: network.clone(), egress, _pipe: pipe };
         match held {
             Ok(()) => Ok(holder),
             Err(reason) => {

@@ -83,7 +83,8 @@ impl DockerEngine {
     async fn launch_container(&self, spec: &Spec) -> Result<Launched, EngineError> {
         let _slot = self.slots.acquire().await.expect("the semaphore is never closed");
         loop {
-            let holder = self.holders.take(&spec.network).await?;
+            let mut holder = self.holders.take(&spec.network).await?;
+            holder.writable = spec.writable_root;
             let reused = holder.reused;
             match self.start_joined(spec, &holder.name).await {
                 Ok(launched) => {
