@@ -10,8 +10,8 @@ use futures::future::BoxFuture;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-pub(crate) use network::networks;
-pub use network::{Choice, Network, parse_network};
+pub use network::{Choice, Network, Target, parse_network, parse_target};
+pub(crate) use network::{networks, targets};
 
 /// A place that can start and remove containers. What is inside is reached through the [`Pipe`].
 pub trait Engine: fmt::Debug + Send + Sync + 'static {

@@ -1,18 +1,19 @@
 //! What a container can reach.
 
+use std::fmt;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use serde::de::Error as _;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// What a container can reach. There is no IPv6.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Network {
     /// Public addresses, less these, and DNS; of the others only what the engine was told to allow.
     Full(Choice),
-    /// These addresses, private ones too, and nothing else.
-    Allowlist(Vec<Ipv4Net>),
+    /// These and nothing else: networks, private ones too, and the public addresses of hosts.
+    Allowlist(Vec<Target>),
     /// Nothing.
     None,
 }
@@ -21,9 +22,33 @@ pub enum Network {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Choice {
     /// Reached in spite of `deny`, if it is public.
-    pub allow: Vec<Ipv4Net>,
+    pub allow: Vec<Target>,
     /// Not reached.
     pub deny: Vec<Ipv4Net>,
+}
+
+/// What can be reached.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// The addresses of a network.
+    Network(Ipv4Net),
+    /// The public addresses of the host that is called so, in lower case.
+    Host(String),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Network(network) => network.fmt(f),
+            Self::Host(name) => name.fmt(f),
+        }
+    }
+}
+
+impl Serialize for Target {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
 impl Choice {
@@ -44,6 +69,19 @@ impl Network {
         matches!(self, Self::Full(choice) if !choice.denies_all())
     }
 
+    /// The names among what is reached.
+    pub fn hosts(&self) -> impl Iterator<Item = &str> {
+        let targets = match self {
+            Self::Full(choice) => choice.allow.as_slice(),
+            Self::Allowlist(targets) => targets,
+            Self::None => &[],
+        };
+        targets.iter().filter_map(|target| match target {
+            Target::Host(name) => Some(name.as_str()),
+            Target::Network(_) => None,
+        })
+    }
+
     /// Whether it is one client's own wish, so that nobody else is likely to want the same.
     pub fn is_choice(&self) -> bool {
         matches!(self, Self::Full(choice) if *choice != Choice::default())
@@ -62,22 +100,57 @@ pub fn parse_network(text: &str) -> Result<Ipv4Net, String> {
     if text.parse::<std::net::Ipv6Addr>().is_ok() || text.parse::<ipnet::Ipv6Net>().is_ok() {
         return Err(format!("`{text}` is IPv6, which sandboxes do not have"));
     }
-    text.parse()
-        .map_err(|_| format!("`{text}` is not an IPv4 network such as 192.168.1.0/24; names of hosts cannot be given"))
+    text.parse().map_err(|_| format!("`{text}` is not an IPv4 network such as 192.168.1.0/24"))
+}
+
+/// An address, a network in CIDR notation, or the name of a host.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn parse_target(text: &str) -> Result<Target, String> {
+    match is_host_name(text) {
+        true => Ok(Target::Host(text.trim_end_matches('.').to_ascii_lowercase())),
+        false if text.contains('*') => Err(format!("`{text}`: each host is to be named by itself, without `*`")),
+        false => parse_network(text).map(Target::Network),
+    }
+}
+
+/// Whether it is a name as RFC 1123 has them, and could not be meant as an address: those end in a number.
+fn is_host_name(text: &str) -> bool {
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|letter| letter.is_ascii_alphanumeric() || letter == b'-' || letter == b'_')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let is_number = |label: &str| label.bytes().all(|letter| letter.is_ascii_digit());
+    name.len() <= 253 && name.split('.').all(is_label) && !name.rsplit('.').next().is_none_or(is_number)
 }
 
 /// A list of networks of the configuration.
 pub(crate) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Ipv4Net>, D::Error> {
-    let strict = |text: &String| {
-        let network = parse_network(text)?;
-        // Either the network or the one address may be meant, and guessing wide would open what nobody meant to.
-        match network.trunc() == network {
-            true => Ok(network),
-            false => Err(format!("`{text}` is an address within {}: name one of them", network.trunc())),
-        }
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    texts.iter().map(|text| strict(parse_network(text)?, text)).collect::<Result<_, String>>().map_err(D::Error::custom)
+}
+
+/// A list of networks and hosts of the configuration.
+pub(crate) fn targets<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Target>, D::Error> {
+    let target = |text: &String| match parse_target(text)? {
+        Target::Network(network) => Ok(Target::Network(strict(network, text)?)),
+        host @ Target::Host(_) => Ok(host),
     };
     let texts = Vec::<String>::deserialize(deserializer)?;
-    texts.iter().map(strict).collect::<Result<_, String>>().map_err(D::Error::custom)
+    texts.iter().map(target).collect::<Result<_, String>>().map_err(D::Error::custom)
+}
+
+/// Either the network or the one address may be meant, and guessing wide would open what nobody meant to.
+fn strict(network: Ipv4Net, text: &str) -> Result<Ipv4Net, String> {
+    match network.trunc() == network {
+        true => Ok(network),
+        false => Err(format!("`{text}` is an address within {}: name one of them", network.trunc())),
+    }
 }
 
 #[cfg(test)]
@@ -96,6 +169,21 @@ mod tests {
         for text in ["::/0", "fd00::1"] {
             assert!(parse_network(text).unwrap_err().contains("is IPv6"));
         }
+    }
+
+    #[test]
+    fn targets_are_networks_or_names_of_hosts() {
+        for (text, name) in
+            [("example.com", "example.com"), ("API.Example.com.", "api.example.com"), ("tools", "tools")]
+        {
+            assert_eq!(parse_target(text).unwrap(), Target::Host(name.to_owned()));
+        }
+        assert_eq!(parse_target("10.0.0.0/8").unwrap(), Target::Network("10.0.0.0/8".parse().unwrap()));
+        for text in ["", ".", "a..b", "-a.com", "a.com:80", "http://a.com", "10.0.0", "10.0.0.256", "a b", "a/24"] {
+            let said = parse_target(text).unwrap_err();
+            assert!(said.starts_with(&format!("`{text}` is not an IPv4 network")), "{said}");
+        }
+        assert!(parse_target("*.example.com").unwrap_err().contains("named by itself"));
     }
 
     #[test]

@@ -1,9 +1,8 @@
 //! Named recipes: which image and language, under which limits.
 
-use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Network, Spec, networks};
+use crate::engine::{Network, Spec, Target, targets};
 use crate::protocol::Limits;
 
 /// A named recipe for sandboxes, as `config/templates/NAME.toml` gives it.
@@ -38,8 +37,8 @@ pub struct Template {
     /// What sandboxes can reach.
     pub network: NetworkKind,
     /// What they reach where that is an allowlist.
-    #[serde(default, deserialize_with = "networks")]
-    pub allow: Vec<Ipv4Net>,
+    #[serde(default, deserialize_with = "targets")]
+    pub allow: Vec<Target>,
     /// Memory, bytes; there is no swap, and files count.
     pub memory_bytes: u64,
     /// Processor time, thousandths of a core.

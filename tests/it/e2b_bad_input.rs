@@ -61,7 +61,17 @@ async fn bodies_of_the_control_plane_are_refused_by_member() {
         (
             json!({"templateID": "base", "network": {"allowOut": ["a.com"]}}),
             400,
-            "network.allowOut: `a.com` is not an IPv4",
+            "network.allowOut: names of hosts need a denyOut of all other traffic",
+        ),
+        (
+            json!({"templateID": "base", "network": {"allowOut": ["*.a.com"], "denyOut": ["0.0.0.0/0"]}}),
+            400,
+            "network.allowOut: `*.a.com`: each host is to be named by itself",
+        ),
+        (
+            json!({"templateID": "base", "network": {"denyOut": ["a.com"]}}),
+            400,
+            "network.denyOut: `a.com` is not an IPv4 network",
         ),
         (json!({"templateID": "base", "network": {"denyOut": ["::/0"]}}), 400, "network.denyOut: `::/0` is IPv6"),
         (json!({"templateID": "base", "network": {"denyOut": [1]}}), 400, "network.denyOut: 1 is not text"),

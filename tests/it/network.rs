@@ -15,6 +15,7 @@ trials![
     a_full_network_is_the_internet_and_nothing_private,
     what_the_operator_allows_is_reached_and_its_neighbours_are_not,
     an_allowlist_is_reached_and_nothing_else,
+    a_host_is_reached_by_its_name_and_what_the_name_does_not_mean_is_not,
     a_client_chooses_among_public_addresses,
     names_are_resolved_with_a_full_network_only,
     nobody_inside_can_change_what_is_reached,
@@ -297,6 +298,43 @@ async fn an_allowlist_is_reached_and_nothing_else() {
     let (status, answer) = server.post("/v1/run", &json!({"language": "python", "code": "1", "network": "full"})).await;
     let message = "network: `full` is not allowed here, only `allowlist` or `none`";
     assert_eq!((status, &answer["error"]["message"]), (400, &json!(message)));
+}
+
+async fn a_host_is_reached_by_its_name_and_what_the_name_does_not_mean_is_not() {
+    let lan = Lan::new();
+    let n = lan.number;
+    let hosts = format!("11.213.{n}.2 named.test\n10.213.{n}.2 private.test\n{METADATA} metadata.test\n");
+    let names = r#"["named.test", "private.test", "metadata.test", "unknown.test"]"#;
+    let server = Server::start_among(
+        &hosts,
+        &[("ONCEBOX_TEMPLATES__PYTHON__NETWORK", "allowlist"), ("ONCEBOX_TEMPLATES__PYTHON__ALLOW", names)],
+    );
+    let named = ["named.test:8000", "private.test:8000", "unknown.test:8000"].map(str::to_owned);
+    let mut targets = named.to_vec();
+    targets.push(lan.machine("metadata.test"));
+    let network = format!("oncebox-{}", server.owner);
+    server.run("python", "1").await;
+    targets.extend(lan.everything(&network));
+    // A name that leads inside opens nothing there: it may be in the hands of whoever attacks.
+    let expected = ["named.test:8000".to_owned(), lan.public(2)];
+    assert_eq!(reached(&server, &targets).await, both_ways(&expected));
+
+    // A client's own wish.
+    let asked = json!({"denyOut": ["0.0.0.0/0"], "allowOut": ["Named.test", "private.test"]});
+    let create = json!({"templateID": "base", "network": asked});
+    let (status, created) = server.post("/sandboxes", &create).await;
+    assert_eq!(status, 201, "{created}");
+    let id = created["sandboxID"].as_str().expect("an id");
+    let (_, detail) = server.get(&format!("/sandboxes/{id}")).await;
+    assert_eq!(detail["network"]["allowOut"], json!(["named.test", "private.test"]));
+    let script = format!("export TARGETS='{}'\npython3 - <<'END'\n{PROBE}\nEND", targets.join(" "));
+    let process = json!({"process": {"cmd": "/bin/bash", "args": ["-c", script]}});
+    let start = server.http.post(format!("{}/process.Process/Start", server.url));
+    let start = start.header("E2b-Sandbox-Id", id).header("E2b-Sandbox-Port", e2b::ENVD);
+    let start = start.header("content-type", "application/connect+json");
+    let response = start.body(e2b::envelope(0, process.to_string().as_bytes())).send().await.expect("an answer");
+    let messages = e2b::Stream::new(response).rest().await.expect("it ends well");
+    assert_eq!(e2b::stdout(&messages).lines().collect::<Vec<_>>(), both_ways(&expected));
 }
 
 async fn a_client_chooses_among_public_addresses() {

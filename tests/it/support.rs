@@ -98,7 +98,24 @@ pub(crate) fn docker(arguments: &[&str]) -> String {
 impl Server {
     /// Starts one with these variables over the defaults, and waits until it is ready.
     pub(crate) fn start(variables: &[(&str, &str)]) -> Self {
-        let server = Self::start_unready(variables);
+        Self::start_unready(variables).until_ready()
+    }
+
+    /// Starts one whose machine, as it sees it, knows these hosts: lines as in `/etc/hosts`. Only root can.
+    pub(crate) fn start_among(hosts: &str, variables: &[(&str, &str)]) -> Self {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(&file, hosts).expect("a file");
+        let script = "mount --bind \"$HOSTS\" /etc/hosts && exec \"$0\" \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script]).arg(oncebox().get_program()).env("HOSTS", file.path());
+        command.envs(oncebox().get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let cold = cold(variables);
+        let cold: Vec<_> = cold.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        Self::spawn(command, &cold).until_ready()
+    }
+
+    fn until_ready(self) -> Self {
+        let server = self;
         let deadline = Instant::now() + Duration::from_secs(120);
         while !server.is_ready() {
             assert!(Instant::now() < deadline, "the server did not become ready");
@@ -109,9 +126,12 @@ impl Server {
 
     /// Starts one and waits until it listens.
     pub(crate) fn start_unready(variables: &[(&str, &str)]) -> Self {
+        Self::spawn(oncebox(), variables)
+    }
+
+    fn spawn(mut command: Command, variables: &[(&str, &str)]) -> Self {
         static STARTED: AtomicUsize = AtomicUsize::new(0);
         let owner = format!("{}{}", owner_prefix(), STARTED.fetch_add(1, Ordering::Relaxed));
-        let mut command = oncebox();
         command
             .arg("serve")
             .env("ONCEBOX_LISTEN", "127.0.0.1:0")
@@ -146,9 +166,8 @@ impl Server {
 
     /// Starts one that keeps nothing warm but what the variables say; quick, and nothing moves on its engine by itself.
     pub(crate) fn start_cold(variables: &[(&str, &str)]) -> Self {
-        let cold = ["PYTHON", "NODE", "TS", "R", "JSHELL"].map(|file| format!("ONCEBOX_TEMPLATES__{file}__WARM"));
-        let cold = cold.iter().map(|name| (name.as_str(), "0"));
-        Self::start(&cold.chain(variables.iter().copied()).collect::<Vec<_>>())
+        let cold = cold(variables);
+        Self::start(&cold.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect::<Vec<_>>())
     }
 
     fn is_ready(&self) -> bool {
@@ -263,6 +282,14 @@ impl Server {
             let _ = child.wait();
         }
     }
+}
+
+/// The variables of a server that keeps nothing warm but what these say.
+fn cold(variables: &[(&str, &str)]) -> Vec<(String, String)> {
+    let cold = ["PYTHON", "NODE", "TS", "R", "JSHELL"];
+    let cold = cold.map(|file| (format!("ONCEBOX_TEMPLATES__{file}__WARM"), "0".to_owned()));
+    let own = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    cold.into_iter().chain(own).collect()
 }
 
 /// One server-sent event.

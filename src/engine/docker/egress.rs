@@ -1,10 +1,11 @@
 //! Which addresses a network's sandboxes reach, put in the order in which they are asked about.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use crate::engine::{Choice, Network};
+use crate::engine::{Network, Target};
 use crate::protocol::{Addresses, Egress, Rule};
 
 /// What is no public address: the entries of RFC 6890 and its registry that are not global, multicast, and what clouds serve
@@ -43,21 +44,34 @@ pub(super) struct Surroundings {
     pub(super) bridge: Ipv4Net,
     /// What the operator lets sandboxes reach although it is not public.
     pub(super) allow_private: Vec<Ipv4Net>,
+    /// The addresses of hosts that were named.
+    pub(super) hosts: BTreeMap<String, Vec<Ipv4Addr>>,
 }
 
 impl Surroundings {
+    /// The names of a network with their addresses, as far as these are known.
+    pub(super) fn addresses<'a>(&'a self, network: &'a Network) -> impl Iterator<Item = (&'a str, Ipv4Addr)> {
+        network.hosts().flat_map(|name| {
+            let addresses = self.hosts.get(name).map(Vec::as_slice).unwrap_or_default();
+            addresses.iter().map(move |address| (name, *address))
+        })
+    }
+
     /// The rules of a network that reaches anything.
     pub(super) fn egress(&self, network: &Network) -> Option<Egress> {
         let rule = |reached| move |network: &Ipv4Net| Rule { network: *network, reached };
         let (named, choice) = match network {
             Network::None => return None,
-            Network::Full(choice) => (&self.allow_private, Some(choice)),
-            Network::Allowlist(networks) => (networks, None),
+            Network::Full(choice) => (self.allow_private.clone(), Some(choice)),
+            Network::Allowlist(targets) => (networks(targets).collect(), None),
         };
+        let hosts: Vec<Ipv4Net> = self.addresses(network).map(|(_, address)| address.into()).collect();
         let mut wide: Vec<_> = named.iter().map(rule(true)).collect();
-        if choice.is_some() {
-            wide.extend(not_public().map(|network| rule(false)(&network)));
-            wide.push(rule(true)(&Ipv4Net::default()));
+        wide.extend(not_public().map(|network| rule(false)(&network)));
+        match choice {
+            Some(_) => wide.push(rule(true)(&Ipv4Net::default())),
+            // A name is in the hands of whoever has it: it opens nothing that is private.
+            None => wide.extend(hosts.iter().map(rule(true))),
         }
         // The host and the other sandboxes are reached where they are named by themselves. That they lie within a network
         // that is named does not open them.
@@ -68,7 +82,8 @@ impl Surroundings {
         rules.extend(host.filter(|address| is_reached(&wide, address)).map(|address| rule(false)(&address)));
         rules.extend(wide);
         if let Some(choice) = choice {
-            rules = narrowed(rules, choice);
+            let allow: Vec<_> = networks(&choice.allow).chain(hosts).collect();
+            rules = narrowed(rules, &allow, &choice.deny);
         }
         let resolves = choice.is_some_and(|choice| !choice.denies_all());
         let nameservers = if resolves { self.host.nameservers.clone() } else { Vec::new() };
@@ -76,14 +91,21 @@ impl Surroundings {
     }
 }
 
+fn networks(targets: &[Target]) -> impl Iterator<Item = Ipv4Net> {
+    targets.iter().filter_map(|target| match target {
+        Target::Network(network) => Some(*network),
+        Target::Host(_) => None,
+    })
+}
+
 fn is_reached(rules: &[Rule], address: &Ipv4Net) -> bool {
     rules.iter().find(|rule| rule.network.contains(address)).is_some_and(|rule| rule.reached)
 }
 
-/// What the rules reach and the choice does not deny. Of two networks that overlap, one lies within the other.
-fn narrowed(rules: Vec<Rule>, choice: &Choice) -> Vec<Rule> {
-    let mut wishes: Vec<_> = choice.allow.iter().map(|network| Rule { network: *network, reached: true }).collect();
-    wishes.extend(choice.deny.iter().map(|network| Rule { network: *network, reached: false }));
+/// What the rules reach and a client does not deny. Of two networks that overlap, one lies within the other.
+fn narrowed(rules: Vec<Rule>, allow: &[Ipv4Net], deny: &[Ipv4Net]) -> Vec<Rule> {
+    let mut wishes: Vec<_> = allow.iter().map(|network| Rule { network: *network, reached: true }).collect();
+    wishes.extend(deny.iter().map(|network| Rule { network: *network, reached: false }));
     wishes.push(Rule { network: Ipv4Net::default(), reached: true });
     let narrow = |rule: Rule| match rule.reached {
         false => vec![rule],
@@ -102,9 +124,14 @@ fn narrowed(rules: Vec<Rule>, choice: &Choice) -> Vec<Rule> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::{Choice, parse_target};
 
     fn networks(texts: &[&str]) -> Vec<Ipv4Net> {
         texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    fn targets(texts: &[&str]) -> Vec<Target> {
+        texts.iter().map(|text| parse_target(text).unwrap()).collect()
     }
 
     fn surroundings(allow_private: &[&str]) -> Surroundings {
@@ -113,7 +140,9 @@ mod tests {
             nameservers: vec!["192.168.1.1".parse().unwrap()],
         };
         let bridge = "172.30.0.0/16".parse().unwrap();
-        Surroundings { host, bridge, allow_private: networks(allow_private) }
+        let addresses = ["1.2.3.4", "5.6.7.8", "10.0.0.1", "169.254.169.254"].map(|text| text.parse().unwrap());
+        let hosts = BTreeMap::from([("named.example".to_owned(), addresses.to_vec())]);
+        Surroundings { host, bridge, allow_private: networks(allow_private), hosts }
     }
 
     #[track_caller]
@@ -165,7 +194,7 @@ mod tests {
 
     #[test]
     fn an_allowlist_is_what_it_names_and_has_no_dns() {
-        let named = Network::Allowlist(networks(&["1.2.3.0/24", "10.0.0.0/8", "5.6.0.0/16"]));
+        let named = Network::Allowlist(targets(&["1.2.3.0/24", "10.0.0.0/8", "5.6.0.0/16"]));
         let egress = surroundings(&["192.168.1.10/32"]).egress(&named).unwrap();
         check(&egress, &["1.2.3.4", "10.9.8.7", "5.6.7.9"], &["8.8.8.8", "192.168.1.10", "5.6.7.8", "172.30.0.1"]);
         assert_eq!(egress.nameservers, [] as [Ipv4Addr; 0]);
@@ -174,7 +203,7 @@ mod tests {
     #[test]
     fn a_client_may_choose_among_what_is_public_only() {
         let choose = |allow: &[&str], deny: &[&str]| {
-            let choice = Choice { allow: networks(allow), deny: networks(deny) };
+            let choice = Choice { allow: targets(allow), deny: networks(deny) };
             surroundings(&["10.0.0.1/32"]).egress(&Network::Full(choice)).unwrap()
         };
         let egress =
@@ -184,6 +213,18 @@ mod tests {
         let egress = choose(&["1.1.1.0/24"], &["0.0.0.0/0"]);
         check(&egress, &["1.1.1.1"], &["8.8.8.8", "192.168.1.10", "10.0.0.1"]);
         assert_eq!(egress.nameservers.len(), 0);
+    }
+
+    #[test]
+    fn a_name_opens_its_public_addresses_and_never_the_host() {
+        let unreached = ["5.6.7.8", "10.0.0.1", "169.254.169.254", "8.8.8.8"];
+        let named = Network::Allowlist(targets(&["named.example", "unknown.example"]));
+        check(&surroundings(&[]).egress(&named).unwrap(), &["1.2.3.4"], &unreached);
+        let choice = Choice { allow: targets(&["named.example"]), deny: networks(&["0.0.0.0/0"]) };
+        check(&surroundings(&[]).egress(&Network::Full(choice)).unwrap(), &["1.2.3.4"], &unreached);
+        // Where the operator has named the address as well, that decides.
+        let both = Network::Allowlist(targets(&["named.example", "10.0.0.1"]));
+        check(&surroundings(&[]).egress(&both).unwrap(), &["1.2.3.4", "10.0.0.1"], &["5.6.7.8", "10.0.0.2"]);
     }
 
     #[test]

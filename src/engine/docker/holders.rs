@@ -3,7 +3,8 @@
 //! For a network of its own, the daemon runs a large program of its own at each container's start: half the time of a
 //! launch. A holder is a tiny container that owns a namespace; a sandbox joins it, alone, and the next one after it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,9 @@ const HOST_IS_KNOWN: Duration = Duration::from_secs(60);
 
 /// A holder that says nothing for so long never will.
 const PATIENCE: Duration = Duration::from_secs(15);
+
+/// The most addresses of one host.
+const MAX_ADDRESSES: usize = 16;
 
 /// The longest line of a holder, bytes: the addresses of a host with very many of them.
 const MAX_LINE: u64 = 1 << 20;
@@ -103,7 +107,7 @@ impl Holders {
         match free {
             Some(holder) => {
                 if !is_known && *network != Network::None {
-                    self.look_again();
+                    self.look_again(network.clone());
                 }
                 Ok(holder)
             }
@@ -153,16 +157,21 @@ impl Holders {
     }
 
     async fn start(&self, network: &Network) -> Result<Holder, EngineError> {
-        let (mode, egress) = match network {
+        let (mode, surroundings) = match network {
             Network::None => ("none".to_owned(), None),
-            Network::Full(_) | Network::Allowlist(_) => {
-                (self.network.clone(), self.surroundings().await?.egress(network))
-            }
+            Network::Full(_) | Network::Allowlist(_) => (self.network.clone(), Some(self.surroundings(network).await?)),
         };
+        let egress = surroundings.as_ref().and_then(|surroundings| surroundings.egress(network));
         let argument = egress.as_ref().map(|egress| serde_json::to_string(egress).expect("plain data"));
         let mut body = helper(&self.owner, mode, "hold", argument.as_deref());
         if argument.is_some() {
             restricting(&mut body);
+        }
+        if let (Some(surroundings), Some(host_config)) = (&surroundings, &mut body.host_config) {
+            // In its `/etc/hosts`, which is its sandbox's too: what is reached by a name is what the name was found to mean,
+            // and no name server needs to be within reach.
+            let hosts = surroundings.addresses(network).map(|(name, address)| format!("{name}:{address}"));
+            host_config.extra_hosts = Some(hosts.collect());
         }
         let (name, mut pipe) = self.start_helper(body).await?;
         let held = match line(&mut pipe).await {
@@ -200,19 +209,30 @@ impl Holders {
         }
     }
 
-    /// What holders are set up by. The host is asked again when its last answer is old.
-    async fn surroundings(&self) -> Result<Surroundings, EngineError> {
+    /// What holders are set up by, those of this network too. The host is asked again when its last answer is old, and so are
+    /// name servers.
+    async fn surroundings(&self, network: &Network) -> Result<Surroundings, EngineError> {
         let _looking = self.looking.lock().await;
         let bridge = self.ensure_network().await?;
-        let known = {
+        let (known, names) = {
             let free = self.lock();
-            free.surroundings.as_ref().map(|found| found.host.clone()).zip(free.asked).filter(|_| free.is_known())
+            let known = free.surroundings.clone().zip(free.asked).filter(|_| free.is_known());
+            let networks = free.holders.keys().chain([network]);
+            (known, networks.flat_map(Network::hosts).map(str::to_owned).collect::<BTreeSet<_>>())
         };
-        let (host, asked) = match known {
-            Some((host, asked)) => (host, asked),
-            None => (self.ask_host().await?, Instant::now()),
+        let (host, mut known_hosts, asked) = match known {
+            Some((found, asked)) => (found.host, found.hosts, asked),
+            None => (self.ask_host().await?, BTreeMap::new(), Instant::now()),
         };
-        let surroundings = Surroundings { host, bridge, allow_private: self.allow_private.clone() };
+        let mut hosts = BTreeMap::new();
+        for name in names {
+            let addresses = match known_hosts.remove(&name) {
+                Some(addresses) => addresses,
+                None => resolve(&name).await,
+            };
+            hosts.insert(name, addresses);
+        }
+        let surroundings = Surroundings { host, bridge, allow_private: self.allow_private.clone(), hosts };
         let mut free = self.lock();
         free.asked = Some(asked);
         free.surroundings = Some(surroundings.clone());
@@ -226,10 +246,10 @@ impl Holders {
     }
 
     /// Sees behind the back of whoever has taken a holder whether the host has changed.
-    fn look_again(self: &Arc<Self>) {
+    fn look_again(self: &Arc<Self>, network: Network) {
         let holders = Arc::clone(self);
         tokio::spawn(async move {
-            if let Err(err) = holders.surroundings().await {
+            if let Err(err) = holders.surroundings(&network).await {
                 tracing::warn!(error = &err as &dyn std::error::Error, "cannot ask for the host's addresses");
             }
         });
@@ -295,6 +315,30 @@ impl Holders {
     fn lock(&self) -> std::sync::MutexGuard<'_, Free> {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The addresses that a name has now; none where it has none, or nobody tells.
+async fn resolve(name: &str) -> Vec<Ipv4Addr> {
+    let asked = tokio::time::timeout(PATIENCE, tokio::net::lookup_host((name, 0))).await;
+    let found = asked.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
+    let mut addresses: Vec<_> = match found {
+        Ok(found) => found.filter_map(|address| match address.ip() {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        }),
+        Err(err) => {
+            tracing::warn!(
+                error = &err as &dyn std::error::Error,
+                "cannot find `{name}`, so that no sandbox reaches it"
+            );
+            return Vec::new();
+        }
+    }
+    .collect();
+    addresses.sort();
+    addresses.dedup();
+    addresses.truncate(MAX_ADDRESSES);
+    addresses
 }
 
 /// The first line that a helper prints.

@@ -3,7 +3,6 @@
 //! Source: e2b-dev/infra, `spec/openapi.yml`.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,21 +10,20 @@ use axum::Router;
 use axum::extract::{Extension, FromRequestParts, Path, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
-use axum::http::uri::Authority;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post, put};
-use ipnet::Ipv4Net;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::error::E2bError;
 use super::letta::ToldDomain;
+use super::network::NetworkRequest;
 use super::shapes::{DEFAULT_TIMEOUT_S, SandboxDetail, SandboxResponse};
 use super::{listing, readings};
-use crate::engine::{Choice, Network, parse_network};
+use crate::engine::Network;
 use crate::http::AppState;
 use crate::http::json::{self, Json};
-use crate::sandbox::{CreateSpec, OnTimeout, Sandbox, SandboxError, Sandboxes, Template, Tenant, Traffic};
+use crate::sandbox::{CreateSpec, OnTimeout, Sandbox, SandboxError, Sandboxes, Tenant};
 
 type Answer<T> = Result<T, E2bError>;
 
@@ -90,94 +88,6 @@ struct CreateRequest {
 #[derive(Debug, Deserialize)]
 struct AutoResume {
     enabled: bool,
-}
-
-/// What may be asked of the network. What cannot be enforced is refused rather than ignored.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct NetworkRequest {
-    #[serde(rename = "allow_internet_access")]
-    allow_internet_access: Option<bool>,
-    allow_public_traffic: Option<bool>,
-    mask_request_host: Option<String>,
-    https_ports: Option<Vec<Value>>,
-    allow_out: Option<Vec<Value>>,
-    deny_out: Option<Vec<Value>>,
-    rules: Option<Value>,
-    egress_proxy: Option<Value>,
-    dns_servers: Option<Vec<Value>>,
-}
-
-impl NetworkRequest {
-    fn check(&self) -> Result<(), E2bError> {
-        let given = |value: &Option<Value>| {
-            value.as_ref().is_some_and(|value| !value.is_null() && *value != Value::Object(Default::default()))
-        };
-        let listed = |value: &Option<Vec<Value>>| value.as_ref().is_some_and(|list| !list.is_empty());
-        let asked = [
-            ("rules", given(&self.rules)),
-            ("egressProxy", given(&self.egress_proxy)),
-            ("dnsServers", listed(&self.dns_servers)),
-            ("httpsPorts", listed(&self.https_ports)),
-        ];
-        match asked.iter().find(|(_, asked)| *asked) {
-            None => Ok(()),
-            Some((name, _)) => {
-                let message = format!(
-                    "network.{name} is not enforced here and so not accepted; use allowOut, denyOut or allow_internet_access"
-                );
-                Err(E2bError::bad_request(message))
-            }
-        }
-    }
-
-    /// What the sandbox is to reach, of what its template does. `internet`: whether more than `allowOut` is asked for.
-    fn network(&self, template: &Template, internet: bool) -> Result<Network, E2bError> {
-        let mut choice =
-            Choice { allow: networks("allowOut", &self.allow_out)?, deny: networks("denyOut", &self.deny_out)? };
-        if !internet {
-            choice.deny = vec![EVERYTHING];
-        }
-        match template.network() {
-            _ if choice.denies_all() && choice.allow.is_empty() => Ok(Network::None),
-            Network::Full(_) => Ok(Network::Full(choice)),
-            own if choice == Choice::default() => Ok(own),
-            _ => {
-                let message =
-                    format!("network: template '{}' has a network of its own, without a choice", template.name);
-                Err(E2bError::bad_request(message))
-            }
-        }
-    }
-
-    fn traffic(&self) -> Result<Traffic, E2bError> {
-        let host = self.mask_request_host.clone().filter(|host| !host.is_empty());
-        let is_host = |host: &String| host.replace("${PORT}", "1").parse::<Authority>().is_ok();
-        if let Some(host) = host.as_ref().filter(|host| !is_host(host)) {
-            return Err(E2bError::bad_request(format!("network.maskRequestHost: {host:?} is not a host")));
-        }
-        Ok(Traffic { private: self.allow_public_traffic == Some(false), host })
-    }
-}
-
-/// Every address.
-const EVERYTHING: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0);
-
-/// The most entries of a list. A sandbox's whole list must fit into a filter of the kernel's.
-const MAX_NETWORKS: usize = 128;
-
-/// A list of addresses and networks; names of hosts are refused.
-fn networks(name: &str, list: &Option<Vec<Value>>) -> Answer<Vec<Ipv4Net>> {
-    let refused = |reason: String| E2bError::bad_request(format!("network.{name}: {reason}"));
-    let list = list.as_deref().unwrap_or_default();
-    if list.len() > MAX_NETWORKS {
-        return Err(refused(format!("must have at most {MAX_NETWORKS} entries")));
-    }
-    let network = |entry: &Value| {
-        let text = entry.as_str().ok_or_else(|| refused(format!("{entry} is not text")))?;
-        Ok(parse_network(text).map_err(refused)?.trunc())
-    };
-    list.iter().map(network).collect()
 }
 
 /// `POST /sandboxes`: a token is returned, and asked for only of sandboxes created with `secure`.

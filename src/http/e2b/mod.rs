@@ -15,6 +15,7 @@ mod filesystem;
 mod interpreter;
 mod letta;
 mod listing;
+mod network;
 mod notebook;
 mod ports;
 mod process;

@@ -9,7 +9,7 @@ use ipnet::Ipv4Net;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::engine::{Choice, Network};
+use crate::engine::{Choice, Network, Target};
 use crate::sandbox::{OnTimeout, Reading, Sandbox};
 
 /// How long a sandbox lives that does not say, seconds.
@@ -116,7 +116,7 @@ struct DetailNetwork {
     #[serde(skip_serializing_if = "Option::is_none")]
     mask_request_host: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    allow_out: Vec<Ipv4Net>,
+    allow_out: Vec<Target>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     deny_out: Vec<Ipv4Net>,
 }

@@ -1,0 +1,129 @@
+//! What a client may ask of the network of its sandbox.
+//!
+//! Source: e2b-dev/infra, `spec/openapi.yml`, schema `SandboxNetworkConfig`.
+
+use std::net::Ipv4Addr;
+
+use axum::http::uri::Authority;
+use ipnet::Ipv4Net;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::error::E2bError;
+use crate::engine::{Choice, Network, Target, parse_network, parse_target};
+use crate::sandbox::{Template, Traffic};
+
+type Answer<T> = Result<T, E2bError>;
+
+/// What may be asked of the network. What cannot be enforced is refused rather than ignored.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct NetworkRequest {
+    #[serde(rename = "allow_internet_access")]
+    pub(super) allow_internet_access: Option<bool>,
+    pub(super) allow_public_traffic: Option<bool>,
+    pub(super) mask_request_host: Option<String>,
+    https_ports: Option<Vec<Value>>,
+    pub(super) allow_out: Option<Vec<Value>>,
+    pub(super) deny_out: Option<Vec<Value>>,
+    rules: Option<Value>,
+    egress_proxy: Option<Value>,
+    dns_servers: Option<Vec<Value>>,
+}
+
+impl NetworkRequest {
+    pub(super) fn check(&self) -> Result<(), E2bError> {
+        let given = |value: &Option<Value>| {
+            value.as_ref().is_some_and(|value| !value.is_null() && *value != Value::Object(Default::default()))
+        };
+        let listed = |value: &Option<Vec<Value>>| value.as_ref().is_some_and(|list| !list.is_empty());
+        let asked = [
+            ("rules", given(&self.rules)),
+            ("egressProxy", given(&self.egress_proxy)),
+            ("dnsServers", listed(&self.dns_servers)),
+            ("httpsPorts", listed(&self.https_ports)),
+        ];
+        match asked.iter().find(|(_, asked)| *asked) {
+            None => Ok(()),
+            Some((name, _)) => {
+                let message = format!(
+                    "network.{name} is not enforced here and so not accepted; use allowOut, denyOut or allow_internet_access"
+                );
+                Err(E2bError::bad_request(message))
+            }
+        }
+    }
+
+    /// What the sandbox is to reach, of what its template does. `internet`: whether more than `allowOut` is asked for.
+    pub(super) fn network(&self, template: &Template, internet: bool) -> Result<Network, E2bError> {
+        let mut choice =
+            Choice { allow: targets("allowOut", &self.allow_out)?, deny: networks("denyOut", &self.deny_out)? };
+        if !internet {
+            choice.deny = vec![EVERYTHING];
+        }
+        let hosts = choice.allow.iter().filter(|target| matches!(target, Target::Host(_))).count();
+        if hosts > MAX_HOSTS {
+            return Err(E2bError::bad_request(format!(
+                "network.allowOut: must have at most {MAX_HOSTS} names of hosts"
+            )));
+        }
+        if hosts > 0 && !choice.denies_all() {
+            let message = "network.allowOut: names of hosts need a denyOut of all other traffic, \"0.0.0.0/0\"";
+            return Err(E2bError::bad_request(message));
+        }
+        match template.network() {
+            _ if choice.denies_all() && choice.allow.is_empty() => Ok(Network::None),
+            Network::Full(_) => Ok(Network::Full(choice)),
+            own if choice == Choice::default() => Ok(own),
+            _ => {
+                let message =
+                    format!("network: template '{}' has a network of its own, without a choice", template.name);
+                Err(E2bError::bad_request(message))
+            }
+        }
+    }
+
+    pub(super) fn traffic(&self) -> Result<Traffic, E2bError> {
+        let host = self.mask_request_host.clone().filter(|host| !host.is_empty());
+        let is_host = |host: &String| host.replace("${PORT}", "1").parse::<Authority>().is_ok();
+        if let Some(host) = host.as_ref().filter(|host| !is_host(host)) {
+            return Err(E2bError::bad_request(format!("network.maskRequestHost: {host:?} is not a host")));
+        }
+        Ok(Traffic { private: self.allow_public_traffic == Some(false), host })
+    }
+}
+
+/// Every address.
+const EVERYTHING: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0);
+
+/// The most entries of a list. A sandbox's whole list must fit into a filter of the kernel's.
+const MAX_NETWORKS: usize = 128;
+
+/// The most hosts by name; each may have several addresses.
+const MAX_HOSTS: usize = 32;
+
+/// A list of addresses, networks and hosts.
+fn targets(name: &str, list: &Option<Vec<Value>>) -> Answer<Vec<Target>> {
+    entries(name, list, |text| match parse_target(text)? {
+        Target::Network(network) => Ok(Target::Network(network.trunc())),
+        host @ Target::Host(_) => Ok(host),
+    })
+}
+
+/// A list of addresses and networks.
+fn networks(name: &str, list: &Option<Vec<Value>>) -> Answer<Vec<Ipv4Net>> {
+    entries(name, list, |text| Ok(parse_network(text)?.trunc()))
+}
+
+fn entries<T>(name: &str, list: &Option<Vec<Value>>, read: impl Fn(&str) -> Result<T, String>) -> Answer<Vec<T>> {
+    let refused = |reason: String| E2bError::bad_request(format!("network.{name}: {reason}"));
+    let list = list.as_deref().unwrap_or_default();
+    if list.len() > MAX_NETWORKS {
+        return Err(refused(format!("must have at most {MAX_NETWORKS} entries")));
+    }
+    let entry = |entry: &Value| {
+        let text = entry.as_str().ok_or_else(|| refused(format!("{entry} is not text")))?;
+        read(text).map_err(refused)
+    };
+    list.iter().map(entry).collect()
+}
