@@ -383,6 +383,8 @@ fn broken(err: &serde_json::Error) -> Done {
 /// Whether a writable directory has no room, or no inode, left.
 fn disk_is_full() -> bool {
     ["/home/user", "/tmp"].iter().any(|path| {
-        rustix::fs::statvfs(*path).is_ok_and(|fs| fs.f_blocks > 0 && (fs.f_bavail == 0 || fs.f_favail == 0))
+        // A file system that does not count its files, as gVisor's, has none left by its own account.
+        let is_full = |fs: rustix::fs::StatVfs| fs.f_bavail == 0 || (fs.f_files > 0 && fs.f_favail == 0);
+        rustix::fs::statvfs(*path).is_ok_and(|fs| fs.f_blocks > 0 && is_full(fs))
     })
 }

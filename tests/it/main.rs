@@ -28,6 +28,7 @@ mod javascript;
 mod languages;
 mod lifecycle;
 mod network;
+mod oci_runtime;
 mod protocol;
 mod proxy;
 mod python;
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
         isolation::trials(),
         lifecycle::trials(),
         network::trials(),
+        oci_runtime::trials(),
         protocol::trials(),
         tidy::trials(),
         tls::trials(),
