@@ -8,6 +8,7 @@ trials![
     the_web_framework_is_named_only_where_http_is_spoken,
     no_language_is_named_by_the_program,
     no_path_of_a_machine_is_in_the_repository,
+    every_test_that_the_promises_name_is_there,
 ];
 
 fn root() -> &'static Path {
@@ -29,7 +30,7 @@ fn files(directory: &Path) -> Vec<PathBuf> {
 
 /// The source files with their lines; comments, and the tests at the end of a file, left out.
 fn code() -> Vec<(String, String)> {
-    let sources = files(&root().join("src")).into_iter().filter(|path| path.extension().is_some_and(|end| end == "rs"));
+    let sources = files(&root().join("src")).into_iter().filter(|path| has_end(path, "rs"));
     let mut lines = Vec::new();
     for path in sources {
         let text = fs::read_to_string(&path).expect("a source");
@@ -107,4 +108,29 @@ async fn no_path_of_a_machine_is_in_the_repository() {
             }
         }
     }
+}
+
+/// `SECURITY.md` names a test, or a class of attacks, for each promise.
+async fn every_test_that_the_promises_name_is_there() {
+    let read = |path: &Path| fs::read_to_string(path).expect("a file");
+    let sources: String =
+        files(&root().join("tests")).iter().filter(|path| has_end(path, "rs")).map(|path| read(path)).collect();
+    let text = read(&root().join("SECURITY.md"));
+    let quoted: Vec<_> = text.split('`').skip(1).step_by(2).collect();
+    let tests = quoted.iter().filter_map(|name| name.split_once("::"));
+    let mut named = 0;
+    for (file, test) in tests.clone() {
+        let path = root().join(format!("tests/it/{file}.rs"));
+        assert!(read(&path).contains(&format!("async fn {test}(")), "tests/it/{file}.rs has no {test}");
+        named += 1;
+    }
+    for class in quoted.iter().filter_map(|name| name.strip_prefix("abuse ")).filter(|class| *class != "CLASS") {
+        assert!(sources.contains(&format!("\"{class}\"")), "there is no class `{class}` of attacks");
+        named += 1;
+    }
+    assert!(named > 30, "the promises were not found");
+}
+
+fn has_end(path: &Path, end: &str) -> bool {
+    path.extension().is_some_and(|own| own == end)
 }
