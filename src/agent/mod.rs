@@ -13,6 +13,7 @@ mod ports;
 mod process;
 mod routes;
 mod runner;
+pub mod seccomp;
 pub mod sudo;
 mod sys;
 #[cfg(all(test, feature = "server"))]

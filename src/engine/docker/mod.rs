@@ -214,7 +214,7 @@ fn container(spec: &Spec, owner: &str, holder: &str) -> ContainerCreateBody {
     }
     ContainerCreateBody {
         image: Some(spec.image.clone()),
-        cmd: spec.superuser.then(|| vec!["superuser".to_owned()]),
+        cmd: Some(agent_words(spec).map(str::to_owned).collect()),
         user: Some("0:0".to_owned()),
         labels: Some(labels(owner)),
         // `stdin_once`: when this server dies its connection closes, the agent reads the end of its stdin, and goes.
@@ -246,6 +246,11 @@ fn container(spec: &Spec, owner: &str, holder: &str) -> ContainerCreateBody {
         }),
         ..ContainerCreateBody::default()
     }
+}
+
+/// What the agent is told on its command line: to restrict itself, and whether code may become root.
+fn agent_words(spec: &Spec) -> impl Iterator<Item = &'static str> {
+    ["restricted"].into_iter().chain(spec.superuser.then_some("superuser"))
 }
 
 /// What the agent needs: become the user, own and write its files, end its processes.

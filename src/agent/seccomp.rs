@@ -1,0 +1,379 @@
+//! A seccomp filter of our own: system calls that code in a sandbox does not need, and by which kernels were broken before.
+//!
+//! It comes on top of the engine's. The strictest filter decides, so that this one opens nothing; it holds where the engine's
+//! is older than a system call's bad name, or was replaced by an operator's. What is denied here also stays denied to root.
+//!
+//! It costs nothing that can be measured: calls that are allowed whatever their arguments are, the kernel remembers.
+
+use std::env::consts::ARCH;
+
+use seccompiler::{
+    BackendError, BpfProgram, Error, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch,
+};
+
+/// Restricts the calling thread, and with it all that it starts from then on. There is no way back.
+///
+/// Programs for another instruction set are killed at their first system call: their calls have other numbers.
+///
+/// # Errors
+///
+/// When the kernel has no such filters, or the processor is one that we have no rules for.
+pub fn restrict() -> Result<(), Error> {
+    programs()?.iter().try_for_each(|program| seccompiler::apply_filter(program))
+}
+
+/// One program for each error that it answers with.
+fn programs() -> Result<[BpfProgram; 3], BackendError> {
+    Ok([
+        without_x32(program(libc::EPERM, not_permitted()?)?),
+        program(libc::ENOSYS, absent())?,
+        program(libc::EAFNOSUPPORT, sockets()?)?,
+    ])
+}
+
+/// System calls with the arguments that are denied, each list an alternative; without any, all are.
+type Rules = Vec<(i64, Vec<SeccompRule>)>;
+
+fn program(error: i32, rules: Rules) -> Result<BpfProgram, BackendError> {
+    let denied = SeccompAction::Errno(error.unsigned_abs());
+    let rules = rules.into_iter().collect();
+    SeccompFilter::new(rules, SeccompAction::Allow, denied, TargetArch::try_from(ARCH)?)?.try_into()
+}
+
+/// The work of root on a machine, and debuggers' and kernel developers' tools.
+const NOT_PERMITTED: &[i64] = &[
+    // Large and young parts of the kernel, or such that help to break it.
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    libc::SYS_bpf,
+    libc::SYS_userfaultfd,
+    libc::SYS_perf_event_open,
+    // Keyrings know no namespaces.
+    libc::SYS_keyctl,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    // Other processes' memory and files.
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_kcmp,
+    // Namespaces and mounts.
+    libc::SYS_setns,
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_pivot_root,
+    libc::SYS_open_tree,
+    libc::SYS_move_mount,
+    libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    libc::SYS_mount_setattr,
+    OPEN_TREE_ATTR,
+    // Files by number instead of by name lead out of a mount.
+    libc::SYS_name_to_handle_at,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_fanotify_init,
+    // The machine.
+    libc::SYS_kexec_load,
+    #[cfg(not(all(target_arch = "aarch64", target_env = "musl")))]
+    libc::SYS_kexec_file_load,
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_quotactl,
+    libc::SYS_quotactl_fd,
+    libc::SYS_acct,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_reboot,
+    libc::SYS_syslog,
+    libc::SYS_lookup_dcookie,
+    libc::SYS_nfsservctl,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_iopl,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_ioperm,
+    // Segments are for code of 16 and 32 bits.
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_modify_ldt,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_uselib,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS__sysctl,
+];
+
+/// Of `asm-generic/unistd.h`, the same on every processor; too young for the crate.
+const OPEN_TREE_ATTR: i64 = 467;
+
+/// Of `linux/sched.h`. For `clone` this bit is part of a signal's number, and there is no such signal.
+const CLONE_NEWTIME: i32 = 0x80;
+
+const NEW_NAMESPACES: [i32; 8] = [
+    libc::CLONE_NEWNS,
+    libc::CLONE_NEWCGROUP,
+    libc::CLONE_NEWUTS,
+    libc::CLONE_NEWIPC,
+    libc::CLONE_NEWUSER,
+    libc::CLONE_NEWPID,
+    libc::CLONE_NEWNET,
+    CLONE_NEWTIME,
+];
+
+/// What programs ask for: nothing special, or what `setarch` calls `linux32` and `uname26`; the last asks what it is. These are
+/// the ones that Docker's filter lets through.
+const PERSONALITIES: [u32; 5] = [0, 8, 0x2_0000, 0x2_0008, u32::MAX];
+
+fn not_permitted() -> Result<Rules, BackendError> {
+    let mut rules: Rules = NOT_PERMITTED.iter().map(|call| (*call, Vec::new())).collect();
+    let namespaces = NEW_NAMESPACES.map(|flag| all([has_bit(0, flag.unsigned_abs())]));
+    let namespaces: Vec<_> = namespaces.into_iter().collect::<Result<_, _>>()?;
+    rules.push((libc::SYS_unshare, namespaces.clone()));
+    rules.push((libc::SYS_clone, namespaces));
+    // A debugger may trace what it starts itself, which asks for it; it may not take hold of what runs.
+    let attach = [libc::PTRACE_ATTACH, libc::PTRACE_SEIZE].map(|request| all([is(0, request as u32)]));
+    rules.push((libc::SYS_ptrace, attach.into_iter().collect::<Result<_, _>>()?));
+    rules.push((libc::SYS_personality, vec![all(PERSONALITIES.map(|plain| is_not(0, plain)))?]));
+    Ok(rules)
+}
+
+/// Calls that programs try, and do without where the kernel does not have them.
+fn absent() -> Rules {
+    // The flags of `clone3` lie in memory, where no filter can look. The C library then uses `clone`.
+    [libc::SYS_clone3, libc::SYS_vmsplice].map(|call| (call, Vec::new())).into()
+}
+
+/// Sockets are local ones, the internet's by its three protocols, and those by which the C library asks for addresses. Asking
+/// for another is how code gets a kernel to load a module that nobody has looked at for years.
+fn sockets() -> Result<Rules, BackendError> {
+    let [unix, inet, inet6, netlink] =
+        [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK].map(i32::unsigned_abs);
+    let protocols = [0, libc::IPPROTO_TCP, libc::IPPROTO_UDP, libc::IPPROTO_ICMP, libc::IPPROTO_ICMPV6];
+    let internet = |family| {
+        let others = protocols.map(|protocol| is_not(2, protocol.unsigned_abs()));
+        all([is(0, family)].into_iter().chain(others))
+    };
+    let rules = vec![
+        all([unix, inet, inet6, netlink].map(|family| is_not(0, family)))?,
+        all([is(0, netlink), is_not(2, libc::NETLINK_ROUTE.unsigned_abs())])?,
+        internet(inet)?,
+        internet(inet6)?,
+    ];
+    Ok(vec![(libc::SYS_socket, rules.clone()), (libc::SYS_socketpair, rules)])
+}
+
+type Condition = Result<SeccompCondition, BackendError>;
+
+fn all(conditions: impl IntoIterator<Item = Condition>) -> Result<SeccompRule, BackendError> {
+    SeccompRule::new(conditions.into_iter().collect::<Result<_, _>>()?)
+}
+
+/// Of all arguments looked at, the kernel itself takes the lower half only, or refuses what has more.
+fn compare(argument: u8, how: SeccompCmpOp, value: u32) -> Condition {
+    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, how, value.into())
+}
+
+fn is(argument: u8, value: u32) -> Condition {
+    compare(argument, SeccompCmpOp::Eq, value)
+}
+
+fn is_not(argument: u8, value: u32) -> Condition {
+    compare(argument, SeccompCmpOp::Ne, value)
+}
+
+fn has_bit(argument: u8, bit: u32) -> Condition {
+    compare(argument, SeccompCmpOp::MaskedEq(bit.into()), bit)
+}
+
+/// Answers that there are no calls of x32, a way of its own to call a 64-bit kernel: the same architecture, other numbers.
+#[cfg(target_arch = "x86_64")]
+fn without_x32(program: BpfProgram) -> BpfProgram {
+    use seccompiler::sock_filter;
+    /// Of `asm/unistd.h`.
+    const X32_SYSCALL_BIT: u32 = 0x4000_0000;
+    let step = |code: u32, if_false, value| sock_filter { code: code as u16, jt: 0, jf: if_false, k: value };
+    let mut whole = vec![
+        // The number of the call is at the very beginning of what a filter sees.
+        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
+        step(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, 1, X32_SYSCALL_BIT),
+        step(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs()),
+    ];
+    whole.extend(program);
+    whole
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn without_x32(program: BpfProgram) -> BpfProgram {
+    program
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+    use rustix::net::{AddressFamily, SocketType};
+
+    use super::*;
+
+    /// What the kernel does with a call when all three programs have been asked.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum Verdict {
+        Allowed,
+        Refused(i32),
+        Killed,
+    }
+
+    use Verdict::{Allowed, Killed, Refused};
+
+    /// As `struct seccomp_data` begins: number, architecture, address of the instruction, arguments; in words of 32 bits.
+    fn ask(architecture: u32, number: i64, arguments: &[u64]) -> Verdict {
+        let mut data = vec![number as u32, architecture, 0, 0];
+        let arguments = arguments.iter().copied().chain(std::iter::repeat(0)).take(6);
+        data.extend(arguments.flat_map(|argument| [argument as u32, (argument >> 32) as u32]));
+        let answers = programs().expect("a processor with rules").map(|program| run(&program, &data));
+        if answers.contains(&libc::SECCOMP_RET_KILL_PROCESS) {
+            return Killed;
+        }
+        let refusal =
+            answers.into_iter().find(|answer| answer & libc::SECCOMP_RET_ACTION_FULL == libc::SECCOMP_RET_ERRNO);
+        refusal.map_or(Allowed, |answer| Refused((answer & libc::SECCOMP_RET_DATA) as i32))
+    }
+
+    fn run(program: &BpfProgram, data: &[u32]) -> u32 {
+        let (mut at, mut value) = (0, 0);
+        loop {
+            let step = &program[at];
+            at += 1;
+            let code = u32::from(step.code);
+            let jump = |taken: bool| usize::from(if taken { step.jt } else { step.jf });
+            match code & 0x07 {
+                libc::BPF_LD => value = data[step.k as usize / 4],
+                libc::BPF_ALU => value &= step.k,
+                libc::BPF_RET => return step.k,
+                libc::BPF_JMP => {
+                    at += match code & 0xf0 {
+                        libc::BPF_JA => step.k as usize,
+                        libc::BPF_JEQ => jump(value == step.k),
+                        libc::BPF_JGE => jump(value >= step.k),
+                        other => panic!("jump {other}"),
+                    }
+                }
+                other => panic!("class {other}"),
+            }
+        }
+    }
+
+    /// Of `linux/audit.h`.
+    const I386: u32 = 0x4000_0003;
+    const ARM: u32 = 0x4000_0028;
+    const NATIVE: u32 = if cfg!(target_arch = "aarch64") { 0xc000_00b7 } else { 0xc000_003e };
+
+    fn call(number: i64, arguments: &[u64]) -> Verdict {
+        ask(NATIVE, number, arguments)
+    }
+
+    #[test]
+    fn what_is_for_root_is_not_permitted_and_what_is_tried_is_absent() {
+        for number in NOT_PERMITTED {
+            assert_eq!(call(*number, &[1, 2, 3]), Refused(libc::EPERM), "{number}");
+        }
+        assert_eq!(call(libc::SYS_clone3, &[]), Refused(libc::ENOSYS));
+        assert_eq!(call(libc::SYS_vmsplice, &[]), Refused(libc::ENOSYS));
+        for number in [libc::SYS_read, libc::SYS_execve, libc::SYS_openat, libc::SYS_futex, libc::SYS_seccomp] {
+            assert_eq!(call(number, &[1, 2, 3]), Allowed, "{number}");
+        }
+    }
+
+    #[test]
+    fn threads_and_processes_are_made_and_namespaces_are_not() {
+        let thread =
+            (libc::CLONE_VM | libc::CLONE_FS | libc::CLONE_FILES | libc::CLONE_SIGHAND | libc::CLONE_THREAD) as u64;
+        let spawned = (libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD) as u64;
+        for flags in [thread, spawned, libc::SIGCHLD as u64] {
+            assert_eq!(call(libc::SYS_clone, &[flags]), Allowed, "{flags:x}");
+        }
+        assert_eq!(call(libc::SYS_unshare, &[libc::CLONE_FILES as u64]), Allowed);
+        for flag in NEW_NAMESPACES {
+            let flag = u64::from(flag.unsigned_abs());
+            for flags in [flag, flag | thread, flag | 1 << 40] {
+                assert_eq!(call(libc::SYS_clone, &[flags]), Refused(libc::EPERM), "{flags:x}");
+                assert_eq!(call(libc::SYS_unshare, &[flags]), Refused(libc::EPERM), "{flags:x}");
+            }
+        }
+    }
+
+    #[test]
+    fn one_traces_ones_own_children_and_takes_a_plain_personality() {
+        for (request, verdict) in [
+            (libc::PTRACE_TRACEME, Allowed),
+            (libc::PTRACE_PEEKDATA, Allowed),
+            (libc::PTRACE_ATTACH, Refused(libc::EPERM)),
+            (libc::PTRACE_SEIZE, Refused(libc::EPERM)),
+        ] {
+            assert_eq!(call(libc::SYS_ptrace, &[request as u64]), verdict, "{request}");
+        }
+        for plain in PERSONALITIES {
+            assert_eq!(call(libc::SYS_personality, &[plain.into()]), Allowed, "{plain:x}");
+        }
+        for other in [libc::ADDR_NO_RANDOMIZE, libc::READ_IMPLIES_EXEC, libc::MMAP_PAGE_ZERO, 1] {
+            assert_eq!(call(libc::SYS_personality, &[other as u64]), Refused(libc::EPERM), "{other:x}");
+        }
+    }
+
+    #[test]
+    fn sockets_are_local_or_the_internets() {
+        let (stream, raw) = (libc::SOCK_STREAM as u64, libc::SOCK_RAW as u64);
+        let socket = |family: i32, kind, protocol: i32| {
+            let arguments = [family as u64, kind, protocol as u64];
+            let verdict = call(libc::SYS_socket, &arguments);
+            assert_eq!(call(libc::SYS_socketpair, &arguments), verdict);
+            verdict
+        };
+        for family in [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6] {
+            assert_eq!(socket(family, stream, 0), Allowed);
+        }
+        for protocol in [libc::IPPROTO_TCP, libc::IPPROTO_UDP, libc::IPPROTO_ICMP] {
+            assert_eq!(socket(libc::AF_INET, stream, protocol), Allowed);
+        }
+        let refused = Refused(libc::EAFNOSUPPORT);
+        for protocol in [libc::IPPROTO_SCTP, libc::IPPROTO_DCCP, libc::IPPROTO_MPTCP, 115] {
+            assert_eq!(socket(libc::AF_INET, stream, protocol), refused, "{protocol}");
+            assert_eq!(socket(libc::AF_INET6, stream, protocol), refused, "{protocol}");
+        }
+        assert_eq!(socket(libc::AF_NETLINK, raw, libc::NETLINK_ROUTE), Allowed);
+        for protocol in [libc::NETLINK_NETFILTER, libc::NETLINK_XFRM, libc::NETLINK_AUDIT, libc::NETLINK_GENERIC] {
+            assert_eq!(socket(libc::AF_NETLINK, raw, protocol), refused, "{protocol}");
+        }
+        let known = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+        for family in (0..64).filter(|family| !known.contains(family)) {
+            assert_eq!(socket(family, stream, 0), refused, "{family}");
+        }
+    }
+
+    #[test]
+    fn other_ways_to_number_calls_lead_nowhere() {
+        let foreign = if cfg!(target_arch = "aarch64") { ARM } else { I386 };
+        assert_eq!(ask(foreign, 1, &[]), Killed);
+        if cfg!(target_arch = "x86_64") {
+            for number in [libc::SYS_read, libc::SYS_mount, 512] {
+                assert_eq!(call(number | 0x4000_0000, &[]), Refused(libc::ENOSYS));
+            }
+        }
+    }
+
+    /// On a thread of its own, so that the other tests are spared.
+    #[test]
+    fn the_kernel_takes_it_and_what_is_started_inherits_it() {
+        let tried = std::thread::spawn(|| {
+            restrict().expect("a kernel with seccomp");
+            let vsock = AddressFamily::from_raw(libc::AF_VSOCK as u16);
+            assert_eq!(rustix::net::socket(vsock, SocketType::STREAM, None).err(), Some(Errno::AFNOSUPPORT));
+            rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket of the internet's");
+            std::process::Command::new("unshare").args(["--user", "true"]).output().expect("unshare")
+        });
+        let output = tried.join().expect("it is restricted");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("Operation not permitted"), "{said}");
+    }
+}
