@@ -12,6 +12,9 @@ trials![
     the_agent_cannot_be_signalled_or_read,
     nothing_of_the_host_is_visible,
     what_was_not_given_cannot_be_mounted_or_made,
+    system_calls_that_break_kernels_are_denied,
+    other_instruction_sets_are_no_way_round,
+    what_programs_ordinarily_do_is_not_denied,
     sandboxes_at_the_same_time_do_not_reach_each_other,
     nothing_of_a_run_is_there_for_the_next_one_of_its_network,
     the_server_cannot_be_reached_from_inside,
@@ -157,6 +160,184 @@ subprocess.run("ip link add dummy0 type dummy && echo made a link", shell=True, 
 print("done")
 "#;
     assert_eq!(python(code).await, "done\n");
+}
+
+/// Names and numbers of system calls that are denied whatever their arguments are.
+macro_rules! numbered {
+    ($($name:ident)*) => { [$((stringify!($name), libc::$name)),*] };
+}
+
+/// Docker's own filter denies many of them with the same error, and others, in some of its versions, not.
+async fn system_calls_that_break_kernels_are_denied() {
+    let always = numbered![
+        SYS_io_uring_setup SYS_io_uring_enter SYS_io_uring_register SYS_bpf SYS_userfaultfd SYS_perf_event_open
+        SYS_keyctl SYS_add_key SYS_request_key SYS_process_vm_readv SYS_process_vm_writev SYS_pidfd_getfd SYS_kcmp
+        SYS_setns SYS_mount SYS_umount2 SYS_pivot_root SYS_open_tree SYS_move_mount SYS_fsopen SYS_fsconfig SYS_fsmount
+        SYS_fspick SYS_mount_setattr SYS_name_to_handle_at SYS_open_by_handle_at SYS_fanotify_init SYS_kexec_load
+        SYS_init_module SYS_finit_module SYS_delete_module SYS_quotactl SYS_quotactl_fd SYS_acct SYS_swapon SYS_swapoff
+        SYS_reboot SYS_syslog SYS_lookup_dcookie SYS_nfsservctl
+    ];
+    let mut calls: Vec<_> = always.iter().map(|(name, number)| json!([name, number, [], "EPERM"])).collect();
+    #[cfg(target_arch = "x86_64")]
+    calls.extend(
+        numbered![SYS_kexec_file_load SYS_iopl SYS_ioperm SYS_modify_ldt SYS_uselib SYS__sysctl]
+            .map(|(name, number)| json!([name, number, [], "EPERM"])),
+    );
+    calls.extend(numbered![SYS_clone3 SYS_vmsplice].iter().map(|(name, number)| json!([name, number, [], "ENOSYS"])));
+    for (name, flag) in [
+        ("a mount namespace", libc::CLONE_NEWNS),
+        ("a cgroup namespace", libc::CLONE_NEWCGROUP),
+        ("a UTS namespace", libc::CLONE_NEWUTS),
+        ("an IPC namespace", libc::CLONE_NEWIPC),
+        ("a user namespace", libc::CLONE_NEWUSER),
+        ("a PID namespace", libc::CLONE_NEWPID),
+        ("a network namespace", libc::CLONE_NEWNET),
+        ("a user and a network namespace", libc::CLONE_NEWUSER | libc::CLONE_NEWNET),
+    ] {
+        calls.push(json!([name, libc::SYS_unshare, [flag], "EPERM"]));
+        calls.push(json!([name, libc::SYS_clone, [flag | libc::SIGCHLD], "EPERM"]));
+    }
+    calls.push(json!(["attach", libc::SYS_ptrace, [libc::PTRACE_ATTACH, "child"], "EPERM"]));
+    calls.push(json!(["seize", libc::SYS_ptrace, [libc::PTRACE_SEIZE, "child"], "EPERM"]));
+    calls.push(json!(["no random addresses", libc::SYS_personality, [libc::ADDR_NO_RANDOMIZE], "EPERM"]));
+    let (stream, raw) = (libc::SOCK_STREAM, libc::SOCK_RAW);
+    for family in [
+        libc::AF_VSOCK,
+        libc::AF_ALG,
+        libc::AF_PACKET,
+        libc::AF_BLUETOOTH,
+        libc::AF_XDP,
+        libc::AF_KEY,
+        libc::AF_RDS,
+        libc::AF_TIPC,
+        libc::AF_CAN,
+        libc::AF_NFC,
+        libc::AF_X25,
+        libc::AF_PPPOX,
+    ] {
+        calls.push(json!([format!("family {family}"), libc::SYS_socket, [family, stream], "EAFNOSUPPORT"]));
+    }
+    for protocol in [libc::NETLINK_NETFILTER, libc::NETLINK_XFRM, libc::NETLINK_GENERIC, libc::NETLINK_CRYPTO] {
+        let arguments = json!([libc::AF_NETLINK, raw, protocol]);
+        calls.push(json!([format!("netlink {protocol}"), libc::SYS_socket, arguments, "EAFNOSUPPORT"]));
+    }
+    for protocol in [libc::IPPROTO_SCTP, libc::IPPROTO_DCCP, libc::IPPROTO_MPTCP] {
+        let arguments = json!([libc::AF_INET, stream, protocol]);
+        calls.push(json!([format!("protocol {protocol}"), libc::SYS_socket, arguments, "EAFNOSUPPORT"]));
+    }
+    let code = r#"
+import ctypes, errno, json, os, subprocess
+libc = ctypes.CDLL(None, use_errno=True)
+libc.syscall.restype = ctypes.c_long
+child = subprocess.Popen(["sleep", "60"])
+calls = json.loads(os.environ["CALLS"])
+for name, number, arguments, expected in calls:
+    arguments = [child.pid if argument == "child" else argument for argument in arguments + [0] * 6][:6]
+    ctypes.set_errno(0)
+    answer = libc.syscall(*map(ctypes.c_long, [number, *arguments]))
+    said = errno.errorcode[ctypes.get_errno()] if answer == -1 else "done"
+    if said != expected:
+        print(name, number, said)
+child.kill()
+print(len(calls))
+"#;
+    let env = json!({"CALLS": json!(calls).to_string()});
+    let answer = server().run_with(json!({"language": "python", "code": code, "env": env})).await;
+    assert_eq!(stdout(&answer), format!("{}\n", calls.len()), "{answer}");
+}
+
+async fn other_instruction_sets_are_no_way_round() {
+    if cfg!(not(target_arch = "x86_64")) {
+        return;
+    }
+    let code = r#"
+import ctypes, errno, subprocess, sys
+libc = ctypes.CDLL(None, use_errno=True)
+X32, GETPID = 0x40000000, 39
+print(libc.syscall(X32 | GETPID), errno.errorcode[ctypes.get_errno()])
+I386 = """
+import ctypes, mmap
+GETPID = 20
+page = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+page.write(bytes([0xb8, GETPID, 0, 0, 0]))  # mov eax, GETPID
+page.write(bytes([0xcd, 0x80]))             # int 0x80
+page.write(bytes([0xc3]))                   # ret
+code = ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(page)))
+print("called as", code())
+"""
+print(subprocess.run([sys.executable, "-c", I386]).returncode)
+"#;
+    // Killed by SIGSYS.
+    assert_eq!(python(code).await, "-1 ENOSYS\n-31\n");
+}
+
+async fn what_programs_ordinarily_do_is_not_denied() {
+    let code = r#"
+import asyncio, concurrent.futures, ctypes, multiprocessing, os, signal, socket, subprocess, threading
+threads = [threading.Thread(target=print, args=["thread"]) for _ in range(2)]
+[thread.start() for thread in threads], [thread.join() for thread in threads]
+print(subprocess.run("echo shell | cat", shell=True, capture_output=True, text=True).stdout, end="")
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    print(pool.map(abs, [-1, -2]))
+with concurrent.futures.ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+    print(list(pool.map(abs, [-3, -4])))
+async def echo():
+    server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+    await asyncio.open_connection(*server.sockets[0].getsockname())
+    process = await asyncio.create_subprocess_exec("echo", "asyncio", stdout=asyncio.subprocess.PIPE)
+    return (await process.communicate())[0]
+print(asyncio.run(echo()))
+libc = ctypes.CDLL(None, use_errno=True)
+addresses = ctypes.c_void_p()
+print(libc.getifaddrs(ctypes.byref(addresses)), "lo" in [name for _, name in socket.if_nameindex()])
+print(socket.getaddrinfo("localhost", 80, proto=socket.IPPROTO_TCP)[0][4][1])
+# As debuggers start a program.
+TRACEME, CONT = 0, 7
+child = os.fork()
+if child == 0:
+    libc.ptrace(TRACEME, 0, 0, 0)
+    os.kill(os.getpid(), signal.SIGSTOP)
+    os._exit(3)
+print(os.WSTOPSIG(os.waitpid(child, 0)[1]) == signal.SIGSTOP, libc.ptrace(CONT, child, 0, 0))
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"#;
+    let expected = "thread\nthread\nshell\n[1, 2]\n[3, 4]\nb'asyncio\\n'\n0 True\n80\nTrue 0\n3\n";
+    assert_eq!(python(code).await, expected);
+    for (language, code, expected) in [
+        (
+            "js",
+            r#"
+import { Worker } from "node:worker_threads";
+import { execSync, fork } from "node:child_process";
+import { networkInterfaces } from "node:os";
+const worker = new Worker("require('node:worker_threads').parentPort.postMessage(6 * 7)", { eval: true });
+console.log(await new Promise((resolve) => worker.on("message", resolve)));
+console.log(execSync("echo shell").toString().trim(), "lo" in networkInterfaces());
+"#,
+            "42\nshell true\n",
+        ),
+        (
+            "r",
+            "cat(system(\"echo shell\", intern = TRUE), unlist(parallel::mclapply(1:2, function(x) x * 2, mc.cores = 2)))",
+            "shell 2 4",
+        ),
+        (
+            "java",
+            r#"
+var thread = new Thread(() -> System.out.println("thread"));
+thread.start();
+thread.join();
+System.out.print(new String(new ProcessBuilder("echo", "process").start().getInputStream().readAllBytes()));
+System.out.println(java.net.NetworkInterface.getByName("lo").isLoopback());
+var listener = new java.net.ServerSocket(0);
+System.out.println(new java.net.Socket("127.0.0.1", listener.getLocalPort()).isConnected());
+"#,
+            "thread\nprocess\ntrue\ntrue\n",
+        ),
+    ] {
+        let answer = server().run(language, code).await;
+        assert_eq!(stdout(&answer), expected, "{answer}");
+    }
 }
 
 async fn sandboxes_at_the_same_time_do_not_reach_each_other() {
