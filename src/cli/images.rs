@@ -21,6 +21,16 @@ pub(super) struct Sources {
     agent: Option<PathBuf>,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct DoctorArgs {
+    #[command(flatten)]
+    sources: Sources,
+
+    /// Count warnings as failures.
+    #[arg(long)]
+    strict: bool,
+}
+
 #[derive(Debug, Subcommand)]
 pub(super) enum ImagesCommand {
     /// Build the images that are missing or not current; all of them, or the named ones and what they need.
@@ -48,9 +58,9 @@ pub(super) async fn images(command: ImagesCommand) -> CliResult {
     Ok(ExitCode::SUCCESS)
 }
 
-pub(super) async fn doctor(sources: Sources) -> CliResult {
+pub(super) async fn doctor(DoctorArgs { sources, strict }: DoctorArgs) -> CliResult {
     let agent = sources.agent();
     let report = report::examine(sources.images, agent).await;
     print(&report.to_string());
-    Ok(ExitCode::from(report.exit_code()))
+    Ok(ExitCode::from(report.exit_code(strict)))
 }

@@ -40,8 +40,10 @@ enum Command {
     Keys(KeysCommand),
     /// Make a certificate for TLS under a domain, signed by a CA of your own.
     Certs(certs::CertsArgs),
-    /// Look at the host: is the engine there, what does it isolate with, are the images current. Exit code 1 on failures.
-    Doctor(images::Sources),
+    /// Look at the host: is the engine there, what does it isolate with, are the images current.
+    ///
+    /// The exit code is 0 when all is well or there are warnings only, and 1 when something failed.
+    Doctor(images::DoctorArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -64,7 +66,7 @@ impl Cli {
                 Ok(ExitCode::SUCCESS)
             }
             Command::Certs(args) => certs::certs(&args),
-            Command::Doctor(sources) => images::doctor(sources).await,
+            Command::Doctor(args) => images::doctor(args).await,
         }
     }
 }

@@ -13,7 +13,10 @@ use std::time::{Duration, Instant};
 
 use bollard::Docker;
 use bollard::errors::Error as DockerError;
-use bollard::query_parameters::{BuildImageOptionsBuilder, BuilderVersion, RemoveImageOptionsBuilder};
+use bollard::models::ImageSummary;
+use bollard::query_parameters::{
+    BuildImageOptionsBuilder, BuilderVersion, ListImagesOptionsBuilder, RemoveImageOptionsBuilder,
+};
 use futures::StreamExt;
 
 use debian::Debian;
@@ -237,6 +240,22 @@ impl ImageBuilder {
             digests.extend(digest.map(|digest| (recipe.name.clone(), digest)));
         }
         Ok(states)
+    }
+
+    /// The names of our images that the daemon has, whatever they were made from.
+    pub(super) async fn on_engine(&self) -> Result<Vec<String>, BuildError> {
+        let filters = HashMap::from([("label", vec![IMAGE_LABEL])]);
+        let options = ListImagesOptionsBuilder::default().filters(&filters).build();
+        let found = self.docker.list_images(Some(options)).await.map_err(|err| docker_error("list images", err))?;
+        let ours = |image: ImageSummary| {
+            let name = image.labels.get(IMAGE_LABEL)?.clone();
+            // Not what stands on it, which inherits the label.
+            let tag = format!("{}:latest", image_name(&name));
+            image.repo_tags.contains(&tag).then_some(name)
+        };
+        let mut names: Vec<_> = found.into_iter().filter_map(ours).collect();
+        names.sort_unstable();
+        Ok(names)
     }
 
     /// The Debian that the image is compared with. Images that came with `docker load` have none beside them: then it is

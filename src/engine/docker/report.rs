@@ -1,16 +1,22 @@
 //! What `oncebox doctor` finds out about the Docker daemon: does it answer, what does it isolate with, what can it limit,
 //! are the images there.
 
+mod access;
 mod runc;
 
 use std::fmt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bollard::Docker;
 use bollard::models::{SystemInfo, SystemVersion};
 
-use super::images::{ImageBuilder, ImageState};
+use super::EngineError;
+use super::holders::Holders;
+use super::images::{BuildError, ImageBuilder, ImageState};
+use crate::engine::Network;
+use access::Address;
 
 const GIB: u64 = 1 << 30;
 /// A disk with less cannot hold the images, with less than the second it soon will not.
@@ -55,10 +61,11 @@ impl Report {
         self.checks.iter().map(|check| check.status).max().unwrap_or(Status::Ok)
     }
 
-    /// What the command ends with: 1 when something failed, and 0 for warnings.
+    /// What the command ends with: 1 when something failed, and 0 for warnings, unless they are to count as failures.
     #[must_use]
-    pub fn exit_code(&self) -> u8 {
-        u8::from(self.worst() == Status::Failure)
+    pub fn exit_code(&self, strict: bool) -> u8 {
+        let tolerated = if strict { Status::Ok } else { Status::Warning };
+        u8::from(self.worst() > tolerated)
     }
 
     fn ok(&mut self, subject: &'static str, finding: impl Into<String>) {
@@ -77,11 +84,12 @@ impl Report {
 }
 
 /// Examines the daemon that `DOCKER_HOST` names, or the local one, and the images made from `images_dir` and
-/// `agent_binary`. Changes nothing. What cannot be found out is itself a finding.
+/// `agent_binary`. Starts a container to try the filter of sandboxes' networks, and leaves nothing. What cannot be found out is
+/// itself a finding.
 pub async fn examine(images_dir: impl Into<PathBuf>, agent_binary: impl Into<PathBuf>) -> Report {
     let mut report = Report::default();
     let address = Address::from_env(std::env::var("DOCKER_HOST").ok());
-    address_checks(&mut report, &address);
+    access::address_check(&mut report, &address);
     let connected = Docker::connect_with_defaults();
     let answers = async {
         let docker = connected?;
@@ -90,71 +98,30 @@ pub async fn examine(images_dir: impl Into<PathBuf>, agent_binary: impl Into<Pat
     let (version, info, docker) = match answers.await {
         Ok(answers) => answers,
         Err(err) => {
-            let how = if address.named { "is DOCKER_HOST right?" } else { "is it installed and started?" };
-            let advice = format!("{how} may this user open the socket (group `docker`)?");
-            report.failure("engine", format!("no Docker at {}: {}", address.text, innermost(&err)), advice);
+            report.failure("engine", format!("no Docker at {}: {}", address.text, innermost(&err)), address.advice());
             return report;
         }
     };
+    access::plain_tcp_check(&mut report, &info, access::PLAIN_TCP).await;
     engine_checks(&mut report, &address, &version, &info);
     runc_checks(&mut report, &version, &info);
     limit_checks(&mut report, &info);
     isolation_checks(&mut report, &info);
+    network_check(&mut report, docker.clone()).await;
     storage_check(&mut report, &info);
     disk_check(&mut report, &address, &info);
-    let images = ImageBuilder::new(docker, images_dir.into(), agent_binary.into());
+    let images_dir = images_dir.into();
+    let images = ImageBuilder::new(docker, images_dir.clone(), agent_binary.into());
     match images.state().await {
         Ok(states) => image_checks(&mut report, &states),
+        Err(BuildError::Unreadable { path, source })
+            if path == images_dir && source.kind() == io::ErrorKind::NotFound =>
+        {
+            uncompared_check(&mut report, &images_dir, &images.on_engine().await.unwrap_or_default());
+        }
         Err(err) => report.failure("images", format!("{err}: {}", innermost(&err)), "check the images directory"),
     }
     report
-}
-
-/// Where the daemon is.
-#[derive(Debug)]
-struct Address {
-    text: String,
-    /// By `DOCKER_HOST`.
-    named: bool,
-}
-
-impl Address {
-    fn from_env(host: Option<String>) -> Self {
-        let named = host.is_some();
-        Self { text: host.unwrap_or_else(|| "unix:///var/run/docker.sock".to_owned()), named }
-    }
-
-    fn socket(&self) -> Option<&Path> {
-        self.text.strip_prefix("unix://").map(Path::new)
-    }
-}
-
-/// Whoever can speak to the daemon is root on its host.
-fn address_checks(report: &mut Report, address: &Address) {
-    if let Some(path) = address.socket() {
-        match std::fs::metadata(path) {
-            Ok(found) if !found.file_type().is_socket() => {
-                report.failure("socket", format!("{} is not a socket", path.display()), "correct DOCKER_HOST");
-            }
-            Ok(found) if found.mode() & 0o002 != 0 => report.failure(
-                "socket",
-                format!("everyone on this host can write to {}, and so become root", path.display()),
-                format!("chmod o-rw {}", path.display()),
-            ),
-            Ok(found) => {
-                let (mode, uid, gid) = (found.mode() & 0o777, found.uid(), found.gid());
-                report.ok("socket", format!("{} (mode {mode:o}, uid {uid}, gid {gid})", path.display()));
-            }
-            // That the engine does not answer is told below.
-            Err(_) => {}
-        }
-    } else if ["tcp://", "http://"].iter().any(|scheme| address.text.starts_with(scheme)) {
-        report.failure(
-            "socket",
-            format!("{} is TCP without TLS: whoever reaches the port is root on that host", address.text),
-            "use a Unix socket; for another host forward its socket with `ssh -L /path/docker.sock:/var/run/docker.sock`",
-        );
-    }
 }
 
 fn engine_checks(report: &mut Report, address: &Address, version: &SystemVersion, info: &SystemInfo) {
@@ -261,6 +228,37 @@ fn isolation_checks(report: &mut Report, info: &SystemInfo) {
     }
 }
 
+/// Starts what would hold a sandbox's network, with a filter that lets nothing through.
+async fn network_check(report: &mut Report, docker: Docker) {
+    let holders = Arc::new(Holders::new(docker, &format!("doctor-{}", std::process::id()), Vec::new()));
+    let held = match holders.take(&Network::Allowlist(Vec::new())).await {
+        Ok(holder) => {
+            holders.discard(holder).await;
+            Ok(())
+        }
+        Err(err) => Err(err),
+    };
+    network_finding(report, held.and(holders.remove_network().await));
+}
+
+fn network_finding(report: &mut Report, held: Result<(), EngineError>) {
+    match held {
+        Ok(()) => report.ok("network filter", "can be imposed: sandboxes reach what their template says, and no more"),
+        Err(EngineError::NoImage(image)) => {
+            let finding = format!("not tried, because the image {image} is missing");
+            report.warning("network filter", finding, "run `oncebox images build`, then this again");
+        }
+        Err(err) => report.failure(
+            "network filter",
+            match err {
+                EngineError::Network(reason) => reason,
+                err => format!("{err}: {}", innermost(&err)),
+            },
+            "without it no sandbox with a network is started; the kernel needs `sch_ingress` and `cls_bpf` (`modprobe cls_bpf`)",
+        ),
+    }
+}
+
 fn storage_check(report: &mut Report, info: &SystemInfo) {
     let driver = known(info.driver.as_deref());
     match driver {
@@ -312,6 +310,17 @@ fn image_checks(report: &mut Report, states: &[ImageState]) {
     if !current.is_empty() {
         report.ok("images", format!("current: {current}"));
     }
+}
+
+/// Away from the sources, what the engine has can be told, and not whether it is current.
+fn uncompared_check(report: &mut Report, images_dir: &Path, present: &[String]) {
+    let here = "where oncebox's sources are, or point to their `images` folder with `--images DIR`";
+    let nothing = format!("there is no directory `{}` here to compare them with", images_dir.display());
+    if present.is_empty() {
+        let finding = format!("the engine has none, and {nothing}");
+        return report.failure("images", finding, format!("run `oncebox images build` {here}; or `docker load` them"));
+    }
+    report.warning("images", format!("present: {}; {nothing}", present.join(", ")), format!("run this {here}"));
 }
 
 /// The option with that name, such as `name=seccomp,profile=default`.
@@ -372,35 +381,18 @@ mod tests {
     }
 
     #[test]
-    fn the_worst_check_decides_and_warnings_are_no_failure() {
+    fn the_worst_check_decides_and_warnings_are_failures_only_when_asked() {
         let mut report = Report::default();
-        assert_eq!((report.worst(), report.exit_code()), (Status::Ok, 0));
+        assert_eq!((report.worst(), report.exit_code(false), report.exit_code(true)), (Status::Ok, 0, 0));
         report.warning("disk", "little", "make room");
         report.ok("engine", "there");
-        assert_eq!((report.worst(), report.exit_code()), (Status::Warning, 0));
+        assert_eq!((report.worst(), report.exit_code(false), report.exit_code(true)), (Status::Warning, 0, 1));
         report.failure("images", "missing: one", "build it");
-        assert_eq!((report.worst(), report.exit_code()), (Status::Failure, 1));
+        assert_eq!((report.worst(), report.exit_code(false), report.exit_code(true)), (Status::Failure, 1, 1));
         assert_eq!(
             report.to_string(),
             "warn disk: little\n     -> make room\nok   engine: there\nFAIL images: missing: one\n     -> build it\n"
         );
-    }
-
-    #[test]
-    fn tcp_and_a_socket_for_everyone_give_the_host_away() {
-        let address = Address::from_env(Some("tcp://127.0.0.1:2375".to_owned()));
-        assert!(lines(|report| address_checks(report, &address)).starts_with("FAIL socket: tcp://"));
-
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("docker.sock");
-        let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
-        let address = Address::from_env(Some(format!("unix://{}", path.display())));
-        for (mode, start) in [(0o660, "ok   socket"), (0o666, "FAIL socket: everyone")] {
-            let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
-            std::fs::set_permissions(&path, mode).unwrap();
-            let shown = lines(|report| address_checks(report, &address));
-            assert!(shown.starts_with(start), "{shown}");
-        }
     }
 
     #[test]
@@ -435,6 +427,29 @@ mod tests {
         let info = SystemInfo { security_options: Some(options), ..SystemInfo::default() };
         let shown = lines(|report| isolation_checks(report, &info));
         assert!(shown.starts_with("FAIL seccomp: off") && shown.contains("ok   access control: apparmor"), "{shown}");
+    }
+
+    #[test]
+    fn where_networks_cannot_be_filtered_it_is_a_failure_with_the_kernels_words() {
+        let shown = |held| lines(|report| network_finding(report, held));
+        assert!(shown(Ok(())).starts_with("ok   network filter: "));
+        let reason = "it cannot hook into the interface (kernel module `sch_ingress`): Operation not permitted";
+        let failed = shown(Err(EngineError::Network(reason.to_owned())));
+        assert!(failed.starts_with(&format!("FAIL network filter: {reason}\n     -> without it")), "{failed}");
+        let missing = shown(Err(EngineError::NoImage("oncebox/agent".to_owned())));
+        assert!(missing.starts_with("warn network filter: not tried, because the image oncebox/agent"), "{missing}");
+    }
+
+    #[test]
+    fn images_that_cannot_be_compared_are_a_warning_and_none_are_a_failure() {
+        let shown = |present: &[&str]| {
+            let present: Vec<_> = present.iter().map(|name| (*name).to_owned()).collect();
+            lines(|report| uncompared_check(report, Path::new("images"), &present))
+        };
+        assert!(
+            shown(&["agent", "base"]).starts_with("warn images: present: agent, base; there is no directory `images`")
+        );
+        assert!(shown(&[]).starts_with("FAIL images: the engine has none"));
     }
 
     #[test]
