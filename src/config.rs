@@ -16,7 +16,7 @@ use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 
 use crate::engine::networks;
-use crate::http::{ApiKeys, HttpConfig, TlsConfig};
+use crate::http::{ApiKeys, HttpConfig, Patience, TlsConfig};
 use crate::sandbox::{Profile, SandboxesConfig, Template};
 
 /// The files of `config/` as they were when this program was built: what holds where no directory is given.
@@ -65,6 +65,7 @@ struct Keys {
     queue_timeout_ms: u64,
     max_body_bytes: usize,
     head_timeout_ms: u64,
+    stall_timeout_ms: u64,
     domain: String,
     debug_ports: bool,
     profile: Profile,
@@ -145,7 +146,10 @@ impl Config {
                 tls,
                 debug_ports: keys.debug_ports,
                 max_body_bytes: keys.max_body_bytes,
-                head_timeout: Duration::from_millis(keys.head_timeout_ms),
+                patience: Patience {
+                    head: Duration::from_millis(keys.head_timeout_ms),
+                    stall: Duration::from_millis(keys.stall_timeout_ms),
+                },
             },
             sandboxes: SandboxesConfig {
                 max_sandboxes: keys.max_sandboxes,
@@ -291,6 +295,7 @@ fn check_keys(keys: &Keys) -> Result<(), (&'static str, String)> {
         ("queue_timeout_ms", keys.queue_timeout_ms, 1),
         ("max_body_bytes", keys.max_body_bytes as u64, 1024),
         ("head_timeout_ms", keys.head_timeout_ms, 1),
+        ("stall_timeout_ms", keys.stall_timeout_ms, 1),
     ];
     for (key, value, least) in least {
         if value < least {

@@ -40,16 +40,16 @@ pub(super) async fn serve(config: Config) -> CliResult {
     let address = main.local_addr()?;
     tracing::info!(%address, owner = config.owner, "listening on http://{address}");
 
-    let head_timeout = config.http.head_timeout;
+    let patience = config.http.patience;
     let routers = Routers::new(sandboxes.clone(), &config.http);
     let stopping = CancellationToken::new();
     let mut servers = JoinSet::new();
-    servers.spawn(http::serve(main, routers.main(), head_timeout, stopping.clone()));
+    servers.spawn(http::serve(main, routers.main(), patience, stopping.clone()));
     if let Some(listener) = tls {
-        servers.spawn(http::serve(listener, routers.main(), head_timeout, stopping.clone()));
+        servers.spawn(http::serve(listener, routers.main(), patience, stopping.clone()));
     }
     for (port, listener) in debug {
-        servers.spawn(http::serve(listener, routers.debug(port), head_timeout, stopping.clone()));
+        servers.spawn(http::serve(listener, routers.debug(port), patience, stopping.clone()));
     }
     tokio::select! {
         Some(ended) = servers.join_next() => ended?,

@@ -5,6 +5,7 @@ mod e2b;
 mod error;
 mod json;
 mod native;
+mod patience;
 mod serve;
 mod tls;
 
@@ -18,12 +19,14 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Router, middleware};
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
+use tower_http::timeout::RequestBodyTimeoutLayer;
 use tower_http::trace::TraceLayer;
 
 use crate::sandbox::Sandboxes;
 use error::ApiError;
 
 pub use auth::ApiKeys;
+pub use patience::Patience;
 pub use serve::serve;
 pub use tls::{TlsConfig, TlsListener};
 
@@ -42,8 +45,8 @@ pub struct HttpConfig {
     pub debug_ports: bool,
     /// The largest body, bytes.
     pub max_body_bytes: usize,
-    /// How long a client may take to send the head of a request.
-    pub head_timeout: Duration,
+    /// How long a client is waited for.
+    pub patience: Patience,
 }
 
 /// What every handler may use.
@@ -52,6 +55,8 @@ pub(crate) struct AppState {
     sandboxes: Sandboxes,
     api_keys: ApiKeys,
     domain: Option<String>,
+    /// How long a request's body may rest.
+    stall_timeout: Duration,
     /// The sandbox that debug mode means when it names none.
     debug_sandbox: Arc<tokio::sync::Mutex<Option<String>>>,
 }
@@ -83,6 +88,7 @@ impl Routers {
             sandboxes,
             api_keys: config.api_keys.clone(),
             domain: config.domain.clone(),
+            stall_timeout: config.patience.stall,
             debug_sandbox: Arc::default(),
         };
         Self(state, config.max_body_bytes)
@@ -116,6 +122,7 @@ fn router(state: AppState, max_body_bytes: usize, listener: Option<u16>) -> Rout
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(max_body_bytes))
+        .layer(RequestBodyTimeoutLayer::new(state.stall_timeout))
         .with_state(state.clone());
     let dispatch = e2b::Dispatch::new(state, control, listener);
     Router::new()

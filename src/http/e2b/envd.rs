@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::body::{Body, HttpBody};
 use axum::extract::{DefaultBodyLimit, Extension, FromRequestParts, Request};
@@ -17,22 +17,26 @@ use axum::routing::get;
 use axum::{BoxError, Json, Router};
 use futures::{StreamExt, TryStreamExt};
 use serde_json::{Value, json};
+use tower_http::timeout::RequestBodyTimeoutLayer;
 
 use super::connect::ConnectError;
 use super::error::{E2bError, ProxyError};
 use super::{address, control, files, filesystem, process, sent_token_is_right, unauthorized};
 use crate::sandbox::Sandbox;
 
-/// The routes. The sandbox is among the request's extensions.
-pub(super) fn routes() -> Router {
+/// The routes. The sandbox is among the request's extensions. A request's body may rest for `stall_timeout`, but for what is typed.
+pub(super) fn routes(stall_timeout: Duration) -> Router {
+    let in_time = RequestBodyTimeoutLayer::new(stall_timeout);
     Router::new()
-        .route("/metrics", get(metrics))
-        .route("/envs", get(environment))
         .merge(process::routes())
         .merge(filesystem::routes())
+        .layer(in_time.clone())
+        .merge(process::input_routes())
+        .route("/metrics", get(metrics))
+        .route("/envs", get(environment))
         .layer(middleware::from_fn(require_token))
         // A link to a file is signed instead.
-        .merge(files::routes())
+        .merge(files::routes().layer(in_time))
         .route("/health", get(|| async { StatusCode::NO_CONTENT }))
         .fallback(|uri: Uri| async move { E2bError::new(StatusCode::NOT_FOUND, format!("there is no {}", uri.path())) })
         .method_not_allowed_fallback(|method: Method, uri: Uri| async move {

@@ -33,6 +33,7 @@ use axum::response::{IntoResponse, Response};
 use subtle::ConstantTimeEq;
 use tower::ServiceExt;
 use tower_http::cors::{AllowHeaders, Any, CorsLayer};
+use tower_http::timeout::RequestBodyTimeoutLayer;
 
 use super::AppState;
 use crate::sandbox::Sandbox;
@@ -76,12 +77,16 @@ impl Dispatch {
         // adds by itself. Debug mode asks for neither.
         let pages = CorsLayer::new().allow_origin(Any).allow_methods(Any).allow_headers(AllowHeaders::mirror_request());
         let open = |router: Router| if listener.is_none() { router.layer(pages.clone()) } else { router };
-        let interpreter = open(interpreter::routes(state.sandboxes.clone()));
-        Self { state, control, interpreter, envd: open(envd::routes()), listener }
+        let (sandboxes, stall_timeout) = (state.sandboxes.clone(), state.stall_timeout);
+        let interpreter = open(interpreter::routes(sandboxes).layer(RequestBodyTimeoutLayer::new(stall_timeout)));
+        Self { state, control, interpreter, envd: open(envd::routes(stall_timeout)), listener }
     }
 
     /// Answers any request.
     pub(super) async fn answer(self, request: Request) -> Response {
+        if *request.method() == Method::CONNECT {
+            return E2bError::new(StatusCode::METHOD_NOT_ALLOWED, "this is no proxy").into_response();
+        }
         let is_file = request.uri().path() == "/files";
         if asks_for_sandbox(&request) {
             return answer(self.envd, request).await;

@@ -31,9 +31,13 @@ pub(super) fn routes() -> Router {
         .route("/process.Process/Connect", post(attach))
         .route("/process.Process/Update", post(update))
         .route("/process.Process/SendInput", post(send_input))
-        .route("/process.Process/StreamInput", post(stream_input))
         .route("/process.Process/SendSignal", post(send_signal))
         .route("/process.Process/CloseStdin", post(close_stdin))
+}
+
+/// The route whose requests take as long as somebody types.
+pub(super) fn input_routes() -> Router {
+    Router::new().route("/process.Process/StreamInput", post(stream_input))
 }
 
 #[derive(Debug, Deserialize)]

@@ -1,0 +1,147 @@
+//! How long a client is waited for: one that is slow on purpose would otherwise hold for ever what answers it.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::BoxError;
+use axum::body::{Body, Bytes, HttpBody};
+use hyper::body::{Frame, SizeHint};
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+/// How long a client may leave a connection as it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// While no request is being answered: until the whole head of the first or the next one is there.
+    pub head: Duration,
+    /// Within a request: until the next byte of its body is there, or the next one of its answer is taken.
+    pub stall: Duration,
+}
+
+/// An answer's body, which is given up when its client takes nothing of it for too long. A stream of HTTP/2 that is not read
+/// leaves its connection as it is, so that this cannot be told from what is written there.
+pub(super) struct Watched<T> {
+    given: Arc<Mutex<Given<T>>>,
+    stall: Duration,
+    watch: Option<AbortOnDropHandle<()>>,
+}
+
+struct Given<T> {
+    /// With what ends together with it. `None`: given up.
+    body: Option<(Body, T)>,
+    /// Since when a piece waits to be taken.
+    waits_since: Option<Instant>,
+}
+
+impl<T: Send + 'static> Watched<T> {
+    /// Watches over a body. `held` is dropped with it.
+    pub(super) fn new(body: Body, stall: Duration, held: T) -> Self {
+        let given = Given { body: Some((body, held)), waits_since: None };
+        Self { given: Arc::new(Mutex::new(given)), stall, watch: None }
+    }
+}
+
+/// Drops the body once a piece of it has waited for so long.
+async fn give_up<T>(given: Arc<Mutex<Given<T>>>, stall: Duration) {
+    loop {
+        let waits_since = lock(&given).waits_since;
+        tokio::time::sleep_until(waits_since.unwrap_or_else(Instant::now) + stall).await;
+        let body = {
+            let mut given = lock(&given);
+            let is_over = given.waits_since.is_some_and(|since| since.elapsed() >= stall);
+            is_over.then(|| given.body.take())
+        };
+        if body.is_some() {
+            tracing::debug!("an answer is given up: nothing of it was taken for {stall:?}");
+            return;
+        }
+    }
+}
+
+/// What is behind it is whole at any time.
+fn lock<T>(given: &Mutex<Given<T>>) -> std::sync::MutexGuard<'_, Given<T>> {
+    given.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<T: Send + 'static> HttpBody for Watched<T> {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        let mut given = lock(&this.given);
+        given.waits_since = None;
+        let Some((body, _)) = &mut given.body else { return Poll::Ready(Some(Err(Box::new(Stalled)))) };
+        let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
+        if matches!(frame, Some(Ok(_))) && !body.is_end_stream() {
+            given.waits_since = Some(Instant::now());
+            let watch = || AbortOnDropHandle::new(tokio::spawn(give_up(Arc::clone(&this.given), this.stall)));
+            this.watch.get_or_insert_with(watch);
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        lock(&self.given).body.as_ref().is_some_and(|(body, _)| body.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        lock(&self.given).body.as_ref().map(|(body, _)| body.size_hint()).unwrap_or_default()
+    }
+}
+
+/// A client took too long.
+#[derive(Debug)]
+struct Stalled;
+
+impl fmt::Display for Stalled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("nobody took the answer")
+    }
+}
+
+impl std::error::Error for Stalled {}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use futures::StreamExt;
+    use http_body_util::BodyExt;
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    const STALL: Duration = Duration::from_secs(60);
+
+    fn endless() -> Body {
+        Body::from_stream(futures::stream::repeat_with(|| Ok::<_, Infallible>(Bytes::from_static(b"x"))))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_nobody_takes_is_given_up() {
+        let (held, mut given_up) = oneshot::channel::<()>();
+        let mut body = Watched::new(endless(), STALL, held);
+        for _ in 0..3 {
+            assert!(body.frame().await.expect("a piece").is_ok());
+            tokio::time::sleep(STALL - Duration::from_secs(1)).await;
+            assert!(given_up.try_recv() == Err(oneshot::error::TryRecvError::Empty), "it was being taken");
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert!(given_up.try_recv() == Err(oneshot::error::TryRecvError::Closed), "it is still held");
+        assert!(body.frame().await.expect("an end that is none").is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_with_nothing_to_take_is_waited_for() {
+        let pieces = futures::stream::iter([Ok::<_, Infallible>(Bytes::from_static(b"x"))]);
+        let idle = pieces.chain(futures::stream::pending());
+        let mut body = Watched::new(Body::from_stream(idle), STALL, ());
+        assert!(body.frame().await.expect("a piece").is_ok());
+        assert!(tokio::time::timeout(STALL * 10, body.frame()).await.is_err(), "it says something");
+        assert!(lock(&body.given).body.is_some());
+    }
+}
