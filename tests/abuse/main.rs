@@ -7,9 +7,16 @@
 #[path = "../it/support.rs"]
 #[allow(dead_code, unused_macros, reason = "written for the other tests too")]
 mod support;
+#[path = "../it/e2b.rs"]
+#[allow(dead_code, reason = "written for the other tests too")]
+mod e2b;
 #[path = "../it/proxy.rs"]
 #[allow(dead_code, reason = "written for the other tests too")]
 mod proxy;
+
+mod attacker;
+mod requests;
+mod tenants;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -36,10 +43,12 @@ where
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
         let done = catch_unwind(AssertUnwindSafe(|| runtime.block_on(test())));
-        let mut told = TOLD.lock().expect("the counts");
-        let told = told.entry(class).or_default();
-        told.tried += 1;
-        told.held += usize::from(done.is_ok());
+        {
+            let mut told = TOLD.lock().expect("the counts");
+            let told = told.entry(class).or_default();
+            told.tried += 1;
+            told.held += usize::from(done.is_ok());
+        }
         done.map_err(|panic| resume_unwind(panic))
     })
 }
@@ -47,11 +56,11 @@ where
 #[allow(clippy::print_stdout, reason = "it is the result")]
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let trials: Vec<Trial> = Vec::new();
+    let trials: Vec<Trial> = [tenants::trials(), requests::trials()].into_iter().flatten().collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     for (class, Told { tried, held }) in &*TOLD.lock().expect("the counts") {
         println!("{class}: {held} of {tried} held");
     }
-    let clean = support::stop_shared() && support::nothing_is_left();
+    let clean = support::stop_shared() & e2b::stop() & requests::stop() && support::nothing_is_left();
     if clean { conclusion.exit_code() } else { ExitCode::FAILURE }
 }

@@ -1,0 +1,78 @@
+//! What attackers have: bare connections and frames of HTTP/2; and what is looked at afterwards.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::e2b::{KEY, Sandbox};
+use crate::support::Server;
+
+/// How a client of HTTP/2 begins.
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// `GET http://h/`, as HPACK has it without a table.
+pub(crate) const GET: &[u8] = b"\x82\x86\x84\x41\x01h";
+
+/// A frame of HTTP/2.
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("a short frame").to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// Where a server listens.
+pub(crate) fn address(server: &Server) -> SocketAddr {
+    server.url.trim_start_matches("http://").parse().expect("an address")
+}
+
+/// Sends bytes as they are; what comes back until the server hangs up, which must be soon. Nobody waits for what is not read.
+pub(crate) async fn told(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(address).await.expect("a connection");
+    let (mut reader, mut writer) = stream.split();
+    let mut told = Vec::new();
+    let both = async {
+        tokio::join!(
+            async {
+                // It may hang up before it has read everything.
+                let _ = writer.write_all(bytes).await;
+            },
+            async {
+                let _ = reader.read_to_end(&mut told).await;
+            }
+        )
+    };
+    tokio::time::timeout(Duration::from_secs(30), both).await.expect("the connection is not held for ever");
+    told
+}
+
+/// The status of an answer in HTTP/1; none if there is no answer.
+pub(crate) fn status(told: &[u8]) -> Option<u16> {
+    let line = told.split(|byte| *byte == b'\r').next()?;
+    let line = std::str::from_utf8(line).ok()?.strip_prefix("HTTP/1.1 ")?;
+    line.get(..3)?.parse().ok()
+}
+
+/// What the server holds now, bytes.
+pub(crate) fn memory(server: &Server) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("its status");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("what it holds");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
+}
+
+/// Makes a kept sandbox on a server of one's own.
+pub(crate) async fn create(server: &Server, template: &str) -> Sandbox {
+    let post = server.http.post(format!("{}/v2/sandboxes", server.url)).header("x-api-key", KEY);
+    let created = post.json(&json!({"templateID": template, "timeout": 900})).send().await.expect("an answer");
+    assert_eq!(created.status(), 201);
+    Sandbox::from(created.json::<Value>().await.expect("JSON"))
+}
+
+/// The first lines of a request in HTTP/1 to a sandbox's port, with its token.
+pub(crate) fn head(sandbox: &Sandbox, port: u16, line: &str) -> String {
+    let Sandbox { id, token, .. } = sandbox;
+    format!(
+        "{line} HTTP/1.1\r\nhost: h\r\ne2b-sandbox-id: {id}\r\ne2b-sandbox-port: {port}\r\nx-access-token: {token}\r\n"
+    )
+}
