@@ -15,7 +15,10 @@ mod e2b;
 mod proxy;
 
 mod attacker;
+mod files;
+mod replies;
 mod requests;
+mod slow;
 mod tenants;
 
 use std::collections::BTreeMap;
@@ -56,11 +59,16 @@ where
 #[allow(clippy::print_stdout, reason = "it is the result")]
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let trials: Vec<Trial> = [tenants::trials(), requests::trials()].into_iter().flatten().collect();
+    let trials: Vec<Trial> =
+        [tenants::trials(), requests::trials(), slow::trials(), replies::trials(), files::trials()]
+            .into_iter()
+            .flatten()
+            .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     for (class, Told { tried, held }) in &*TOLD.lock().expect("the counts") {
         println!("{class}: {held} of {tried} held");
     }
-    let clean = support::stop_shared() & e2b::stop() & requests::stop() && support::nothing_is_left();
+    let clean = support::stop_shared() & e2b::stop() & requests::stop() & slow::stop() & files::stop()
+        && support::nothing_is_left();
     if clean { conclusion.exit_code() } else { ExitCode::FAILURE }
 }

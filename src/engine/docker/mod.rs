@@ -4,6 +4,7 @@ mod egress;
 mod holders;
 pub mod images;
 pub mod report;
+mod said;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,6 +27,7 @@ use tokio_util::io::StreamReader;
 
 use super::{Engine, EngineError, InstanceId, Launched, Pipe, Spec};
 use holders::{Holder, Holders};
+use said::Said;
 
 /// How often a container is tried to be paused, and how long apart.
 const PAUSE_TRIES: u32 = 5;
@@ -284,12 +286,14 @@ fn stdout_of(
     name: String,
     output: impl Stream<Item = Result<LogOutput, DockerError>>,
 ) -> impl Stream<Item = Result<bytes::Bytes, std::io::Error>> {
+    let mut said = Said::new();
     output.filter_map(move |piece| {
         let stdout = match piece {
             Ok(LogOutput::StdOut { message }) => Some(Ok(message)),
             Ok(LogOutput::StdErr { message }) => {
-                let text = String::from_utf8_lossy(&message);
-                tracing::warn!(target: "agent", "{name}: {}", text.trim_end());
+                for line in said.lines(&message) {
+                    tracing::warn!(target: "agent", "{name}: {line}");
+                }
                 None
             }
             Ok(LogOutput::StdIn { .. } | LogOutput::Console { .. }) => None,

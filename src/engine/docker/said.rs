@@ -1,0 +1,51 @@
+//! What an agent says on its standard error, for the server's log. Root in a sandbox can write there too: it is to forge no line of
+//! the log, and not to fill the disk that holds it.
+
+/// What of one agent's words is repeated, bytes.
+const MAX_BYTES: usize = 64 << 10;
+
+/// The words of one agent.
+#[derive(Debug)]
+pub(super) struct Said {
+    left: usize,
+}
+
+impl Said {
+    pub(super) fn new() -> Self {
+        Self { left: MAX_BYTES }
+    }
+
+    /// A piece of them as lines, in which nothing but text is left; none once it has said too much.
+    pub(super) fn lines(&mut self, message: &[u8]) -> Vec<String> {
+        if self.left == 0 {
+            return Vec::new();
+        }
+        let repeated = &message[..message.len().min(self.left)];
+        self.left -= repeated.len();
+        let text = String::from_utf8_lossy(repeated);
+        let printable = |letter: char| if letter.is_control() { char::REPLACEMENT_CHARACTER } else { letter };
+        let mut lines: Vec<String> = text.lines().map(|line| line.chars().map(printable).collect()).collect();
+        if self.left == 0 {
+            lines.push("what it says from here on is not repeated".to_owned());
+        }
+        lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_repeated_without_what_is_no_text() {
+        assert_eq!(Said::new().lines(b"one\ntwo\x1b[2J\0\xff\r\n"), ["one", "two\u{fffd}[2J\u{fffd}\u{fffd}"]);
+    }
+
+    #[test]
+    fn an_agent_that_says_too_much_is_heard_no_more() {
+        let mut said = Said::new();
+        let repeated: usize = (0..1000).flat_map(|_| said.lines(&[b'x'; 1000])).map(|line| line.len()).sum();
+        assert!((MAX_BYTES..MAX_BYTES + 100).contains(&repeated), "{repeated}");
+        assert!(said.lines(b"more").is_empty());
+    }
+}

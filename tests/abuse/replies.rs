@@ -1,0 +1,229 @@
+//! A hostile inside: root in a sandbox writes to its agent's standard output, which is the link to the server, or takes the agent
+//! apart. It breaks its own sandbox. The server, its memory and everybody else's requests stay what they were, and whoever waits
+//! for that sandbox is told soon.
+
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use libtest_mimic::Trial;
+use reqwest::Method;
+use serde_json::json;
+
+use crate::attacker::{frame, memory};
+use crate::e2b::{ENVD, Sandbox, Stream, answer, envelope, server};
+
+/// By when whoever waits for a broken sandbox is told: twice a link's silence, and a little.
+const BOUND: Duration = Duration::from_secs(60);
+
+/// What an attack may add to the server's memory, bytes.
+const GROWTH: u64 = 64 << 20;
+
+/// What must become of the sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// It is lost: that is the proof that the attack arrived.
+    Lost,
+    /// It may live on; the proof is the attack's own end, or the loss.
+    Either,
+}
+
+use Fate::{Either, Lost};
+
+/// What is written to the link, once.
+type Garbage = fn() -> Vec<u8>;
+
+/// Every odd number of a stream that may be open.
+fn every(make: impl Fn(u32) -> Vec<u8>) -> Vec<u8> {
+    (0..200).flat_map(|at| make(at * 2 + 1)).collect()
+}
+
+/// `:status: 200`, as HPACK has it.
+const OK: &[u8] = &[0x88];
+
+const WRITTEN: [(&str, Fate, Garbage); 27] = [
+    ("random bytes", Lost, || (0..100_000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect()),
+    ("zeros", Either, || vec![0; 1 << 20]),
+    ("bytes of all ones", Lost, || vec![0xff; 1 << 20]),
+    ("text", Lost, || b"Traceback (most recent call last):\n".repeat(1000)),
+    ("an answer of HTTP/1", Lost, || b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nforged".to_vec()),
+    ("the events of a run", Lost, || b"{\"type\": \"stdout\", \"text\": \"forged\"}\n{\"type\": \"end\"}\n".to_vec()),
+    ("a client's preface", Lost, || crate::attacker::PREFACE.to_vec()),
+    ("a GOAWAY", Either, || frame(7, 0, 0, &[0, 0, 0, 0, 0, 0, 0, 0])),
+    ("a GOAWAY with an error for all streams", Either, || frame(7, 0, 0, &[0, 0, 0, 0, 0, 0, 0, 2])),
+    ("a thousand GOAWAYs that name later and later streams", Lost, || {
+        (1..1000_u32).flat_map(|at| frame(7, 0, 0, &[&at.to_be_bytes()[..], &[0; 4]].concat())).collect()
+    }),
+    ("a window that runs over", Lost, || frame(8, 0, 0, &[0x7f, 0xff, 0xff, 0xff]).repeat(2)),
+    ("windows of no stream", Lost, || every(|id| frame(8, 0, id + 100_000, &[0, 0, 1, 0]))),
+    ("a window of nothing", Lost, || frame(8, 0, 0, &[0; 4])),
+    ("settings that are not allowed", Lost, || frame(4, 0, 0, &[0, 5, 0, 0, 0, 1])),
+    ("settings of a part of six bytes", Lost, || frame(4, 0, 0, &[0; 5])),
+    ("10,000 settings", Either, || frame(4, 0, 0, &[0, 4, 0, 1, 0, 0]).repeat(10_000)),
+    ("10,000 confirmations of settings", Lost, || frame(4, 1, 0, &[]).repeat(10_000)),
+    ("10,000 pings", Either, || frame(6, 0, 0, &[7; 8]).repeat(10_000)),
+    ("a ping of no stream's", Lost, || frame(6, 0, 5, &[7; 8])),
+    ("resets of every stream", Either, || every(|id| frame(3, 0, id, &[0, 0, 0, 2]))),
+    ("a push", Lost, || frame(5, 4, 1, &[&[0, 0, 0, 2], OK].concat())),
+    ("forged answers for every stream", Lost, || {
+        every(|id| [frame(1, 4, id, OK), frame(0, 1, id, b"{\"forged\": true}\n")].concat())
+    }),
+    ("forged data for every stream", Lost, || every(|id| frame(0, 1, id, b"{\"forged\": true}\n"))),
+    ("forged ends of every stream", Lost, || every(|id| frame(0, 1, id, b""))),
+    ("headers that go on for ever", Lost, || {
+        [frame(1, 0, 1, OK), frame(9, 0, 1, &[0x40, 1, b'x', 1, b'y'].repeat(3000)).repeat(500)].concat()
+    }),
+    ("a table of headers that is too large", Lost, || frame(1, 4, 1, &[0x3f, 0xe1, 0xff, 0xff, 0xff, 0x0f])),
+    ("a frame of 16 megabytes", Lost, || frame(0, 0, 1, &vec![b'x'; (1 << 24) - 1])),
+];
+
+/// What root does to the agent otherwise.
+const DONE: [(&str, Fate, &str); 13] = [
+    ("writes zeros to the link for ever", Either, "timeout 3 cat /dev/zero > /proc/1/fd/1"),
+    ("writes noise to the link for ever", Lost, "timeout 3 cat /dev/urandom > /proc/1/fd/1"),
+    ("writes to the agent's log for ever, without a line's end", Either, "timeout 3 cat /dev/zero > /proc/1/fd/2"),
+    ("writes lines to the agent's log for ever", Either, "timeout 3 yes forged > /proc/1/fd/2"),
+    ("kills everything there is", Either, "kill -9 -1; kill -STOP 1; kill -9 1"),
+    ("removes the agent's files", Either, "rm -rf /opt/oncebox /run/oncebox"),
+    ("puts other files in the agent's place", Either, "mv /opt/oncebox/agent /tmp/a; cp /bin/false /opt/oncebox/agent"),
+    (
+        "writes to every FIFO",
+        Either,
+        "find / -xdev -type p 2>/dev/null | while read p; do timeout 1 sh -c \"echo '{}' > $p\"; done",
+    ),
+    ("allows the agent no more files", Either, "prlimit --pid 1 --nofile=1:1; true"),
+    ("allows the agent no more memory", Either, "prlimit --pid 1 --as=1:1; true"),
+    ("fills every disk", Either, "timeout 3 cat /dev/zero > /dev/shm/full; true"),
+    ("overwrites the agent's memory", Either, OVERWRITE),
+    ("reads what the server sends", Either, "timeout 3 cat /proc/1/fd/0 > /dev/null; true"),
+];
+
+const OVERWRITE: &str = r#"python3 -c "
+for line in open('/proc/1/maps'):
+    span, rights = line.split()[:2]
+    if 'w' in rights:
+        first, last = (int(end, 16) for end in span.split('-'))
+        try:
+            memory = open('/proc/1/mem', 'r+b', 0)
+            memory.seek(first)
+            memory.write(bytes(last - first))
+        except OSError:
+            pass
+"; true"#;
+
+/// It is stopped for longer than a link may be silent.
+const TRACE: &str = r#"python3 -c "
+import ctypes, time
+ptrace = ctypes.CDLL(None).ptrace
+print(ptrace(0x4206, 1, 0, 0), ptrace(0x4207, 1, 0, 0), flush=True)
+time.sleep(90)
+""#;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    let written = WRITTEN.into_iter().map(|(what, fate, garbage)| {
+        case(&format!("{what} on the link: that sandbox's loss and nobody else's"), move || async move {
+            let garbage = BASE64_STANDARD.encode(garbage());
+            attack("base64 -d /tmp/attack > /proc/1/fd/1", garbage, fate).await;
+        })
+    });
+    let done = DONE.into_iter().map(|(what, fate, command)| {
+        case(&format!("root {what}: that sandbox's loss and nobody else's"), move || {
+            attack(command, String::new(), fate)
+        })
+    });
+    let traced = case("root stops the agent: whoever waits for it is told", || attack(TRACE, String::new(), Lost));
+    [traced].into_iter().chain(written).chain(done).collect()
+}
+
+fn case<F: Future<Output = ()>>(name: &str, test: impl FnOnce() -> F + Send + 'static) -> Trial {
+    crate::case("replies", name, test)
+}
+
+/// Begins a command as root.
+async fn as_root(sandbox: &Sandbox, command: &str) -> Option<Stream> {
+    let call = json!({"process": {"cmd": "/bin/bash", "args": ["-c", command]}, "stdin": false}).to_string();
+    let start = sandbox.envd(Method::POST, "/process.Process/Start").basic_auth("root", Some(""));
+    let start = start.header("content-type", "application/connect+json").body(envelope(0, call.as_bytes()));
+    let response = start.send().await.ok()?;
+    (response.status() == 200).then(|| Stream::new(response))
+}
+
+async fn attack(command: &str, garbage: String, fate: Fate) {
+    let bystander = Sandbox::shared().await;
+    let own = Sandbox::create(json!({"templateID": "base", "timeout": 600})).await;
+    let write = own.envd(Method::POST, "/files?path=/tmp/attack").header("content-type", "application/octet-stream");
+    assert_eq!(answer(write.body(garbage)).await.status, 200);
+    let before = memory(server());
+    let began = Instant::now();
+
+    // Waiting when it happens: somebody in that sandbox, and somebody in another.
+    let mut waiting = own.start("sleep 600").await;
+    waiting.pid().await;
+    let mut elsewhere = bystander.start("sleep 2; echo undisturbed").await;
+    elsewhere.pid().await;
+
+    // The answer's beginning may itself be lost.
+    let attacked = async {
+        match as_root(&own, &format!("{command}; echo rc $?")).await {
+            Some(attacking) => ended(attacking).await,
+            None => None,
+        }
+    };
+    let attacked = tokio::time::timeout(BOUND, attacked).await.expect("who attacks is not held for ever");
+    let is_lost = tokio::time::timeout(BOUND, is_lost(&own)).await.expect("who asks is not held for ever");
+    match fate {
+        Lost => assert!(is_lost, "it lives on: {attacked:?}"),
+        Either => assert!(is_lost || attacked.is_some(), "the attack did not arrive: {attacked:?}"),
+    }
+    // A link that broke tells it; what else is wrong with an agent ends with its sandbox at the latest.
+    let mut waiting = Some(waiting);
+    if fate == Lost {
+        is_told(waiting.take().expect("it waits")).await;
+    }
+    let told = elsewhere.rest().await.expect("another sandbox's stream goes on");
+    assert_eq!(crate::e2b::stdout(&told), "undisturbed\n", "{told:?}");
+    let others = Instant::now();
+    assert_eq!(bystander.shell("echo well").await, "well\n");
+    assert!(others.elapsed() < Duration::from_secs(5), "others waited {:?}", others.elapsed());
+    let grown = memory(server()).saturating_sub(before);
+    assert!(grown < GROWTH, "it grew by {grown} bytes in {:?}", began.elapsed());
+    assert_eq!(server().get("/readyz").await.0, 200);
+    let end = own.api(Method::DELETE, "", None).await;
+    assert!([204, 404].contains(&end.status), "{}", end.text());
+    if let Some(waiting) = waiting {
+        is_told(waiting).await;
+    }
+}
+
+/// Who waits is told soon that it is over, and not that all is well.
+async fn is_told(mut waiting: Stream) {
+    let told = tokio::time::timeout(BOUND, waiting.rest()).await.expect("who waits is not held for ever");
+    assert!(told.is_none_or(|told| told.last() != Some(&json!({}))), "a forged end was believed");
+}
+
+/// What an attack printed, if it came to its end.
+async fn ended(mut attacking: Stream) -> Option<String> {
+    let mut printed = String::new();
+    while let Ok(Some((_, message))) = attacking.next().await {
+        printed += &message.to_string();
+        if !message["event"]["end"].is_null() {
+            return Some(printed);
+        }
+    }
+    None
+}
+
+/// Whether the sandbox no longer does what it is asked.
+async fn is_lost(own: &Sandbox) -> bool {
+    let call = json!({"process": {"cmd": "/bin/echo", "args": ["alive"]}, "stdin": false}).to_string();
+    let start = own.at(ENVD, Method::POST, "/process.Process/Start").header("x-access-token", &own.token);
+    let start = start.header("content-type", "application/connect+json").body(envelope(0, call.as_bytes()));
+    let Ok(response) = start.send().await else { return true };
+    if response.status() != 200 {
+        return true;
+    }
+    match response.text().await {
+        Ok(text) => !text.contains(&BASE64_STANDARD.encode("alive\n")),
+        Err(_) => true,
+    }
+}
