@@ -226,7 +226,10 @@ const HTTP1: [(&str, Answer, Build); 46] = [
     }),
 ];
 
-const HTTP2: [(&str, fn() -> Vec<u8>); 22] = [
+/// What makes the frames of an attack.
+type Frames = fn() -> Vec<u8>;
+
+const HTTP2: [(&str, Frames); 22] = [
     ("10,000 streams that are reset at once", || {
         let pair = |id: u32| [frame(1, 5, id, GET), frame(3, 0, id, &[0, 0, 0, 8])].concat();
         frames(&(0..10_000).flat_map(|at| pair(at * 2 + 1)).collect::<Vec<_>>())
@@ -327,7 +330,7 @@ async fn harms_nothing(answer: Answer, build: Build) {
     is_well().await;
 }
 
-async fn costs_its_connection(build: fn() -> Vec<u8>) {
+async fn costs_its_connection(build: Frames) {
     let began = Instant::now();
     let found = told(address(&attacked().server), &build()).await;
     assert!(began.elapsed() < PATIENCE * 5, "it took {:?}", began.elapsed());

@@ -248,7 +248,7 @@ async fn heads_drip() {
             let _ = stream.write_all(&[byte]).await;
         }
         others_are_well().await;
-        streams.retain(|stream| is_held_cheaply(stream));
+        streams.retain(is_held_cheaply);
         if streams.is_empty() {
             break;
         }

@@ -60,8 +60,11 @@ const AT_ODDS: [(&str, Build); 12] = [
     }),
 ];
 
+/// A head, but for its last lines.
+type Head = fn(&Sandbox, &Sandbox) -> String;
+
 /// Heads that an ordinary client does not send. All carry the attacker's token.
-const BARE: [(&str, fn(&Sandbox, &Sandbox) -> String); 6] = [
+const BARE: [(&str, Head); 6] = [
     ("a whole URL and another host", |victim, own| {
         format!("GET http://{}/envs HTTP/1.1\r\nhost: {}\r\n", label(victim), label(own))
     }),
@@ -110,7 +113,7 @@ async fn opens_its_own_alone(build: Build) {
     assert_eq!(whose(rightly).await.as_ref(), Some(&victim.id));
 }
 
-async fn bare_opens_its_own_alone(build: fn(&Sandbox, &Sandbox) -> String) {
+async fn bare_opens_its_own_alone(build: Head) {
     let (victim, own) = (victim().await, attackers().await);
     let head = format!("{}x-access-token: {}\r\nconnection: close\r\n\r\n", build(victim, own), own.token);
     let found = String::from_utf8_lossy(&told(address(server()), head.as_bytes()).await).into_owned();
