@@ -70,6 +70,7 @@ struct Keys {
     debug_ports: bool,
     profile: Profile,
     drain_timeout_ms: u64,
+    engine_timeout_ms: u64,
     log_format: LogFormat,
     #[serde(deserialize_with = "networks")]
     allow_private: Vec<Ipv4Net>,
@@ -90,6 +91,8 @@ pub struct Config {
     pub templates: Vec<Template>,
     /// How long runs may go on after the server was told to stop.
     pub drain_timeout: Duration,
+    /// How long a call to the engine may take.
+    pub engine_timeout: Duration,
     /// How lines of the log look.
     pub log_format: LogFormat,
 }
@@ -163,6 +166,7 @@ impl Config {
             allow_private: keys.allow_private,
             templates,
             drain_timeout: Duration::from_millis(keys.drain_timeout_ms),
+            engine_timeout: Duration::from_millis(keys.engine_timeout_ms),
             log_format: keys.log_format,
         })
     }
@@ -296,6 +300,7 @@ fn check_keys(keys: &Keys) -> Result<(), (&'static str, String)> {
         ("max_body_bytes", keys.max_body_bytes as u64, 1024),
         ("head_timeout_ms", keys.head_timeout_ms, 1),
         ("stall_timeout_ms", keys.stall_timeout_ms, 1),
+        ("engine_timeout_ms", keys.engine_timeout_ms, 100),
     ];
     for (key, value, least) in least {
         if value < least {

@@ -45,7 +45,11 @@ pub(super) async fn run(args: RunArgs, config: Config) -> CliResult {
     }
     // Nothing is kept warm for one run; the owner is this process, so that no server is disturbed.
     let template = Template { warm: 0, ..template };
-    let engine = Arc::new(DockerEngine::connect(&format!("run-{}", std::process::id()), config.allow_private)?);
+    let engine = Arc::new(DockerEngine::connect(
+        &format!("run-{}", std::process::id()),
+        config.engine_timeout,
+        config.allow_private,
+    )?);
     let sandboxes = Sandboxes::open(engine, vec![template.clone()], config.sandboxes).await?;
     let spec = RunSpec {
         tenant: Tenant(0),

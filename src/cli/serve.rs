@@ -32,7 +32,7 @@ pub(super) async fn serve(config: Config) -> CliResult {
         Some(tls) => Some(TlsListener::bind(tls).await.map_err(|err| cannot_listen(tls.listen, &err))?),
         None => None,
     };
-    let engine = Arc::new(DockerEngine::connect(&config.owner, config.allow_private)?);
+    let engine = Arc::new(DockerEngine::connect(&config.owner, config.engine_timeout, config.allow_private)?);
     let sandboxes = Sandboxes::open(engine, config.templates, config.sandboxes).await?;
     if let Some(address) = tls.as_ref().map(TlsListener::local_addr).transpose()? {
         tracing::info!(%address, domain = config.http.domain, "listening on https://{address}");

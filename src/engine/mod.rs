@@ -116,6 +116,12 @@ pub enum EngineError {
     /// It does not answer.
     #[error("the engine cannot be reached")]
     Unreachable(#[source] Box<dyn Error + Send + Sync>),
+    /// It answers too late, if at all.
+    #[error("the engine did not {action} within `engine_timeout_ms`")]
+    Slow {
+        /// What it was asked.
+        action: &'static str,
+    },
     /// The image is not there.
     #[error("the image `{0}` is not on the engine; `oncebox images build` makes the ones that oncebox brings")]
     NoImage(String),

@@ -15,10 +15,13 @@ use crate::link::Link;
 use crate::protocol::{Language, StartContext};
 
 /// A launch that takes longer has failed.
-const LAUNCH_LIMIT: Duration = Duration::from_secs(60);
+pub(super) const LAUNCH_LIMIT: Duration = Duration::from_secs(60);
 
 /// Between two tries to remove a container that the engine would not remove.
 const REMOVE_AGAIN: Duration = Duration::from_secs(2);
+
+/// At the end, removals are waited for as long as some are done within this time.
+const STALLED: Duration = Duration::from_secs(10);
 
 /// Removes containers behind their owners' backs, and waits for all removals at the end.
 #[derive(Debug, Clone)]
@@ -32,10 +35,14 @@ impl Reaper {
         Self { engine, removals: TaskTracker::new() }
     }
 
-    /// Waits until everything given to it is gone.
+    /// Waits until everything given to it is gone, or nothing goes any longer.
     pub(crate) async fn drain(&self) {
         self.removals.close();
-        self.removals.wait().await;
+        let mut left = usize::MAX;
+        while self.removals.len() < left {
+            left = self.removals.len();
+            let _ = tokio::time::timeout(STALLED, self.removals.wait()).await;
+        }
     }
 
     /// Removes a container, trying again while the engine cannot; `permit` is given back when it is gone.

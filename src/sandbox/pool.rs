@@ -10,16 +10,19 @@ use tokio_util::task::TaskTracker;
 
 use super::error::LaunchError;
 use super::handle::Tenant;
-use super::instance::{Instance, Reaper};
+use super::instance::{Instance, LAUNCH_LIMIT, Reaper};
 use super::line::Lines;
 use super::template::Template;
+use crate::engine::EngineError;
 use crate::protocol::Language;
 
 /// How often waiting sandboxes are looked at: one whose container is gone is replaced.
 const CHECK: Duration = Duration::from_secs(1);
 
-/// The longest pause between launches that fail.
+/// The longest pause between launches that fail, and where it is the engine that fails: what then starts again does so soon
+/// after the engine.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+const LONGEST_PAUSE_OF_ENGINE: Duration = Duration::from_secs(3);
 
 /// The warm sandboxes of all templates.
 #[derive(Debug, Clone)]
@@ -129,8 +132,12 @@ impl Pool {
             receiver
         };
         self.shared.wanted.notify_one();
-        let stopped = || Err(Arc::new(LaunchError::Slow(Duration::ZERO)));
-        receiver.await.unwrap_or_else(|_| stopped()).map(|sandbox| (sandbox, false))
+        let slow = || Err(Arc::new(LaunchError::Slow(LAUNCH_LIMIT)));
+        match tokio::time::timeout(LAUNCH_LIMIT, receiver).await {
+            Ok(Ok(taken)) => taken.map(|sandbox| (sandbox, false)),
+            // The pool has stopped, or launches for those before in line take so long.
+            Ok(Err(_)) | Err(_) => slow(),
+        }
     }
 
     /// Starts one that differs from what waits. Finished, and removed, even if nobody waits for it any longer.
@@ -229,7 +236,11 @@ impl Shared {
             }
             Err(err) => {
                 shelf.failures += 1;
-                shelf.not_before = Instant::now() + pause(shelf.failures);
+                shelf.not_before = Instant::now() + pause(shelf.failures, &err);
+                // The others would wait for the same.
+                let is_silent =
+                    matches!(err, LaunchError::Engine(EngineError::Unreachable(_) | EngineError::Slow { .. }));
+                let failing = if is_silent { shelf.waiting.len() } else { 1.min(shelf.waiting.len()) };
                 let err = Arc::new(err);
                 if shelf.failures == 1 {
                     tracing::error!(
@@ -239,8 +250,8 @@ impl Shared {
                         template.name
                     );
                 }
-                if let Some((_, waiting)) = shelf.waiting.pop(|_| true) {
-                    let _ = waiting.send(Err(err));
+                for (_, waiting) in std::iter::from_fn(|| shelf.waiting.pop(|_| true)).take(failing) {
+                    let _ = waiting.send(Err(Arc::clone(&err)));
                 }
             }
         }
@@ -253,7 +264,11 @@ impl Shared {
     }
 }
 
-/// How long to wait after so many failures in a row.
-fn pause(failures: u32) -> Duration {
-    (Duration::from_millis(500) * 2_u32.pow(failures.saturating_sub(1).min(8))).min(LONGEST_PAUSE)
+/// How long to wait after so many failures in a row, of which this is the last.
+fn pause(failures: u32, last: &LaunchError) -> Duration {
+    let longest = match last {
+        LaunchError::Engine(_) => LONGEST_PAUSE_OF_ENGINE,
+        LaunchError::Agent(_) | LaunchError::Slow(_) => LONGEST_PAUSE,
+    };
+    (Duration::from_millis(500) * 2_u32.pow(failures.saturating_sub(1).min(8))).min(longest)
 }

@@ -1,17 +1,268 @@
-//! An engine that is slow, refuses, hangs or goes away: clients get their answer or a clear error, and nothing is left.
+//! An engine that is slow, refuses, hangs or goes away: clients get their answer or a clear error in bounded time, the server
+//! goes on when the engine does, and nothing is left.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use serde_json::json;
+use hyper::StatusCode;
+use serde_json::{Value, json};
 
-use crate::proxy::{EngineProxy, Fate};
-use crate::support::{Server, stdout};
+use crate::proxy::{Calls, EngineProxy, Fate, Fault};
+use crate::support::{Server, docker, eventually, refuses_to_start, stdout};
 
-trials![an_engine_that_takes_its_time_is_waited_for];
+trials![
+    an_engine_that_takes_its_time_is_waited_for,
+    an_engine_that_refuses_is_an_error_and_tried_again,
+    an_engine_that_hangs_up_is_an_error_and_tried_again,
+    an_engine_that_hangs_is_an_error_and_tried_again,
+    what_a_slow_engine_makes_too_late_is_removed,
+    an_engine_that_fails_at_the_start_stops_it_with_its_reason,
+    a_server_that_starts_beside_a_broken_engine_becomes_ready_with_it,
+    a_server_stops_beside_an_engine_that_hangs_and_its_successor_clears_up,
+    a_removal_that_hangs_is_tried_again,
+    a_full_disk_of_the_engine_is_told_once,
+    a_holder_that_is_removed_takes_its_sandboxes_along,
+    a_network_that_is_removed_is_made_again,
+];
+
+/// Short, so that what hangs is seen to.
+const LIMIT: (&str, &str) = ("ONCEBOX_ENGINE_TIMEOUT_MS", "1500");
+const ONE_WARM: (&str, &str) = ("ONCEBOX_TEMPLATES__NODE__WARM", "1");
+
+/// The longest that a client may wait for an answer, and the server for being well again when the engine is.
+const BOUND: Duration = Duration::from_secs(10);
+const RECOVERY: Duration = Duration::from_secs(5);
+
+/// A run that is launched for itself, because its limits are its own.
+fn cold() -> Value {
+    json!({"language": "js", "code": "console.log('here')", "limits": {"memory_bytes": 268_435_456}})
+}
+
+/// Runs while something is wrong: an answer or a clear error, soon.
+async fn run_in_trouble(server: &Server, request: &Value, what: &str) {
+    let began = Instant::now();
+    let (status, answer) = server.post("/v1/run", request).await;
+    assert!(began.elapsed() < BOUND, "{what}: an answer after {:?}: {answer}", began.elapsed());
+    match status {
+        200 => {
+            assert!(["ok", "infrastructure"].contains(&answer["outcome"]["kind"].as_str().unwrap()), "{what}: {answer}")
+        }
+        _ => {
+            let expected = json!({"error": {"code": "no_sandbox", "message": "cannot start a sandbox"}});
+            assert_eq!((status, &answer), (503, &expected), "{what}");
+        }
+    }
+}
+
+/// The engine is well: so is the server, soon.
+async fn recovers(server: &Server, what: &str) {
+    let began = Instant::now();
+    eventually(&format!("{what}: it is ready again"), async || server.is_ready()).await;
+    let answer = server.run_with(cold()).await;
+    assert_eq!(stdout(&answer), "here\n", "{what}: {answer}");
+    assert!(began.elapsed() < RECOVERY, "{what}: well again after {:?}", began.elapsed());
+}
+
+/// One call after the other meets `fate` while runs are asked for, warm ones and cold ones.
+async fn suffers(fate: Fate) {
+    let fault = Fault::default();
+    let proxy = EngineProxy::with_faults(&fault);
+    let server = Server::start_cold(&[ONE_WARM, LIMIT, ("DOCKER_HOST", &proxy.address())]);
+    for calls in [Calls::Create, Calls::Attach, Calls::Start, Calls::Remove, Calls::All] {
+        let what = format!("{calls:?} meets {fate:?}");
+        fault.set(calls, fate.clone());
+        let (warm, cold) = (json!({"language": "js", "code": "1 + 1"}), cold());
+        tokio::join!(run_in_trouble(&server, &warm, &what), run_in_trouble(&server, &cold, &what));
+        if calls == Calls::All {
+            let asked = Instant::now();
+            assert!(!server.is_ready() && asked.elapsed() < Duration::from_secs(5), "{what}");
+            assert_eq!(server.get("/healthz").await.0, 200);
+        }
+        fault.clear();
+        recovers(&server, &what).await;
+    }
+    only_what_is_wanted_stays(&server).await;
+    assert!(server.stop());
+    assert_eq!((server.containers(), networks(&server)), (vec![], String::new()));
+}
+
+/// One sandbox is warm, and has its holder. Another holder or more may be free: each has been used.
+async fn only_what_is_wanted_stays(server: &Server) {
+    eventually("what is left over goes", async || {
+        let (sandboxes, containers) = (server.sandboxes(), server.containers());
+        // Those who hold, run; what was created and never started does not.
+        let running = docker(&["ps", "--filter", &format!("label=oncebox.owner={}", server.owner), "-q"]);
+        sandboxes.len() == 1 && containers.len() <= 4 && running.lines().count() == containers.len()
+    })
+    .await;
+}
+
+fn networks(server: &Server) -> String {
+    docker(&["network", "ls", "-q", "--filter", &format!("label=oncebox.owner={}", server.owner)])
+}
 
 async fn an_engine_that_takes_its_time_is_waited_for() {
     let proxy = EngineProxy::start(|_, _| Fate::After(Duration::from_millis(300)), |_| {});
     let server = Server::start_cold(&[("DOCKER_HOST", &proxy.address())]);
     let answer = server.run_with(json!({"language": "python", "code": "print('slow')"})).await;
     assert_eq!(stdout(&answer), "slow\n");
+}
+
+async fn an_engine_that_refuses_is_an_error_and_tried_again() {
+    suffers(Fate::Refuse(StatusCode::INTERNAL_SERVER_ERROR)).await;
+    suffers(Fate::Refuse(StatusCode::CONFLICT)).await;
+}
+
+async fn an_engine_that_hangs_up_is_an_error_and_tried_again() {
+    suffers(Fate::Cut).await;
+}
+
+async fn an_engine_that_hangs_is_an_error_and_tried_again() {
+    suffers(Fate::Never).await;
+}
+
+async fn what_a_slow_engine_makes_too_late_is_removed() {
+    let fault = Fault::default();
+    let proxy = EngineProxy::with_faults(&fault);
+    let server = Server::start_cold(&[LIMIT, ("DOCKER_HOST", &proxy.address())]);
+    assert_eq!(stdout(&server.run_with(cold()).await), "here\n");
+    eventually("its sandbox goes", async || server.sandboxes().is_empty()).await;
+    // Created when nobody waits for it any longer, and by then all is well.
+    fault.set(Calls::Create, Fate::After(Duration::from_secs(4)));
+    let (status, _) = server.post("/v1/run", &cold()).await;
+    assert_eq!(status, 503);
+    fault.clear();
+    eventually("it comes late", async || !server.sandboxes().is_empty()).await;
+    eventually("and goes", async || server.sandboxes().is_empty()).await;
+    assert_eq!(stdout(&server.run_with(cold()).await), "here\n");
+}
+
+async fn an_engine_that_fails_at_the_start_stops_it_with_its_reason() {
+    for (fate, reason) in [
+        (Fate::Never, "oncebox: the engine did not list containers within `engine_timeout_ms`"),
+        (Fate::Cut, "oncebox: the engine cannot be reached"),
+        (Fate::Refuse(StatusCode::INTERNAL_SERVER_ERROR), "oncebox: the engine refused to list containers"),
+    ] {
+        let fault = Fault::default();
+        let proxy = EngineProxy::with_faults(&fault);
+        fault.set(Calls::List, fate);
+        let address = proxy.address();
+        let said = tokio::task::spawn_blocking(move || refuses_to_start(&[LIMIT, ("DOCKER_HOST", &address)], None));
+        let said = said.await.expect("it ends");
+        assert!(said.starts_with(reason) && said.lines().count() == 1, "{said}");
+    }
+}
+
+async fn a_server_that_starts_beside_a_broken_engine_becomes_ready_with_it() {
+    let fault = Fault::default();
+    let proxy = EngineProxy::with_faults(&fault);
+    fault.set(Calls::Start, Fate::Never);
+    let server = Server::start_unready(&[LIMIT, ("DOCKER_HOST", &proxy.address())]);
+    let request = json!({"language": "python", "code": "1"});
+    run_in_trouble(&server, &request, "warming up").await;
+    assert_eq!(server.get("/readyz").await, (503, json!({"status": "not ready"})));
+    fault.clear();
+    eventually("it is ready", async || server.is_ready()).await;
+    assert_eq!(server.run_with(request).await["results"], json!(["1"]));
+}
+
+async fn a_server_stops_beside_an_engine_that_hangs_and_its_successor_clears_up() {
+    let fault = Fault::default();
+    let proxy = EngineProxy::with_faults(&fault);
+    let server = Server::start_cold(&[ONE_WARM, LIMIT, ("DOCKER_HOST", &proxy.address())]);
+    let run =
+        server.begin(json!({"language": "js", "code": "await new Promise(done => setTimeout(done, 1000)); 'done'"}));
+    server.until_busy(1, 0).await;
+    fault.set(Calls::All, Fate::Never);
+    let began = Instant::now();
+    assert!(server.stop(), "it ends well, and says what it could not do");
+    assert!(began.elapsed() < Duration::from_secs(40), "it took {:?}", began.elapsed());
+    let (status, answer) = run.await.expect("an answer");
+    assert_eq!((status, &answer["results"]), (200, &json!(["'done'"])), "{answer}");
+    eventually("it has said so", async || server.logged("something of this owner may be left").len() == 1).await;
+    let successor = Server::start_cold(&[("ONCEBOX_OWNER", &server.owner)]);
+    assert_eq!((server.containers(), networks(&server)), (vec![], String::new()));
+    assert_eq!(successor.run("js", "1 + 1").await["results"], json!(["2"]));
+}
+
+async fn a_removal_that_hangs_is_tried_again() {
+    let fault = Fault::default();
+    let proxy = EngineProxy::with_faults(&fault);
+    // The kept one's removal is seen by itself: it does not end because its server hangs up.
+    let server = Server::start_cold(&[LIMIT, ("DOCKER_HOST", &proxy.address()), ("ONCEBOX_MAX_SANDBOXES", "2")]);
+    fault.set(Calls::Remove, Fate::Never);
+    for _ in 0..2 {
+        assert_eq!(server.run("js", "1 + 1").await["results"], json!(["2"]));
+    }
+    // Their places are taken until they are known to be gone.
+    eventually("it is said once each", async || server.logged("cannot remove oncebox-").len() == 2).await;
+    server.until_busy(2, 0).await;
+    fault.clear();
+    server.until_busy(0, 0).await;
+    assert!(server.sandboxes().is_empty());
+}
+
+async fn a_full_disk_of_the_engine_is_told_once() {
+    let fault = Fault::default();
+    let proxy = EngineProxy::with_faults(&fault);
+    let server = Server::start_cold(&[ONE_WARM, LIMIT, ("DOCKER_HOST", &proxy.address())]);
+    let full = "mkdir /var/lib/docker/overlay2/2f0a-init: no space left on device";
+    fault.set(Calls::Create, Fate::Say(StatusCode::INTERNAL_SERVER_ERROR, full));
+    // The warm one still serves.
+    assert_eq!(server.run("js", "1 + 1").await["results"], json!(["2"]));
+    eventually("it is not ready", async || !server.is_ready()).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(server.logged("no space left on device").len(), 1, "once, however often it is tried");
+    let (status, answer) = server.post("/v1/run", &cold()).await;
+    assert_eq!((status, &answer["error"]["code"]), (503, &json!("no_sandbox")));
+    assert!(!answer.to_string().contains("overlay2"), "the cause is the operator's: {answer}");
+    assert_eq!(server.logged("no space left on device").len(), 2, "and once for a request that failed of it");
+    fault.clear();
+    recovers(&server, "a full disk").await;
+}
+
+async fn a_holder_that_is_removed_takes_its_sandboxes_along() {
+    let server = Server::start_cold(&[ONE_WARM]);
+    let bystander = Server::start_cold(&[ONE_WARM]);
+    let before = bystander.containers();
+    let holders = || {
+        let sandboxes = server.sandboxes();
+        server.containers().into_iter().filter(|name| !sandboxes.contains(name)).collect::<Vec<_>>()
+    };
+    // One in whose namespace a warm sandbox waits: without it that has no network.
+    let warm = server.sandboxes();
+    docker(&["rm", "-f", &holders()[0]]);
+    eventually("another one waits", async || {
+        let now = server.sandboxes();
+        now.len() == 1 && now != warm && server.is_ready()
+    })
+    .await;
+    // One in whose namespace code runs.
+    let code = "console.log('before'); void setTimeout(() => {}, 600_000)";
+    let mut stream = server.stream(json!({"language": "js", "code": code})).await;
+    assert_eq!(stream.next().await.expect("an event").name, "stdout");
+    for name in holders() {
+        docker(&["rm", "-f", &name]);
+    }
+    assert_eq!(stream.next().await.expect("an event").name, "error");
+    let end = stream.next().await.expect("an event");
+    assert_eq!(end.data["outcome"]["kind"], "infrastructure");
+    // Free ones.
+    eventually("one waits", async || server.is_ready() && server.sandboxes().len() == 1).await;
+    assert_eq!(server.run_with(cold()).await["outcome"]["kind"], "ok");
+    server.until_busy(0, 0).await;
+    let network = "import socket; socket.create_connection(('127.0.0.1', 1), 1)";
+    assert_eq!(server.run("python", network).await["exception"]["name"], "ConnectionRefusedError");
+    assert_eq!(bystander.containers(), before);
+}
+
+async fn a_network_that_is_removed_is_made_again() {
+    let server = Server::start_cold(&[ONE_WARM]);
+    let network = networks(&server);
+    for name in server.containers() {
+        let _ = std::process::Command::new("docker").args(["rm", "-f", &name]).output();
+    }
+    // Those that come up meanwhile are on it.
+    let _ = std::process::Command::new("docker").args(["network", "rm", network.trim()]).output();
+    recovers(&server, "a network that is gone").await;
+    eventually("one waits again", async || server.sandboxes().len() == 1).await;
 }

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,6 +30,8 @@ pub(crate) enum Fate {
     After(Duration),
     /// It is answered with this status, and the engine never hears of it.
     Refuse(StatusCode),
+    /// It is answered with this status and these words.
+    Say(StatusCode, &'static str),
     /// Its connection is closed.
     Cut,
     /// There is never an answer.
@@ -40,6 +42,53 @@ pub(crate) enum Fate {
 type Decide = Box<dyn Fn(&Method, &str) -> Fate + Send + Sync>;
 /// Changes what a container is to be made of.
 type Change = Box<dyn Fn(&mut Value) + Send + Sync>;
+
+/// Some of the engine's calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Calls {
+    All,
+    Create,
+    Attach,
+    Start,
+    Remove,
+    List,
+}
+
+impl Calls {
+    fn include(self, method: &Method, path: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Create => path == "/containers/create",
+            Self::Attach => path.ends_with("/attach"),
+            Self::Start => path.ends_with("/start"),
+            Self::Remove => method == Method::DELETE,
+            Self::List => path == "/containers/json",
+        }
+    }
+}
+
+/// What is wrong with the engine, now. It can be changed at any time.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Fault(Arc<Mutex<Option<(Calls, Fate)>>>);
+
+impl Fault {
+    /// These calls meet this fate from now on.
+    pub(crate) fn set(&self, calls: Calls, fate: Fate) {
+        *self.0.lock().expect("the fault") = Some((calls, fate));
+    }
+
+    /// All is well from now on. Calls that hang go on hanging.
+    pub(crate) fn clear(&self) {
+        *self.0.lock().expect("the fault") = None;
+    }
+
+    fn decide(&self, method: &Method, path: &str) -> Fate {
+        match &*self.0.lock().expect("the fault") {
+            Some((calls, fate)) if calls.include(method, path) => fate.clone(),
+            _ => Fate::Pass,
+        }
+    }
+}
 
 /// The engine, seen through rules.
 pub(crate) struct EngineProxy {
@@ -81,6 +130,12 @@ impl EngineProxy {
         Self { socket, _directory: directory, runtime: Some(runtime) }
     }
 
+    /// One that passes on everything while there is no fault, and what the fault is about by its fate.
+    pub(crate) fn with_faults(fault: &Fault) -> Self {
+        let fault = fault.clone();
+        Self::start(move |method, path| fault.decide(method, path), |_| {})
+    }
+
     /// What `DOCKER_HOST` is to be.
     pub(crate) fn address(&self) -> String {
         format!("unix://{}", self.socket.display())
@@ -104,7 +159,8 @@ async fn forward(
     match (rules.decide)(request.method(), &path) {
         Fate::Pass => {}
         Fate::After(delay) => tokio::time::sleep(delay).await,
-        Fate::Refuse(status) => return Ok(refusal(status)),
+        Fate::Refuse(status) => return Ok(refusal(status, "refused by the test")),
+        Fate::Say(status, message) => return Ok(refusal(status, message)),
         Fate::Cut => return Err("cut".into()),
         Fate::Never => std::future::pending().await,
     }
@@ -141,8 +197,8 @@ fn unversioned(path: &str) -> &str {
     }
 }
 
-fn refusal(status: StatusCode) -> Response<Body> {
-    let body = Full::new(Bytes::from_static(br#"{"message":"refused by the test"}"#));
+fn refusal(status: StatusCode, message: &str) -> Response<Body> {
+    let body = Full::new(Bytes::from(serde_json::json!({"message": message}).to_string()));
     let mut response = Response::new(body.map_err(|never: Infallible| match never {}).boxed());
     *response.status_mut() = status;
     response.headers_mut().insert("content-type", hyper::header::HeaderValue::from_static("application/json"));

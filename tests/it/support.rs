@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -54,6 +54,7 @@ pub(crate) struct Server {
     pub(crate) owner: String,
     pub(crate) http: reqwest::Client,
     child: Mutex<Option<Child>>,
+    log: Arc<Mutex<Vec<String>>>,
 }
 
 static SHARED: OnceLock<Server> = OnceLock::new();
@@ -158,10 +159,17 @@ impl Server {
             }
         };
         // Repeated, so that a failing test shows it, and read, so that the server never waits for us.
-        std::thread::spawn(move || log.lines().map_while(Result::ok).for_each(|line| eprintln!("{line}")));
+        let kept = Arc::<Mutex<Vec<String>>>::default();
+        let lines = Arc::clone(&kept);
+        std::thread::spawn(move || {
+            log.lines().map_while(Result::ok).for_each(|line| {
+                eprintln!("{line}");
+                lines.lock().expect("the log").push(line);
+            });
+        });
         // No connection is kept: each test has a runtime of its own, and a connection dies with the one that opened it.
         let http = reqwest::Client::builder().pool_max_idle_per_host(0).build().expect("a client");
-        Self { url, tls_url, owner, http, child: Mutex::new(Some(child)) }
+        Self { url, tls_url, owner, http, child: Mutex::new(Some(child)), log: kept }
     }
 
     /// Starts one that keeps nothing warm but what the variables say; quick, and nothing moves on its engine by itself.
@@ -170,7 +178,8 @@ impl Server {
         Self::start(&cold.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect::<Vec<_>>())
     }
 
-    fn is_ready(&self) -> bool {
+    /// Whether it says that it is ready.
+    pub(crate) fn is_ready(&self) -> bool {
         let address = self.url.trim_start_matches("http://");
         std::net::TcpStream::connect(address).is_ok_and(|mut stream| {
             use std::io::{Read, Write};
@@ -245,6 +254,11 @@ impl Server {
         let listed = docker(&["ps", "-a", "--no-trunc", "--filter", &label, "--format", "{{.Names}} {{.Command}}"]);
         let sandboxes = listed.lines().filter(|line| !line.contains(" hold"));
         sandboxes.filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+    }
+
+    /// The lines of its log, since it listens, that hold this.
+    pub(crate) fn logged(&self, what: &str) -> Vec<String> {
+        self.log.lock().expect("the log").iter().filter(|line| line.contains(what)).cloned().collect()
     }
 
     /// The process's id.

@@ -8,17 +8,18 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bollard::Docker;
 use bollard::errors::Error as DockerError;
 use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, NetworkCreateRequest};
 use bollard::query_parameters::ListNetworksOptionsBuilder;
 use ipnet::Ipv4Net;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::sync::OwnedMutexGuard;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
+use super::daemon::{Daemon, OWNER_LABEL, Wanted, engine_error, labels};
 use super::egress::Surroundings;
-use super::{EngineError, OWNER_LABEL, Pipe, engine_error, labels, new_name, remove, start_attached};
-use crate::engine::Network;
+use crate::engine::{EngineError, Network, Pipe};
 use crate::protocol::{Addresses, Egress, Held};
 
 /// The image that carries nothing but the agent.
@@ -39,9 +40,8 @@ const MAX_LINE: u64 = 1 << 20;
 /// The free holders of one owner.
 #[derive(Debug)]
 pub(super) struct Holders {
-    docker: Docker,
+    daemon: Arc<Daemon>,
     owner: String,
-    network: String,
     allow_private: Vec<Ipv4Net>,
     free: Mutex<Free>,
     /// One at a time looks for the network and creates it, for the daemon allows two of one name, and asks the host.
@@ -72,8 +72,7 @@ impl Free {
 /// A network namespace for one sandbox at a time.
 #[derive(Debug)]
 pub(super) struct Holder {
-    /// Its container's name.
-    pub(super) name: String,
+    container: Wanted,
     /// Whether a sandbox has lived in it before.
     pub(super) reused: bool,
     /// Whether its sandbox could write what it shares with the holder, and so leave to the next one: `/etc/hosts`,
@@ -82,27 +81,39 @@ pub(super) struct Holder {
     network: Network,
     /// What it was told to let through; nothing needs no telling.
     egress: Option<Egress>,
-    /// The holder ends when this closes, as it does when this server dies.
-    _pipe: Pipe,
+    /// Cancelled when it has ended, and so its namespace's way out.
+    ended: CancellationToken,
+    /// Waits for that with the pipe. The holder ends when that closes, as it does when this server dies.
+    _watch: AbortOnDropHandle<()>,
+}
+
+impl Holder {
+    /// Its container's name.
+    pub(super) fn name(&self) -> &str {
+        self.container.name()
+    }
+
+    /// Resolves when it has ended.
+    pub(super) fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.ended.clone().cancelled_owned()
+    }
 }
 
 impl Holders {
-    pub(super) fn new(docker: Docker, owner: &str, allow_private: Vec<Ipv4Net>) -> Self {
-        Self {
-            docker,
-            owner: owner.to_owned(),
-            network: format!("oncebox-{owner}"),
-            allow_private,
-            free: Mutex::default(),
-            looking: Arc::default(),
-        }
+    pub(super) fn new(daemon: Arc<Daemon>, owner: &str, allow_private: Vec<Ipv4Net>) -> Self {
+        Self { daemon, owner: owner.to_owned(), allow_private, free: Mutex::default(), looking: Arc::default() }
     }
 
     /// A free holder, or a new one.
     pub(super) async fn take(self: &Arc<Self>, network: &Network) -> Result<Holder, EngineError> {
         let (free, is_known) = {
             let mut free = self.lock();
-            (free.holders.get_mut(network).and_then(Vec::pop), free.is_known())
+            let holders = free.holders.get_mut(network);
+            let alive = holders.and_then(|holders| {
+                holders.retain(|holder| !holder.ended.is_cancelled());
+                holders.pop()
+            });
+            (alive, free.is_known())
         };
         match free {
             Some(holder) => {
@@ -117,7 +128,7 @@ impl Holders {
 
     /// Makes a holder free again. Its sandbox must be gone.
     pub(super) async fn give_back(&self, holder: Holder) {
-        if !holder.network.is_choice() && !holder.writable {
+        if !holder.network.is_choice() && !holder.writable && !holder.ended.is_cancelled() {
             let mut free = self.lock();
             if free.is_current(&holder) {
                 let holder = Holder { reused: true, ..holder };
@@ -130,8 +141,8 @@ impl Holders {
 
     /// Removes a holder that cannot be used any longer.
     pub(super) async fn discard(&self, holder: Holder) {
-        if let Err(err) = remove(&self.docker, &holder.name).await {
-            tracing::warn!(error = &err as &dyn std::error::Error, "cannot remove the holder {}", holder.name);
+        if let Err(err) = self.daemon.remove(holder.name()).await {
+            tracing::warn!(error = &err as &dyn std::error::Error, "cannot remove the holder {} yet", holder.name());
         }
     }
 
@@ -143,14 +154,11 @@ impl Holders {
     }
 
     /// Removes the network that full holders are on. Fails while another holder uses it.
-    pub(super) async fn remove_network(&self) -> Result<(), EngineError> {
-        let filters = HashMap::from([("label", vec![format!("{OWNER_LABEL}={}", self.owner)])]);
-        let options = ListNetworksOptionsBuilder::default().filters(&filters).build();
-        let failed = |err| engine_error("remove a network", err);
-        for network in self.docker.list_networks(Some(options)).await.map_err(failed)? {
-            match self.docker.remove_network(network.id.as_deref().unwrap_or_default()).await {
+    pub(super) async fn remove_networks(&self) -> Result<(), EngineError> {
+        for id in self.networks().await?.keys() {
+            match self.daemon.timed(self.daemon.docker().remove_network(id)).await {
                 Ok(()) | Err(DockerError::DockerResponseServerError { status_code: 404, .. }) => {}
-                Err(err) => return Err(failed(err)),
+                Err(err) => return Err(engine_error("remove a network", err)),
             }
         }
         Ok(())
@@ -159,7 +167,10 @@ impl Holders {
     async fn start(&self, network: &Network) -> Result<Holder, EngineError> {
         let (mode, surroundings) = match network {
             Network::None => ("none".to_owned(), None),
-            Network::Full(_) | Network::Allowlist(_) => (self.network.clone(), Some(self.surroundings(network).await?)),
+            Network::Full(_) | Network::Allowlist(_) => {
+                let (bridge, surroundings) = self.surroundings(network).await?;
+                (bridge, Some(surroundings))
+            }
         };
         let egress = surroundings.as_ref().and_then(|surroundings| surroundings.egress(network));
         let argument = egress.as_ref().map(|egress| serde_json::to_string(egress).expect("plain data"));
@@ -173,14 +184,24 @@ impl Holders {
             let hosts = surroundings.addresses(network).map(|(name, address)| format!("{name}:{address}"));
             host_config.extra_hosts = Some(hosts.collect());
         }
-        let (name, mut pipe) = self.start_helper(body).await?;
+        let (container, mut pipe) = self.start_helper(body).await?;
         let held = match line(&mut pipe).await {
             Ok(line) => {
                 serde_json::from_str::<Held>(&line).unwrap_or_else(|_| Err(format!("it says `{}`", line.trim())))
             }
             Err(silence) => Err(silence),
         };
-        let holder = Holder { name, reused: false, writable: false, network: network.clone(), egress, _pipe: pipe };
+        let ended = CancellationToken::new();
+        let watch = AbortOnDropHandle::new(tokio::spawn(until_end(pipe, ended.clone())));
+        let holder = Holder {
+            container,
+            reused: false,
+            writable: false,
+            network: network.clone(),
+            egress,
+            ended,
+            _watch: watch,
+        };
         match held {
             Ok(()) => Ok(holder),
             Err(reason) => {
@@ -191,29 +212,20 @@ impl Holders {
     }
 
     /// Starts a container that carries nothing but the agent.
-    async fn start_helper(&self, body: ContainerCreateBody) -> Result<(String, Pipe), EngineError> {
-        let name = new_name(&self.owner);
-        match start_attached(&self.docker, &name, body).await {
-            Ok(pipe) => Ok((name, pipe)),
-            Err(err) => {
-                let _ = remove(&self.docker, &name).await;
-                Err(match err {
-                    DockerError::DockerResponseServerError { status_code: 404, ref message }
-                        if message.contains("image") =>
-                    {
-                        EngineError::NoImage(HOLDER_IMAGE.to_owned())
-                    }
-                    err => engine_error("start a holder", err),
-                })
+    async fn start_helper(&self, body: ContainerCreateBody) -> Result<(Wanted, Pipe), EngineError> {
+        self.daemon.start(body, std::future::pending()).await.map_err(|err| match err {
+            DockerError::DockerResponseServerError { status_code: 404, ref message } if message.contains("image") => {
+                EngineError::NoImage(HOLDER_IMAGE.to_owned())
             }
-        }
+            err => engine_error("start a holder", err),
+        })
     }
 
-    /// What holders are set up by, those of this network too. The host is asked again when its last answer is old, and so are
-    /// name servers.
-    async fn surroundings(&self, network: &Network) -> Result<Surroundings, EngineError> {
+    /// The bridge that holders are on, and what they are set up by, those of this network too. The host is asked again when its
+    /// last answer is old, and so are name servers.
+    async fn surroundings(&self, network: &Network) -> Result<(String, Surroundings), EngineError> {
         let _looking = self.looking.lock().await;
-        let bridge = self.ensure_network().await?;
+        let (id, bridge) = self.ensure_network().await?;
         let (known, names) = {
             let free = self.lock();
             let known = free.surroundings.clone().zip(free.asked).filter(|_| free.is_known());
@@ -242,7 +254,7 @@ impl Holders {
             free_ones.retain(|holder| free.is_current(holder));
         }
         free.holders = holders;
-        Ok(surroundings)
+        Ok((id, surroundings))
     }
 
     /// Sees behind the back of whoever has taken a holder whether the host has changed.
@@ -273,36 +285,48 @@ impl Holders {
             // Where the daemon maps users, this network is for containers whose users are not mapped.
             host_config.userns_mode = Some("host".to_owned());
         }
-        let (name, mut pipe) = self.start_helper(body).await?;
+        let (container, mut pipe) = self.start_helper(body).await?;
         let answer = line(&mut pipe).await;
         drop(pipe);
-        remove(&self.docker, &name).await?;
+        self.daemon.remove(container.name()).await?;
         let failed = |reason: String| EngineError::Network(format!("the host does not tell its addresses: {reason}"));
         let answer = answer.map_err(failed)?;
         serde_json::from_str(&answer).map_err(|_| failed(format!("it says `{}`", answer.trim())))
     }
 
-    /// A bridge of our own, on which containers do not reach each other. Its addresses.
-    async fn ensure_network(&self) -> Result<Ipv4Net, EngineError> {
-        let failed = |err| engine_error("create a network", err);
-        let found = match self.docker.inspect_network(&self.network, None).await {
-            Ok(found) => found,
-            Err(_) => {
-                match self.docker.create_network(self.bridge()).await {
-                    Ok(_) | Err(DockerError::DockerResponseServerError { status_code: 409, .. }) => {}
-                    Err(err) => return Err(failed(err)),
-                }
-                self.docker.inspect_network(&self.network, None).await.map_err(failed)?
-            }
+    /// A bridge of our own, on which containers do not reach each other. Its id and its addresses.
+    async fn ensure_network(&self) -> Result<(String, Ipv4Net), EngineError> {
+        let mut found = self.networks().await?;
+        if found.is_empty() {
+            let created = self.daemon.timed(self.daemon.docker().create_network(self.bridge())).await;
+            created.map_err(|err| engine_error("create a network", err))?;
+            found = self.networks().await?;
+        }
+        // A daemon that did not answer may have made one more. By their ids, one is meant always.
+        let Some((id, subnet)) = found.pop_first() else {
+            return Err(EngineError::Network("the network that was created is not there".to_owned()));
         };
-        let subnets = found.ipam.and_then(|ipam| ipam.config).unwrap_or_default();
-        let subnet = subnets.iter().find_map(|subnet| subnet.subnet.as_ref()?.parse::<Ipv4Net>().ok());
-        subnet.ok_or_else(|| EngineError::Network(format!("the network {} has no IPv4 addresses", self.network)))
+        let subnet = subnet.ok_or_else(|| EngineError::Network(format!("the network {id} has no IPv4 addresses")))?;
+        Ok((id, subnet))
+    }
+
+    /// The owner's networks by id, and the IPv4 addresses of each.
+    async fn networks(&self) -> Result<BTreeMap<String, Option<Ipv4Net>>, EngineError> {
+        let filters = HashMap::from([("label", vec![format!("{OWNER_LABEL}={}", self.owner)])]);
+        let options = ListNetworksOptionsBuilder::default().filters(&filters).build();
+        let listed = self.daemon.timed(self.daemon.docker().list_networks(Some(options))).await;
+        let listed = listed.map_err(|err| engine_error("list networks", err))?;
+        let network = |network: bollard::models::Network| {
+            let subnets = network.ipam.and_then(|ipam| ipam.config).unwrap_or_default();
+            let subnet = subnets.iter().find_map(|subnet| subnet.subnet.as_ref()?.parse::<Ipv4Net>().ok());
+            (network.id.unwrap_or_default(), subnet)
+        };
+        Ok(listed.into_iter().map(network).collect())
     }
 
     fn bridge(&self) -> NetworkCreateRequest {
         NetworkCreateRequest {
-            name: self.network.clone(),
+            name: format!("oncebox-{}", self.owner),
             driver: Some("bridge".to_owned()),
             // Whatever the daemon's default is.
             enable_ipv6: Some(false),
@@ -339,6 +363,12 @@ async fn resolve(name: &str) -> Vec<Ipv4Addr> {
     addresses.dedup();
     addresses.truncate(MAX_ADDRESSES);
     addresses
+}
+
+/// Waits for the end of a holder's output, which is its own.
+async fn until_end(pipe: Pipe, ended: CancellationToken) {
+    let _ = tokio::io::copy(&mut pipe.into_io(), &mut tokio::io::sink()).await;
+    ended.cancel();
 }
 
 /// The first line that a helper prints.

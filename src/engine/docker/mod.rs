@@ -1,5 +1,6 @@
 //! One Docker daemon.
 
+mod daemon;
 mod egress;
 mod holders;
 pub mod images;
@@ -8,74 +9,57 @@ mod said;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bollard::Docker;
-use bollard::container::LogOutput;
 use bollard::errors::Error as DockerError;
 use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, ResourcesUlimits};
-use bollard::query_parameters::{
-    AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, EventsOptionsBuilder, InspectContainerOptionsBuilder,
-    ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
-};
+use bollard::query_parameters::{EventsOptionsBuilder, InspectContainerOptionsBuilder};
 use futures::future::BoxFuture;
-use futures::{FutureExt, Stream, StreamExt};
+use futures::{FutureExt, StreamExt};
 use ipnet::Ipv4Net;
-use rand::distr::{Alphanumeric, SampleString};
 use tokio::sync::Semaphore;
-use tokio_util::io::StreamReader;
 
-use super::{Engine, EngineError, InstanceId, Launched, Pipe, Spec};
+use super::{Engine, EngineError, InstanceId, Launched, Spec};
+use daemon::{Daemon, Wanted, engine_error, labels};
 use holders::{Holder, Holders};
-use said::Said;
 
 /// How often a container is tried to be paused, and how long apart.
 const PAUSE_TRIES: u32 = 5;
 const PAUSE_RETRY: Duration = Duration::from_millis(100);
 
-/// Everything we create carries it, with the owner as its value.
-const OWNER_LABEL: &str = "oncebox.owner";
+/// How long a sweep goes on while the daemon refuses something, and how long apart: what it is still removing, or starting for a
+/// server that was killed, is in the way.
+const SWEEP_LIMIT: Duration = Duration::from_secs(10);
+const SWEEP_RETRY: Duration = Duration::from_millis(200);
 
 /// Containers of one owner on one Docker daemon.
 #[derive(Debug, Clone)]
 pub struct DockerEngine {
-    docker: Docker,
+    daemon: Arc<Daemon>,
     owner: String,
     holders: Arc<Holders>,
-    /// Which network namespace each container borrows.
-    borrowed: Arc<Mutex<HashMap<InstanceId, Holder>>>,
+    /// The containers, and which network namespace each borrows.
+    borrowed: Arc<Mutex<HashMap<InstanceId, (Wanted, Holder)>>>,
     /// Starting and removing is processor time of the daemon's: more at once than cores only adds waiting.
     slots: Arc<Semaphore>,
 }
 
 impl DockerEngine {
-    /// Pauses, again if need be: a busy container does not always freeze at the first try.
-    async fn pause_container(&self, id: &InstanceId) -> Result<(), EngineError> {
-        let mut tries = 1;
-        loop {
-            match self.docker.pause_container(&id.0).await {
-                Ok(()) => return Ok(()),
-                Err(DockerError::DockerResponseServerError { status_code: 500, .. }) if tries < PAUSE_TRIES => {
-                    tries += 1;
-                    tokio::time::sleep(PAUSE_RETRY).await;
-                }
-                Err(err) => return Err(engine_error("pause a container", err)),
-            }
-        }
-    }
-
     /// Connects to the daemon that `DOCKER_HOST` names, or to the local one. `owner` tells this server's containers from
-    /// those of others on the same daemon; `allow_private` is what sandboxes may reach although it is not public.
+    /// those of others on the same daemon; a call that takes longer than `limit` has failed; `allow_private` is what sandboxes
+    /// may reach although it is not public.
     ///
     /// # Errors
     ///
     /// When the address cannot be understood. Whether the daemon answers is seen at the first call.
-    pub fn connect(owner: &str, allow_private: Vec<Ipv4Net>) -> Result<Self, EngineError> {
+    pub fn connect(owner: &str, limit: Duration, allow_private: Vec<Ipv4Net>) -> Result<Self, EngineError> {
         let docker = Docker::connect_with_defaults().map_err(|err| EngineError::Unreachable(err.into()))?;
+        let daemon = Daemon::new(docker, owner, limit);
         let cores = std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
         Ok(Self {
-            holders: Arc::new(Holders::new(docker.clone(), owner, allow_private)),
-            docker,
+            holders: Arc::new(Holders::new(Arc::clone(&daemon), owner, allow_private)),
+            daemon,
             owner: owner.to_owned(),
             borrowed: Arc::default(),
             slots: Arc::new(Semaphore::new(cores)),
@@ -87,70 +71,78 @@ impl DockerEngine {
         loop {
             let mut holder = self.holders.take(&spec.network).await?;
             holder.writable = spec.writable_root;
-            let reused = holder.reused;
-            match self.start_joined(spec, &holder.name).await {
-                Ok(launched) => {
-                    self.borrowed.lock().unwrap_or_else(PoisonError::into_inner).insert(launched.id.clone(), holder);
-                    return Ok(launched);
+            let body = container(spec, &self.owner, holder.name());
+            let err = match self.daemon.start(body, holder.ended()).await {
+                Ok((container, pipe)) => {
+                    let id = InstanceId(container.name().to_owned());
+                    let mut borrowed = self.borrowed.lock().unwrap_or_else(PoisonError::into_inner);
+                    borrowed.insert(id.clone(), (container, holder));
+                    return Ok(Launched { id, pipe });
                 }
-                Err(err) => {
-                    self.holders.discard(holder).await;
-                    // A holder that waited may be gone with a daemon that was restarted; a new one is not to blame.
-                    if !reused || !matches!(err, EngineError::Refused { .. }) {
-                        return Err(err);
-                    }
+                Err(DockerError::DockerResponseServerError { status_code: 404, message })
+                    if message.contains("image") =>
+                {
+                    self.holders.give_back(holder).await;
+                    return Err(EngineError::NoImage(spec.image.clone()));
                 }
+                Err(err) => engine_error("start a container", err),
+            };
+            // One that waited may be gone with a daemon that was restarted; a new one is not to blame.
+            if !holder.reused || !matches!(err, EngineError::Refused { .. }) {
+                return Err(err);
             }
-        }
-    }
-
-    async fn start_joined(&self, spec: &Spec, holder: &str) -> Result<Launched, EngineError> {
-        let body = container(spec, &self.owner, holder);
-        let id = InstanceId(new_name(&self.owner));
-        let started = start_attached(&self.docker, &id.0, body).await;
-        match started {
-            Ok(pipe) => Ok(Launched { id, pipe }),
-            Err(err) => {
-                let _ = remove(&self.docker, &id.0).await;
-                Err(match err {
-                    DockerError::DockerResponseServerError { status_code: 404, ref message }
-                        if message.contains("image") =>
-                    {
-                        EngineError::NoImage(spec.image.clone())
-                    }
-                    err => engine_error("start a container", err),
-                })
-            }
+            self.holders.discard(holder).await;
         }
     }
 
     async fn destroy_container(&self, id: &InstanceId) -> Result<(), EngineError> {
-        let removed = {
+        {
             let _slot = self.slots.acquire().await.expect("the semaphore is never closed");
-            remove(&self.docker, &id.0).await
-        };
-        let holder = self.borrowed.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
-        if let Some(holder) = holder {
-            match removed {
-                // Nobody lives in its namespace now, and only now.
-                Ok(()) => self.holders.give_back(holder).await,
-                Err(_) => self.holders.discard(holder).await,
+            self.daemon.remove(&id.0).await?;
+        }
+        // Nobody lives in its namespace now, and only now.
+        let gone = self.borrowed.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+        if let Some((_, holder)) = gone {
+            self.holders.give_back(holder).await;
+        }
+        Ok(())
+    }
+
+    /// Pauses, again if need be: a busy container does not always freeze at the first try.
+    async fn pause_container(&self, id: &InstanceId) -> Result<(), EngineError> {
+        let mut tries = 1;
+        loop {
+            match self.daemon.timed(self.daemon.docker().pause_container(&id.0)).await {
+                Ok(()) => return Ok(()),
+                Err(DockerError::DockerResponseServerError { status_code: 500, .. }) if tries < PAUSE_TRIES => {
+                    tries += 1;
+                    tokio::time::sleep(PAUSE_RETRY).await;
+                }
+                Err(err) => return Err(engine_error("pause a container", err)),
             }
         }
-        removed
     }
 
     async fn sweep_owned(&self) -> Result<usize, EngineError> {
         let _looking = self.holders.forget().await;
-        let filters = HashMap::from([("label", vec![format!("{OWNER_LABEL}={}", self.owner)])]);
-        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
-        let found =
-            self.docker.list_containers(Some(options)).await.map_err(|err| engine_error("list containers", err))?;
-        for container in &found {
-            remove(&self.docker, container.id.as_deref().unwrap_or_default()).await?;
+        let began = Instant::now();
+        let mut removed = 0;
+        loop {
+            let swept = async {
+                removed += self.daemon.remove_all().await?;
+                self.holders.remove_networks().await
+            };
+            match swept.await {
+                Err(EngineError::Refused { .. }) if began.elapsed() < SWEEP_LIMIT => {
+                    tokio::time::sleep(SWEEP_RETRY).await;
+                }
+                swept => {
+                    // A server that was killed may have asked for what the daemon is only about to create.
+                    self.daemon.doubt();
+                    return swept.map(|()| removed);
+                }
+            }
         }
-        self.holders.remove_network().await?;
-        Ok(found.len())
     }
 }
 
@@ -168,8 +160,11 @@ impl Engine for DockerEngine {
     }
 
     fn resume<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<(), EngineError>> {
-        async move { self.docker.unpause_container(&id.0).await.map_err(|err| engine_error("resume a container", err)) }
-            .boxed()
+        async move {
+            let resumed = self.daemon.timed(self.daemon.docker().unpause_container(&id.0)).await;
+            resumed.map_err(|err| engine_error("resume a container", err))
+        }
+        .boxed()
     }
 
     fn ran_out_of_memory<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, bool> {
@@ -178,7 +173,11 @@ impl Engine for DockerEngine {
             let filters = HashMap::from([("container", vec![id.0.as_str()]), ("event", vec!["oom"])]);
             let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
             let options = EventsOptionsBuilder::default().since("0").until(&now.to_string()).filters(&filters).build();
-            self.docker.events(Some(options)).next().await.is_some_and(|event| event.is_ok())
+            let mut events = self.daemon.docker().events(Some(options));
+            self.daemon
+                .timed(events.next().map(|event| Ok(event.is_some_and(|event| event.is_ok()))))
+                .await
+                .unwrap_or(false)
         }
         .boxed()
     }
@@ -186,7 +185,7 @@ impl Engine for DockerEngine {
     fn written_bytes<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<u64, EngineError>> {
         async move {
             let options = InspectContainerOptionsBuilder::default().size(true).build();
-            let found = self.docker.inspect_container(&id.0, Some(options)).await;
+            let found = self.daemon.timed(self.daemon.docker().inspect_container(&id.0, Some(options))).await;
             let found = found.map_err(|err| engine_error("measure a container", err))?;
             Ok(found.size_rw.unwrap_or_default().max(0).unsigned_abs())
         }
@@ -198,7 +197,7 @@ impl Engine for DockerEngine {
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<(), EngineError>> {
-        async move { self.docker.ping().await.map(|_| ()).map_err(|err| engine_error("answer", err)) }.boxed()
+        self.daemon.ping().boxed()
     }
 }
 
@@ -260,67 +259,4 @@ const AGENT_CAPABILITIES: [&str; 6] = ["SETUID", "SETGID", "CHOWN", "DAC_OVERRID
 
 fn ulimit(name: &str, value: i64) -> ResourcesUlimits {
     ResourcesUlimits { name: Some(name.to_owned()), soft: Some(value), hard: Some(value) }
-}
-
-fn labels(owner: &str) -> HashMap<String, String> {
-    HashMap::from([(OWNER_LABEL.to_owned(), owner.to_owned())])
-}
-
-fn new_name(owner: &str) -> String {
-    format!("oncebox-{owner}-{}", Alphanumeric.sample_string(&mut rand::rng(), 12).to_lowercase())
-}
-
-/// Creates, attaches and starts, in this order: attached later, the first bytes would be lost.
-async fn start_attached(docker: &Docker, name: &str, body: ContainerCreateBody) -> Result<Pipe, DockerError> {
-    let options = CreateContainerOptionsBuilder::default().name(name).build();
-    docker.create_container(Some(options), body).await?;
-    let options = AttachContainerOptionsBuilder::default().stream(true).stdin(true).stdout(true).stderr(true).build();
-    let attached = docker.attach_container(name, Some(options)).await?;
-    docker.start_container(name, None).await?;
-    let output = StreamReader::new(Box::pin(stdout_of(name.to_owned(), attached.output)));
-    Ok(Pipe::new(tokio::io::join(output, attached.input)))
-}
-
-/// The agent's stdout is the protocol; its stderr is its log, repeated in ours.
-fn stdout_of(
-    name: String,
-    output: impl Stream<Item = Result<LogOutput, DockerError>>,
-) -> impl Stream<Item = Result<bytes::Bytes, std::io::Error>> {
-    let mut said = Said::new();
-    output.filter_map(move |piece| {
-        let stdout = match piece {
-            Ok(LogOutput::StdOut { message }) => Some(Ok(message)),
-            Ok(LogOutput::StdErr { message }) => {
-                for line in said.lines(&message) {
-                    tracing::warn!(target: "agent", "{name}: {line}");
-                }
-                None
-            }
-            Ok(LogOutput::StdIn { .. } | LogOutput::Console { .. }) => None,
-            Err(err) => Some(Err(std::io::Error::other(err))),
-        };
-        async move { stdout }
-    })
-}
-
-/// Kills and removes a container, and returns when it is gone. One that is gone already is what was wanted.
-async fn remove(docker: &Docker, name: &str) -> Result<(), EngineError> {
-    let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-    loop {
-        match docker.remove_container(name, Some(options.clone())).await {
-            Ok(()) | Err(DockerError::DockerResponseServerError { status_code: 404, .. }) => return Ok(()),
-            // It ended by itself and the daemon is removing it. Its namespaces are free only when it is gone.
-            Err(DockerError::DockerResponseServerError { status_code: 409, .. }) => {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-            Err(err) => return Err(engine_error("remove a container", err)),
-        }
-    }
-}
-
-fn engine_error(action: &'static str, err: DockerError) -> EngineError {
-    match err {
-        DockerError::DockerResponseServerError { .. } => EngineError::Refused { action, source: err.into() },
-        err => EngineError::Unreachable(err.into()),
-    }
 }

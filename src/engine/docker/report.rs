@@ -8,11 +8,13 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bollard::Docker;
 use bollard::models::{SystemInfo, SystemVersion};
 
 use super::EngineError;
+use super::daemon::Daemon;
 use super::holders::Holders;
 use super::images::{BuildError, ImageBuilder, ImageState};
 use crate::engine::Network;
@@ -22,6 +24,9 @@ const GIB: u64 = 1 << 30;
 /// A disk with less cannot hold the images, with less than the second it soon will not.
 const DISK_NEEDED: u64 = 2 * GIB;
 const DISK_ADVISED: u64 = 10 * GIB;
+
+/// A daemon that takes longer for a call is not well.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How a check ended. Later is worse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -230,7 +235,8 @@ fn isolation_checks(report: &mut Report, info: &SystemInfo) {
 
 /// Starts what would hold a sandbox's network, with a filter that lets nothing through.
 async fn network_check(report: &mut Report, docker: Docker) {
-    let holders = Arc::new(Holders::new(docker, &format!("doctor-{}", std::process::id()), Vec::new()));
+    let owner = format!("doctor-{}", std::process::id());
+    let holders = Arc::new(Holders::new(Daemon::new(docker, &owner, PATIENCE), &owner, Vec::new()));
     let held = match holders.take(&Network::Allowlist(Vec::new())).await {
         Ok(holder) => {
             holders.discard(holder).await;
@@ -238,7 +244,7 @@ async fn network_check(report: &mut Report, docker: Docker) {
         }
         Err(err) => Err(err),
     };
-    network_finding(report, held.and(holders.remove_network().await));
+    network_finding(report, held.and(holders.remove_networks().await));
 }
 
 fn network_finding(report: &mut Report, held: Result<(), EngineError>) {
