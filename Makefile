@@ -5,7 +5,7 @@ AGENT := target/$(HOST)/agent/oncebox-agent
 # The program that builds the images: `make test` takes the one that its tests run, and builds no other.
 PROFILE := release
 
-.PHONY: run test test-sdk test-letta check agent images engine bench server-image
+.PHONY: run test test-sdk test-letta soak check agent images engine bench server-image
 
 run: images ## Build what is missing and serve on 127.0.0.1:3000.
 	target/release/oncebox serve
@@ -42,3 +42,6 @@ engine: ## A Docker Engine that answers.
 
 bench: images ## Latency per language, beside `docker run` and the bare engine.
 	cargo bench --bench latency
+
+soak: images ## 20,000 runs and 200 kills, into docs/soak.md. SOAK_RUNS=300 SOAK_KILLS=5 is a try, SOAK_SECONDS bounds each part.
+	cargo test --release --test soak

@@ -24,13 +24,14 @@ trials![
     a_network_that_is_removed_is_made_again,
 ];
 
-/// Short, so that what hangs is seen to.
-const LIMIT: (&str, &str) = ("ONCEBOX_ENGINE_TIMEOUT_MS", "1500");
+/// Short, so that what hangs is soon seen to; and long enough for a machine that is busy with other tests.
+const LIMIT: (&str, &str) = ("ONCEBOX_ENGINE_TIMEOUT_MS", "3000");
 const ONE_WARM: (&str, &str) = ("ONCEBOX_TEMPLATES__NODE__WARM", "1");
 
-/// The longest that a client may wait for an answer, and the server for being well again when the engine is.
-const BOUND: Duration = Duration::from_secs(10);
-const RECOVERY: Duration = Duration::from_secs(5);
+/// The longest that a client may wait for an answer, and the server for being well again when the engine is. On two quiet cores
+/// it is a third of that.
+const BOUND: Duration = Duration::from_secs(20);
+const RECOVERY: Duration = Duration::from_secs(15);
 
 /// A run that is launched for itself, because its limits are its own.
 fn cold() -> Value {
@@ -59,6 +60,7 @@ async fn recovers(server: &Server, what: &str) {
     eventually(&format!("{what}: it is ready again"), async || server.is_ready()).await;
     let answer = server.run_with(cold()).await;
     assert_eq!(stdout(&answer), "here\n", "{what}: {answer}");
+    eprintln!("{what}: well again after {:?}", began.elapsed());
     assert!(began.elapsed() < RECOVERY, "{what}: well again after {:?}", began.elapsed());
 }
 
@@ -127,12 +129,13 @@ async fn what_a_slow_engine_makes_too_late_is_removed() {
     assert_eq!(stdout(&server.run_with(cold()).await), "here\n");
     eventually("its sandbox goes", async || server.sandboxes().is_empty()).await;
     // Created when nobody waits for it any longer, and by then all is well.
-    fault.set(Calls::Create, Fate::After(Duration::from_secs(4)));
+    fault.set(Calls::Create, Fate::After(Duration::from_secs(5)));
     let (status, _) = server.post("/v1/run", &cold()).await;
     assert_eq!(status, 503);
     fault.clear();
-    eventually("it comes late", async || !server.sandboxes().is_empty()).await;
-    eventually("and goes", async || server.sandboxes().is_empty()).await;
+    eventually("it comes late, and goes", async || server.logged("which an interrupted call had left").len() == 1)
+        .await;
+    assert!(server.sandboxes().is_empty());
     assert_eq!(stdout(&server.run_with(cold()).await), "here\n");
 }
 
@@ -187,7 +190,6 @@ async fn a_server_stops_beside_an_engine_that_hangs_and_its_successor_clears_up(
 async fn a_removal_that_hangs_is_tried_again() {
     let fault = Fault::default();
     let proxy = EngineProxy::with_faults(&fault);
-    // The kept one's removal is seen by itself: it does not end because its server hangs up.
     let server = Server::start_cold(&[LIMIT, ("DOCKER_HOST", &proxy.address()), ("ONCEBOX_MAX_SANDBOXES", "2")]);
     fault.set(Calls::Remove, Fate::Never);
     for _ in 0..2 {

@@ -25,8 +25,11 @@ mod faults;
 mod isolation;
 mod java;
 mod javascript;
+mod kills;
 mod languages;
 mod lifecycle;
+mod load;
+mod mix;
 mod network;
 mod oci_runtime;
 mod protocol;
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         bad_input::trials(),
         ends::trials(),
         faults::trials(),
+        load::trials(),
         auth::trials(),
         capacity::trials(),
         cli::trials(),

@@ -121,7 +121,7 @@ impl EngineProxy {
             while let Ok((stream, _)) = listener.accept().await {
                 let rules = Arc::clone(&rules);
                 tokio::spawn(async move {
-                    let service = service_fn(|request| forward(request, Arc::clone(&rules)));
+                    let service = service_fn(|request| forward_to_its_end(request, Arc::clone(&rules)));
                     let server = hyper::server::conn::http1::Builder::new();
                     let _ = server.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
                 });
@@ -151,19 +151,17 @@ impl Drop for EngineProxy {
     }
 }
 
+/// As the engine does: also when whoever asked has hung up.
+async fn forward_to_its_end(request: Request<Incoming>, rules: Arc<Rules>) -> std::io::Result<Response<Body>> {
+    let answer = tokio::spawn(forward(request, rules)).await;
+    answer.map_err(std::io::Error::other)?.map_err(std::io::Error::other)
+}
+
 async fn forward(
     mut request: Request<Incoming>,
     rules: Arc<Rules>,
 ) -> Result<Response<Body>, Box<dyn std::error::Error + Send + Sync>> {
     let path = unversioned(request.uri().path()).to_owned();
-    match (rules.decide)(request.method(), &path) {
-        Fate::Pass => {}
-        Fate::After(delay) => tokio::time::sleep(delay).await,
-        Fate::Refuse(status) => return Ok(refusal(status, "refused by the test")),
-        Fate::Say(status, message) => return Ok(refusal(status, message)),
-        Fate::Cut => return Err("cut".into()),
-        Fate::Never => std::future::pending().await,
-    }
     let upgrade = hyper::upgrade::on(&mut request);
     let (mut parts, body) = request.into_parts();
     let body: Body = if path == "/containers/create" {
@@ -175,6 +173,14 @@ async fn forward(
     } else {
         body.boxed()
     };
+    match (rules.decide)(&parts.method, &path) {
+        Fate::Pass => {}
+        Fate::After(delay) => tokio::time::sleep(delay).await,
+        Fate::Refuse(status) => return Ok(refusal(status, "refused by the test")),
+        Fate::Say(status, message) => return Ok(refusal(status, message)),
+        Fate::Cut => return Err("cut".into()),
+        Fate::Never => std::future::pending().await,
+    }
     let engine = UnixStream::connect(Path::new(ENGINE)).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(engine)).await?;
     tokio::spawn(connection.with_upgrades());

@@ -1,0 +1,130 @@
+//! `make soak`: hours of what `tests/it/load.rs` does for a minute. A mix of runs at full load, each answer compared with what it
+//! must be, while memory, open files and threads of the server and of the engine are read; then the server is killed again and
+//! again. What came of it is written to `docs/soak.md`.
+//!
+//! `SOAK_RUNS`, `SOAK_KILLS`, `SOAK_CLIENTS`, `SOAK_SEED` and `SOAK_REPORT` change what is done; `SOAK_SECONDS` ends each of both
+//! parts early.
+
+#[macro_use]
+#[path = "../it/support.rs"]
+#[allow(dead_code, unused_macros, reason = "written for the other tests too")]
+mod support;
+#[path = "../it/kills.rs"]
+mod kills;
+#[path = "../it/mix.rs"]
+mod mix;
+mod report;
+mod sample;
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use kills::Round;
+use mix::Tally;
+use report::Report;
+use sample::Sample;
+use support::Server;
+
+/// Between two samples, runs.
+const SAMPLE_EVERY: usize = 500;
+
+/// The fewest samples that tell anything: with fewer runs they are taken more often.
+const SAMPLES: usize = 20;
+
+/// What is to be done.
+#[derive(Debug)]
+struct Plan {
+    runs: usize,
+    kills: usize,
+    clients: usize,
+    seed: u64,
+    /// For the runs, and again for the kills.
+    seconds: Option<u64>,
+}
+
+impl Plan {
+    fn from_env() -> Self {
+        Self {
+            runs: number("SOAK_RUNS").unwrap_or(20_000) as usize,
+            kills: number("SOAK_KILLS").unwrap_or(200) as usize,
+            clients: number("SOAK_CLIENTS").unwrap_or(24) as usize,
+            seed: number("SOAK_SEED").unwrap_or_else(|| u64::from(std::process::id())),
+            seconds: number("SOAK_SECONDS"),
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        Instant::now() + Duration::from_secs(self.seconds.unwrap_or(u64::from(u32::MAX)))
+    }
+}
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} must be a number, not `{text}`")))
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let plan = Plan::from_env();
+    eprintln!("{plan:?}");
+    let (tally, samples, took) = runs(&plan).await;
+    let (rounds, failed) = kill_again_and_again(&plan).await;
+    let clean = support::nothing_is_left();
+    let report =
+        Report { plan: &plan, tally: &tally, samples: &samples, took, rounds: &rounds, failed: &failed, clean };
+    let path = std::env::var("SOAK_REPORT").unwrap_or_else(|_| "docs/soak.md".to_owned());
+    std::fs::write(&path, report.to_string()).expect("the report is written");
+    eprintln!("{report}\nwritten to {path}");
+    if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The mix, on a server as the configuration has it.
+async fn runs(plan: &Plan) -> (Tally, Vec<Sample>, Duration) {
+    let warm = ["4", "2", "2", "2", "2"];
+    let names = ["PYTHON", "NODE", "TS", "R", "JSHELL"].map(|file| format!("ONCEBOX_TEMPLATES__{file}__WARM"));
+    let mut variables = vec![("ONCEBOX_LOG", "warn,oncebox::http=error")];
+    variables.extend(names.iter().map(String::as_str).zip(warm));
+    let server = Server::start(&variables);
+    let every = SAMPLE_EVERY.min(plan.runs / SAMPLES).max(1);
+    let began = Instant::now();
+    let mut samples = Vec::new();
+    let progress = |tally: &Tally| {
+        if tally.total().is_multiple_of(every) {
+            let sample = Sample::take(tally.total(), began.elapsed(), server.pid());
+            let (total, wrong) = (tally.total(), tally.wrong.len());
+            let rate = total as f64 / began.elapsed().as_secs_f64();
+            eprintln!("{total} runs, {rate:.1}/s, {wrong} wrong; {sample}");
+            samples.push(sample);
+        }
+    };
+    let tally = mix::load(&server, plan.seed, plan.runs, plan.clients, plan.deadline(), progress).await;
+    let took = began.elapsed();
+    assert!(server.stop(), "the server ends well");
+    (tally, samples, took)
+}
+
+/// The kills, each with a seed of its own; what failed is told by it.
+async fn kill_again_and_again(plan: &Plan) -> (Vec<Round>, Vec<String>) {
+    let bystander = Server::start_cold(&[("ONCEBOX_TEMPLATES__NODE__WARM", "1")]);
+    let deadline = plan.deadline();
+    let (mut rounds, mut failed) = (Vec::new(), Vec::new());
+    for number in 0..plan.kills as u64 {
+        if Instant::now() > deadline {
+            break;
+        }
+        let seed = plan.seed.wrapping_mul(1000) + number;
+        match std::panic::AssertUnwindSafe(kills::round(seed, &bystander)).catch_unwind().await {
+            Ok(round) => {
+                eprintln!("kill {}: {round:?}", number + 1);
+                rounds.push(round);
+            }
+            Err(panic) => {
+                let said = panic.downcast_ref::<String>().cloned();
+                failed.push(said.unwrap_or_else(|| format!("seed {seed} failed")));
+            }
+        }
+    }
+    assert!(bystander.stop(), "the server beside them ends well");
+    (rounds, failed)
+}

@@ -1,0 +1,187 @@
+//! `docs/soak.md`.
+
+use std::fmt;
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::Plan;
+use crate::kills::Round;
+use crate::mix::Tally;
+use crate::sample::{Sample, Usage};
+
+/// Rows of the table of samples, at the most.
+const ROWS: usize = 20;
+
+/// What is measured first is left out: caches fill, and allocators take what they keep.
+const WARM_UP: f64 = 0.1;
+
+/// Flat is a median of the last quarter at most so much above the first one's: a part, and something for what is not a part.
+const MORE: f64 = 1.1;
+const MORE_KIB: u64 = 4096;
+const MORE_COUNT: u64 = 8;
+
+/// With fewer samples nothing is said of flat or not.
+const FEWEST: usize = 12;
+
+pub(crate) struct Report<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) tally: &'a Tally,
+    pub(crate) samples: &'a [Sample],
+    pub(crate) took: Duration,
+    pub(crate) rounds: &'a [Round],
+    pub(crate) failed: &'a [String],
+    /// Whether the engine has nothing left of all servers.
+    pub(crate) clean: bool,
+}
+
+/// One figure: its name, its unit's part, what may come on top, where it is in a sample.
+type Figure = (&'static str, u64, u64, fn(&Sample) -> Option<u64>);
+
+const FIGURES: [Figure; 7] = [
+    ("server, VmRSS, MiB", 1024, MORE_KIB, |sample| Some(sample.server.rss_kib)),
+    ("server, open files", 1, MORE_COUNT, |sample| Some(sample.server.files)),
+    ("server, threads", 1, MORE_COUNT, |sample| Some(sample.server.threads)),
+    ("dockerd, VmRSS, MiB", 1024, MORE_KIB, |sample| sample.dockerd.map(|usage| usage.rss_kib)),
+    ("dockerd, open files", 1, MORE_COUNT, |sample| sample.dockerd.map(|usage| usage.files)),
+    ("containerd, VmRSS, MiB", 1024, MORE_KIB, |sample| sample.containerd.map(|usage| usage.rss_kib)),
+    ("containerd, open files", 1, MORE_COUNT, |sample| sample.containerd.map(|usage| usage.files)),
+];
+
+impl Report<'_> {
+    /// Whether all that is this program's doing was as it must be.
+    pub(crate) fn is_good(&self) -> bool {
+        let server = FIGURES.iter().filter(|(name, ..)| name.starts_with("server"));
+        let flat = server.map(|figure| self.quarters(figure)).all(|quarters| quarters.is_none_or(|(.., flat)| flat));
+        self.tally.wrong.is_empty() && self.failed.is_empty() && self.clean && flat
+    }
+
+    /// The medians of the first and of the last quarter, and whether that is flat.
+    fn quarters(&self, (_, _, more, of): &Figure) -> Option<(u64, u64, bool)> {
+        let warm = &self.samples[(self.samples.len() as f64 * WARM_UP).ceil() as usize..];
+        let values: Vec<u64> = warm.iter().filter_map(of).collect();
+        if values.len() < FEWEST {
+            return None;
+        }
+        let quarter = values.len() / 4;
+        let (first, last) = (median(&values[..quarter]), median(&values[values.len() - quarter..]));
+        let bound = (first as f64 * MORE) as u64;
+        Some((first, last, last <= bound.max(first + more)))
+    }
+}
+
+impl fmt::Display for Report<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { plan, tally, samples, took, rounds, failed, .. } = self;
+        let (total, wrong) = (tally.total(), tally.wrong.len());
+        let rate = total as f64 / took.as_secs_f64();
+        writeln!(f, "# A long run\n\nWritten by `make soak`; `tests/soak/` says how.\n")?;
+        writeln!(f, "{}\n", machine())?;
+        writeln!(f, "## Runs\n")?;
+        writeln!(
+            f,
+            "{total} of {} runs, {} at a time, in {} s: {rate:.1} a second. Seed {}. **{wrong} ended otherwise than they must.**\n",
+            plan.runs,
+            plan.clients,
+            took.as_secs(),
+            plan.seed
+        )?;
+        if total < plan.runs {
+            writeln!(f, "`SOAK_SECONDS` ended it early; nothing is said of the rest.\n")?;
+        }
+        writeln!(f, "| how it must end | runs |\n| --- | ---: |")?;
+        for (kind, count) in &tally.done {
+            writeln!(f, "| {kind} | {count} |")?;
+        }
+        for wrong in &tally.wrong {
+            writeln!(f, "\n- {wrong}")?;
+        }
+        writeln!(f, "\n## What is used while they go on\n")?;
+        writeln!(
+            f,
+            "The engine's figures are those of its whole daemon, whoever else uses it. VmRSS in MiB, open files, threads.\n"
+        )?;
+        writeln!(f, "| runs | s | server | dockerd | containerd |\n| ---: | ---: | --- | --- | --- |")?;
+        let step = samples.len().div_ceil(ROWS).max(1);
+        for sample in samples.iter().step_by(step) {
+            let cell = |usage: Option<Usage>| usage.map_or("not seen".to_owned(), |usage| usage.to_string());
+            let (server, dockerd, containerd) = (sample.server, cell(sample.dockerd), cell(sample.containerd));
+            writeln!(f, "| {} | {} | {server} | {dockerd} | {containerd} |", sample.runs, sample.at.as_secs())?;
+        }
+        writeln!(
+            f,
+            "\nMedians of the first and of the last quarter of {} samples, the first tenth left out. Flat is at most 10 % more, \
+             or 4 MiB, or 8 files or threads.\n",
+            samples.len()
+        )?;
+        writeln!(f, "| | first | last | |\n| --- | ---: | ---: | --- |")?;
+        for figure in &FIGURES {
+            let (name, unit, ..) = figure;
+            match self.quarters(figure) {
+                Some((first, last, flat)) => {
+                    let verdict = if flat { "flat" } else { "**not flat**" };
+                    let shown = |value: u64| match unit {
+                        1 => value.to_string(),
+                        unit => format!("{:.1}", value as f64 / *unit as f64),
+                    };
+                    writeln!(f, "| {name} | {} | {} | {verdict} |", shown(first), shown(last))?;
+                }
+                None => writeln!(f, "| {name} | | | too few samples to tell |")?,
+            }
+        }
+        writeln!(f, "\n## Kills\n")?;
+        let mut clean: Vec<u64> = rounds.iter().map(|round| round.clean.as_millis() as u64).collect();
+        let mut started: Vec<u64> = rounds.iter().map(|round| round.started.as_millis() as u64).collect();
+        clean.sort_unstable();
+        started.sort_unstable();
+        let (answers, containers) = rounds
+            .iter()
+            .fold((0, 0), |(answers, containers), round| (answers + round.answers, containers + round.containers));
+        writeln!(
+            f,
+            "{} of {} rounds: a server of its own under load is killed (SIGKILL) at a random moment, also while it warms up, and \
+             started again beside another owner's server. **{} left something, left a client waiting, or disturbed the other.** \
+             In all, {answers} answers before the kills, and {containers} containers at them.\n",
+            rounds.len() + failed.len(),
+            plan.kills,
+            failed.len(),
+        )?;
+        writeln!(f, "| ms | median | longest |\n| --- | ---: | ---: |")?;
+        for (name, sorted) in
+            [("from the start of the successor until it is ready", &started), ("then, until nothing is left", &clean)]
+        {
+            writeln!(f, "| {name} | {} | {} |", median(sorted), sorted.last().copied().unwrap_or_default())?;
+        }
+        for failure in *failed {
+            writeln!(f, "\n- {failure}")?;
+        }
+        let left = if self.clean { "Nothing is" } else { "**Something is**" };
+        writeln!(f, "\n{left} left on the engine at the end: no container and no network of any of these servers.")
+    }
+}
+
+fn median(values: &[u64]) -> u64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable();
+    sorted.get(sorted.len() / 2).copied().unwrap_or_default()
+}
+
+fn machine() -> String {
+    let said = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).output();
+        output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
+    };
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let memory = memory.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or_default();
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let docker = said("docker", &["version", "--format", "{{.Server.Version}}"]);
+    let cgroups = said("docker", &["info", "--format", "cgroup v{{.CgroupVersion}}, {{.Driver}}"]);
+    let build = if cfg!(debug_assertions) { "debug" } else { "release" };
+    let (version, date) = (env!("CARGO_PKG_VERSION"), said("date", &["+%F"]));
+    format!(
+        "{date}: oncebox {version} ({build} build), Docker {docker} ({cgroups}), kernel {}, {cores} cores, {} GiB.",
+        kernel.trim(),
+        memory >> 20
+    )
+}
