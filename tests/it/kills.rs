@@ -14,6 +14,9 @@ use crate::support::{Server, docker};
 /// After the start of its successor, nothing of a killed server is left for longer. On two quiet cores it is a third of that.
 const LEFT: Duration = Duration::from_secs(15);
 
+/// What runs lose is not told line by line; where it listens is.
+const QUIET: (&str, &str) = ("ONCEBOX_LOG", "off,oncebox::cli=info");
+
 /// Clients of a killed server know it within this time.
 const SILENCE: Duration = Duration::from_secs(2);
 
@@ -39,7 +42,7 @@ pub(crate) async fn round(seed: u64, bystander: &Server) -> Round {
     let others = bystander.containers();
     let temporary = tempfile::tempdir().expect("a directory");
     let tmpdir = temporary.path().display().to_string();
-    let victim = Server::start_unready(&[("TMPDIR", &tmpdir), ("ONCEBOX_LOG", "error")]);
+    let victim = Server::start_unready(&[("TMPDIR", &tmpdir), QUIET]);
     // Half of them are killed when they are warm.
     let is_warm = random.random_bool(0.5);
     while is_warm && !victim.is_ready() {
@@ -64,7 +67,7 @@ pub(crate) async fn round(seed: u64, bystander: &Server) -> Round {
 
     let began = Instant::now();
     let successor = tokio::task::block_in_place(|| {
-        Server::start_cold(&[("ONCEBOX_OWNER", &victim.owner), ("TMPDIR", &tmpdir), ("ONCEBOX_LOG", "warn")])
+        Server::start_cold(&[("ONCEBOX_OWNER", &victim.owner), ("TMPDIR", &tmpdir), QUIET])
     });
     let started = began.elapsed();
     let listening = Instant::now();

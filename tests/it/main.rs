@@ -37,6 +37,7 @@ mod proxy;
 mod python;
 mod r;
 mod readme;
+mod restart;
 mod run;
 mod stream;
 mod tidy;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         ends::trials(),
         faults::trials(),
         load::trials(),
+        restart::trials(),
         auth::trials(),
         capacity::trials(),
         cli::trials(),

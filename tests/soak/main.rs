@@ -83,7 +83,7 @@ async fn main() -> ExitCode {
 async fn runs(plan: &Plan) -> (Tally, Vec<Sample>, Duration) {
     let warm = ["4", "2", "2", "2", "2"];
     let names = ["PYTHON", "NODE", "TS", "R", "JSHELL"].map(|file| format!("ONCEBOX_TEMPLATES__{file}__WARM"));
-    let mut variables = vec![("ONCEBOX_LOG", "warn,oncebox::http=error")];
+    let mut variables = vec![("ONCEBOX_LOG", "warn,oncebox::cli=info")];
     variables.extend(names.iter().map(String::as_str).zip(warm));
     let server = Server::start(&variables);
     let every = SAMPLE_EVERY.min(plan.runs / SAMPLES).max(1);

@@ -251,7 +251,7 @@ impl Holders {
         // Nobody is to join what the host is in reach of by an address that it has got since.
         let mut holders = std::mem::take(&mut free.holders);
         for free_ones in holders.values_mut() {
-            free_ones.retain(|holder| free.is_current(holder));
+            free_ones.retain(|holder| free.is_current(holder) && !holder.ended.is_cancelled());
         }
         free.holders = holders;
         Ok((id, surroundings))

@@ -1,0 +1,204 @@
+//! A Docker daemon of our own, in namespaces of its own, that is killed, hung and started again beneath a server.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::support::{Server, eventually, stdout};
+
+trials![a_daemon_that_is_killed_or_hangs_costs_its_runs_and_nothing_more];
+
+/// How long the server may take to serve again when the daemon does. On two quiet cores it is about a third of that.
+const RECOVERY: Duration = Duration::from_secs(15);
+
+/// What the daemon is to know.
+const IMAGES: [&str; 2] = ["oncebox/node", "oncebox/agent"];
+
+/// A daemon, with all that it starts, in namespaces that end with this.
+struct Daemon {
+    directory: TempDir,
+    /// Its first process; all others end with it.
+    namespaces: Child,
+    daemon: Option<Child>,
+    cgroup: String,
+}
+
+impl Daemon {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut namespaces = Command::new("unshare");
+        namespaces.args(["--fork", "--pid", "--net", "--mount", "--mount-proc", "--kill-child", "sh", "-c"]);
+        namespaces.arg("ip link set lo up && echo ready && exec sleep infinity");
+        let mut namespaces = namespaces.stdout(Stdio::piped()).spawn().expect("unshare");
+        let mut ready = String::new();
+        let mut said = std::io::BufReader::new(namespaces.stdout.take().expect("its output"));
+        std::io::BufRead::read_line(&mut said, &mut ready).expect("its output");
+        assert_eq!(ready, "ready\n", "these namespaces need root, and `ip`");
+        let cgroup = format!("oncebox-test-{}", std::process::id());
+        let mut daemon = Self { directory, namespaces, daemon: None, cgroup };
+        daemon.start_again();
+        daemon
+    }
+
+    /// Starts it where there is none, and waits until it answers.
+    fn start_again(&mut self) {
+        // What a killed one leaves keeps the next from starting, where its number is another's by now.
+        let _ = fs::remove_file(self.path("pid"));
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log")).expect("a log");
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &self.init(), "--pid", "--net", "--mount", "dockerd"]);
+        command.args(["--data-root", &self.path("data"), "--exec-root", &self.path("exec")]);
+        command.args(["--pidfile", &self.path("pid"), "--host", &self.address()]);
+        command.args(["--cgroup-parent", &format!("/{}", self.cgroup)]);
+        command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
+        self.daemon = Some(command.spawn().expect("nsenter"));
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !self
+            .command(&["version"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .expect("docker")
+            .success()
+        {
+            let log = || fs::read_to_string(self.path("log")).unwrap_or_default();
+            assert!(Instant::now() < deadline, "the daemon does not answer: {}", log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn load(&self, images: &[&str]) {
+        let save = Command::new("docker").arg("save").args(images).stdout(Stdio::piped()).spawn();
+        let mut save = save.expect("docker save");
+        let mut load = self.command(&["load", "--quiet"]);
+        let load = load.stdin(save.stdout.take().expect("its output")).stdout(Stdio::null()).status();
+        assert!(load.expect("docker load").success() && save.wait().expect("docker save").success());
+    }
+
+    /// Sends it a signal. Its containers are not told.
+    fn signal(&self, name: &str) {
+        let daemon = self.daemon.as_ref().expect("it runs").id();
+        let status = Command::new("kill").args([&format!("-{name}"), &child_of(daemon)]).status();
+        assert!(status.expect("kill").success());
+    }
+
+    fn kill(&mut self) {
+        self.signal("KILL");
+        self.daemon.take().expect("it runs").wait().expect("its end");
+    }
+
+    fn address(&self) -> String {
+        format!("unix://{}", self.path("docker.sock"))
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.directory.path().join(name).display().to_string()
+    }
+
+    fn init(&self) -> String {
+        child_of(self.namespaces.id())
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("docker");
+        command.args(["--host", &self.address()]).args(arguments);
+        command
+    }
+
+    /// What a docker command prints.
+    fn docker(&self, arguments: &[&str]) -> String {
+        let output = self.command(arguments).output().expect("the docker command");
+        assert!(output.status.success(), "docker {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").args(["-KILL", &self.init()]).status();
+        let _ = self.namespaces.wait();
+        if let Some(mut daemon) = self.daemon.take() {
+            let _ = daemon.wait();
+        }
+        // Theirs are in the host's tree.
+        let below = Path::new("/sys/fs/cgroup");
+        let hierarchies = fs::read_dir(below).into_iter().flatten().flatten().map(|entry| entry.path());
+        hierarchies.chain([below.to_owned()]).for_each(|hierarchy| remove_groups(&hierarchy.join(&self.cgroup)));
+    }
+}
+
+fn remove_groups(group: &Path) {
+    let within = fs::read_dir(group).into_iter().flatten().flatten().map(|entry| entry.path());
+    within.filter(|path| path.is_dir()).for_each(|path| remove_groups(&path));
+    let _ = fs::remove_dir(group);
+}
+
+/// The only child of a process that waits for it.
+fn child_of(process: u32) -> String {
+    let children = fs::read_to_string(format!("/proc/{process}/task/{process}/children"));
+    children.expect("the process").trim().to_owned()
+}
+
+async fn a_daemon_that_is_killed_or_hangs_costs_its_runs_and_nothing_more() {
+    let mut daemon = Daemon::start();
+    let began = Instant::now();
+    daemon.load(&IMAGES);
+    eprintln!("images in after {:?}", began.elapsed());
+    let address = daemon.address();
+    let limit = ("ONCEBOX_ENGINE_TIMEOUT_MS", "5000");
+    let server = Server::start_cold(&[("DOCKER_HOST", &address), ("ONCEBOX_TEMPLATES__NODE__WARM", "1"), limit]);
+    let label = format!("label=oncebox.owner={}", server.owner);
+    let containers = |daemon: &Daemon| daemon.docker(&["ps", "-aq", "--filter", &label]).lines().count();
+    let endless = json!({"language": "js", "code": "console.log('before'); void setTimeout(() => {}, 600_000)"});
+    let short = json!({"language": "js", "code": "console.log('here')"});
+
+    // Killed during a run, which then has no way to its sandbox.
+    let mut stream = server.stream(endless.clone()).await;
+    assert_eq!(stream.next().await.expect("an event").name, "stdout");
+    daemon.kill();
+    let killed = Instant::now();
+    assert_eq!(stream.next().await.expect("an event").name, "error");
+    assert_eq!(stream.next().await.expect("an event").data["outcome"]["kind"], "infrastructure");
+    let (status, answer) = server.post("/v1/run", &short).await;
+    assert_eq!((status, &answer["error"]["code"]), (503, &json!("no_sandbox")), "{answer}");
+    assert!(!server.is_ready() && killed.elapsed() < Duration::from_secs(5), "after {:?}", killed.elapsed());
+    daemon.start_again();
+    well_again(&server, "killed").await;
+    eventually("what was there before is gone", async || containers(&daemon) <= 4 && server.is_ready()).await;
+
+    // Hung during a run, and for less than it takes to give up: the run goes on.
+    let waits =
+        json!({"language": "js", "code": "console.log('before'); await new Promise(d => setTimeout(d, 500)); 'after'"});
+    let mut stream = server.stream(waits).await;
+    assert_eq!(stream.next().await.expect("an event").name, "stdout");
+    daemon.signal("STOP");
+    let asked = Instant::now();
+    assert!(!server.is_ready() && asked.elapsed() < Duration::from_secs(5), "after {:?}", asked.elapsed());
+    // A cold one: whatever is asked of the daemon is not answered.
+    let cold = json!({"language": "js", "code": "1", "limits": {"memory_bytes": 268_435_456}});
+    let (status, answer) = server.post("/v1/run", &cold).await;
+    assert_eq!((status, &answer["error"]["code"]), (503, &json!("no_sandbox")), "{answer}");
+    assert!(asked.elapsed() < Duration::from_secs(20), "after {:?}", asked.elapsed());
+    daemon.signal("CONT");
+    assert_eq!(stream.next().await.expect("an event").data["text/plain"], "'after'");
+    assert_eq!(stream.next().await.expect("an event").data["outcome"]["kind"], "ok");
+    well_again(&server, "hung").await;
+
+    eventually("one is warm", async || containers(&daemon) >= 2 && server.is_ready()).await;
+    assert!(server.stop());
+    assert_eq!((containers(&daemon), daemon.docker(&["network", "ls", "-q", "--filter", &label]).as_str()), (0, ""));
+}
+
+/// The daemon is well: so is the server, soon.
+async fn well_again(server: &Server, what: &str) {
+    let began = Instant::now();
+    eventually("it is ready again", async || server.is_ready()).await;
+    let answer = server.run_with(json!({"language": "js", "code": "console.log('here')"})).await;
+    assert_eq!(stdout(&answer), "here\n");
+    eprintln!("{what}: well again after {:?}", began.elapsed());
+    assert!(began.elapsed() < RECOVERY, "{what}: well again after {:?}", began.elapsed());
+}
