@@ -42,7 +42,7 @@ pub(crate) async fn round(seed: u64, bystander: &Server) -> Round {
     let others = bystander.containers();
     let temporary = tempfile::tempdir().expect("a directory");
     let tmpdir = temporary.path().display().to_string();
-    let victim = Server::start_unready(&[("TMPDIR", &tmpdir), QUIET]);
+    let victim = Server::start_unready(&[("TMPDIR", &tmpdir), ("ONCEBOX_TEMPLATES__JSHELL__WARM", "0"), QUIET]);
     // Half of them are killed when they are warm.
     let is_warm = random.random_bool(0.5);
     while is_warm && !victim.is_ready() {

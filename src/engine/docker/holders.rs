@@ -288,7 +288,9 @@ impl Holders {
         let (container, mut pipe) = self.start_helper(body).await?;
         let answer = line(&mut pipe).await;
         drop(pipe);
-        self.daemon.remove(container.name()).await?;
+        // The answer is there, whatever becomes of who gave it.
+        let daemon = Arc::clone(&self.daemon);
+        tokio::spawn(async move { daemon.remove(container.name()).await });
         let failed = |reason: String| EngineError::Network(format!("the host does not tell its addresses: {reason}"));
         let answer = answer.map_err(failed)?;
         serde_json::from_str(&answer).map_err(|_| failed(format!("it says `{}`", answer.trim())))
