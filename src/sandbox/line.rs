@@ -22,6 +22,11 @@ impl<T> Lines<T> {
         self.lines.iter().map(|(_, line)| line.len()).sum()
     }
 
+    /// All of them, in no order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.lines.iter().flat_map(|(_, line)| line)
+    }
+
     /// Joins the end of the tenant's line.
     pub(crate) fn push(&mut self, tenant: Tenant, item: T) {
         match self.lines.iter_mut().find(|(whose, _)| *whose == tenant) {

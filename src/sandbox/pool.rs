@@ -48,12 +48,19 @@ type Taken = Result<Instance, Arc<LaunchError>>;
 struct Shelf {
     template: Arc<Template>,
     idle: VecDeque<Instance>,
-    waiting: Lines<oneshot::Sender<Taken>>,
+    waiting: Lines<Waiting>,
     launching: usize,
     language: Option<Language>,
     has_launched: bool,
     failures: u32,
     not_before: Instant,
+}
+
+/// Somebody who waits for a sandbox.
+#[derive(Debug)]
+struct Waiting {
+    since: Instant,
+    sender: oneshot::Sender<Taken>,
 }
 
 /// How full a shelf is.
@@ -76,9 +83,11 @@ pub struct ShelfStatus {
 }
 
 impl Shelf {
-    /// Launches that nobody has begun although somebody waits for them.
-    fn urgent(&self) -> usize {
-        self.waiting.len().saturating_sub(self.launching)
+    /// Since when somebody waits for whom no launch has begun.
+    fn urgent_since(&self) -> Option<Instant> {
+        let mut since: Vec<_> = self.waiting.iter().map(|waiting| waiting.since).collect();
+        since.sort_unstable();
+        since.get(self.launching).copied()
     }
 
     /// Launches that are missing to the warm count.
@@ -128,7 +137,7 @@ impl Pool {
                 }
             }
             let (sender, receiver) = oneshot::channel();
-            shelf.waiting.push(tenant, sender);
+            shelf.waiting.push(tenant, Waiting { since: Instant::now(), sender });
             receiver
         };
         self.shared.wanted.notify_one();
@@ -195,12 +204,13 @@ impl Shared {
         }
     }
 
-    /// The launch that is needed most, marked as begun: first where somebody waits, then the emptiest shelf.
+    /// The launch that is needed most, marked as begun: first for who has waited longest, then the emptiest shelf.
     fn choose(&self) -> Option<Arc<Template>> {
         let now = Instant::now();
         let mut shelves = self.lock();
         let fullness = |shelf: &Shelf| (shelf.idle.len() + shelf.launching) * 1000 / shelf.template.warm.max(1);
-        let shelf = match shelves.iter_mut().filter(|shelf| shelf.urgent() > 0).max_by_key(|shelf| shelf.urgent()) {
+        let urgent = shelves.iter_mut().filter(|shelf| shelf.urgent_since().is_some());
+        let shelf = match urgent.min_by_key(|shelf| shelf.urgent_since()) {
             Some(urgent) => Some(urgent),
             None => shelves
                 .iter_mut()
@@ -222,7 +232,7 @@ impl Shared {
                 shelf.has_launched = true;
                 let mut sandbox = Ok(sandbox);
                 while let Some((_, waiting)) = shelf.waiting.pop(|_| true) {
-                    match waiting.send(sandbox) {
+                    match waiting.sender.send(sandbox) {
                         Ok(()) => return,
                         // This one has gone away; the next may want it.
                         Err(back) => sandbox = back,
@@ -251,7 +261,7 @@ impl Shared {
                     );
                 }
                 for (_, waiting) in std::iter::from_fn(|| shelf.waiting.pop(|_| true)).take(failing) {
-                    let _ = waiting.send(Err(Arc::clone(&err)));
+                    let _ = waiting.sender.send(Err(Arc::clone(&err)));
                 }
             }
         }
