@@ -10,16 +10,23 @@ mod support;
 #[path = "../it/e2b.rs"]
 #[allow(dead_code, reason = "written for the other tests too")]
 mod e2b;
+#[path = "../it/lan.rs"]
+#[allow(dead_code, reason = "written for the other tests too")]
+mod lan;
 #[path = "../it/proxy.rs"]
 #[allow(dead_code, reason = "written for the other tests too")]
 mod proxy;
 
 mod attacker;
+mod ends;
 mod files;
+mod neighbours;
+mod probes;
 mod replies;
 mod requests;
 mod slow;
 mod tenants;
+mod weak;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -58,17 +65,27 @@ where
 
 #[allow(clippy::print_stdout, reason = "it is the result")]
 fn main() -> ExitCode {
-    let arguments = Arguments::from_args();
-    let trials: Vec<Trial> =
-        [tenants::trials(), requests::trials(), slow::trials(), replies::trials(), files::trials()]
-            .into_iter()
-            .flatten()
-            .collect();
+    let mut arguments = Arguments::from_args();
+    // Most of them wait most of the time.
+    arguments.test_threads.get_or_insert(4);
+    let trials = [
+        probes::trials(),
+        ends::trials(),
+        neighbours::trials(),
+        tenants::trials(),
+        requests::trials(),
+        slow::trials(),
+        replies::trials(),
+        files::trials(),
+    ];
+    let trials = trials.into_iter().flatten().collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     for (class, Told { tried, held }) in &*TOLD.lock().expect("the counts") {
         println!("{class}: {held} of {tried} held");
     }
-    let clean = support::stop_shared() & e2b::stop() & requests::stop() & slow::stop() & files::stop()
-        && support::nothing_is_left();
+    neighbours::told().iter().for_each(|line| println!("{line}"));
+    println!("{}", probes::told());
+    let stopped = weak::stop() & support::stop_shared() & e2b::stop() & requests::stop() & slow::stop() & files::stop();
+    let clean = stopped && support::nothing_is_left();
     if clean { conclusion.exit_code() } else { ExitCode::FAILURE }
 }

@@ -26,6 +26,7 @@ mod isolation;
 mod java;
 mod javascript;
 mod kills;
+mod lan;
 mod languages;
 mod lifecycle;
 mod load;

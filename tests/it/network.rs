@@ -1,14 +1,14 @@
 //! What sandboxes reach of hosts that are really there: of this machine, and of a simulated network beside it.
 
-use std::net::{TcpListener, UdpSocket};
+use std::net::UdpSocket;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::json;
 
 use crate::e2b;
+use crate::lan::{Lan, METADATA, gateway};
 use crate::support::{Server, docker, eventually, stdout};
 
 trials![
@@ -47,118 +47,9 @@ for (target, bound), yes in zip(tries, reached):
         print(target, "bound" if bound else "plain")
 "#;
 
-/// What clouds tell machines about themselves on.
-const METADATA: &str = "169.254.169.254";
-
-/// Greets whoever connects.
-const GREETER: &str = r#"
-import socket
-listener = socket.create_server(("0.0.0.0", 8000))
-while True:
-    listener.accept()[0].sendall(b"hello")
-"#;
-
-/// A network beside this machine: one host with a private address and two public ones. This machine has one of each there
-/// too, and the one that clouds serve metadata on. All of it goes with the one container.
-struct Lan {
-    container: String,
-    /// As in `10.213.NUMBER.2`.
-    number: usize,
-    /// This machine's greeter, on every address that it has.
-    port: u16,
-}
-
-impl Lan {
-    fn new() -> Self {
-        static STARTED: AtomicUsize = AtomicUsize::new(0);
-        let number = STARTED.fetch_add(1, Ordering::Relaxed);
-        let listener = TcpListener::bind("0.0.0.0:0").expect("a port");
-        let port = listener.local_addr().expect("an address").port();
-        std::thread::spawn(move || {
-            use std::io::Write;
-            for mut stream in listener.incoming().flatten() {
-                let _ = stream.write_all(b"hello");
-            }
-        });
-        let container = format!("test-{}-lan-{number}", std::process::id());
-        let lan = Self { container, number, port };
-        let run = ["run", "--detach", "--rm", "--network", "none", "--name", &lan.container, "--entrypoint", "python3"];
-        docker(&[&run[..], &["oncebox/python", "-c", GREETER]].concat());
-        let pid = docker(&["inspect", "-f", "{{.State.Pid}}", &lan.container]);
-        let (pid, device) = (pid.trim(), format!("lan{number}p{}", std::process::id()));
-        on_this_machine(&format!(
-            "set -e
-            ip link add {device} type veth peer name eth0 netns {pid}
-            ip addr add 10.213.{number}.1/24 dev {device}
-            ip addr add 11.213.{number}.1/32 dev {device}
-            ip addr add 169.254.169.254/32 dev {device}
-            ip link set {device} up
-            ip route add 11.213.{number}.0/24 via 10.213.{number}.2 onlink dev {device}
-            nsenter -t {pid} -n sh -c '
-                ip addr add 10.213.{number}.2/24 dev eth0
-                ip addr add 11.213.{number}.2/32 dev eth0
-                ip addr add 11.213.{number}.3/32 dev eth0
-                ip link set eth0 up
-                ip route add default via 10.213.{number}.1'",
-        ));
-        lan
-    }
-
-    /// The host's private address.
-    fn private(&self) -> String {
-        format!("10.213.{}.2:8000", self.number)
-    }
-
-    /// One of its public ones: 2 or 3.
-    fn public(&self, last: usize) -> String {
-        format!("11.213.{}.{last}:8000", self.number)
-    }
-
-    /// This machine by one of its addresses.
-    fn machine(&self, address: &str) -> String {
-        format!("{address}:{}", self.port)
-    }
-
-    /// Everything that is there: the host, and this machine by addresses of each kind, that on the bridge among them.
-    fn everything(&self, network: &str) -> Vec<String> {
-        let way_out = UdpSocket::bind("0.0.0.0:0").expect("a port");
-        way_out.connect("8.8.8.8:9").expect("a way out");
-        let own = way_out.local_addr().expect("an address").ip().to_string();
-        let [private, public] = [10, 11].map(|first| format!("{first}.213.{}.1", self.number));
-        let machine = [gateway(network), own, private, public, METADATA.to_owned()];
-        let machine = machine.iter().map(|address| self.machine(address));
-        [self.private(), self.public(2), self.public(3)].into_iter().chain(machine).collect()
-    }
-
-    /// The same for a server that was there before: without the public address that this machine has only now.
-    fn everything_before(&self, network: &str) -> Vec<String> {
-        let new = self.machine(&format!("11.213.{}.1", self.number));
-        self.everything(network).into_iter().filter(|target| *target != new).collect()
-    }
-}
-
-impl Drop for Lan {
-    fn drop(&mut self) {
-        let _ = Command::new("docker").args(["rm", "-f", &self.container]).stdout(Stdio::null()).status();
-    }
-}
-
-/// This machine's address on a network of the engine.
-fn gateway(network: &str) -> String {
-    docker(&["network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", network]).trim().to_owned()
-}
-
 /// Of the server for E2B's SDKs, once there was a sandbox.
 fn e2b_network() -> String {
     format!("oncebox-{}", e2b::server().owner)
-}
-
-/// Runs a script as root, outside of any container.
-fn on_this_machine(script: &str) {
-    let is_root = rustix::process::geteuid().is_root();
-    let command: &[&str] = if is_root { &["sh", "-c", script] } else { &["sudo", "-n", "sh", "-c", script] };
-    let output = Command::new(command[0]).args(&command[1..]).output().expect("a shell");
-    assert!(output.status.success(), "these tests make a network: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// A server for Python only, and the network it has made.

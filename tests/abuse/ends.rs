@@ -1,0 +1,100 @@
+//! How abuse ends, in every language: named as what it was, with what was printed before, and with what it used. What other tests
+//! show for a language is not repeated for it.
+
+mod causes;
+
+use libtest_mimic::Trial;
+use serde_json::{Value, json};
+
+use crate::case;
+use crate::support::{server, stdout};
+
+/// How a run is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// With this text among the results, if it is not empty.
+    Ok(&'static str),
+    /// An exception whose text has this in it.
+    Exception(&'static str),
+    Signal(u8),
+    Exit(u8),
+    /// A kind, with the limit of this name.
+    Limit(&'static str, &'static str, u64),
+}
+
+const MEMORY: End = End::Limit("out_of_memory", "memory_bytes", 402_653_184);
+const TIME: End = End::Limit("timeout", "timeout_ms", 2500);
+const PROCESSES: End = End::Limit("process_limit", "processes", 64);
+const DISK: End = End::Limit("disk_full", "disk_bytes", 16_777_216);
+const OUTPUT: End = End::Limit("output_limit", "output_bytes", 1_000_000);
+
+/// Something that code does, in each language that it can be done in.
+struct Cause {
+    name: &'static str,
+    end: End,
+    codes: Vec<(&'static str, String)>,
+}
+
+/// Every cause in every language.
+pub(crate) fn trials() -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for cause in causes::all() {
+        for (language, code) in cause.codes {
+            let name = format!("{language}::{}", cause.name);
+            trials.push(case("ends", &name, move || ends_as_it_should(language, code, cause.end)));
+        }
+    }
+    trials
+}
+
+/// What is printed first, so that it can be seen to be kept.
+fn printing_first(language: &str, code: &str) -> String {
+    let print = match language {
+        "python" => "print('before', flush=True)",
+        "js" | "ts" => "console.log('before');",
+        "r" => "cat('before\\n')",
+        _ => "System.out.println(\"before\");",
+    };
+    format!("{print}\n{code}")
+}
+
+async fn ends_as_it_should(language: &str, code: String, end: End) {
+    let mut request = json!({"language": language, "code": printing_first(language, &code)});
+    match end {
+        End::Limit(_, name @ "timeout_ms", value) => request[name] = json!(value),
+        End::Limit(_, name, value) => request["limits"] = json!({name: value}),
+        _ => {}
+    }
+    let answer = server().run_with(request).await;
+    let outcome = &answer["outcome"];
+    let has = |part: &str, text: &Value| text.to_string().contains(part);
+    match end {
+        End::Ok(result) => {
+            assert_eq!(outcome["kind"], "ok", "{answer:.2000}");
+            assert!(has(result, &answer["results"]), "{answer:.2000}");
+        }
+        End::Exception(text) => {
+            assert_eq!(outcome["kind"], "exception", "{answer:.2000}");
+            assert!(has(text, &answer["exception"]), "{answer:.2000}");
+        }
+        End::Signal(number) => {
+            assert_eq!(outcome["kind"], "signal", "{answer:.2000}");
+            assert!(has(&format!("signal {number} "), &outcome["message"]), "{answer:.2000}");
+        }
+        End::Exit(status) => {
+            let expected = json!({"kind": "exit", "message": format!("the code exited with status {status}")});
+            assert_eq!(*outcome, expected, "{answer:.2000}");
+        }
+        End::Limit(kind, name, value) => {
+            assert_eq!(outcome["kind"], kind, "{answer:.2000}");
+            assert_eq!(outcome["limit"], json!({"name": name, "value": value}), "{answer:.2000}");
+        }
+    }
+    assert!(stdout(&answer).starts_with("before\n"), "what was printed before is lost: {answer:.2000}");
+    assert_eq!(answer.get("error").is_none(), outcome["kind"] == "ok", "{answer:.2000}");
+    let used = |name: &str| answer["usage"][name].as_u64().unwrap_or_else(|| panic!("no {name}: {answer:.2000}"));
+    assert!(
+        used("peak_memory_bytes") > 1_000_000 && used("wall_ms") < 60_000 && used("cpu_ms") < 60_000,
+        "{answer:.2000}"
+    );
+}

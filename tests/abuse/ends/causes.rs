@@ -1,0 +1,220 @@
+//! What code does to be ended, language by language.
+
+use serde_json::json;
+
+use super::{Cause, DISK, End, MEMORY, OUTPUT, PROCESSES, TIME};
+
+/// One in the languages given, in the order of the arguments' names.
+macro_rules! cause {
+    ($name:literal, $end:expr, $($language:ident: $code:expr),+ $(,)?) => {
+        Cause { name: $name, end: $end, codes: vec![$((stringify!($language), $code.to_string())),+] }
+    };
+}
+
+/// The same shell command in every language; its failure is the code's.
+fn by_shell(name: &'static str, end: End, command: &str) -> Cause {
+    let quoted = json!(command).to_string();
+    let node = format!("require('child_process').execFileSync('sh', ['-c', {quoted}], {{ stdio: 'inherit' }})");
+    Cause {
+        name,
+        end,
+        codes: vec![
+            ("python", format!("import subprocess\nsubprocess.run(['sh', '-c', {quoted}], check=True)")),
+            ("js", node.clone()),
+            ("ts", node),
+            ("r", format!("stopifnot(system({quoted}) == 0)")),
+            (
+                "java",
+                format!(
+                    "if (new ProcessBuilder(\"sh\", \"-c\", {quoted}).inheritIO().start().waitFor() != 0) \
+                     throw new IOException(\"failed\");"
+                ),
+            ),
+        ],
+    }
+}
+
+pub(super) fn all() -> Vec<Cause> {
+    [memory(), time(), processes_and_files(), output(), crashes(), values()].into_iter().flatten().collect()
+}
+
+fn memory() -> Vec<Cause> {
+    vec![
+        cause!("one big allocation", MEMORY,
+            js: "Buffer.alloc(600 << 20, 1)",
+            ts: "const block: Buffer = Buffer.alloc(600 << 20, 1)",
+            r: "block <- raw(600e6); block[] <- as.raw(1)",
+            java: "byte[] block = new byte[1 << 30];"),
+        cause!("many small allocations", MEMORY,
+            js: "const all = []; while (true) all.push({ number: all.length })",
+            ts: "const all: object[] = []; while (true) all.push({ number: all.length })",
+            r: "all <- list(); repeat all[[length(all) + 1]] <- runif(1e5)"),
+        by_shell("the memory of a child", MEMORY, "head -c 600000000 /dev/zero | tail -c 599999999 > /dev/null"),
+        by_shell(
+            "files in memory",
+            MEMORY,
+            "head -c 380000000 /dev/zero > /tmp/big && head -c 380000000 /dev/zero > /dev/shm/big",
+        ),
+    ]
+}
+
+fn time() -> Vec<Cause> {
+    vec![
+        cause!("signals that are ignored", TIME,
+            js: "for (const name of ['SIGTERM', 'SIGINT', 'SIGHUP']) process.on(name, () => {})\nsetInterval(() => {}, 1000)",
+            ts: "for (const name of ['SIGTERM', 'SIGINT']) process.on(name, () => {})\nawait new Promise<void>(() => { setInterval(() => {}, 1000) })",
+            r: "repeat tryCatch(Sys.sleep(600), interrupt = function(error) NULL)",
+            java: "Runtime.getRuntime().addShutdownHook(new Thread(() -> { while (true) {} }));\nThread.sleep(600_000);"),
+        cause!("an interpreter that stops itself", TIME,
+            js: "process.kill(process.pid, 'SIGSTOP')",
+            ts: "process.kill(process.pid, 'SIGSTOP')",
+            r: "tools::pskill(Sys.getpid(), 19L); Sys.sleep(1)",
+            java: "new ProcessBuilder(\"kill\", \"-STOP\", \"\" + ProcessHandle.current().pid()).start().waitFor(); Thread.sleep(600_000);"),
+        by_shell(
+            "a daemon beside a sleeping parent",
+            TIME,
+            "setsid sh -c 'trap \"\" TERM HUP INT; sleep 600' & sleep 600",
+        ),
+        by_shell(
+            "a daemon of a daemon that keeps the output",
+            TIME,
+            "(setsid sh -c '(sleep 600 &)' &) ; exec sleep 600",
+        ),
+    ]
+}
+
+fn processes_and_files() -> Vec<Cause> {
+    vec![
+        by_shell("too many processes", PROCESSES, "for number in $(seq 100); do sleep 60 & done"),
+        cause!("too many threads", PROCESSES,
+            js: "const { Worker } = require('worker_threads')\n\
+                 for (let n = 0; n < 100; n++) new Worker('setInterval(() => {}, 1000)', { eval: true, resourceLimits: { maxOldGenerationSizeMb: 2 } })\n\
+                 await new Promise(resolve => setTimeout(resolve, 20_000))",
+            java: "for (int n = 0; n < 200; n++) Thread.ofPlatform().daemon().start(() -> { try { Thread.sleep(60_000); } catch (InterruptedException e) {} });"),
+        cause!("one big file", DISK,
+            js: "const fs = require('fs'), file = fs.openSync('/tmp/big', 'w'); while (true) fs.writeSync(file, Buffer.alloc(1 << 20))",
+            ts: "import * as fs from 'fs'\nconst file: number = fs.openSync('/var/tmp/big', 'w')\nwhile (true) fs.writeSync(file, Buffer.alloc(1 << 20))",
+            java: "try (var file = new FileOutputStream(\"/tmp/big\")) { while (true) file.write(new byte[1 << 20]); }"),
+        by_shell("one big file of a child", DISK, "cat /dev/zero > /home/user/big"),
+        cause!("many empty files", DISK,
+            js: "const fs = require('fs'); for (let n = 0; n < 100_000; n++) fs.closeSync(fs.openSync(`/tmp/${n}`, 'w'))",
+            ts: "import * as fs from 'fs'\nfor (let n = 0; n < 100_000; n++) fs.mkdirSync(`/home/user/${n}`)",
+            r: "for (n in 1:100000) { if (!file.create(paste0('/tmp/', n))) stop('no space left on device') }",
+            java: "for (int n = 0; n < 100_000; n++) Files.createFile(Path.of(\"/tmp/\" + n));"),
+        cause!("too many open files", End::Exception(""),
+            python: "files = [open('/dev/null') for _ in range(5000)]",
+            js: "const fs = require('fs'); for (let n = 0; n < 5000; n++) fs.openSync('/dev/null')",
+            ts: "import * as fs from 'fs'\nfor (let n = 0; n < 5000; n++) fs.openSync('/dev/null')",
+            r: "files <- lapply(1:5000, function(n) file('/dev/null', 'r'))",
+            java: "var files = new ArrayList<FileInputStream>(); for (int n = 0; n < 5000; n++) files.add(new FileInputStream(\"/dev/null\"));"),
+    ]
+}
+
+fn output() -> Vec<Cause> {
+    vec![
+        cause!("endless output", OUTPUT,
+            js: "while (true) console.log('0123456789')",
+            ts: "while (true as boolean) console.log('0123456789' as string)",
+            r: "repeat cat('0123456789\\n')",
+            java: "while (true) System.out.println(\"0123456789\");"),
+        cause!("endless complaints", OUTPUT,
+            js: "while (true) console.error('0123456789')",
+            ts: "while (true as boolean) process.stderr.write('0123456789')",
+            r: "repeat cat(strrep('0123456789', 100), file = stderr())",
+            java: "while (true) System.err.print(\"0123456789\");"),
+        cause!("a line of 100 megabytes", OUTPUT,
+            js: "process.stdout.write('x'.repeat(100_000_000))",
+            ts: "console.log('x'.repeat(100_000_000))",
+            r: "cat(strrep('x', 1e8))",
+            java: "System.out.print(\"x\".repeat(100_000_000));"),
+        cause!("a giant value", OUTPUT,
+            js: "'x'.repeat(5_000_000)",
+            ts: "'x'.repeat(5_000_000) as string",
+            r: "strrep('x', 5e6)",
+            java: "\"x\".repeat(5_000_000)"),
+        cause!("a giant exception", End::Exception("xxxx"),
+            python: "raise ValueError('x' * 300_000)",
+            js: "throw new Error('x'.repeat(300_000))",
+            ts: "throw new Error('x'.repeat(300_000))",
+            r: "stop(strrep('x', 3e5))",
+            java: "throw new RuntimeException(\"x\".repeat(300_000));"),
+        by_shell("output of a child of a child that goes on", OUTPUT, "(yes 0123456789 &) ; sleep 600"),
+        by_shell("a child that prints after the end", End::Ok(""), "(sleep 2; echo late) & :"),
+    ]
+}
+
+fn crashes() -> Vec<Cause> {
+    vec![
+        cause!("a crash", End::Signal(11),
+            js: "process.kill(process.pid, 'SIGSEGV')",
+            ts: "process.kill(process.pid, 'SIGSEGV')",
+            r: "tools::pskill(Sys.getpid(), 11L); Sys.sleep(10)"),
+        cause!("a crash of native code", End::Signal(6),
+            java: "import java.lang.foreign.*;\nMemorySegment.ofAddress(8).reinterpret(8).get(ValueLayout.JAVA_LONG, 0);"),
+        cause!("an interpreter that is killed", End::Signal(9),
+            js: "process.kill(process.pid, 'SIGKILL')",
+            ts: "process.kill(process.pid, 'SIGKILL')",
+            r: "tools::pskill(Sys.getpid(), 9L); Sys.sleep(10)",
+            java: "new ProcessBuilder(\"kill\", \"-9\", \"\" + ProcessHandle.current().pid()).start().waitFor(); Thread.sleep(10_000);"),
+        cause!("everything is killed", End::Signal(9),
+            js: "require('child_process').spawnSync('sh', ['-c', 'kill -9 -1'])",
+            ts: "require('child_process').spawnSync('sh', ['-c', 'kill -9 -1'])",
+            r: "system('kill -9 -1'); Sys.sleep(10)",
+            java: "new ProcessBuilder(\"sh\", \"-c\", \"kill -9 -1\").start().waitFor(); Thread.sleep(10_000);"),
+        cause!("output that is closed", End::Ok("42"),
+            js: "const fs = require('fs'); fs.closeSync(1); fs.closeSync(2); 6 * 7",
+            ts: "import * as fs from 'fs'\nfs.closeSync(1); fs.closeSync(2)\n6 * 7",
+            java: "System.out.close(); System.err.close();\n6 * 7"),
+        cause!("an exit from elsewhere", End::Exit(4),
+            python: "import os, threading, time\nthreading.Timer(0.1, os._exit, (4,)).start()\ntime.sleep(20)",
+            js: "setTimeout(() => process.exit(4), 50)\nawait new Promise(() => { setInterval(() => {}, 1000) })",
+            ts: "await Promise.resolve().then(() => process.exit(4))",
+            r: "local(tryCatch(quit(status = 4), finally = cat('')))",
+            java: "new Thread(() -> System.exit(4)).start();\nThread.sleep(20_000);"),
+        cause!("an exception in another thread", End::Exception("elsewhere"),
+            js: "new (require('worker_threads').Worker)('throw new Error(\"elsewhere\")', { eval: true })",
+            ts: "setTimeout(() => { throw new Error('elsewhere') }, 10)"),
+    ]
+}
+
+fn values() -> Vec<Cause> {
+    vec![
+        cause!("an object that cannot be shown", End::Ok("broken"),
+            js: "({ [require('util').inspect.custom]() { throw new Error('broken') } })",
+            ts: "({ [require('util').inspect.custom](): string { throw new Error('broken') } })"),
+        cause!("a value that cannot be shown", End::Exception("broken"),
+            python: "class Broken:\n    def __repr__(self): raise ValueError('broken')\nBroken()",
+            r: "print.abuse <- function(x, ...) stop('broken')\nstructure(1, class = 'abuse')",
+            java: "class Broken { public String toString() { throw new IllegalStateException(\"broken\"); } }\nnew Broken()"),
+        cause!("a value whose text never ends", TIME,
+            python: "class Endless:\n    def __repr__(self):\n        while True: pass\nEndless()",
+            js: "({ [require('util').inspect.custom]() { while (true) {} } })",
+            r: "print.abuse <- function(x, ...) repeat {}\nstructure(1, class = 'abuse')",
+            java: "class Endless { public String toString() { while (true) {} } }\nnew Endless()"),
+        cause!("a value that is not a number", End::Ok("nan"),
+            python: "float('nan')", js: "[NaN, 'nan']", ts: "[NaN, 'nan']", r: "c(NaN, 'nan')",
+            java: "List.of(Double.NaN, \"nan\")"),
+        cause!("a value without bounds", End::Ok("nf"),
+            python: "[float('inf'), -float('inf')]", js: "[Infinity, -Infinity]", ts: "[Infinity, -0]", r: "c(Inf, -Inf)",
+            java: "Double.POSITIVE_INFINITY"),
+        cause!("a value within itself", End::Ok(""),
+            python: "loop = []\nloop.append(loop)\nloop",
+            js: "const loop = {}; loop.loop = loop; loop",
+            ts: "const loop: any = {}; loop.loop = loop; loop",
+            r: "loop <- new.env(); loop$loop <- loop; as.list(loop)",
+            java: "var loop = new ArrayList<Object>(); loop.add(loop);\nloop"),
+        cause!("half a character", End::Ok("a"),
+            python: "'a\\ud800b'", js: "'a\\ud800b'", ts: "'a\\ud800b'", java: "\"a\\ud800b\""),
+        cause!("half a character that is printed", End::Ok("1"),
+            js: "console.log('a\\ud800b'); 1", ts: "console.log('a\\ud800b'); 1", java: "System.out.println(\"a\\ud800b\");\n1"),
+        cause!("half a character in an exception", End::Exception("a"),
+            python: "raise ValueError('a\\ud800b')", js: "throw new Error('a\\ud800b')", ts: "throw new Error('a\\ud800b')",
+            java: "throw new RuntimeException(\"a\\ud800b\");"),
+        cause!("zero bytes in a value", End::Ok("b"),
+            python: "'a\\0b'", js: "'a\\0b'", ts: "'a\\0b'", java: "\"a\\0b\""),
+        cause!("control characters in an exception", End::Exception("a"),
+            python: "raise ValueError('a\\x1b[2J\\r\\x08\\0b')", js: "throw new Error('a\\x1b[2J\\r\\x08\\0b')",
+            ts: "throw new Error('a\\x1b[2J\\r\\x08\\0b')", r: "stop('a\\033[2J\\r\\bb')",
+            java: "throw new RuntimeException(\"a\\033[2J\\r\\bb\");"),
+    ]
+}

@@ -1,0 +1,278 @@
+//! Attempts from inside, in the files of `probes/CLASS/`. Each section of a file says in its first line what must not happen, and
+//! tries it: code that ends in an error was held, code that ends normally has reached it. The same section must succeed where
+//! nothing holds it, so that an attempt that cannot succeed anywhere is found out.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+use serde_json::{Value, json};
+use tokio::sync::OnceCell;
+
+use crate::case;
+use crate::support::Server;
+use crate::weak::{Servers, servers};
+
+/// How long one attempt may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What every attempt of a language finds defined, by the extension of its files.
+const LANGUAGES: [(&str, &str, &str); 6] = [
+    ("py", "python", include_str!("probes/common.py")),
+    ("js", "js", include_str!("probes/common.js")),
+    ("ts", "ts", include_str!("probes/common.ts")),
+    ("R", "r", include_str!("probes/common.R")),
+    ("java", "java", include_str!("probes/common.java")),
+    ("sh", "bash", include_str!("probes/common.sh")),
+];
+
+/// Where attempts are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Ground {
+    /// As a single run has it.
+    Strict,
+    /// The same without a network.
+    Closed,
+    /// The machine that an SDK keeps, as its user.
+    Machine,
+    /// The same, by `sudo`.
+    Root,
+    /// Weakened: here it must succeed.
+    Weak,
+    /// Weakened, in this machine's own network.
+    Open,
+}
+
+/// The classes: whose files, where each must be held, and where it must succeed.
+const CLASSES: [(&str, &[&str], &[Ground], Ground); 6] = [
+    ("escape", &["escape"], &[Ground::Strict, Ground::Machine], Ground::Weak),
+    ("syscalls", &["syscalls"], &[Ground::Strict, Ground::Machine], Ground::Weak),
+    ("agent", &["agent"], &[Ground::Strict, Ground::Machine], Ground::Weak),
+    // The same once more, as root inside.
+    ("root", &["escape", "syscalls"], &[Ground::Root], Ground::Weak),
+    ("network", &["network"], &[Ground::Strict, Ground::Closed], Ground::Open),
+    ("closed", &["closed"], &[Ground::Closed], Ground::Open),
+];
+
+/// One attempt.
+#[derive(Debug, Clone)]
+struct Section {
+    language: &'static str,
+    /// What must not happen.
+    title: String,
+    code: String,
+    grounds: Vec<Ground>,
+    control: Option<Ground>,
+}
+
+static SECTIONS: AtomicUsize = AtomicUsize::new(0);
+static UNCONTROLLED: AtomicUsize = AtomicUsize::new(0);
+
+/// Every section of every file.
+pub(crate) fn trials() -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for (class, directories, grounds, control) in CLASSES {
+        for file in directories.iter().flat_map(|directory| files(directory)) {
+            for section in sections(&file, grounds, control) {
+                let name = format!("{}::{}", section.language, section.title);
+                trials.push(case(class, &name, move || section.hold()));
+            }
+        }
+    }
+    trials
+}
+
+fn files(directory: &str) -> Vec<PathBuf> {
+    let directory = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/abuse/probes")).join(directory);
+    let entries = std::fs::read_dir(&directory).unwrap_or_else(|err| panic!("{}: {err}", directory.display()));
+    let mut files: Vec<_> = entries.map(|entry| entry.expect("a file").path()).collect();
+    files.sort();
+    files
+}
+
+/// How many of the attempts are not known to succeed anywhere.
+pub(crate) fn told() -> String {
+    let (all, without) = (SECTIONS.load(Ordering::Relaxed), UNCONTROLLED.load(Ordering::Relaxed));
+    format!("attempts from inside without a control: {without} of {all}")
+}
+
+/// Reads a file. A section's first line is `#@ what must not happen`; `#! no control: why`, `#! only strict: why`
+/// and `#! not root: why` may follow it.
+fn sections(file: &Path, grounds: &[Ground], control: Ground) -> Vec<Section> {
+    let extension = file.extension().and_then(|extension| extension.to_str()).expect("an extension");
+    let found = LANGUAGES.iter().find(|(known, ..)| *known == extension);
+    let (_, language, _) = found.unwrap_or_else(|| panic!("{}: of no language", file.display()));
+    let comment = if matches!(extension, "js" | "ts" | "java") { "//" } else { "#" };
+    let text = std::fs::read_to_string(file).expect("a file of attempts");
+    let mut sections: Vec<Section> = Vec::new();
+    for line in text.lines() {
+        let remark = |mark: char| line.strip_prefix(comment).and_then(|rest| rest.strip_prefix(mark)).map(str::trim);
+        if let Some(title) = remark('@') {
+            let title = title.to_owned();
+            let (grounds, control) = (grounds.to_vec(), Some(control));
+            sections.push(Section { language, title, code: String::new(), grounds, control });
+        } else if let Some(section) = sections.last_mut() {
+            match remark('!') {
+                Some(wish) if wish.starts_with("no control: ") => section.control = None,
+                Some(wish) if wish.starts_with("only strict: ") => section.grounds.retain(|one| *one == Ground::Strict),
+                Some(wish) if wish.starts_with("not root: ") => section.grounds.retain(|one| *one != Ground::Root),
+                Some(wish) => panic!("{}: {wish}", file.display()),
+                None => section.code.extend([line, "\n"]),
+            }
+        } else {
+            assert!(
+                line.is_empty() || line.starts_with(comment),
+                "{}: before its first section: {line}",
+                file.display()
+            );
+        }
+    }
+    // A program's own means are tried as root where a shell can start it.
+    sections.retain(|section| !section.grounds.is_empty());
+    if grounds.contains(&Ground::Root) {
+        sections.retain(|section| matches!(section.language, "python" | "bash"));
+    }
+    sections
+}
+
+impl Section {
+    /// Tries it wherever it is to be tried. Panics when it is reached where it must not, and when it is held where it should be
+    /// reached.
+    async fn hold(self) {
+        SECTIONS.fetch_add(1, Ordering::Relaxed);
+        UNCONTROLLED.fetch_add(usize::from(self.control.is_none()), Ordering::Relaxed);
+        for ground in self.grounds.iter().copied() {
+            let refusal = self.attempt(ground).await;
+            assert!(refusal.is_some(), "REACHED ({ground:?}): {}\n{}", self.title, self.code);
+        }
+        if let Some(control) = self.control {
+            let refusal = self.attempt(control).await;
+            assert!(refusal.is_none(), "an attempt that succeeds nowhere ({control:?}): {}: {refusal:?}", self.title);
+        }
+    }
+
+    /// Makes the attempt; the error that it ended in.
+    async fn attempt(&self, ground: Ground) -> Option<String> {
+        let (language, code) = match (self.language, ground) {
+            // Braces, so that its names are its own.
+            ("js" | "ts" | "java", _) => (self.language, format!("{{\n{}}}", self.code)),
+            ("r", _) => ("r", format!("local({{\n{}}})", self.code)),
+            ("bash", Ground::Root) => ("bash", sudo("bash", &self.alone())),
+            ("bash", _) => ("bash", format!("(set -e\n{})", self.code)),
+            ("python", Ground::Root) => ("bash", sudo("python3", &self.alone())),
+            _ => (self.language, self.code.clone()),
+        };
+        let work = async {
+            let interpreter = Interpreter::get(ground, language).await;
+            interpreter.execute(&code, true).await
+        };
+        let ended = tokio::time::timeout(PATIENCE, work).await;
+        ended.unwrap_or_else(|_| panic!("an attempt that does not end ({ground:?}): {}", self.title))
+    }
+
+    /// With all that it needs, as a program.
+    fn alone(&self) -> String {
+        let common = LANGUAGES.iter().find(|(_, language, _)| *language == self.language).expect("its language").2;
+        let strict = if self.language == "bash" { "set -e\n" } else { "" };
+        format!("{common}\n{strict}{}", self.code)
+    }
+}
+
+/// The shell command that runs a program as root.
+fn sudo(interpreter: &str, program: &str) -> String {
+    format!("sudo -n -E {interpreter} - <<'END OF PROGRAM'\n{program}\nEND OF PROGRAM")
+}
+
+/// A context in a sandbox.
+struct Interpreter {
+    servers: Arc<Servers>,
+    ground: Ground,
+    sandbox: String,
+    context: String,
+}
+
+type Cells<K> = Mutex<Option<HashMap<K, Arc<OnceCell<String>>>>>;
+
+static SANDBOXES: Cells<Ground> = Mutex::new(None);
+static CONTEXTS: Cells<(Ground, &str)> = Mutex::new(None);
+
+fn cell<K: Eq + std::hash::Hash>(cells: &Cells<K>, key: K) -> Arc<OnceCell<String>> {
+    Arc::clone(cells.lock().expect("the cells").get_or_insert_default().entry(key).or_default())
+}
+
+impl Interpreter {
+    /// The one of a language at a place, which all attempts share.
+    async fn get(ground: Ground, language: &'static str) -> Self {
+        let servers = servers();
+        // The user and root of one machine are in the same sandbox.
+        let place = if ground == Ground::Root { Ground::Machine } else { ground };
+        let template = match place {
+            Ground::Strict => "python",
+            Ground::Closed => "r",
+            _ => "full",
+        };
+        let mut interpreter = Self { servers, ground, sandbox: String::new(), context: String::new() };
+        let sandbox = cell(&SANDBOXES, place);
+        let create = async || {
+            let body = json!({"templateID": template, "timeout": 900});
+            let (status, created) = interpreter.server().post("/v2/sandboxes", &body).await;
+            assert_eq!(status, 201, "{created}");
+            created["sandboxID"].as_str().expect("an id").to_owned()
+        };
+        let id = sandbox.get_or_init(create).await.clone();
+        interpreter.sandbox = id;
+        let context = cell(&CONTEXTS, (place, language));
+        let create = async || {
+            let created = interpreter.call("/contexts", json!({"language": language})).await;
+            let created: Value = serde_json::from_str(&created).expect("JSON");
+            let fresh = Self {
+                servers: Arc::clone(&interpreter.servers),
+                ground,
+                sandbox: interpreter.sandbox.clone(),
+                context: created["id"].as_str().expect("an id").to_owned(),
+            };
+            let common = LANGUAGES.iter().find(|(_, known, _)| *known == language).expect("its language").2;
+            assert_eq!(fresh.execute(common, false).await, None, "{language}: what is common");
+            fresh.context
+        };
+        let id = context.get_or_init(create).await.clone();
+        interpreter.context = id;
+        interpreter
+    }
+
+    fn server(&self) -> &Server {
+        match self.ground {
+            Ground::Weak => self.servers.weak(),
+            Ground::Open => self.servers.open(),
+            Ground::Strict | Ground::Closed | Ground::Machine | Ground::Root => self.servers.guarded(),
+        }
+    }
+
+    /// Executes code; the error that it ended in.
+    async fn execute(&self, code: &str, told: bool) -> Option<String> {
+        let variables = if told { self.servers.world().variables() } else { json!({}) };
+        let body = json!({"context_id": self.context, "code": code, "env_vars": variables});
+        let answer = self.call("/execute", body).await;
+        let lines: Vec<Value> = answer.lines().map(|line| serde_json::from_str(line).expect("a JSON line")).collect();
+        let ended = lines.iter().any(|line| line["type"] == "end_of_execution");
+        assert!(ended, "it broke off ({:?}): {answer}", self.ground);
+        let error = lines.iter().find(|line| line["type"] == "error")?;
+        let printed = lines.iter().filter(|line| line["type"] == "stderr" || line["type"] == "stdout");
+        let printed: String = printed.filter_map(|line| line["text"].as_str()).collect();
+        Some(format!("{}: {} {printed:.600}", error["name"], error["value"]))
+    }
+
+    async fn call(&self, path: &str, body: Value) -> String {
+        let server = self.server();
+        let request = server.http.post(format!("{}{path}", server.url));
+        let request = request.header("E2b-Sandbox-Id", &self.sandbox).header("E2b-Sandbox-Port", 49999).json(&body);
+        let response = request.send().await.expect("an answer");
+        let status = response.status();
+        let text = response.text().await.unwrap_or_else(|err| panic!("it broke off ({:?}): {err}", self.ground));
+        assert_eq!(status, 200, "{path}: {text}");
+        text
+    }
+}

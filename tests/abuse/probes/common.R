@@ -1,0 +1,19 @@
+# What attempts in R share.
+options(warn = 1)
+variable <- function(name) Sys.getenv(name)
+writable <- function(path) {
+  stopifnot(file.exists(path))
+  close(file(path, "ab"))
+}
+readable <- function(path) {
+  stream <- file(path, "rb")
+  on.exit(close(stream))
+  readBin(stream, "raw", 16)
+}
+command <- function(...) stopifnot(system(paste(...), ignore.stdout = TRUE, ignore.stderr = TRUE) == 0)
+greeted <- function(target) {
+  parts <- strsplit(target, ":")[[1]]
+  stream <- socketConnection(parts[1], as.integer(parts[2]), open = "r+b", blocking = TRUE, timeout = 3)
+  on.exit(close(stream))
+  stopifnot(identical(rawToChar(readBin(stream, "raw", 5)), "hello"))
+}

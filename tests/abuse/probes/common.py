@@ -1,0 +1,104 @@
+# What attempts in Python share.
+import ctypes, errno, fcntl, glob, mmap, os, select, signal, socket, struct, subprocess, sys, time
+
+libc = ctypes.CDLL(None, use_errno=True)
+libc.syscall.restype = ctypes.c_long
+
+
+def call(number, *arguments):
+    """A system call by its number on x86-64, or a function of the C library by its name. Raises whatever the error."""
+    ctypes.set_errno(0)
+    function = getattr(libc, number) if isinstance(number, str) else None
+    arguments = [ctypes.c_long(one) if isinstance(one, int) else one for one in arguments]
+    result = function(*arguments) if function else libc.syscall(ctypes.c_long(number), *arguments)
+    if result == -1:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return result
+
+
+def permitted(attempt, *arguments, refusals=(errno.EPERM, errno.EACCES)):
+    """Raises if it is refused for want of rights; fails otherwise without harm, as what is asked for is nonsense."""
+    try:
+        return attempt(*arguments)
+    except OSError as err:
+        if err.errno in refusals:
+            raise
+        return None
+
+
+def writable(path):
+    """Opens for writing and writes nothing."""
+    os.close(os.open(path, os.O_WRONLY))
+
+
+def readable(path):
+    with open(path, "rb", buffering=0) as file:
+        return file.read(16)
+
+
+def mount(source, target, kind, flags=0, data=None):
+    """Mounts in this mount namespace, and takes it away again."""
+    os.makedirs(target, exist_ok=True)
+    call("mount", source, target.encode(), kind, flags, data)
+    call("umount2", target.encode(), 2)
+
+
+def greeted(target, **options):
+    """Connects and waits to be greeted."""
+    host, port = target.rsplit(":", 1)
+    with socket.create_connection((host, int(port)), timeout=3, **options) as stream:
+        assert stream.recv(10) == b"hello"
+
+
+def echoed(host, options=(), family=socket.AF_INET):
+    """Sends a datagram and waits for it to come back."""
+    with socket.socket(family, socket.SOCK_DGRAM) as voice:
+        voice.settimeout(1)
+        for option in options:
+            voice.setsockopt(*option)
+        voice.sendto(b"hello", (host, int(os.environ["ECHO_PORT"])))
+        assert voice.recv(10) == b"hello"
+
+
+def in_child(attempt, *arguments):
+    """Makes the attempt in a process of its own, which ends with it."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            permitted(attempt, *arguments)
+            code = 0
+        finally:
+            os._exit(code)
+    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0:
+        raise PermissionError(errno.EPERM, "refused")
+
+
+def device(kind, major, minor):
+    """Makes a device file and opens it for reading."""
+    path = f"/tmp/device-{os.getpid()}-{major}-{minor}"
+    os.mknod(path, kind | 0o600, os.makedev(major, minor))
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+    finally:
+        os.unlink(path)
+
+
+def create(path):
+    """Makes a file where none is, and takes it away again."""
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
+    os.unlink(path)
+
+
+def status(name):
+    return next(line.split(":")[1].strip() for line in open("/proc/self/status") if line.startswith(name + ":"))
+
+
+def netlink(kind, flags, body):
+    """Asks the kernel for a change of the network, and for its answer."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as link:
+        link.sendto(struct.pack("=IHHII", 16 + len(body), kind, 1 | 4 | flags, 1, 0) + body, (0, 0))
+        error = struct.unpack_from("=i", link.recv(4096), 16)[0]
+        if error:
+            raise OSError(-error, os.strerror(-error))

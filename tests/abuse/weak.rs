@@ -1,0 +1,252 @@
+//! Where attempts are made: sandboxes as they are, and sandboxes made weak on purpose, where what is tried must succeed. Only the
+//! second shows that an attempt could have succeeded at all.
+
+use std::net::UdpSocket;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::lan::{Lan, METADATA, gateway};
+use crate::proxy::{EngineProxy, Fate};
+use crate::support::{Server, docker};
+
+/// Of the image that code runs in; what else a server starts is let alone.
+const SANDBOX_IMAGE: &str = "oncebox/full";
+
+/// Every right there is, as long as the daemon has it too.
+const CAPABILITIES: [&str; 38] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+];
+
+/// The servers, started when they are first needed.
+#[derive(Default)]
+pub(crate) struct Servers {
+    guarded: OnceLock<Server>,
+    weak: OnceLock<Weakened>,
+    open: OnceLock<Weakened>,
+    world: OnceLock<World>,
+}
+
+static SERVERS: Mutex<Option<Arc<Servers>>> = Mutex::new(None);
+
+/// The servers of these tests.
+pub(crate) fn servers() -> Arc<Servers> {
+    Arc::clone(SERVERS.lock().expect("the servers").get_or_insert_default())
+}
+
+/// Stops them. False if one did not end well.
+pub(crate) fn stop() -> bool {
+    let Some(servers) = SERVERS.lock().expect("the servers").take() else { return true };
+    let mut servers = Arc::into_inner(servers).expect("nobody tries anything any more");
+    // A network with a stranger in it could not be removed.
+    drop(servers.world.take());
+    let weak = [&servers.weak, &servers.open].map(|weakened| weakened.get().map(|weakened| &weakened.server));
+    let all = weak.into_iter().flatten().chain(servers.guarded.get());
+    all.map(Server::stop).fold(true, |all, one| all & one)
+}
+
+/// A server whose sandboxes are open wide.
+struct Weakened {
+    server: Server,
+    _proxy: EngineProxy,
+    _directory: TempDir,
+}
+
+impl Servers {
+    /// One as users have it. `python` has every language here, as a single run is given them; `r` has them too, and no network.
+    pub(crate) fn guarded(&self) -> &Server {
+        self.guarded.get_or_init(|| {
+            Server::start_cold(&[
+                ("ONCEBOX_TEMPLATES__PYTHON__IMAGE", SANDBOX_IMAGE),
+                ("ONCEBOX_TEMPLATES__R__IMAGE", SANDBOX_IMAGE),
+                ("ONCEBOX_TEMPLATES__R__NETWORK", "none"),
+            ])
+        })
+    }
+
+    /// One whose code is root with every right and the engine's socket, and still in a network of its own.
+    pub(crate) fn weak(&self) -> &Server {
+        &self.weak.get_or_init(|| Weakened::start(None)).server
+    }
+
+    /// The same in the network of this machine.
+    pub(crate) fn open(&self) -> &Server {
+        &self.open.get_or_init(|| Weakened::start(Some("host"))).server
+    }
+
+    /// What is there to be reached.
+    pub(crate) fn world(&self) -> &World {
+        self.world.get_or_init(|| World::new(self.guarded()))
+    }
+}
+
+impl Weakened {
+    fn start(network: Option<&'static str>) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let passwd = directory.path().join("passwd");
+        // The agent runs code as the account `user`.
+        std::fs::write(&passwd, "root:x:0:0:root:/root:/bin/bash\nuser:x:0:0::/home/user:/bin/bash\n").expect("a file");
+        let proxy = EngineProxy::start(|_, _| Fate::Pass, move |create| weaken(create, &passwd, network));
+        let server = Server::start_cold(&[("DOCKER_HOST", &proxy.address())]);
+        Self { server, _proxy: proxy, _directory: directory }
+    }
+}
+
+/// Takes away what holds code in. Its processes stay its own: the agent ends all that it sees.
+fn weaken(create: &mut Value, passwd: &std::path::Path, network: Option<&str>) {
+    if create["Image"] != SANDBOX_IMAGE {
+        return;
+    }
+    create["Cmd"] = Value::Null;
+    let host = &mut create["HostConfig"];
+    host["CapDrop"] = Value::Null;
+    host["CapAdd"] = json!(capabilities());
+    host["SecurityOpt"] = json!(["seccomp=unconfined", "apparmor=unconfined", "label=disable"]);
+    host["MaskedPaths"] = json!([]);
+    host["ReadonlyPaths"] = json!([]);
+    host["DeviceCgroupRules"] = json!(["a *:* rwm"]);
+    host["ReadonlyRootfs"] = json!(false);
+    host["Tmpfs"] = json!({"/run": "rw,exec,mode=0755"});
+    host["Ulimits"] = Value::Null;
+    host["IpcMode"] = json!("host");
+    host["ShmSize"] = Value::Null;
+    host["Binds"] =
+        json!([format!("{}:/etc/passwd:ro", passwd.display()), "/var/run/docker.sock:/var/run/docker.sock"]);
+    if let Some(network) = network {
+        host["NetworkMode"] = json!(network);
+    }
+}
+
+/// Those of them that containers here can be given.
+fn capabilities() -> Vec<&'static str> {
+    let status = std::fs::read_to_string("/proc/self/status").expect("what this process may");
+    let bound = status.lines().find_map(|line| line.strip_prefix("CapBnd:")).expect("its bound");
+    let bound = u64::from_str_radix(bound.trim(), 16).expect("a set");
+    CAPABILITIES.iter().enumerate().filter(|(at, _)| bound >> at & 1 == 1).map(|(_, name)| *name).collect()
+}
+
+/// What this machine has for code to reach: hosts beside it, itself, another container, an abstract socket, shared memory.
+pub(crate) struct World {
+    _lan: Lan,
+    neighbour: String,
+    facts: Vec<(&'static str, String)>,
+    shared_memory: PathBuf,
+    _abstract: UnixListener,
+}
+
+impl World {
+    fn new(server: &Server) -> Self {
+        let lan = Lan::new();
+        let network = format!("oncebox-{}", server.owner);
+        let neighbour = format!("test-{}-neighbour", std::process::id());
+        let greeter = crate::lan::GREETER;
+        let run = ["run", "--detach", "--rm", "--network", &network, "--name", &neighbour, "--entrypoint", "python3"];
+        docker(&[&run[..], &["oncebox/python", "-c", greeter]].concat());
+        let beside = docker(&["inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", &neighbour]);
+        let abstract_name = format!("oncebox-abuse-{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(&abstract_name).expect("a name");
+        let listener = UnixListener::bind_addr(&address).expect("an abstract socket");
+        let shared_memory = PathBuf::from(format!("/dev/shm/{abstract_name}"));
+        std::fs::write(&shared_memory, "secret").expect("shared memory");
+        let bridge = gateway(&network);
+        let [lan_172, lan_192, lan_100] = lan.beside().map(|address| format!("{address}:8000"));
+        let facts = vec![
+            ("LAN_10", lan.private()),
+            ("LAN_172", lan_172),
+            ("LAN_192", lan_192),
+            ("LAN_100", lan_100),
+            ("METADATA", lan.machine(METADATA)),
+            ("GATEWAY", lan.machine(&bridge)),
+            ("DOCKER0", lan.machine(&gateway("bridge"))),
+            ("HOST", lan.machine(&own_address())),
+            ("LOOPBACK", lan.machine("127.0.0.1")),
+            ("SERVER", server.url.trim_start_matches("http://").to_owned()),
+            ("NEIGHBOUR", format!("{}:8000", beside.trim())),
+            ("ECHO_PORT", echo().to_string()),
+            ("BRIDGE", bridge),
+            ("ABSTRACT", abstract_name),
+            ("SHARED", shared_memory.display().to_string()),
+        ];
+        Self { _lan: lan, neighbour, facts, shared_memory, _abstract: listener }
+    }
+
+    /// Its addresses and names, as the variables of an attempt.
+    pub(crate) fn variables(&self) -> Value {
+        self.facts
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), json!(value)))
+            .collect::<serde_json::Map<_, _>>()
+            .into()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.shared_memory);
+        docker(&["rm", "-f", &self.neighbour]);
+    }
+}
+
+/// This machine's address on the way out.
+fn own_address() -> String {
+    let way_out = UdpSocket::bind("0.0.0.0:0").expect("a port");
+    way_out.connect("8.8.8.8:9").expect("a way out");
+    way_out.local_addr().expect("an address").ip().to_string()
+}
+
+/// Sends back every datagram, also those to many; the port.
+fn echo() -> u16 {
+    let socket = UdpSocket::bind("0.0.0.0:0").expect("a port");
+    socket
+        .join_multicast_v4(&"239.213.0.1".parse().expect("an address"), &"0.0.0.0".parse().expect("an address"))
+        .expect("a group");
+    let port = socket.local_addr().expect("an address").port();
+    std::thread::spawn(move || {
+        let mut datagram = [0; 1500];
+        while let Ok((length, from)) = socket.recv_from(&mut datagram) {
+            let _ = socket.send_to(&datagram[..length], from);
+        }
+    });
+    port
+}
