@@ -50,6 +50,7 @@ const NOT_PERMITTED: &[i64] = &[
     libc::SYS_io_uring_register,
     libc::SYS_bpf,
     libc::SYS_userfaultfd,
+    libc::SYS_memfd_secret,
     libc::SYS_perf_event_open,
     // Keyrings know no namespaces.
     libc::SYS_keyctl,

@@ -17,7 +17,7 @@ pub use network::*;
 pub use process::*;
 
 /// Both ends must speak the same version; another one is refused by name.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// The longest event line, in bytes, that the server accepts from an agent. It bounds what one lying agent can make
 /// the server hold; an output (an image, say) larger than this ends the run with `output_limit`.

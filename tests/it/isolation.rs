@@ -170,7 +170,8 @@ macro_rules! numbered {
 /// Docker's own filter denies many of them with the same error, and others, in some of its versions, not.
 async fn system_calls_that_break_kernels_are_denied() {
     let always = numbered![
-        SYS_io_uring_setup SYS_io_uring_enter SYS_io_uring_register SYS_bpf SYS_userfaultfd SYS_perf_event_open
+        SYS_io_uring_setup SYS_io_uring_enter SYS_io_uring_register SYS_bpf SYS_userfaultfd SYS_memfd_secret
+        SYS_perf_event_open
         SYS_keyctl SYS_add_key SYS_request_key SYS_process_vm_readv SYS_process_vm_writev SYS_pidfd_getfd SYS_kcmp
         SYS_setns SYS_mount SYS_umount2 SYS_pivot_root SYS_open_tree SYS_move_mount SYS_fsopen SYS_fsconfig SYS_fsmount
         SYS_fspick SYS_mount_setattr SYS_name_to_handle_at SYS_open_by_handle_at SYS_fanotify_init SYS_kexec_load

@@ -29,7 +29,7 @@ trials![
     dropping_the_events_tells_the_agent,
 ];
 
-const HELLO: &str = r#"{"protocol": 1, "languages": [{"name": "test", "version": "1.0"}]}"#;
+const HELLO: &str = r#"{"protocol": 2, "languages": [{"name": "test", "version": "1.0"}]}"#;
 const END: &str = r#"{"type": "end", "outcome": {"kind": "ok", "message": "done"}, "usage": {"wall_ms": 1, "cpu_ms": 1, "peak_memory_bytes": 1}}"#;
 
 type Body = BoxBody<Bytes, Infallible>;
@@ -169,7 +169,7 @@ async fn a_pipe_that_closes_is_a_broken_link() {
 async fn another_version_is_refused_by_its_number() {
     let opened = Link::open(agent(|_| text(r#"{"protocol": 99, "languages": []}"#))).await;
     let err = opened.expect_err("another version");
-    assert_eq!(err.to_string(), "the agent in the image speaks protocol 99, this server 1: rebuild the image");
+    assert_eq!(err.to_string(), "the agent in the image speaks protocol 99, this server 2: rebuild the image");
 }
 
 async fn answers_are_bounded() {
