@@ -34,7 +34,11 @@ async fn a_variable_that_cannot_be_meant_stops_the_start() {
         ("ONCEBOX_TEMPLATES__NODE__NETWORK", "some", "network: unknown variant"),
         ("ONCEBOX_TEMPLATES__NODE__NETWORK", "allowlist", "network = \"allowlist\" needs an allow that is not empty"),
         ("ONCEBOX_TEMPLATES__NODE__ALLOW", "[\"1.2.3.4\"]", "allow is for network = \"allowlist\" only"),
-        ("ONCEBOX_TEMPLATES__NODE__ALLOW", "[\"api.example.com\"]", "allow: `api.example.com` is not an IPv4 network"),
+        (
+            "ONCEBOX_TEMPLATES__NODE__ALLOW",
+            "[\"*.example.com\"]",
+            "allow: `*.example.com`: each host is to be named by itself",
+        ),
         ("ONCEBOX_ALLOW_PRIVATE", "[\"10.0.0.1/8\"]", "allow_private: `10.0.0.1/8` is an address within 10.0.0.0/8"),
         ("ONCEBOX_ALLOW_PRIVATE", "[\"10.0.0.0/33\"]", "allow_private: `10.0.0.0/33` is not an IPv4 network"),
         ("ONCEBOX_ALLOW_PRIVATE", "[\"fd00::/8\"]", "allow_private: `fd00::/8` is IPv6, which sandboxes do not have"),

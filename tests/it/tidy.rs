@@ -104,7 +104,10 @@ async fn no_path_of_a_machine_is_in_the_repository() {
         let Ok(text) = fs::read_to_string(&path) else { continue };
         for line in text.lines() {
             for machine in &paths {
-                assert!(!line.contains(machine.as_str()), "{}: {line}", path.display());
+                // Not where it is the end of another path, one within a sandbox.
+                let starts = |at: usize| !line[..at].ends_with(|before: char| before.is_alphanumeric());
+                let named = line.match_indices(machine.as_str()).any(|(at, _)| starts(at));
+                assert!(!named, "{}: {line}", path.display());
             }
         }
     }
@@ -117,7 +120,7 @@ async fn every_test_that_the_promises_name_is_there() {
         files(&root().join("tests")).iter().filter(|path| has_end(path, "rs")).map(|path| read(path)).collect();
     let text = read(&root().join("SECURITY.md"));
     let quoted: Vec<_> = text.split('`').skip(1).step_by(2).collect();
-    let tests = quoted.iter().filter_map(|name| name.split_once("::"));
+    let tests = quoted.iter().filter(|name| **name != "file::test").filter_map(|name| name.split_once("::"));
     let mut named = 0;
     for (file, test) in tests.clone() {
         let path = root().join(format!("tests/it/{file}.rs"));

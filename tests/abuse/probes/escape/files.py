@@ -61,7 +61,7 @@ os.listdir("/root")
 
 #@ a file is put in root's home
 #! not root: files of the container are its own
-create("/root/abuse")
+create(os.path.join("/root", "abuse"))
 
 #@ a file is put at the root
 #! not root: files of the container are its own
