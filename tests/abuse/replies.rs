@@ -111,12 +111,12 @@ for line in open('/proc/1/maps'):
             pass
 "; true"#;
 
-/// It is stopped for longer than a link may be silent.
+/// If it can be, it is stopped for longer than a link may be silent. Tracing others is denied, with nothing else known to stop it.
 const TRACE: &str = r#"python3 -c "
 import ctypes, time
 ptrace = ctypes.CDLL(None).ptrace
-print(ptrace(0x4206, 1, 0, 0), ptrace(0x4207, 1, 0, 0), flush=True)
-time.sleep(90)
+if ptrace(0x4206, 1, 0, 0) == 0 and ptrace(0x4207, 1, 0, 0) == 0:
+    time.sleep(90)
 ""#;
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -131,7 +131,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             attack(command, String::new(), fate)
         })
     });
-    let traced = case("root stops the agent: whoever waits for it is told", || attack(TRACE, String::new(), Lost));
+    let traced = case("root traces the agent: it may not", || attack(TRACE, String::new(), Either));
     [traced].into_iter().chain(written).chain(done).collect()
 }
 

@@ -1,4 +1,4 @@
-//! Builds our images: in order, only what is out of date, with nothing but the daemon's classic builder.
+//! Builds our images: in order and otherwise at once, only what is out of date, with nothing but the daemon's classic builder.
 //!
 //! Every image carries `oncebox.context`, a digest of all it is made from. An image whose label is the digest of its
 //! folder today is current; another one is built again, of which the daemon's cache does all but what changed.
@@ -7,6 +7,7 @@ mod debian;
 mod output;
 mod recipe;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -51,6 +52,14 @@ pub struct ImageBuilder {
     docker: Docker,
     images_dir: PathBuf,
     agent_binary: PathBuf,
+}
+
+/// An image that is current now.
+struct Ensured {
+    built: Built,
+    digest: String,
+    /// The id of the one before it.
+    replaces: Option<String>,
 }
 
 /// How an image stands to its folder.
@@ -180,36 +189,52 @@ impl ImageBuilder {
     /// The first failure ends it. Images built until then stay, and are current the next time.
     pub async fn build(&self, names: &[String], progress: &mut dyn FnMut(Progress)) -> Result<Vec<Built>, BuildError> {
         let recipes = recipe::read_all(&self.images_dir)?;
+        let mut waiting = recipe::in_order(&recipes, names)?;
+        let progress = RefCell::new(progress);
         let mut digests = BTreeMap::new();
         let mut replaced = Vec::new();
         let mut all = Vec::new();
-        for recipe in recipe::in_order(&recipes, names)? {
-            let existing = self.existing(&image_name(&recipe.name)).await?;
-            let debian = self.debian_here(recipe, existing.as_ref()).await?;
-            let mut prepared = self.prepare(recipe, debian, &digests)?;
-            let current = existing.as_ref().is_some_and(|image| image.label(CONTEXT_LABEL) == Some(&prepared.digest));
-            let took = if current {
-                progress(Progress::Current(recipe.name.clone()));
-                None
-            } else {
-                if recipe.takes_debian {
-                    let debian = debian::choose(&self.docker, progress).await?;
-                    prepared = self.prepare(recipe, Some(debian), &digests)?;
-                }
-                let begun = Instant::now();
-                self.build_one(recipe, &prepared, progress).await?;
-                replaced.extend(existing.map(|image| image.id));
-                Some(begun.elapsed())
-            };
-            digests.insert(recipe.name.clone(), prepared.digest);
-            let built = Built { name: recipe.name.clone(), took };
-            if took.is_some() {
-                progress(Progress::Built(built.clone()));
+        while !waiting.is_empty() {
+            // Those that stand on nothing that is still to come are built at the same time.
+            let is_next = |recipe: &&Recipe| recipe.needs.iter().all(|need| digests.contains_key(need));
+            let (next, later): (Vec<_>, Vec<_>) = waiting.into_iter().partition(is_next);
+            let ensured = next.iter().map(|recipe| self.ensure(recipe, &digests, &progress));
+            for Ensured { built, digest, replaces } in futures::future::try_join_all(ensured).await? {
+                digests.insert(built.name.clone(), digest);
+                replaced.extend(replaces);
+                all.push(built);
             }
-            all.push(built);
+            waiting = later;
         }
         self.remove_replaced(replaced).await;
         Ok(all)
+    }
+
+    /// Builds one image if it is not current.
+    async fn ensure(
+        &self,
+        recipe: &Recipe,
+        digests: &BTreeMap<String, String>,
+        progress: &RefCell<&mut dyn FnMut(Progress)>,
+    ) -> Result<Ensured, BuildError> {
+        let mut tell = |said: Progress| (*progress.borrow_mut())(said);
+        let name = recipe.name.clone();
+        let existing = self.existing(&image_name(&name)).await?;
+        let debian = self.debian_here(recipe, existing.as_ref()).await?;
+        let mut prepared = self.prepare(recipe, debian, digests)?;
+        if existing.as_ref().is_some_and(|image| image.label(CONTEXT_LABEL) == Some(&prepared.digest)) {
+            tell(Progress::Current(name.clone()));
+            return Ok(Ensured { built: Built { name, took: None }, digest: prepared.digest, replaces: None });
+        }
+        if recipe.takes_debian {
+            let debian = debian::choose(&self.docker, &mut tell).await?;
+            prepared = self.prepare(recipe, Some(debian), digests)?;
+        }
+        let begun = Instant::now();
+        self.build_one(recipe, &prepared, &mut tell).await?;
+        let built = Built { name, took: Some(begun.elapsed()) };
+        tell(Progress::Built(built.clone()));
+        Ok(Ensured { built, digest: prepared.digest, replaces: existing.map(|image| image.id) })
     }
 
     /// How every image stands, in the order in which they are built. Builds, pulls and changes nothing.
