@@ -11,16 +11,21 @@ mod routes;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::fs::MetadataExt;
 
 use futures::TryStreamExt;
 use rtnetlink::Handle;
 use rtnetlink::packet_route::address::AddressAttribute;
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::protocol::{Addresses, Egress, Held};
 
-/// Keeps the namespace until `input` closes. With `egress`, the JSON of an [`Egress`], only what that says gets out of it.
+/// What those who join the namespace see too, and could write.
+const SHARED_FILES: [&str; 3] = ["/etc/hosts", "/etc/resolv.conf", "/etc/hostname"];
+
+/// Keeps the namespace until `input` closes. Each byte of it asks whether the files that are shared with those who have joined are
+/// as they were; the answer is a line, `true` or `false`. With `egress`, the JSON of an [`Egress`], only what that says gets out of it.
 ///
 /// # Errors
 ///
@@ -36,7 +41,16 @@ pub async fn hold(
     };
     print(&mut output, &held).await?;
     held.map_err(io::Error::other)?;
-    tokio::io::copy(&mut input, &mut tokio::io::sink()).await.map(|_| ())
+    let before = stamps();
+    while input.read(&mut [0; 1]).await? > 0 {
+        print(&mut output, &(stamps() == before)).await?;
+    }
+    Ok(())
+}
+
+/// When each of the shared files was changed last, in whatever way. Nobody can set that time.
+fn stamps() -> [Option<(i64, i64)>; 3] {
+    SHARED_FILES.map(|path| std::fs::metadata(path).ok().map(|found| (found.ctime(), found.ctime_nsec())))
 }
 
 /// Prints what this namespace's addresses and name servers are.

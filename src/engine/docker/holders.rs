@@ -4,6 +4,7 @@
 //! launch. A holder is a tiny container that owns a namespace; a sandbox joins it, alone, and the next one after it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,8 +13,8 @@ use bollard::errors::Error as DockerError;
 use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, NetworkCreateRequest};
 use bollard::query_parameters::ListNetworksOptionsBuilder;
 use ipnet::Ipv4Net;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
-use tokio::sync::OwnedMutexGuard;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::sync::{OwnedMutexGuard, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -70,7 +71,6 @@ impl Free {
 }
 
 /// A network namespace for one sandbox at a time.
-#[derive(Debug)]
 pub(super) struct Holder {
     container: Wanted,
     /// Whether a sandbox has lived in it before.
@@ -83,14 +83,34 @@ pub(super) struct Holder {
     egress: Option<Egress>,
     /// Cancelled when it has ended, and so its namespace's way out.
     ended: CancellationToken,
-    /// Waits for that with the pipe. The holder ends when that closes, as it does when this server dies.
+    /// What it is asked by. It ends when that closes, as it does when this server dies.
+    input: Box<dyn AsyncWrite + Send + Unpin>,
+    /// The lines that it says.
+    answers: mpsc::Receiver<String>,
+    /// Passes them on, and waits for its end.
     _watch: AbortOnDropHandle<()>,
+}
+
+impl fmt::Debug for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 impl Holder {
     /// Its container's name.
     pub(super) fn name(&self) -> &str {
         self.container.name()
+    }
+
+    /// Whether the files that it shares with its sandboxes are as they were.
+    async fn is_unwritten(&mut self) -> bool {
+        let asked = async {
+            self.input.write_all(b"?").await.ok()?;
+            self.input.flush().await.ok()?;
+            self.answers.recv().await
+        };
+        tokio::time::timeout(PATIENCE, asked).await.is_ok_and(|answer| answer.as_deref() == Some("true"))
     }
 
     /// Resolves when it has ended.
@@ -127,8 +147,9 @@ impl Holders {
     }
 
     /// Makes a holder free again. Its sandbox must be gone.
-    pub(super) async fn give_back(&self, holder: Holder) {
-        if !holder.network.is_choice() && !holder.writable && !holder.ended.is_cancelled() {
+    pub(super) async fn give_back(&self, mut holder: Holder) {
+        let is_usable = !holder.network.is_choice() && !holder.ended.is_cancelled();
+        if is_usable && (!holder.writable || holder.is_unwritten().await) {
             let mut free = self.lock();
             if free.is_current(&holder) {
                 let holder = Holder { reused: true, ..holder };
@@ -192,7 +213,9 @@ impl Holders {
             Err(silence) => Err(silence),
         };
         let ended = CancellationToken::new();
-        let watch = AbortOnDropHandle::new(tokio::spawn(until_end(pipe, ended.clone())));
+        let (output, input) = tokio::io::split(pipe.into_io());
+        let (said, answers) = mpsc::channel(1);
+        let watch = AbortOnDropHandle::new(tokio::spawn(until_end(output, said, ended.clone())));
         let holder = Holder {
             container,
             reused: false,
@@ -200,6 +223,8 @@ impl Holders {
             network: network.clone(),
             egress,
             ended,
+            input: Box::new(input),
+            answers,
             _watch: watch,
         };
         match held {
@@ -367,9 +392,12 @@ async fn resolve(name: &str) -> Vec<Ipv4Addr> {
     addresses
 }
 
-/// Waits for the end of a holder's output, which is its own.
-async fn until_end(pipe: Pipe, ended: CancellationToken) {
-    let _ = tokio::io::copy(&mut pipe.into_io(), &mut tokio::io::sink()).await;
+/// Passes on what a holder says, and waits for the end of that, which is its own.
+async fn until_end(output: impl AsyncRead + Unpin, said: mpsc::Sender<String>, ended: CancellationToken) {
+    let mut lines = BufReader::new(output).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        let _ = said.send(line).await;
+    }
     ended.cancel();
 }
 
