@@ -9,7 +9,8 @@ mod filter;
 mod routes;
 
 use std::fmt;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::MetadataExt;
 
@@ -23,6 +24,9 @@ use crate::protocol::{Addresses, Egress, Held};
 
 /// What those who join the namespace see too, and could write.
 const SHARED_FILES: [&str; 3] = ["/etc/hosts", "/etc/resolv.conf", "/etc/hostname"];
+
+/// The most that is read of such a file, bytes.
+const MAX_SHARED: u64 = 1 << 20;
 
 /// Keeps the namespace until `input` closes. Each byte of it asks whether the files that are shared with those who have joined are
 /// as they were; the answer is a line, `true` or `false`. With `egress`, the JSON of an [`Egress`], only what that says gets out of it.
@@ -41,16 +45,32 @@ pub async fn hold(
     };
     print(&mut output, &held).await?;
     held.map_err(io::Error::other)?;
-    let before = stamps();
+    let before = SHARED_FILES.map(Shared::read);
     while input.read(&mut [0; 1]).await? > 0 {
-        print(&mut output, &(stamps() == before)).await?;
+        print(&mut output, &(SHARED_FILES.map(Shared::read) == before)).await?;
     }
     Ok(())
 }
 
-/// When each of the shared files was changed last, in whatever way. Nobody can set that time.
-fn stamps() -> [Option<(i64, i64)>; 3] {
-    SHARED_FILES.map(|path| std::fs::metadata(path).ok().map(|found| (found.ctime(), found.ctime_nsec())))
+/// What could be left in a file for others: nothing of it tells when it was, as the daemon touches it for each who joins.
+#[derive(Debug, PartialEq, Eq)]
+struct Shared {
+    content: Vec<u8>,
+    mode: u32,
+    owner: (u32, u32),
+    attributes: usize,
+}
+
+impl Shared {
+    /// `None`: it cannot be read, or is longer than it should ever be.
+    fn read(path: &str) -> Option<Self> {
+        let found = std::fs::metadata(path).ok().filter(|found| found.len() <= MAX_SHARED)?;
+        let mut content = Vec::new();
+        File::open(path).ok()?.take(MAX_SHARED).read_to_end(&mut content).ok()?;
+        // Their names alone: a file system without them has none.
+        let attributes = rustix::fs::listxattr(path, &mut [0_u8; 0]).unwrap_or_default();
+        Some(Self { content, mode: found.mode(), owner: (found.uid(), found.gid()), attributes })
+    }
 }
 
 /// Prints what this namespace's addresses and name servers are.
