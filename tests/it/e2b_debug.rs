@@ -5,7 +5,7 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
 use crate::e2b::{ENVD, INTERPRETER, KEY, Sandbox, answer, request};
-use crate::support::Server;
+use crate::support::{Server, eventually};
 
 trials![
     a_call_without_a_token_is_for_the_newest_sandbox_that_wants_none,
@@ -33,7 +33,14 @@ async fn create(server: &Server, body: Value, key: &str) -> Value {
 }
 
 /// One server after the other: both listen on the ports that nobody can choose.
+/// They lie among those that systems give to whoever asks for any, so that somebody's connection may have one for a moment.
+async fn ports_are_free() {
+    let is_free = |port| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
+    eventually("the ports are free", async || [ENVD, INTERPRETER].into_iter().all(is_free)).await;
+}
+
 async fn a_call_without_a_token_is_for_the_newest_sandbox_that_wants_none() {
+    ports_are_free().await;
     let server = Server::start_cold(&[("ONCEBOX_DEBUG_PORTS", "true"), ("ONCEBOX_TEMPLATES__FULL__WARM", "1")]);
     // The oldest SDKs and the newest create none: theirs is there when they call.
     let (status, lines) = execute(&server, "mine = 'shared'; mine", None).await;
@@ -60,6 +67,7 @@ async fn a_call_without_a_token_is_for_the_newest_sandbox_that_wants_none() {
     assert_eq!(execute(&server, "1", Some("no such token")).await.0, 401);
     assert!(server.stop());
 
+    ports_are_free().await;
     let keyed = Server::start_cold(&[("ONCEBOX_DEBUG_PORTS", "true"), ("ONCEBOX_API_KEYS", KEY)]);
     let open = create(&keyed, json!({"templateID": "code-interpreter-v1"}), KEY).await;
     assert_eq!(execute(&keyed, "1", None).await.0, 401);

@@ -147,9 +147,12 @@ impl Server {
         let mut child = command.spawn().expect("oncebox serve");
         let mut log = BufReader::new(child.stderr.take().expect("its log"));
         let mut tls_url = None;
+        let mut last = String::new();
         let url = loop {
             let mut line = String::new();
-            assert!(log.read_line(&mut line).expect("its log") > 0, "oncebox serve ended before it listened");
+            let read = log.read_line(&mut line).expect("its log");
+            assert!(read > 0, "oncebox serve ended before it listened: {last}");
+            last.clone_from(&line);
             if let Some((_, url)) = line.split_once("listening on ") {
                 let url = url.split_whitespace().next().expect("an address").to_owned();
                 match url.starts_with("https:") {

@@ -211,7 +211,7 @@ impl Daemon {
             // Looked at after the list was made: one that is in there and was wanted meanwhile is gone, or going.
             if !self.lock().wanted.contains(name) {
                 self.remove(container.id.as_deref().unwrap_or_default()).await?;
-                tracing::debug!("removed the container {name}, which nothing uses");
+                tracing::info!("removed the container {name}, which nothing uses");
             }
         }
         Ok(())
