@@ -147,13 +147,13 @@ fn is_held(client: SocketAddr) -> bool {
 async fn connect(sent: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address(server())).await.expect("a connection");
     stream.write_all(sent.as_bytes()).await.expect("it is sent");
+    assert!(is_held(stream.local_addr().expect("its address")), "the server has no end of it");
     stream
 }
 
-/// Waits until the server lets go of a connection, and not before its time.
-async fn is_let_go(stream: &TcpStream, what: &str) {
-    let (client, began) = (stream.local_addr().expect("its address"), Instant::now());
-    assert!(is_held(client), "{what}: it was never held");
+/// Waits until the server lets go of a connection that began then, and not before its time.
+async fn is_let_go(stream: &TcpStream, began: Instant, what: &str) {
+    let client = stream.local_addr().expect("its address");
     while is_held(client) {
         assert!(began.elapsed() < BOUND, "{what}: still held after {:?}", began.elapsed());
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -221,9 +221,10 @@ async fn shell(command: &str) -> String {
 
 async fn is_not_read(begin: Begin) {
     prepare().await;
-    let mut stream = connect(&begin(sandbox().await)).await;
+    let begun = begin(sandbox().await);
+    let (began, mut stream) = (Instant::now(), connect(&begun).await);
     others_are_well().await;
-    is_let_go(&stream, "an answer that nobody reads").await;
+    is_let_go(&stream, began, "an answer that nobody reads").await;
     // What had been sent before ends without having been whole.
     let mut told = vec![0; 12];
     stream.read_exact(&mut told).await.expect("its first line");
@@ -279,8 +280,9 @@ async fn say_nothing() {
 
 async fn run_is_not_read() {
     let body = json!({"language": "js", "code": "for (;;) console.log('x'.repeat(1000))", "timeout_ms": 600_000});
-    let stream = connect(&asked("POST /v1/run", "accept: text/event-stream\r\n", &body.to_string())).await;
-    is_let_go(&stream, "a run that nobody reads").await;
+    let asked = asked("POST /v1/run", "accept: text/event-stream\r\n", &body.to_string());
+    let (began, stream) = (Instant::now(), connect(&asked).await);
+    is_let_go(&stream, began, "a run that nobody reads").await;
     eventually("it is cancelled", async || {
         let status = server().http.get(format!("{}/v1/status", server().url)).header("x-api-key", KEY);
         status.send().await.expect("an answer").json::<Value>().await.expect("JSON")["running"] == 0
