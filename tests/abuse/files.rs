@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use libtest_mimic::Trial;
@@ -234,8 +235,11 @@ async fn appears_inside(name: &'static str) {
     let made = sandbox.call("filesystem.Filesystem/MakeDir", json!({"path": format!("{path}-directory")})).await;
     assert!(made.status < 500, "{}", made.text());
     is_nowhere_on_the_host(&format!("{new}-directory"));
-    assert_eq!(upload(sandbox, "/tmp/rightly", "in".to_owned()).await.status, 200);
-    assert_eq!(sandbox.shell("cat /tmp/rightly").await, "in");
+    // A name of its own: others do the same meanwhile.
+    static RIGHTLY: AtomicUsize = AtomicUsize::new(0);
+    let rightly = format!("/tmp/rightly-{}", RIGHTLY.fetch_add(1, Ordering::Relaxed));
+    assert_eq!(upload(sandbox, &rightly, "in".to_owned()).await.status, 200);
+    assert_eq!(sandbox.shell(&format!("cat {rightly}")).await, "in");
 }
 
 async fn strange_names_are_listed() {
