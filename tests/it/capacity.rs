@@ -140,10 +140,10 @@ fn begin_as(server: &Server, key: &str, request: &Value) -> JoinHandle<(u16, Val
     })
 }
 
-async fn queued(server: &Server) -> u64 {
+/// What a server with these keys says of itself.
+async fn status_of(server: &Server) -> Value {
     let get = server.http.get(format!("{}/v1/status", server.url)).header("x-api-key", KEYS[0]);
-    let status: Value = get.send().await.expect("an answer").json().await.expect("a JSON answer");
-    status["queued"].as_u64().expect("a number")
+    get.send().await.expect("an answer").json().await.expect("a JSON answer")
 }
 
 async fn keys_take_turns_and_one_with_many_requests_delays_no_other() {
@@ -155,7 +155,7 @@ async fn keys_take_turns_and_one_with_many_requests_delays_no_other() {
         ("ONCEBOX_TEMPLATES__NODE__WARM", "1"),
     ]);
     let many: Vec<_> = (0..7).map(|_| begin_as(&server, KEYS[0], &taking(500))).collect();
-    eventually("six wait", async || queued(&server).await == 6).await;
+    eventually("six wait", async || status_of(&server).await["queued"] == 6).await;
     // The line is full, and yet there is room: the last of the many is sent away.
     let few: Vec<_> = (0..2).map(|_| begin_as(&server, KEYS[1], &taking(0))).collect();
     let mut times = Vec::new();
@@ -188,12 +188,7 @@ async fn a_key_has_bounds_of_its_own() {
     ]);
     // Two starts: one that runs, and one for which there is no place.
     let running = begin_as(&server, KEYS[0], &taking(600_000));
-    eventually("it runs", async || {
-        let get = server.http.get(format!("{}/v1/status", server.url)).header("x-api-key", KEYS[0]);
-        let status: Value = get.send().await.expect("an answer").json().await.expect("a JSON answer");
-        status["running"] == 1
-    })
-    .await;
+    eventually("it runs", async || status_of(&server).await["running"] == 1).await;
     let (status, answer) = begin_as(&server, KEYS[0], &taking(0)).await.expect("an answer");
     let message = "all 1 sandboxes of this key are in use and 0 requests wait for one; try again";
     assert_eq!((status, answer), (429, json!({"error": {"code": "busy", "message": message}})));

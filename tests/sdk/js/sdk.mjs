@@ -47,21 +47,11 @@ const offered = (name) =>
 export const refused = (name) =>
   has(name) && METHODS[name].refused && 'SDK_OWN_SERVER' in process.env && (METHODS[name].ways ?? [WAY]).includes(WAY)
 
-// A test of these methods, which others may be needed for. The reporter counts those that are left out, or that are tried
-// although they are known not to work yet: such a one must fail.
+// A test of these methods, which others may be needed for. The reporter counts those that are left out.
 export const check = (title, methods, body, needs = []) => {
   const names = `${title} ${JSON.stringify(methods)}`
   if (![...methods, ...needs].every(offered)) return test(`left out: ${names}`, () => {})
-  if (!methods.some((name) => METHODS[name].not_yet)) return test(names, body)
-  test(`not yet: ${names}`, async (t) => {
-    let works = true
-    try {
-      await body(t)
-    } catch {
-      works = false
-    }
-    if (works) throw new Error('it works: take `not_yet` out of methods.json')
-  })
+  test(names, body)
 }
 
 // A new sandbox that ends with its test. A whole test takes less than its life.

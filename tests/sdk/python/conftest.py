@@ -1,7 +1,7 @@
 """Which tests a version and a way leave out, and the line at the end that `scripts/test` adds up.
 
 A test says with `@covers` which methods it is about and which others it needs. What a version does not have is left out by
-`methods.json` alone; a test that skips itself counts as failed. What does not work yet is tried, and must fail.
+`methods.json` alone; a test that skips itself counts as failed.
 """
 
 import json
@@ -38,9 +38,6 @@ def pytest_collection_modifyitems(config, items):
         else:
             (run if all(map(sdk.offered, about + needed)) else LEFT_OUT).append(item)
         item.about = about
-        if any(sdk.METHODS[name].get("not_yet") for name in about):
-            # Runs, and must fail: what the server lacks is in the table, and a mark that is out of date fails the suite.
-            item.add_marker(pytest.mark.xfail(strict=True, reason="not_yet in methods.json"))
     config.hook.pytest_deselected(items=list(LEFT_OUT))
     items[:] = run
 
@@ -50,28 +47,24 @@ def pytest_runtest_makereport(item, call):
     report = yield
     if call.when == "call" or not report.passed:
         earlier = OUTCOMES.get(item.nodeid, (True,))[0]
-        # One that is known not to work yet must not work: its row is out of date otherwise.
-        expected = getattr(report, "wasxfail", None) is not None
         face = "async" if item.get_closest_marker("asynchronous") else "sync"
-        OUTCOMES[item.nodeid] = (earlier and (report.passed or expected), item.about, expected, face)
+        OUTCOMES[item.nodeid] = (earlier and report.passed, item.about, face)
     return report
 
 
 def pytest_terminal_summary(terminalreporter, exitstatus):
     stats = terminalreporter.stats
-    not_yet = sum(expected for ok, _, expected, _ in OUTCOMES.values() if ok)
-    passed = sum(ok for ok, *_ in OUTCOMES.values()) - not_yet
+    passed = sum(ok for ok, *_ in OUTCOMES.values())
     failed = sum(not ok for ok, *_ in OUTCOMES.values())
     # Files that could not be read, and sessions that ended for another reason.
     failed += len([report for report in stats.get("error", []) if report.when == "collect"])
     failed += int(failed == 0 and exitstatus not in (0, 1))
     word = "ok" if failed == 0 else "FAILED"
-    left = f"{not_yet} not yet; {len(LEFT_OUT)} left out by methods.json"
-    terminalreporter.write_line(f"test result: {word}. {passed} passed; {failed} failed; {left}")
+    left_out = f"{len(LEFT_OUT)} left out by methods.json"
+    terminalreporter.write_line(f"test result: {word}. {passed} passed; {failed} failed; {left_out}")
     if path := os.environ.get("SDK_REPORT"):
         tests = [
-            {"name": name, "works": ok and not expected, "covers": about, "face": face}
-            for name, (ok, about, expected, face) in OUTCOMES.items()
+            {"name": name, "works": ok, "covers": about, "face": face} for name, (ok, about, face) in OUTCOMES.items()
         ]
         report = {"sdk": "python", "version": sdk.CORE, "interpreter": sdk.INTERPRETER, "way": sdk.WAY, "tests": tests}
         with open(path, "w") as file:
