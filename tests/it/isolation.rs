@@ -274,8 +274,8 @@ print(subprocess.run([sys.executable, "-c", I386]).returncode)
 
 async fn what_programs_ordinarily_do_is_not_denied() {
     let code = r#"
-import asyncio, concurrent.futures, ctypes, multiprocessing, os, signal, socket, subprocess, threading
-threads = [threading.Thread(target=print, args=["thread"]) for _ in range(2)]
+import asyncio, concurrent.futures, ctypes, multiprocessing, os, signal, socket, subprocess, sys, threading
+threads = [threading.Thread(target=sys.stdout.write, args=["thread\n"]) for _ in range(2)]
 [thread.start() for thread in threads], [thread.join() for thread in threads]
 print(subprocess.run("echo shell | cat", shell=True, capture_output=True, text=True).stdout, end="")
 with multiprocessing.get_context("fork").Pool(2) as pool:
