@@ -9,7 +9,7 @@ use std::time::Duration;
 use libtest_mimic::Trial;
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, OnceCell};
 
 use crate::attacker::memory;
 use crate::e2b::{Answer, KEY, Sandbox, answer, request, server};
@@ -19,6 +19,9 @@ const CANARY: &str = "canary-7d1c93e2f5";
 
 /// By when every request for a file has an answer, or at least its beginning.
 const BOUND: Duration = Duration::from_secs(20);
+
+/// For who writes by a link, and reads it again: the links lead to one place.
+static LINKS: Mutex<()> = Mutex::const_new(());
 
 /// A file on the host, in a directory of its own that is removed with it.
 fn canary() -> &'static PathBuf {
@@ -222,6 +225,7 @@ async fn appears_inside(name: &'static str) {
         new += &"x".repeat(255 - new.len());
     }
     let path = name.replace("NEW", &new);
+    let _alone = LINKS.lock().await;
     let written = tokio::time::timeout(BOUND, upload(sandbox, &path, new.clone())).await.expect("it is not held");
     is_nowhere_on_the_host(&new);
     is_own(&written.body, name);
@@ -290,6 +294,7 @@ async fn swapped_while_read() {
 
 async fn parts_stay_inside() {
     let sandbox = trapped().await;
+    let _alone = LINKS.lock().await;
     for (name, new) in [
         ("../../../../tmp/oncebox-part-1", "oncebox-part-1"),
         ("/tmp/oncebox-part-2", "oncebox-part-2"),
