@@ -6,7 +6,6 @@ A test says with `@covers` which methods it is about and which others it needs. 
 
 import json
 import os
-import threading
 
 import pytest
 
@@ -99,17 +98,3 @@ def shared():
     sandbox = sdk.create(timeout=600)
     yield sandbox
     sdk.discard(sandbox)
-
-
-@pytest.fixture
-def later():
-    """Runs a function beside the test, after some seconds."""
-    timers = []
-
-    def start(seconds, function):
-        timers.append(threading.Timer(seconds, function))
-        timers[-1].start()
-
-    yield start
-    for timer in timers:
-        timer.join()

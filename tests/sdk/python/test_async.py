@@ -257,9 +257,11 @@ async def test_commands_run(sandbox):
     handle = await sandbox.commands.run("read line; echo got $line", background=True, **INPUT)
     await sandbox.commands.send_stdin(handle.pid, "it\n")
     assert (await handle.wait()).stdout == "got it\n"
-    handle = await sandbox.commands.run("sleep 1; echo late", background=True)
+    handle = await sandbox.commands.run("until [ -e /tmp/again ]; do sleep .02; done; echo late", background=True)
     await handle.disconnect()
-    assert (await (await sandbox.commands.connect(handle.pid)).wait()).stdout == "late\n"
+    again = await sandbox.commands.connect(handle.pid)
+    await sandbox.files.write("/tmp/again", "")
+    assert (await again.wait()).stdout == "late\n"
     sleepers = [await sandbox.commands.run("sleep 63", background=True) for _ in range(2)]
     assert {sleeper.pid for sleeper in sleepers} <= {process.pid for process in await sandbox.commands.list()}
     assert await sandbox.commands.kill(sleepers[0].pid) is True

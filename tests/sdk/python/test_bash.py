@@ -25,10 +25,16 @@ def test_lines_arrive_whole_however_long_and_many(bash):
     assert bash("printf 'a\\0\\xff\\n'").logs.stdout == ["a\0\ufffd\n"]
 
 
-def test_lines_arrive_as_they_are_printed(bash):
-    times = []
-    bash("for i in 1 2 3; do echo $i; sleep .4; done", on_stdout=lambda _: times.append(time.monotonic()))
-    assert all(0.2 < later - earlier < 2 for earlier, later in zip(times, times[1:])) and len(times) == 3
+def test_lines_arrive_as_they_are_printed(bash, shared):
+    seen = []
+
+    def hear(message):
+        seen.append(message.line)
+        shared.files.write(f"/tmp/heard-{len(seen)}", "")
+
+    # It goes on when a line was heard.
+    bash("for i in 1 2 3; do echo $i; until [ -e /tmp/heard-$i ]; do sleep .02; done; done", on_stdout=hear, timeout=60)
+    assert seen == ["1\n", "2\n", "3\n"]
 
 
 @pytest.mark.parametrize(("code", "status"), [("false", "1"), ("no_such_command", "127"), ("(exit 3)", "3"), ("true | false", "1")])
@@ -76,7 +82,7 @@ def test_an_interrupt_ends_the_code_and_keeps_its_variables(bash, code):
     with pytest.raises(TimeoutException):
         bash(code, timeout=1)
     assert bash("echo $before", timeout=30).logs.stdout == ["kept\n"]
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 20
 
 
 def test_variables_of_one_execution_are_data_and_are_gone_after_it(bash):
@@ -99,9 +105,9 @@ def test_a_closed_output_is_open_again_for_the_next_code(bash):
 
 
 def test_what_is_left_in_the_background_goes_on(bash):
-    execution = bash("(sleep .5; echo late) & echo now")
+    execution = bash("(until [ -e /tmp/go ]; do sleep .02; done; echo late; touch /tmp/gone) & echo now")
     assert execution.logs.stdout[-1] == "now\n"
-    assert "late\n" in bash("sleep 1").logs.stdout
+    assert "late\n" in bash("touch /tmp/go; until [ -e /tmp/gone ]; do sleep .02; done", timeout=60).logs.stdout
 
 
 def test_nothing_waits_for_input(bash):

@@ -35,11 +35,16 @@ def test_executions_are_counted(sandbox):
 @RUN
 def test_output_arrives_as_it_happens(shared):
     seen = []
-    code = "import time, sys\nfor i in range(4):\n    print(i, flush=True); time.sleep(.4)\nprint('end', file=sys.stderr)"
-    shared.run_code(code, on_stdout=lambda m: seen.append((time.monotonic(), m.line)), on_stderr=lambda m: seen.append((0, m.line)))
-    assert "".join(text for _, text in seen) == "0\n1\n2\n3\nend\n"
-    times = [at for at, text in seen if text.strip().isdigit()]
-    assert all(0.2 < later - earlier < 1.5 for earlier, later in zip(times, times[1:])), times
+
+    def hear(message):
+        seen.append(message.line)
+        shared.files.write("/tmp/heard", "")
+
+    # It goes on when its first line was heard.
+    wait = "while not os.path.exists('/tmp/heard'): time.sleep(.02)"
+    code = f"import os, sys, time\nprint('first', flush=True)\n{wait}\nprint('second')\nprint('end', file=sys.stderr)"
+    shared.run_code(code, timeout=60, on_stdout=hear, on_stderr=hear)
+    assert "".join(seen) == "first\nsecond\nend\n"
 
 
 @RUN
@@ -95,8 +100,8 @@ def test_a_timeout_interrupts_the_code_and_keeps_its_variables(shared):
     begin = time.monotonic()
     with pytest.raises(TimeoutException):
         shared.run_code("import time\nwhile True: time.sleep(.1)", timeout=1)
-    assert time.monotonic() - begin < 5
-    assert shared.run_code("before", timeout=10).text == "kept"
+    assert time.monotonic() - begin < 20
+    assert shared.run_code("before", timeout=30).text == "kept"
 
 
 @RUN
@@ -115,16 +120,15 @@ def test_a_client_that_hangs_up_interrupts_its_code(shared):
     assert seen == ["on\n"]
     begin = time.monotonic()
     assert shared.run_code("'unreached' in globals()", timeout=30).text == "False"
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 30
 
 
 @pytest.mark.covers("sandbox.kill", "sandbox.run_code", needs=["sandbox.is_running"])
-def test_a_kill_during_a_run_is_no_success(sandbox, later):
-    later(1.5, sandbox.kill)
+def test_a_kill_during_a_run_is_no_success(sandbox):
     begin = time.monotonic()
     with pytest.raises(Exception) as told:
-        sandbox.run_code("import time; print(1, flush=True); time.sleep(60)")
-    assert time.monotonic() - begin < 20
+        sandbox.run_code("import time; print(1, flush=True); time.sleep(60)", on_stdout=lambda _: sandbox.kill())
+    assert time.monotonic() - begin < 50
     if sdk.has("sandbox.pause"):
         assert isinstance(told.value, TimeoutException) and "killed" in str(told.value)
 

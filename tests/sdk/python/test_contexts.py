@@ -1,7 +1,6 @@
 """Interpreters beside the default ones."""
 
 import threading
-import time
 
 import pytest
 from e2b import InvalidArgumentException, NotFoundException, SandboxException
@@ -35,17 +34,18 @@ def test_a_directory_that_is_not_there_leaves_the_interpreter_where_it_is(shared
 @pytest.mark.covers("sandbox.create_code_context", "sandbox.run_code")
 def test_contexts_run_beside_each_other(shared):
     contexts = [shared.create_code_context() for _ in range(2)]
-    spans = []
+    told = {}
 
-    def run(context):
-        begin = time.monotonic()
-        shared.run_code("import time; time.sleep(1.5)", context=context)
-        spans.append((begin, time.monotonic()))
+    def run(own, other):
+        wait = f"while not os.path.exists('/tmp/beside-{other}'): time.sleep(.02)"
+        code = f"import os, time\nopen('/tmp/beside-{own}', 'w')\n{wait}\n'met'"
+        told[own] = shared.run_code(code, context=contexts[own], timeout=60).text
 
-    threads = [threading.Thread(target=run, args=(context,)) for context in contexts]
+    # Each waits for what the other does: one after the other, the first would wait in vain.
+    threads = [threading.Thread(target=run, args=pair) for pair in [(0, 1), (1, 0)]]
     [thread.start() for thread in threads]
     [thread.join() for thread in threads]
-    assert max(end for _, end in spans) - min(begin for begin, _ in spans) < 2.6
+    assert told == {0: "met", 1: "met"}
 
 
 @pytest.mark.covers("sandbox.run_code")
@@ -79,10 +79,10 @@ def test_a_restarted_context_keeps_its_name_and_nothing_else(sandbox):
 
 
 @pytest.mark.covers("sandbox.restart_code_context")
-def test_a_restart_ends_what_the_context_runs(sandbox, later):
+def test_a_restart_ends_what_the_context_runs(sandbox):
     context = sandbox.create_code_context()
-    later(1, lambda: sandbox.restart_code_context(context))
-    error = sandbox.run_code("import time; time.sleep(60)", context=context, timeout=20).error
+    code = "import time; print('on', flush=True); time.sleep(600)"
+    error = sandbox.run_code(code, context=context, timeout=60, on_stdout=lambda _: sandbox.restart_code_context(context)).error
     assert (error.name, error.value) == ("ContextRestarting", "Context was restarted")
 
 

@@ -123,18 +123,18 @@ def test_a_paused_sandbox_keeps_its_memory_and_stands_still(fresh):
     mark = {"mark": str(uuid4())}
     sandbox = fresh(metadata=mark)
     sandbox.run_code(
-        "import threading, time\nticks = 0\ndef count():\n    global ticks\n    while True:\n        ticks += 1; time.sleep(.01)\n"
-        "threading.Thread(target=count, daemon=True).start(); kept = 'kept'"
+        "import threading, time\nlongest = 0\ndef tick():\n    global longest\n    last = time.time()\n    while True:\n"
+        "        time.sleep(.01); now = time.time(); longest, last = max(longest, now - last), now\n"
+        "threading.Thread(target=tick, daemon=True).start(); kept = 'kept'"
     )
     sandbox.beta_pause()
     assert not sandbox.is_running()
     assert sdk.state(sandbox.get_info()) == "paused"
     assert len(sdk.listed(metadata=mark, state=[SandboxState.PAUSED])) == 1
     assert sdk.listed(metadata=mark, state=[SandboxState.RUNNING]) == []
-    time.sleep(2)
+    time.sleep(5)
     resumed = Sandbox.connect(sandbox.sandbox_id)
-    ticks = int(resumed.run_code("ticks").text)
-    assert ticks < 150, "it went on while it was paused"
+    assert float(resumed.run_code("time.sleep(.1); longest").text) > 4.9, "it went on while it was paused"
     assert resumed.run_code("kept").text == "kept"
     assert sdk.state(resumed.get_info()) == "running"
 
@@ -152,7 +152,7 @@ def test_pausing_twice_says_so_and_a_paused_sandbox_can_be_killed(sandbox):
 def test_a_sandbox_that_asked_for_it_is_paused_at_its_deadline(fresh):
     sandbox = fresh(timeout=2, lifecycle={"on_timeout": "pause"})
     sandbox.run_code("kept = 1")
-    until(10, lambda: sdk.state(sandbox.get_info()) == "paused")
+    until(30, lambda: sdk.state(sandbox.get_info()) == "paused")
     assert Sandbox.connect(sandbox.sandbox_id, timeout=60).run_code("kept").text == "1"
 
 
@@ -167,7 +167,7 @@ def test_a_sandbox_that_asked_for_it_is_resumed_by_a_request(fresh):
 @pytest.mark.covers("sandbox.beta_create")
 def test_a_sandbox_with_auto_pause_is_paused_at_its_deadline():
     sandbox = Sandbox.beta_create(timeout=2, auto_pause=True)
-    until(10, lambda: sdk.state(sandbox.get_info()) == "paused")
+    until(30, lambda: sdk.state(sandbox.get_info()) == "paused")
     sdk.discard(sandbox)
 
 
@@ -220,14 +220,14 @@ def test_a_sandbox_dies_at_its_deadline_and_not_before(fresh):
             return True
         return False
 
-    until(10, gone)
-    assert 2 < time.monotonic() - begin < 6
+    until(15, gone)
+    assert time.monotonic() - begin > 2
 
 
 @pytest.mark.covers("sandbox.create")
 def test_a_deadline_ends_a_sandbox_that_nobody_touches(fresh):
     sandbox = fresh(timeout=2)
-    time.sleep(4)
+    time.sleep(6)
     with pytest.raises(GONE):
         sandbox.get_info()
 
