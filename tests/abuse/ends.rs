@@ -2,6 +2,7 @@
 //! show for a language is not repeated for it.
 
 mod causes;
+mod kept;
 
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
@@ -12,8 +13,10 @@ use crate::support::{server, stdout};
 /// How a run is to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// With this text among the results, if it is not empty.
-    Ok(&'static str),
+    /// Well, with this as its last result.
+    Value(&'static str),
+    /// Well, with just this printed after what is printed first.
+    Printed(&'static str),
     /// An exception whose text has this in it.
     Exception(&'static str),
     Signal(u8),
@@ -28,22 +31,22 @@ const PROCESSES: End = End::Limit("process_limit", "processes", 64);
 const DISK: End = End::Limit("disk_full", "disk_bytes", 16_777_216);
 const OUTPUT: End = End::Limit("output_limit", "output_bytes", 1_000_000);
 
-/// Something that code does, in each language that it can be done in.
+/// Something that code does, in each language that it can be done in, and its end there.
 struct Cause {
     name: &'static str,
-    end: End,
-    codes: Vec<(&'static str, String)>,
+    codes: Vec<(&'static str, String, End)>,
 }
 
 /// Every cause in every language.
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
     for cause in causes::all() {
-        for (language, code) in cause.codes {
+        for (language, code, end) in cause.codes {
             let name = format!("{language}::{}", cause.name);
-            trials.push(case("ends", &name, move || ends_as_it_should(language, code, cause.end)));
+            trials.push(case("ends", &name, move || ends_as_it_should(language, code, end)));
         }
     }
+    trials.extend(kept::trials());
     trials
 }
 
@@ -69,9 +72,17 @@ async fn ends_as_it_should(language: &str, code: String, end: End) {
     let outcome = &answer["outcome"];
     let has = |part: &str, text: &Value| text.to_string().contains(part);
     match end {
-        End::Ok(result) => {
+        End::Value(text) => {
             assert_eq!(outcome["kind"], "ok", "{answer:.2000}");
-            assert!(has(result, &answer["results"]), "{answer:.2000}");
+            let results = answer["results"].as_array().expect("a list");
+            assert_eq!(results.last(), Some(&json!(text)), "{answer:.2000}");
+        }
+        End::Printed(text) => {
+            assert_eq!(outcome["kind"], "ok", "{answer:.2000}");
+            assert_eq!(stdout(&answer), format!("before\n{text}"), "{answer:.2000}");
+            // It may have been printed since.
+            let next = json!({"language": language, "code": printing_first(language, "")});
+            assert_eq!(stdout(&server().run_with(next).await), "before\n");
         }
         End::Exception(text) => {
             assert_eq!(outcome["kind"], "exception", "{answer:.2000}");

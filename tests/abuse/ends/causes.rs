@@ -4,10 +4,13 @@ use serde_json::json;
 
 use super::{Cause, DISK, End, MEMORY, OUTPUT, PROCESSES, TIME};
 
-/// One in the languages given, in the order of the arguments' names.
+/// One in the languages given, with one end in all of them or `=>` one in each.
 macro_rules! cause {
     ($name:literal, $end:expr, $($language:ident: $code:expr),+ $(,)?) => {
-        Cause { name: $name, end: $end, codes: vec![$((stringify!($language), $code.to_string())),+] }
+        Cause { name: $name, codes: vec![$((stringify!($language), $code.to_owned(), $end)),+] }
+    };
+    ($name:literal, $($language:ident: $code:expr => $end:expr),+ $(,)?) => {
+        Cause { name: $name, codes: vec![$((stringify!($language), $code.to_owned(), $end)),+] }
     };
 }
 
@@ -15,23 +18,14 @@ macro_rules! cause {
 fn by_shell(name: &'static str, end: End, command: &str) -> Cause {
     let quoted = json!(command).to_string();
     let node = format!("require('child_process').execFileSync('sh', ['-c', {quoted}], {{ stdio: 'inherit' }})");
-    Cause {
-        name,
-        end,
-        codes: vec![
-            ("python", format!("import subprocess\nsubprocess.run(['sh', '-c', {quoted}], check=True)")),
-            ("js", node.clone()),
-            ("ts", node),
-            ("r", format!("stopifnot(system({quoted}) == 0)")),
-            (
-                "java",
-                format!(
-                    "if (new ProcessBuilder(\"sh\", \"-c\", {quoted}).inheritIO().start().waitFor() != 0) \
-                     throw new IOException(\"failed\");"
-                ),
-            ),
-        ],
-    }
+    let python = format!("import subprocess\nsubprocess.run(['sh', '-c', {quoted}], check=True)");
+    let r = format!("stopifnot(system({quoted}) == 0)");
+    let java = format!(
+        "if (new ProcessBuilder(\"sh\", \"-c\", {quoted}).inheritIO().start().waitFor() != 0) \
+         throw new IOException(\"failed\");"
+    );
+    let codes = [("python", python), ("js", node.clone()), ("ts", node), ("r", r), ("java", java)];
+    Cause { name, codes: codes.map(|(language, code)| (language, code, end)).into() }
 }
 
 pub(super) fn all() -> Vec<Cause> {
@@ -48,13 +42,11 @@ fn memory() -> Vec<Cause> {
         cause!("many small allocations", MEMORY,
             js: "const all = []; while (true) all.push({ number: all.length })",
             ts: "const all: object[] = []; while (true) all.push({ number: all.length })",
-            r: "all <- list(); repeat all[[length(all) + 1]] <- runif(1e5)"),
+            r: "all <- list(); repeat all[[length(all) + 1]] <- runif(1e5)",
+            java: "{ var all = new ArrayList<byte[]>(); while (true) all.add(new byte[10_000]); }"),
         by_shell("the memory of a child", MEMORY, "head -c 600000000 /dev/zero | tail -c 599999999 > /dev/null"),
-        by_shell(
-            "files in memory",
-            MEMORY,
-            "head -c 380000000 /dev/zero > /tmp/big && head -c 380000000 /dev/zero > /dev/shm/big",
-        ),
+        by_shell("files in memory", MEMORY, "cat /dev/zero > /tmp/big"),
+        by_shell("files in shared memory", MEMORY, "cat /dev/zero > /dev/shm/big"),
     ]
 }
 
@@ -90,8 +82,18 @@ fn processes_and_files() -> Vec<Cause> {
             js: "const { Worker } = require('worker_threads')\n\
                  for (let n = 0; n < 100; n++) new Worker('setInterval(() => {}, 1000)', { eval: true, resourceLimits: { maxOldGenerationSizeMb: 2 } })\n\
                  await new Promise(resolve => setTimeout(resolve, 20_000))",
+            ts: "import { Worker } from 'worker_threads'\n\
+                 for (let n = 0; n < 100; n++) new Worker('setInterval(() => {}, 1000)', { eval: true, resourceLimits: { maxOldGenerationSizeMb: 2 } })\n\
+                 await new Promise<void>(resolve => { setTimeout(resolve, 20_000) })",
             java: "for (int n = 0; n < 200; n++) Thread.ofPlatform().daemon().start(() -> { try { Thread.sleep(60_000); } catch (InterruptedException e) {} });"),
+        by_shell("a fork bomb of children", PROCESSES, "bomb() { bomb | bomb; }; bomb"),
+        cause!("a fork bomb", PROCESSES,
+            js: "const { spawn } = require('child_process'); for (let n = 0; n < 100; n++) spawn('sleep', ['60'])",
+            ts: "import { spawn } from 'child_process'\nfor (let n = 0; n < 100; n++) spawn('sleep', ['60'])",
+            r: "repeat parallel:::mcfork()"),
+        // R writes what it can of a file and warns of the rest.
         cause!("one big file", DISK,
+            r: "file <- file('/tmp/big', 'wb'); for (n in 1:64) writeBin(raw(2^20), file); close(file); stopifnot(file.size('/tmp/big') == 2^26)",
             js: "const fs = require('fs'), file = fs.openSync('/tmp/big', 'w'); while (true) fs.writeSync(file, Buffer.alloc(1 << 20))",
             ts: "import * as fs from 'fs'\nconst file: number = fs.openSync('/var/tmp/big', 'w')\nwhile (true) fs.writeSync(file, Buffer.alloc(1 << 20))",
             java: "try (var file = new FileOutputStream(\"/tmp/big\")) { while (true) file.write(new byte[1 << 20]); }"),
@@ -101,12 +103,13 @@ fn processes_and_files() -> Vec<Cause> {
             ts: "import * as fs from 'fs'\nfor (let n = 0; n < 100_000; n++) fs.mkdirSync(`/home/user/${n}`)",
             r: "for (n in 1:100000) { if (!file.create(paste0('/tmp/', n))) stop('no space left on device') }",
             java: "for (int n = 0; n < 100_000; n++) Files.createFile(Path.of(\"/tmp/\" + n));"),
-        cause!("too many open files", End::Exception(""),
-            python: "files = [open('/dev/null') for _ in range(5000)]",
-            js: "const fs = require('fs'); for (let n = 0; n < 5000; n++) fs.openSync('/dev/null')",
-            ts: "import * as fs from 'fs'\nfor (let n = 0; n < 5000; n++) fs.openSync('/dev/null')",
-            r: "files <- lapply(1:5000, function(n) file('/dev/null', 'r'))",
-            java: "var files = new ArrayList<FileInputStream>(); for (int n = 0; n < 5000; n++) files.add(new FileInputStream(\"/dev/null\"));"),
+        // R has a bound of its own, of 128.
+        cause!("too many open files",
+            python: "files = [open('/dev/null') for _ in range(5000)]" => End::Exception("Too many open files"),
+            js: "const fs = require('fs'); for (let n = 0; n < 5000; n++) fs.openSync('/dev/null')" => End::Exception("EMFILE"),
+            ts: "import * as fs from 'fs'\nfor (let n = 0; n < 5000; n++) fs.openSync('/dev/null')" => End::Exception("EMFILE"),
+            java: "var files = new ArrayList<FileInputStream>(); for (int n = 0; n < 5000; n++) files.add(new FileInputStream(\"/dev/null\"));"
+                => End::Exception("Too many open files")),
     ]
 }
 
@@ -139,7 +142,7 @@ fn output() -> Vec<Cause> {
             r: "stop(strrep('x', 3e5))",
             java: "throw new RuntimeException(\"x\".repeat(300_000));"),
         by_shell("output of a child of a child that goes on", OUTPUT, "(yes 0123456789 &) ; sleep 600"),
-        by_shell("a child that prints after the end", End::Ok(""), "(sleep 2; echo late) & :"),
+        by_shell("a child that prints after the end", End::Printed(""), "(sleep 2; echo late) & :"),
     ]
 }
 
@@ -161,10 +164,15 @@ fn crashes() -> Vec<Cause> {
             ts: "require('child_process').spawnSync('sh', ['-c', 'kill -9 -1'])",
             r: "system('kill -9 -1'); Sys.sleep(10)",
             java: "new ProcessBuilder(\"sh\", \"-c\", \"kill -9 -1\").start().waitFor(); Thread.sleep(10_000);"),
-        cause!("output that is closed", End::Ok("42"),
-            js: "const fs = require('fs'); fs.closeSync(1); fs.closeSync(2); 6 * 7",
-            ts: "import * as fs from 'fs'\nfs.closeSync(1); fs.closeSync(2)\n6 * 7",
-            java: "System.out.close(); System.err.close();\n6 * 7"),
+        cause!("output that is closed",
+            js: "const fs = require('fs'); fs.closeSync(1); fs.closeSync(2); 6 * 7" => End::Value("42"),
+            ts: "import * as fs from 'fs'\nfs.closeSync(1); fs.closeSync(2)\n6 * 7" => End::Value("42"),
+            r: "invisible(parallel:::closeStdout()); invisible(parallel:::closeStderr()); 6 * 7" => End::Value("[1] 42"),
+            java: "System.out.close(); System.err.close();\n6 * 7" => End::Value("42")),
+        cause!("descriptors of output that are closed", End::Value("42"),
+            java: "import java.lang.foreign.*;\nvar linker = Linker.nativeLinker();\n\
+                   var close = linker.downcallHandle(linker.defaultLookup().find(\"close\").get(), FunctionDescriptor.of(ValueLayout.JAVA_INT, ValueLayout.JAVA_INT));\n\
+                   int failed = (int) close.invokeExact(1) + (int) close.invokeExact(2);\n6 * 7 + failed"),
         cause!("an exit from elsewhere", End::Exit(4),
             python: "import os, threading, time\nthreading.Timer(0.1, os._exit, (4,)).start()\ntime.sleep(20)",
             js: "setTimeout(() => process.exit(4), 50)\nawait new Promise(() => { setInterval(() => {}, 1000) })",
@@ -179,7 +187,7 @@ fn crashes() -> Vec<Cause> {
 
 fn values() -> Vec<Cause> {
     vec![
-        cause!("an object that cannot be shown", End::Ok("broken"),
+        cause!("an object that cannot be shown", End::Value("[object that cannot be inspected: broken]"),
             js: "({ [require('util').inspect.custom]() { throw new Error('broken') } })",
             ts: "({ [require('util').inspect.custom](): string { throw new Error('broken') } })"),
         cause!("a value that cannot be shown", End::Exception("broken"),
@@ -189,30 +197,49 @@ fn values() -> Vec<Cause> {
         cause!("a value whose text never ends", TIME,
             python: "class Endless:\n    def __repr__(self):\n        while True: pass\nEndless()",
             js: "({ [require('util').inspect.custom]() { while (true) {} } })",
+            ts: "({ [require('util').inspect.custom](): string { while (true) {} } })",
             r: "print.abuse <- function(x, ...) repeat {}\nstructure(1, class = 'abuse')",
             java: "class Endless { public String toString() { while (true) {} } }\nnew Endless()"),
-        cause!("a value that is not a number", End::Ok("nan"),
-            python: "float('nan')", js: "[NaN, 'nan']", ts: "[NaN, 'nan']", r: "c(NaN, 'nan')",
-            java: "List.of(Double.NaN, \"nan\")"),
-        cause!("a value without bounds", End::Ok("nf"),
-            python: "[float('inf'), -float('inf')]", js: "[Infinity, -Infinity]", ts: "[Infinity, -0]", r: "c(Inf, -Inf)",
-            java: "Double.POSITIVE_INFINITY"),
-        cause!("a value within itself", End::Ok(""),
-            python: "loop = []\nloop.append(loop)\nloop",
-            js: "const loop = {}; loop.loop = loop; loop",
-            ts: "const loop: any = {}; loop.loop = loop; loop",
-            r: "loop <- new.env(); loop$loop <- loop; as.list(loop)",
-            java: "var loop = new ArrayList<Object>(); loop.add(loop);\nloop"),
-        cause!("half a character", End::Ok("a"),
-            python: "'a\\ud800b'", js: "'a\\ud800b'", ts: "'a\\ud800b'", java: "\"a\\ud800b\""),
-        cause!("half a character that is printed", End::Ok("1"),
-            js: "console.log('a\\ud800b'); 1", ts: "console.log('a\\ud800b'); 1", java: "System.out.println(\"a\\ud800b\");\n1"),
-        cause!("half a character in an exception", End::Exception("a"),
-            python: "raise ValueError('a\\ud800b')", js: "throw new Error('a\\ud800b')", ts: "throw new Error('a\\ud800b')",
-            java: "throw new RuntimeException(\"a\\ud800b\");"),
-        cause!("zero bytes in a value", End::Ok("b"),
-            python: "'a\\0b'", js: "'a\\0b'", ts: "'a\\0b'", java: "\"a\\0b\""),
-        cause!("control characters in an exception", End::Exception("a"),
+        cause!("a value that is not a number",
+            python: "float('nan')" => End::Value("nan"),
+            js: "NaN" => End::Value("NaN"),
+            ts: "NaN as number" => End::Value("NaN"),
+            r: "NaN" => End::Value("[1] NaN"),
+            java: "Double.NaN" => End::Value("NaN")),
+        cause!("a value without bounds",
+            python: "[float('inf'), -float('inf')]" => End::Value("[inf, -inf]"),
+            js: "[Infinity, -Infinity]" => End::Value("[ Infinity, -Infinity ]"),
+            ts: "[Infinity, -0]" => End::Value("[ Infinity, -0 ]"),
+            r: "c(Inf, -Inf)" => End::Value("[1]  Inf -Inf"),
+            java: "Double.POSITIVE_INFINITY" => End::Value("Infinity")),
+        cause!("a value within itself",
+            python: "loop = []\nloop.append(loop)\nloop" => End::Value("[[...]]"),
+            js: "const loop = {}; loop.loop = loop; loop" => End::Value("<ref *1> { loop: [Circular *1] }"),
+            ts: "const loop: any = {}; loop.loop = loop; loop" => End::Value("<ref *1> { loop: [Circular *1] }"),
+            // Only environments can be; of the others the address is shown.
+            r: "loop <- globalenv(); as.list(loop)['loop']" => End::Value("$loop\n<environment: R_GlobalEnv>\n"),
+            java: "var loop = new ArrayList<Object>(); loop.add(loop);\nloop" => End::Value("[(this Collection)]")),
+        cause!("half a character",
+            python: "'a\\ud800b'" => End::Value("'a\\ud800b'"),
+            js: "'a\\ud800b'" => End::Value("'a\\ud800b'"),
+            ts: "'a\\ud800b'" => End::Value("'a\\ud800b'"),
+            java: "\"a\\ud800b\"" => End::Value("\"a?b\"")),
+        cause!("half a character that is printed",
+            python: "print('a\\ud800b')" => End::Exception("surrogates not allowed"),
+            js: "console.log('a\\ud800b')" => End::Printed("a\u{fffd}b\n"),
+            ts: "console.log('a\\ud800b')" => End::Printed("a\u{fffd}b\n"),
+            java: "System.out.println(\"a\\ud800b\");" => End::Printed("a?b\n")),
+        cause!("half a character in an exception",
+            python: "raise ValueError('a\\ud800b')" => End::Exception("\"a?b\""),
+            js: "throw new Error('a\\ud800b')" => End::Exception("\"a\u{fffd}b\""),
+            ts: "throw new Error('a\\ud800b')" => End::Exception("\"a\u{fffd}b\""),
+            java: "throw new RuntimeException(\"a\\ud800b\");" => End::Exception("\"a?b\"")),
+        cause!("zero bytes in a value",
+            python: "'a\\0b'" => End::Value("'a\\x00b'"),
+            js: "'a\\0b'" => End::Value("'a\\x00b'"),
+            ts: "'a\\0b'" => End::Value("'a\\x00b'"),
+            java: "\"a\\0b\"" => End::Value("\"a\\000b\"")),
+        cause!("control characters in an exception", End::Exception("\"a\\u001b[2J\\r\\b"),
             python: "raise ValueError('a\\x1b[2J\\r\\x08\\0b')", js: "throw new Error('a\\x1b[2J\\r\\x08\\0b')",
             ts: "throw new Error('a\\x1b[2J\\r\\x08\\0b')", r: "stop('a\\033[2J\\r\\bb')",
             java: "throw new RuntimeException(\"a\\033[2J\\r\\bb\");"),
