@@ -21,12 +21,17 @@ pub struct Patience {
     pub stall: Duration,
 }
 
+/// The largest piece of an answer that is handed on at once, bytes: HTTP/2's frames are of this size unless the client wants
+/// others. What is handed on is no longer watched, so that it is to be little.
+const MAX_PIECE: usize = 16 << 10;
+
 /// An answer's body, which is given up when its client takes nothing of it for too long. A stream of HTTP/2 that is not read
 /// leaves its connection as it is, so that this cannot be told from what is written there.
 pub(super) struct Watched<T> {
     given: Arc<Mutex<Given<T>>>,
-    stall: Duration,
-    watch: Option<AbortOnDropHandle<()>>,
+    /// What is left of a large piece.
+    rest: Bytes,
+    _watch: Option<AbortOnDropHandle<()>>,
 }
 
 struct Given<T> {
@@ -39,8 +44,10 @@ struct Given<T> {
 impl<T: Send + 'static> Watched<T> {
     /// Watches over a body. `held` is dropped with it.
     pub(super) fn new(body: Body, stall: Duration, held: T) -> Self {
-        let given = Given { body: Some((body, held)), waits_since: None };
-        Self { given: Arc::new(Mutex::new(given)), stall, watch: None }
+        let is_empty = body.is_end_stream();
+        let given = Arc::new(Mutex::new(Given { body: Some((body, held)), waits_since: Some(Instant::now()) }));
+        let watch = (!is_empty).then(|| AbortOnDropHandle::new(tokio::spawn(give_up(Arc::clone(&given), stall))));
+        Self { given, rest: Bytes::new(), _watch: watch }
     }
 }
 
@@ -75,21 +82,35 @@ impl<T: Send + 'static> HttpBody for Watched<T> {
         let mut given = lock(&this.given);
         given.waits_since = None;
         let Some((body, _)) = &mut given.body else { return Poll::Ready(Some(Err(Box::new(Stalled)))) };
-        let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
-        if matches!(frame, Some(Ok(_))) && !body.is_end_stream() {
-            given.waits_since = Some(Instant::now());
-            let watch = || AbortOnDropHandle::new(tokio::spawn(give_up(Arc::clone(&this.given), this.stall)));
-            this.watch.get_or_insert_with(watch);
+        if this.rest.is_empty() {
+            match ready!(Pin::new(body).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => this.rest = data,
+                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                },
+                Some(Err(err)) => return Poll::Ready(Some(Err(err.into()))),
+                None => return Poll::Ready(None),
+            }
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+        // The last one too: it may be kept by whoever asked for it, together with this body.
+        given.waits_since = Some(Instant::now());
+        let piece = this.rest.split_to(this.rest.len().min(MAX_PIECE));
+        Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
-        lock(&self.given).body.as_ref().is_some_and(|(body, _)| body.is_end_stream())
+        lock(&self.given).body.as_ref().is_some_and(|(body, _)| body.is_end_stream()) && self.rest.is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {
-        lock(&self.given).body.as_ref().map(|(body, _)| body.size_hint()).unwrap_or_default()
+        let body = lock(&self.given).body.as_ref().map(|(body, _)| body.size_hint()).unwrap_or_default();
+        let rest = self.rest.len() as u64;
+        let mut hint = SizeHint::new();
+        hint.set_lower(body.lower() + rest);
+        if let Some(upper) = body.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint
     }
 }
 
@@ -133,6 +154,28 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(2)).await;
         assert!(given_up.try_recv() == Err(oneshot::error::TryRecvError::Closed), "it is still held");
         assert!(body.frame().await.expect("an end that is none").is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_of_one_piece_is_taken_in_small_ones_and_the_last_is_watched_too() {
+        let (held, mut given_up) = oneshot::channel::<()>();
+        let mut body = Watched::new(Body::from(vec![b'x'; 2 * MAX_PIECE + 1]), STALL, held);
+        for (left, length) in [(2 * MAX_PIECE + 1, MAX_PIECE), (MAX_PIECE + 1, MAX_PIECE), (1, 1)] {
+            assert_eq!((body.is_end_stream(), body.size_hint().exact()), (false, Some(left as u64)));
+            let piece = body.frame().await.expect("a piece").expect("no error").into_data().expect("data");
+            assert_eq!(piece.len(), length);
+        }
+        assert!(body.is_end_stream());
+        tokio::time::sleep(STALL + Duration::from_secs(1)).await;
+        assert!(given_up.try_recv() == Err(oneshot::error::TryRecvError::Closed), "it is still held");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_is_not_asked_for_is_given_up() {
+        let (held, mut given_up) = oneshot::channel::<()>();
+        let _body = Watched::new(Body::from("x"), STALL, held);
+        tokio::time::sleep(STALL * 2 + Duration::from_secs(1)).await;
+        assert!(given_up.try_recv() == Err(oneshot::error::TryRecvError::Closed), "it is still held");
     }
 
     #[tokio::test(start_paused = true)]
