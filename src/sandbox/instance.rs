@@ -157,6 +157,11 @@ impl Instance {
         self.guard.reaper.engine.written_bytes(&self.guard.id).await
     }
 
+    /// Whether the engine answers at all.
+    pub(crate) async fn ping_engine(&self) -> Result<(), EngineError> {
+        self.guard.reaper.engine.ping().await
+    }
+
     /// Whether the kernel took something of it for want of memory; for when its agent no longer answers.
     pub(crate) async fn ran_out_of_memory(&self) -> bool {
         self.guard.reaper.engine.ran_out_of_memory(&self.guard.id).await

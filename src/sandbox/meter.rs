@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::handle::Sandbox;
 use super::registry::Registry;
+use crate::engine::EngineError;
 use crate::protocol::Metrics;
 
 /// How often a reading is kept, as E2B does.
@@ -18,8 +19,13 @@ const KEPT: usize = 6 * 60 * 60 / 5;
 /// How often the engine is asked what a sandbox has written to its disk, at the most.
 const DISK_EVERY: Duration = Duration::from_secs(1);
 
-/// The engine looks at every file for that. It is not to be busy with it for more than one part in so many of its time.
+/// The engine looks at every file for that. It is not to be busy with it for more than one part in so many of its time, unless it
+/// would then look more seldom than so.
 const DISK_SHARE: u32 = 10;
+const DISK_SELDOM: Duration = Duration::from_secs(10);
+
+/// Who has made so many files that the engine looks at them for longer would otherwise have no bound.
+const DISK_LOOK_LIMIT: Duration = Duration::from_secs(10);
 
 /// What a sandbox used at a time.
 #[derive(Debug, Clone, Copy)]
@@ -71,33 +77,42 @@ pub(super) async fn read(sandbox: Weak<Sandbox>) {
     }
 }
 
-/// Ends a sandbox that has written more to its disk than it may, until it is gone. There is no other bound where the whole file
-/// system is writable: what is written within the second before comes on top.
+/// Ends a sandbox that has written more to its disk than it may, or so many files that nobody can tell, until it is gone. There is
+/// no other bound where the whole file system is writable: what is written since the last look comes on top.
 pub(super) async fn bound_disk(registry: Registry, sandbox: Weak<Sandbox>) {
+    let mut was_slow = false;
     while let Some(sandbox) = sandbox.upgrade() {
         let asked = Instant::now();
-        match sandbox.instance.written_bytes().await {
-            Ok(bytes) => {
+        let disk_bytes = sandbox.spec.template.disk_bytes;
+        let looked = tokio::time::timeout(DISK_LOOK_LIMIT, sandbox.instance.written_bytes()).await;
+        let too_much = match looked {
+            Ok(Ok(bytes)) => {
                 sandbox.meter.written_bytes.store(bytes, Ordering::Relaxed);
-                let disk_bytes = sandbox.spec.template.disk_bytes;
-                if bytes > disk_bytes {
-                    tracing::warn!(
-                        sandbox.id,
-                        bytes,
-                        disk_bytes,
-                        "sandbox {} wrote more than it may; ending it",
-                        sandbox.id
-                    );
-                    registry.kill(&sandbox.id);
-                    return;
-                }
+                (bytes > disk_bytes).then(|| format!("it has written {bytes} bytes and may write {disk_bytes}"))
             }
-            Err(err) => {
+            Err(_) | Ok(Err(EngineError::Slow { .. })) => {
+                // An engine in trouble says nothing, and that is not to be taken for this when it comes to.
+                let is_well = sandbox.instance.ping_engine().await.is_ok();
+                if is_well && !was_slow {
+                    was_slow = true;
+                    continue;
+                }
+                is_well.then(|| "it has so many files that the engine cannot tell what it has written".to_owned())
+            }
+            Ok(Err(err)) => {
                 let error = &err as &dyn std::error::Error;
                 tracing::debug!(sandbox.id, error, "cannot tell what a sandbox has written");
+                None
             }
+        };
+        was_slow = false;
+        if let Some(reason) = too_much {
+            tracing::warn!(sandbox.id, "sandbox {} is ended: {reason}", sandbox.id);
+            registry.kill(&sandbox.id);
+            return;
         }
-        if ends_within(sandbox, DISK_EVERY.max(asked.elapsed() * DISK_SHARE)).await {
+        let seldom = (asked.elapsed() * DISK_SHARE).min(DISK_SELDOM);
+        if ends_within(sandbox, DISK_EVERY.max(seldom)).await {
             return;
         }
     }
