@@ -84,7 +84,9 @@ impl Taken {
 
     /// Which bound it is that leaves no room, and where it lies.
     fn bound(&self) -> (usize, Whose) {
-        if self.all < self.max { (self.max_per_key, Whose::Key) } else { (self.max, Whose::All) }
+        // A place may have become free since.
+        let is_of_key = self.all < self.max && self.max_per_key < self.max;
+        if is_of_key { (self.max_per_key, Whose::Key) } else { (self.max, Whose::All) }
     }
 }
 

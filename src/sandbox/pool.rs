@@ -208,6 +208,9 @@ impl Shared {
     fn choose(&self) -> Option<Arc<Template>> {
         let now = Instant::now();
         let mut shelves = self.lock();
+        for shelf in shelves.iter_mut() {
+            shelf.waiting.retain(|waiting| !waiting.sender.is_closed());
+        }
         let fullness = |shelf: &Shelf| (shelf.idle.len() + shelf.launching) * 1000 / shelf.template.warm.max(1);
         let urgent = shelves.iter_mut().filter(|shelf| shelf.urgent_since().is_some());
         let shelf = match urgent.min_by_key(|shelf| shelf.urgent_since()) {
@@ -225,6 +228,7 @@ impl Shared {
         let mut shelves = self.lock();
         let shelf = shelves.iter_mut().find(|shelf| shelf.template.name == template.name).expect("shelves stay");
         shelf.launching -= 1;
+        shelf.waiting.retain(|waiting| !waiting.sender.is_closed());
         match launched {
             Ok(sandbox) => {
                 shelf.failures = 0;
