@@ -4,6 +4,7 @@ mod certs;
 mod images;
 mod run;
 mod serve;
+mod stop;
 
 use std::error::Error;
 use std::io::{IsTerminal, Write};

@@ -16,6 +16,7 @@ use oncebox::protocol::{End, Event, OutcomeKind, Output};
 use oncebox::sandbox::{RunSpec, Sandboxes, Template, Tenant};
 
 use super::CliResult;
+use super::stop::StopSignals;
 
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
@@ -43,6 +44,7 @@ pub(super) async fn run(args: RunArgs, config: Config) -> CliResult {
     if let Some(timeout_ms) = args.timeout_ms {
         limits.timeout_ms = timeout_ms.clamp(1, template.max_timeout_ms);
     }
+    let mut stop = StopSignals::new()?;
     // Nothing is kept warm for one run; the owner is this process, so that no server is disturbed.
     let template = Template { warm: 0, ..template };
     let engine = Arc::new(DockerEngine::connect(
@@ -63,7 +65,7 @@ pub(super) async fn run(args: RunArgs, config: Config) -> CliResult {
     };
     let shown = tokio::select! {
         shown = show(&sandboxes, spec, args.save.as_deref()) => shown,
-        _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
+        () = stop.next() => Err("interrupted".into()),
     };
     sandboxes.close().await?;
     shown

@@ -13,11 +13,11 @@ use oncebox::http::{self, Routers, TlsListener};
 use oncebox::sandbox::Sandboxes;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::CliResult;
+use super::stop::StopSignals;
 
 pub(super) async fn serve(config: Config) -> CliResult {
     allow_many_connections();
@@ -100,23 +100,4 @@ fn cannot_listen(address: SocketAddr, err: &io::Error) -> String {
 
 async fn all(servers: &mut JoinSet<()>) {
     while servers.join_next().await.is_some() {}
-}
-
-/// SIGTERM and Ctrl-C.
-struct StopSignals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl StopSignals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
 }

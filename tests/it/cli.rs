@@ -12,7 +12,7 @@ trials![
     standard_input_is_run_in_the_language_that_is_named,
     a_language_that_cannot_be_told_is_an_error,
     pictures_are_saved_where_asked,
-    output_comes_as_it_happens_and_ctrl_c_removes_the_container,
+    output_comes_as_it_happens_and_whoever_is_stopped_leaves_nothing,
     version_and_help_are_told,
     doctor_tries_the_filter_of_networks_and_leaves_nothing,
     doctor_says_how_another_hosts_engine_is_reached,
@@ -102,7 +102,13 @@ async fn pictures_are_saved_where_asked() {
     assert!(std::fs::read(&saved[0]).expect("a picture").starts_with(b"\x89PNG\r\n\x1a\n"));
 }
 
-async fn output_comes_as_it_happens_and_ctrl_c_removes_the_container() {
+async fn output_comes_as_it_happens_and_whoever_is_stopped_leaves_nothing() {
+    for signal in ["-INT", "-TERM"] {
+        is_stopped_by(signal).await;
+    }
+}
+
+async fn is_stopped_by(signal: &str) {
     use std::io::BufRead;
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("code.js");
@@ -114,7 +120,7 @@ async fn output_comes_as_it_happens_and_ctrl_c_removes_the_container() {
     std::io::BufReader::new(child.stdout.take().expect("stdout")).read_line(&mut line).expect("a line");
     assert_eq!(line, "begun\n");
     assert_ne!(docker(&["ps", "-q", "--filter", &owner]), "");
-    let killed = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    let killed = std::process::Command::new("kill").args([signal, &child.id().to_string()]).status();
     assert!(killed.expect("kill").success());
     eventually("it ends", async || {
         tokio::time::sleep(Duration::from_millis(20)).await;
