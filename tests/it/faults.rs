@@ -19,6 +19,8 @@ trials![
     a_server_that_starts_beside_a_broken_engine_becomes_ready_with_it,
     a_server_stops_beside_an_engine_that_hangs_and_its_successor_clears_up,
     a_removal_that_hangs_is_tried_again,
+    a_container_that_ends_while_it_is_being_removed_is_removed,
+    a_sandbox_with_too_many_files_to_look_at_is_ended,
     a_full_disk_of_the_engine_is_told_once,
     a_holder_that_is_removed_takes_its_sandboxes_along,
     a_network_that_is_removed_is_made_again,
@@ -26,6 +28,9 @@ trials![
 
 /// Short, so that what hangs is soon seen to; and long enough for a machine that is busy with other tests.
 const LIMIT: (&str, &str) = ("ONCEBOX_ENGINE_TIMEOUT_MS", "3000");
+/// Any does while the server has none.
+const KEY: &str = "e2b_1111111111111111111111111111111111111111";
+
 const ONE_WARM: (&str, &str) = ("ONCEBOX_TEMPLATES__NODE__WARM", "1");
 
 /// The longest that a client may wait for an answer, and the server for being well again when the engine is. On two quiet cores
@@ -205,6 +210,46 @@ async fn a_removal_that_hangs_is_tried_again() {
     fault.clear();
     server.until_busy(0, 0).await;
     assert!(server.sandboxes().is_empty());
+}
+
+async fn a_container_that_ends_while_it_is_being_removed_is_removed() {
+    let fault = Fault::default();
+    let proxy = EngineProxy::with_faults(&fault);
+    let limit = ("ONCEBOX_ENGINE_TIMEOUT_MS", "15000");
+    let server = Server::start_cold(&[limit, ("DOCKER_HOST", &proxy.address())]);
+    // Seen with Docker 20.10: it may be left where it is.
+    let ended = "Could not kill running container 12ab, cannot remove - Container 12ab is not running";
+    fault.set(Calls::Remove, Fate::Say(StatusCode::INTERNAL_SERVER_ERROR, ended));
+    assert_eq!(server.run("js", "1 + 1").await["results"], json!(["2"]));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    // Its place is taken until it is known to be gone.
+    server.until_busy(1, 0).await;
+    fault.clear();
+    server.until_busy(0, 0).await;
+    assert!(server.sandboxes().is_empty());
+    assert_eq!(server.logged("cannot remove oncebox-"), Vec::<String>::new(), "that is no error");
+}
+
+async fn a_sandbox_with_too_many_files_to_look_at_is_ended() {
+    let fault = Fault::default();
+    let proxy = EngineProxy::with_faults(&fault);
+    let server = Server::start_cold(&[LIMIT, ("DOCKER_HOST", &proxy.address())]);
+    let create = async || {
+        let post = server.http.post(format!("{}/sandboxes", server.url)).header("x-api-key", KEY);
+        let created = post.json(&json!({"templateID": "base"})).send().await.expect("an answer");
+        assert_eq!(created.status(), 201);
+    };
+    let ended = || server.logged("so many files that the engine cannot tell").len();
+    create().await;
+    fault.set(Calls::Inspect, Fate::Never);
+    eventually("it is ended", async || ended() == 1 && server.sandboxes().is_empty()).await;
+    // One that an engine in trouble says nothing of is not to blame.
+    fault.clear();
+    create().await;
+    fault.set(Calls::All, Fate::Never);
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    fault.clear();
+    assert_eq!((ended(), server.sandboxes().len()), (1, 1));
 }
 
 async fn a_full_disk_of_the_engine_is_told_once() {

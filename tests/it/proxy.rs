@@ -52,6 +52,8 @@ pub(crate) enum Calls {
     Start,
     Remove,
     List,
+    /// Of one container.
+    Inspect,
 }
 
 impl Calls {
@@ -63,6 +65,7 @@ impl Calls {
             Self::Start => path.ends_with("/start"),
             Self::Remove => method == Method::DELETE,
             Self::List => path == "/containers/json",
+            Self::Inspect => path != "/containers/json" && path.ends_with("/json") && path.starts_with("/containers/"),
         }
     }
 }

@@ -28,8 +28,9 @@ const SHARED_FILES: [&str; 3] = ["/etc/hosts", "/etc/resolv.conf", "/etc/hostnam
 /// The most that is read of such a file, bytes.
 const MAX_SHARED: u64 = 1 << 20;
 
-/// Keeps the namespace until `input` closes. Each byte of it asks whether the files that are shared with those who have joined are
-/// as they were; the answer is a line, `true` or `false`. With `egress`, the JSON of an [`Egress`], only what that says gets out of it.
+/// Keeps the namespace until `input` closes. Each byte of it asks whether those who have joined left nothing in it: the files that
+/// are shared with them are as they were, and nothing was sent. The answer is a line, `true` or `false`. With `egress`, the JSON of
+/// an [`Egress`], only what that says gets out of it.
 ///
 /// # Errors
 ///
@@ -43,13 +44,41 @@ pub async fn hold(
         Some(egress) => restrict(egress).await.map_err(|err| err.to_string()),
         None => Ok(()),
     };
+    // From here on anybody may join.
+    let before = Traces::read();
     print(&mut output, &held).await?;
     held.map_err(io::Error::other)?;
-    let before = SHARED_FILES.map(Shared::read);
     while input.read(&mut [0; 1]).await? > 0 {
-        print(&mut output, &(SHARED_FILES.map(Shared::read) == before)).await?;
+        let is_unused = before.as_ref().is_ok_and(|before| Traces::read().is_ok_and(|now| now == *before));
+        print(&mut output, &is_unused).await?;
     }
     Ok(())
+}
+
+/// What those who join a namespace could leave in it.
+#[derive(Debug, PartialEq, Eq)]
+struct Traces {
+    shared: [Option<Shared>; SHARED_FILES.len()],
+    /// Packets that were sent, by interface. Without any there is no connection that lives on, nothing that comes in answer, and
+    /// nothing that the kernel has learned of others.
+    sent: Vec<(String, u64)>,
+}
+
+impl Traces {
+    fn read() -> io::Result<Self> {
+        let sent = sent(&std::fs::read_to_string("/proc/net/dev")?);
+        Ok(Self { shared: SHARED_FILES.map(Shared::read), sent: sent.ok_or(io::ErrorKind::InvalidData)? })
+    }
+}
+
+/// The packets that each interface has sent, as `/proc/net/dev` tells: after two lines of titles, the name, eight numbers of what
+/// was received, and eight of what was sent, bytes first.
+fn sent(net_dev: &str) -> Option<Vec<(String, u64)>> {
+    let interface = |line: &str| {
+        let (name, numbers) = line.split_once(':')?;
+        Some((name.trim().to_owned(), numbers.split_whitespace().nth(9)?.parse().ok()?))
+    };
+    net_dev.lines().skip(2).map(interface).collect()
 }
 
 /// What could be left in a file for others: nothing of it tells when it was, as the daemon touches it for each who joins.
@@ -158,6 +187,15 @@ impl fmt::Display for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_sent_is_told_by_interface() {
+        let text = "Inter-|   Receive                                                |  Transmit\n face |bytes    packets errs drop \
+                    fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed\n    lo:     0 0 0 0 \
+                    0 0 0 0 0 0 0 0 0 0 0 0\n  eth0:1516 18 0 0 0 0 0 0 270 7 0 0 0 0 0 0\n";
+        assert_eq!(sent(text), Some(vec![("lo".to_owned(), 0), ("eth0".to_owned(), 7)]));
+        assert_eq!(sent("a\nb\n eth0: 1 2 3\n"), None);
+    }
 
     #[test]
     fn name_servers_are_the_ipv4_ones_that_are_not_loopback() {

@@ -19,6 +19,7 @@ use bollard::query_parameters::{
 use futures::{Stream, StreamExt};
 use rand::distr::{Alphanumeric, SampleString};
 use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::io::StreamReader;
 
 use super::said::Said;
@@ -30,7 +31,7 @@ pub(super) const OWNER_LABEL: &str = "oncebox.owner";
 /// Between two looks for strays.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// So long after the last doubt, what was asked for has come or never will.
+/// So long after the last doubt, or the longest call if that is longer, what was asked for has come or never will.
 const SETTLED: Duration = Duration::from_secs(10);
 
 /// A daemon that does not answer a ping for so long is not well.
@@ -43,6 +44,8 @@ pub(super) struct Daemon {
     owner: String,
     /// How long a call may take.
     limit: Duration,
+    /// Starting and removing is processor time of the daemon's: more at once than cores only adds waiting.
+    slots: Semaphore,
     containers: Mutex<Containers>,
 }
 
@@ -87,7 +90,9 @@ impl Daemon {
     pub(super) fn new(docker: Docker, owner: &str, limit: Duration) -> Arc<Self> {
         // Ours comes first; the library's own does not cover bodies, and is in whole seconds.
         let docker = docker.with_timeout(limit + Duration::from_secs(1));
-        Arc::new(Self { docker, owner: owner.to_owned(), limit, containers: Mutex::default() })
+        let cores = std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
+        let slots = Semaphore::new(cores);
+        Arc::new(Self { docker, owner: owner.to_owned(), limit, slots, containers: Mutex::default() })
     }
 
     /// The library's client, for calls that go through [`Daemon::timed`].
@@ -118,6 +123,7 @@ impl Daemon {
         self.lock().wanted.insert(name.clone());
         let wanted = Wanted { name, daemon: Arc::clone(self) };
         let name = wanted.name();
+        let _slot = self.slot().await;
         let options = CreateContainerOptionsBuilder::default().name(name).build();
         if let Err(err) = self.timed(self.docker.create_container(Some(options), body)).await {
             if matches!(err, DockerError::DockerResponseServerError { status_code: 400..500, .. }) {
@@ -140,21 +146,16 @@ impl Daemon {
         let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
         let began = Instant::now();
         loop {
-            match self.timed(self.docker.remove_container(name, Some(options.clone()))).await {
+            let removed = {
+                let _slot = self.slot().await;
+                self.timed(self.docker.remove_container(name, Some(options.clone()))).await
+            };
+            match removed {
                 Ok(()) | Err(DockerError::DockerResponseServerError { status_code: 404, .. }) => {
                     self.forget(name);
                     return Ok(());
                 }
-                // It ended by itself and the daemon is removing it. Its namespaces are free only when it is gone.
-                Err(DockerError::DockerResponseServerError { status_code: 409, .. })
-                    if began.elapsed() < self.limit =>
-                {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
-                // It ended between the daemon's look and its signal.
-                Err(DockerError::DockerResponseServerError { status_code: 500, message })
-                    if message.contains("is not running") && began.elapsed() < self.limit =>
-                {
+                Err(err) if is_ending(&err) && began.elapsed() < self.limit => {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
                 Err(err) => return Err(engine_error("remove a container", err)),
@@ -165,10 +166,14 @@ impl Daemon {
     /// Removes all containers of the owner, wanted or not, and says how many there were.
     pub(super) async fn remove_all(&self) -> Result<usize, EngineError> {
         let found = self.list().await?;
+        let mut removed = Ok(found.len());
         for container in &found {
-            self.remove(container.id.as_deref().unwrap_or_default()).await?;
+            // One that stays does not keep the others.
+            if let Err(err) = self.remove(container.id.as_deref().unwrap_or_default()).await {
+                removed = Err(err);
+            }
         }
-        Ok(found.len())
+        removed
     }
 
     /// There may be strays: they are looked for until there is no reason any longer to think so.
@@ -190,7 +195,7 @@ impl Daemon {
             {
                 let mut containers = self.lock();
                 match removed {
-                    Ok(()) if containers.doubted.is_none_or(|doubted| began > doubted + SETTLED) => {
+                    Ok(()) if containers.doubted.is_none_or(|doubted| began > doubted + SETTLED.max(self.limit)) => {
                         containers.looking = false;
                         return;
                     }
@@ -205,16 +210,20 @@ impl Daemon {
 
     async fn remove_strays(&self) -> Result<(), EngineError> {
         let found = self.list().await?;
+        let mut removed = Ok(());
         for container in found {
             let names = container.names.unwrap_or_default();
             let name = names.first().map(|name| name.trim_start_matches('/')).unwrap_or_default();
             // Looked at after the list was made: one that is in there and was wanted meanwhile is gone, or going.
-            if !self.lock().wanted.contains(name) {
-                self.remove(container.id.as_deref().unwrap_or_default()).await?;
-                tracing::info!("removed the container {name}, which nothing uses");
+            if self.lock().wanted.contains(name) {
+                continue;
+            }
+            match self.remove(container.id.as_deref().unwrap_or_default()).await {
+                Ok(()) => tracing::info!("removed the container {name}, which nothing uses"),
+                Err(err) => removed = Err(err),
             }
         }
-        Ok(())
+        removed
     }
 
     async fn list(&self) -> Result<Vec<ContainerSummary>, EngineError> {
@@ -222,6 +231,10 @@ impl Daemon {
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
         let listed = self.timed(self.docker.list_containers(Some(options))).await;
         listed.map_err(|err| engine_error("list containers", err))
+    }
+
+    async fn slot(&self) -> SemaphorePermit<'_> {
+        self.slots.acquire().await.expect("the semaphore is never closed")
     }
 
     fn new_name(&self) -> String {
@@ -235,6 +248,21 @@ impl Daemon {
 
     fn lock(&self) -> MutexGuard<'_, Containers> {
         self.containers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a container could not be created because its image is not there.
+pub(super) fn is_missing_image(err: &DockerError) -> bool {
+    matches!(err, DockerError::DockerResponseServerError { status_code: 404, message } if message.contains("No such image"))
+}
+
+/// Whether a container could not be removed because it was ending by itself: the daemon is removing it, and its namespaces are
+/// free only when it is gone; or it ended between the daemon's look and its signal.
+fn is_ending(err: &DockerError) -> bool {
+    match err {
+        DockerError::DockerResponseServerError { status_code: 409, .. } => true,
+        DockerError::DockerResponseServerError { status_code: 500, message } => message.contains("is not running"),
+        _ => false,
     }
 }
 

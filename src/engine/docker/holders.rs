@@ -12,13 +12,14 @@ use std::time::{Duration, Instant};
 use bollard::errors::Error as DockerError;
 use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, NetworkCreateRequest};
 use bollard::query_parameters::ListNetworksOptionsBuilder;
+use futures::future::join_all;
 use ipnet::Ipv4Net;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::{OwnedMutexGuard, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::daemon::{Daemon, OWNER_LABEL, Wanted, engine_error, labels};
+use super::daemon::{Daemon, OWNER_LABEL, Wanted, engine_error, is_missing_image, labels};
 use super::egress::Surroundings;
 use crate::engine::{EngineError, Network, Pipe};
 use crate::protocol::{Addresses, Egress, Held};
@@ -75,9 +76,6 @@ pub(super) struct Holder {
     container: Wanted,
     /// Whether a sandbox has lived in it before.
     pub(super) reused: bool,
-    /// Whether its sandbox could write what it shares with the holder, and so leave to the next one: `/etc/hosts`,
-    /// `/etc/resolv.conf` and `/etc/hostname` are the holder's.
-    pub(super) writable: bool,
     network: Network,
     /// What it was told to let through; nothing needs no telling.
     egress: Option<Egress>,
@@ -103,8 +101,9 @@ impl Holder {
         self.container.name()
     }
 
-    /// Whether the files that it shares with its sandboxes are as they were.
-    async fn is_unwritten(&mut self) -> bool {
+    /// Whether its sandboxes have left nothing: its files, which are theirs too, are as they were, and nothing was sent, to
+    /// which answers could come, and of which the kernel would tell the next one.
+    async fn is_unused(&mut self) -> bool {
         let asked = async {
             self.input.write_all(b"?").await.ok()?;
             self.input.flush().await.ok()?;
@@ -146,10 +145,10 @@ impl Holders {
         }
     }
 
-    /// Makes a holder free again. Its sandbox must be gone.
+    /// Makes a holder free again, if its sandbox, which must be gone, has left nothing in it.
     pub(super) async fn give_back(&self, mut holder: Holder) {
         let is_usable = !holder.network.is_choice() && !holder.ended.is_cancelled();
-        if is_usable && (!holder.writable || holder.is_unwritten().await) {
+        if is_usable && holder.is_unused().await {
             let mut free = self.lock();
             if free.is_current(&holder) {
                 let holder = Holder { reused: true, ..holder };
@@ -219,7 +218,6 @@ impl Holders {
         let holder = Holder {
             container,
             reused: false,
-            writable: false,
             network: network.clone(),
             egress,
             ended,
@@ -238,37 +236,34 @@ impl Holders {
 
     /// Starts a container that carries nothing but the agent.
     async fn start_helper(&self, body: ContainerCreateBody) -> Result<(Wanted, Pipe), EngineError> {
-        self.daemon.start(body, std::future::pending()).await.map_err(|err| match err {
-            DockerError::DockerResponseServerError { status_code: 404, ref message } if message.contains("image") => {
-                EngineError::NoImage(HOLDER_IMAGE.to_owned())
-            }
-            err => engine_error("start a holder", err),
+        self.daemon.start(body, std::future::pending()).await.map_err(|err| match is_missing_image(&err) {
+            true => EngineError::NoImage(HOLDER_IMAGE.to_owned()),
+            false => engine_error("start a holder", err),
         })
     }
 
     /// The bridge that holders are on, and what they are set up by, those of this network too. The host is asked again when its
     /// last answer is old, and so are name servers.
     async fn surroundings(&self, network: &Network) -> Result<(String, Surroundings), EngineError> {
+        // Before it is anybody's turn: name servers that say nothing delay those alone who name what they are asked for.
+        let mut hosts = self.hosts(network).await;
         let _looking = self.looking.lock().await;
         let (id, bridge) = self.ensure_network().await?;
-        let (known, names) = {
+        let known = {
             let free = self.lock();
             let known = free.surroundings.clone().zip(free.asked).filter(|_| free.is_known());
-            let networks = free.holders.keys().chain([network]);
-            (known, networks.flat_map(Network::hosts).map(str::to_owned).collect::<BTreeSet<_>>())
+            // What others have found meanwhile.
+            for (name, addresses) in known.iter().flat_map(|(found, _)| &found.hosts) {
+                if free.holders.keys().any(|network| network.hosts().any(|wanted| wanted == name)) {
+                    hosts.entry(name.clone()).or_insert_with(|| addresses.clone());
+                }
+            }
+            known
         };
-        let (host, mut known_hosts, asked) = match known {
-            Some((found, asked)) => (found.host, found.hosts, asked),
-            None => (self.ask_host().await?, BTreeMap::new(), Instant::now()),
+        let (host, asked) = match known {
+            Some((found, asked)) => (found.host, asked),
+            None => (self.ask_host().await?, Instant::now()),
         };
-        let mut hosts = BTreeMap::new();
-        for name in names {
-            let addresses = match known_hosts.remove(&name) {
-                Some(addresses) => addresses,
-                None => resolve(&name).await,
-            };
-            hosts.insert(name, addresses);
-        }
         let surroundings = Surroundings { host, bridge, allow_private: self.allow_private.clone(), hosts };
         let mut free = self.lock();
         free.asked = Some(asked);
@@ -280,6 +275,22 @@ impl Holders {
         }
         free.holders = holders;
         Ok((id, surroundings))
+    }
+
+    /// The addresses of the hosts that this network names, and those that free holders' networks name.
+    async fn hosts(&self, network: &Network) -> BTreeMap<String, Vec<Ipv4Addr>> {
+        let (mut hosts, names) = {
+            let free = self.lock();
+            let known = free.surroundings.as_ref().filter(|_| free.is_known()).map(|found| found.hosts.clone());
+            let networks = free.holders.keys().chain([network]);
+            let names: BTreeSet<_> = networks.flat_map(Network::hosts).map(str::to_owned).collect();
+            (known.unwrap_or_default(), names)
+        };
+        hosts.retain(|name, _| names.contains(name));
+        let unknown = names.into_iter().filter(|name| !hosts.contains_key(name));
+        let found = join_all(unknown.map(async |name| (resolve(&name).await, name)).collect::<Vec<_>>()).await;
+        hosts.extend(found.into_iter().map(|(addresses, name)| (name, addresses)));
+        hosts
     }
 
     /// Sees behind the back of whoever has taken a holder whether the host has changed.

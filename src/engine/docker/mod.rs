@@ -18,10 +18,9 @@ use bollard::query_parameters::{EventsOptionsBuilder, InspectContainerOptionsBui
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use ipnet::Ipv4Net;
-use tokio::sync::Semaphore;
 
 use super::{Engine, EngineError, InstanceId, Launched, Spec};
-use daemon::{Daemon, Wanted, engine_error, labels};
+use daemon::{Daemon, Wanted, engine_error, is_missing_image, labels};
 use holders::{Holder, Holders};
 
 /// How often a container is tried to be paused, and how long apart.
@@ -41,8 +40,6 @@ pub struct DockerEngine {
     holders: Arc<Holders>,
     /// The containers, and which network namespace each borrows.
     borrowed: Arc<Mutex<HashMap<InstanceId, (Wanted, Holder)>>>,
-    /// Starting and removing is processor time of the daemon's: more at once than cores only adds waiting.
-    slots: Arc<Semaphore>,
 }
 
 impl DockerEngine {
@@ -56,50 +53,42 @@ impl DockerEngine {
     pub fn connect(owner: &str, limit: Duration, allow_private: Vec<Ipv4Net>) -> Result<Self, EngineError> {
         let docker = Docker::connect_with_defaults().map_err(|err| EngineError::Unreachable(err.into()))?;
         let daemon = Daemon::new(docker, owner, limit);
-        let cores = std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
         Ok(Self {
             holders: Arc::new(Holders::new(Arc::clone(&daemon), owner, allow_private)),
             daemon,
             owner: owner.to_owned(),
             borrowed: Arc::default(),
-            slots: Arc::new(Semaphore::new(cores)),
         })
     }
 
     async fn launch_container(&self, spec: &Spec) -> Result<Launched, EngineError> {
-        let _slot = self.slots.acquire().await.expect("the semaphore is never closed");
         loop {
-            let mut holder = self.holders.take(&spec.network).await?;
-            holder.writable = spec.writable_root;
+            let holder = self.holders.take(&spec.network).await?;
             let body = container(spec, &self.owner, holder.name());
-            let err = match self.daemon.start(body, holder.ended()).await {
+            match self.daemon.start(body, holder.ended()).await {
                 Ok((container, pipe)) => {
                     let id = InstanceId(container.name().to_owned());
                     let mut borrowed = self.borrowed.lock().unwrap_or_else(PoisonError::into_inner);
                     borrowed.insert(id.clone(), (container, holder));
                     return Ok(Launched { id, pipe });
                 }
-                Err(DockerError::DockerResponseServerError { status_code: 404, message })
-                    if message.contains("image") =>
-                {
+                Err(err) if is_missing_image(&err) => {
                     self.holders.give_back(holder).await;
                     return Err(EngineError::NoImage(spec.image.clone()));
                 }
-                Err(err) => engine_error("start a container", err),
-            };
-            // One that waited may be gone with a daemon that was restarted; a new one is not to blame.
-            if !holder.reused || !matches!(err, EngineError::Refused { .. }) {
-                return Err(err);
+                // One that waited may be gone with a daemon that was restarted; neither a new one nor what is asked for is to blame.
+                Err(DockerError::DockerResponseServerError { status_code, .. })
+                    if holder.reused && status_code != 400 =>
+                {
+                    self.holders.discard(holder).await;
+                }
+                Err(err) => return Err(engine_error("start a container", err)),
             }
-            self.holders.discard(holder).await;
         }
     }
 
     async fn destroy_container(&self, id: &InstanceId) -> Result<(), EngineError> {
-        {
-            let _slot = self.slots.acquire().await.expect("the semaphore is never closed");
-            self.daemon.remove(&id.0).await?;
-        }
+        self.daemon.remove(&id.0).await?;
         // Nobody lives in its namespace now, and only now.
         let gone = self.borrowed.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
         if let Some((_, holder)) = gone {

@@ -89,8 +89,8 @@ impl Report {
 }
 
 /// Examines the daemon that `DOCKER_HOST` names, or the local one, and the images made from `images_dir` and
-/// `agent_binary`. Starts a container to try the filter of sandboxes' networks, and leaves nothing. What cannot be found out is
-/// itself a finding.
+/// `agent_binary`. Starts small containers on a network of their own to try the filter of sandboxes' networks, and removes
+/// them. What cannot be found out is itself a finding.
 pub async fn examine(images_dir: impl Into<PathBuf>, agent_binary: impl Into<PathBuf>) -> Report {
     let mut report = Report::default();
     let address = Address::from_env(std::env::var("DOCKER_HOST").ok());
@@ -100,7 +100,8 @@ pub async fn examine(images_dir: impl Into<PathBuf>, agent_binary: impl Into<Pat
         let docker = connected?;
         Ok::<_, bollard::errors::Error>((docker.version().await?, docker.info().await?, docker))
     };
-    let (version, info, docker) = match answers.await {
+    let answers = tokio::time::timeout(PATIENCE, answers).await;
+    let (version, info, docker) = match answers.unwrap_or(Err(bollard::errors::Error::RequestTimeoutError)) {
         Ok(answers) => answers,
         Err(err) => {
             report.failure("engine", format!("no Docker at {}: {}", address.text, innermost(&err)), address.advice());
@@ -380,7 +381,7 @@ impl fmt::Display for Report {
 mod tests {
     use super::*;
 
-    fn lines(check: impl FnOnce(&mut Report)) -> String {
+    pub(super) fn lines(check: impl FnOnce(&mut Report)) -> String {
         let mut report = Report::default();
         check(&mut report);
         report.to_string()

@@ -135,13 +135,8 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
+    use super::super::tests::lines;
     use super::*;
-
-    fn lines(check: impl FnOnce(&mut Report)) -> String {
-        let mut report = Report::default();
-        check(&mut report);
-        report.to_string()
-    }
 
     #[test]
     fn tcp_and_a_socket_for_everyone_give_the_host_away() {
