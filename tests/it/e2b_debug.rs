@@ -32,16 +32,22 @@ async fn create(server: &Server, body: Value, key: &str) -> Value {
     created.json()
 }
 
-/// One server after the other: both listen on the ports that nobody can choose.
+/// A server that listens on the ports that nobody can choose.
 /// They lie among those that systems give to whoever asks for any, so that somebody's connection may have one for a moment.
-async fn ports_are_free() {
-    let is_free = |port| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
-    eventually("the ports are free", async || [ENVD, INTERPRETER].into_iter().all(is_free)).await;
+async fn start(variables: &[(&str, &str)]) -> Server {
+    let variables = [&[("ONCEBOX_DEBUG_PORTS", "true")][..], variables].concat();
+    let mut started = None;
+    eventually("the ports are free", async || {
+        started =
+            Server::try_start_cold(&variables).inspect_err(|said| assert!(said.contains("in use"), "{said}")).ok();
+        started.is_some()
+    })
+    .await;
+    started.expect("it has started")
 }
 
 async fn a_call_without_a_token_is_for_the_newest_sandbox_that_wants_none() {
-    ports_are_free().await;
-    let server = Server::start_cold(&[("ONCEBOX_DEBUG_PORTS", "true"), ("ONCEBOX_TEMPLATES__FULL__WARM", "1")]);
+    let server = start(&[("ONCEBOX_TEMPLATES__FULL__WARM", "1")]).await;
     // The oldest SDKs and the newest create none: theirs is there when they call.
     let (status, lines) = execute(&server, "mine = 'shared'; mine", None).await;
     assert!(status == 200 && lines.contains("\"text\":\"shared\""), "{lines}");
@@ -67,8 +73,7 @@ async fn a_call_without_a_token_is_for_the_newest_sandbox_that_wants_none() {
     assert_eq!(execute(&server, "1", Some("no such token")).await.0, 401);
     assert!(server.stop());
 
-    ports_are_free().await;
-    let keyed = Server::start_cold(&[("ONCEBOX_DEBUG_PORTS", "true"), ("ONCEBOX_API_KEYS", KEY)]);
+    let keyed = start(&[("ONCEBOX_API_KEYS", KEY)]).await;
     let open = create(&keyed, json!({"templateID": "code-interpreter-v1"}), KEY).await;
     assert_eq!(execute(&keyed, "1", None).await.0, 401);
     assert_eq!(answer(dial(&keyed, ENVD, Method::GET, "/metrics")).await.status, 401);

@@ -9,7 +9,8 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::e2b::{Answer, Sandbox, answer, is_as_recorded, request, server};
+use crate::e2b::{Answer, ENVD, Sandbox, answer, is_as_recorded, request};
+use crate::support::Server;
 
 trials![
     names_of_parts_may_have_slashes_and_are_told_in_their_order,
@@ -307,30 +308,42 @@ async fn a_watch_tells_a_new_file_in_three_events() {
     sandbox.call("filesystem.Filesystem/GetWatcherEvents", json!({"watcherId": id})).await.call_error(404, "not_found");
 }
 
-/// The most memory that the server has ever held, bytes.
-fn peak_memory() -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server().pid())).expect("its status");
+/// The most memory that a server has ever held, bytes.
+fn peak_memory(server: &Server) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("its status");
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak");
     line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
 }
 
 async fn a_full_disk_is_a_507_and_harms_nothing() {
-    let sandbox = Sandbox::create(json!({"templateID": "base"})).await;
-    answer(octets(&sandbox, "/dev/shm/kept").body("kept")).await;
+    // One of its own, whose memory is no other test's doing.
+    let server = Server::start_cold(&[("ONCEBOX_TEMPLATES__BASE__DISK_BYTES", "67108864")]);
+    let (status, created) = server.post("/sandboxes", &json!({"templateID": "base"})).await;
+    assert_eq!(status, 201, "{created}");
+    let sandbox = Sandbox::from(created);
+    let envd = |method: Method, path: &str| {
+        let request =
+            server.http.request(method, format!("{}{path}", server.url)).header("E2b-Sandbox-Id", &sandbox.id);
+        request.header("E2b-Sandbox-Port", ENVD).header("X-Access-Token", &sandbox.token)
+    };
+    let octets = |name: &str| {
+        let request = envd(Method::POST, &format!("/files?path=/dev/shm/{name}"));
+        request.header("content-type", "application/octet-stream")
+    };
+    answer(octets("kept").body("kept")).await;
     let zeros = vec![0; 128 << 20];
     // 128 MiB of zeros in 128 KiB.
     let bomb = gzip(&zeros);
-    let before = peak_memory();
-    for path in ["/dev/shm/bomb", "/dev/shm/bomb"] {
-        let refused = answer(octets(&sandbox, path).header("content-encoding", "gzip").body(bomb.clone())).await;
-        refused.error(507);
+    let before = peak_memory(&server);
+    for _ in 0..2 {
+        answer(octets("bomb").header("content-encoding", "gzip").body(bomb.clone())).await.error(507);
     }
-    let grown = peak_memory().saturating_sub(before);
+    let grown = peak_memory(&server).saturating_sub(before);
     assert!(grown < 48 << 20, "it held {grown} bytes of what it unpacked");
-    assert_eq!(sandbox.call("filesystem.Filesystem/Remove", json!({"path": "/dev/shm/bomb"})).await.status, 200);
-    assert_eq!(read(&sandbox, "/dev/shm/kept").await.text(), "kept");
-    assert_eq!(answer(octets(&sandbox, "/dev/shm/after").body("after")).await.status, 200);
-    sandbox.kill().await;
+    let remove = envd(Method::POST, "/filesystem.Filesystem/Remove").json(&json!({"path": "/dev/shm/bomb"}));
+    assert_eq!(answer(remove).await.status, 200);
+    assert_eq!(answer(envd(Method::GET, "/files?path=/dev/shm/kept")).await.text(), "kept");
+    assert_eq!(answer(octets("after").body("after")).await.status, 200);
 }
 
 async fn uploads_that_make_no_sense_are_a_400() {

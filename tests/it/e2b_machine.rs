@@ -129,7 +129,7 @@ async fn readings_are_kept_and_told_of_many_sandboxes_at_once() {
         .await;
     let list = readings().await;
     let seconds = |index: usize| list[index]["timestampUnix"].as_u64().expect("seconds");
-    assert!((4..=7).contains(&(seconds(1) - seconds(0))), "{list}");
+    assert!((4..=20).contains(&(seconds(1) - seconds(0))), "{list}");
     assert_eq!(list[0]["diskTotal"], 512 << 20);
     let between = |start: u64, end: u64| format!("/metrics?start={start}&end={end}");
     let first = sandbox.api(Method::GET, &between(seconds(0), seconds(0)), None).await.json();

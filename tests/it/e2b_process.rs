@@ -145,11 +145,12 @@ async fn a_stream_begins_before_the_command_has_said_anything() {
 
 async fn a_process_outlives_whoever_started_it_and_can_be_joined() {
     let sandbox = Sandbox::shared().await;
-    let mut stream = sandbox.start("sleep 0.7; echo after; exec sleep 60").await;
+    let mut stream = sandbox.start("until [ -e /tmp/join ]; do sleep 0.02; done; echo after; exec sleep 60").await;
     let pid = stream.pid().await;
     drop(stream);
     let mut joined = sandbox.stream("process.Process/Connect", json!({"process": {"pid": pid}})).await;
     assert_eq!(joined.pid().await, pid);
+    sandbox.shell("touch /tmp/join").await;
     let said = joined.message().await;
     assert_eq!(stdout(&[said]), "after\n");
     assert!(alive(sandbox, pid).await);
@@ -193,7 +194,7 @@ async fn silence_is_told_as_often_as_the_client_wishes() {
 async fn a_deadline_may_be_a_fraction_and_ends_the_process() {
     let sandbox = Sandbox::shared().await;
     let start = json!({"process": {"cmd": "/bin/sleep", "args": ["60"]}, "stdin": false});
-    let mut stream = sandbox.stream_with("process.Process/Start", start, &[("Connect-Timeout-Ms", "700.5")]).await;
+    let mut stream = sandbox.stream_with("process.Process/Start", start, &[("Connect-Timeout-Ms", "3000.5")]).await;
     let pid = stream.pid().await;
     assert_eq!(stream.error().await.0, "deadline_exceeded");
     eventually("the process is gone", async || !alive(sandbox, pid).await).await;

@@ -55,7 +55,7 @@ async fn code_that_goes_on_is_stopped_at_its_time() {
         assert_eq!(stdout(&answer), "before\n", "{code}");
         assert!(answer.get("exception").is_none(), "{answer}");
         let wall_ms = answer["usage"]["wall_ms"].as_u64().expect("a number");
-        assert!((1000..3000).contains(&wall_ms), "{code}: {wall_ms} ms");
+        assert!((1000..10_000).contains(&wall_ms), "{code}: {wall_ms} ms");
     }
 }
 

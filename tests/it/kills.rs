@@ -11,14 +11,15 @@ use serde_json::{Value, json};
 
 use crate::support::{Server, docker};
 
-/// After the start of its successor, nothing of a killed server is left for longer. On two quiet cores it is a third of that.
+/// When its successor listens, nothing of a killed server is left for longer, on a machine that is busy with other tests. What is
+/// promised is a third of that, and counted by `make soak`.
 const LEFT: Duration = Duration::from_secs(15);
 
 /// What runs lose is not told line by line; where it listens is.
 const QUIET: (&str, &str) = ("ONCEBOX_LOG", "off,oncebox::cli=info");
 
 /// Clients of a killed server know it within this time.
-const SILENCE: Duration = Duration::from_secs(2);
+const SILENCE: Duration = Duration::from_secs(10);
 
 /// How one round went.
 #[derive(Debug)]

@@ -49,7 +49,7 @@ async fn a_warm_sandbox_is_ready_taken_once_and_replaced() {
         assert_eq!(answer["results"], json!(["[ false, 1 ]"]), "round {round}");
         assert_eq!(answer["sandbox"]["warm"], true);
         let wait_ms = answer["sandbox"]["wait_ms"].as_u64().expect("a number");
-        assert!(wait_ms < 500, "a warm sandbox was waited for {wait_ms} ms");
+        assert!(wait_ms < 2000, "a warm sandbox was waited for {wait_ms} ms");
         eventually("the used one goes", async || !server.containers().contains(&name)).await;
     }
 }
@@ -118,7 +118,7 @@ async fn a_killed_server_leaves_nothing_that_runs_and_its_successor_nothing_at_a
     let killed = Instant::now();
     run.abort();
     eventually("its containers go", async || server.containers().is_empty()).await;
-    assert!(killed.elapsed() < Duration::from_secs(10), "they took {:?}", killed.elapsed());
+    assert!(killed.elapsed() < Duration::from_secs(20), "they took {:?}", killed.elapsed());
 
     // What has no pipe to lose stays for the successor: the network, and a container that never started.
     assert_ne!(networks(&server.owner), "");

@@ -7,10 +7,12 @@ use serde_json::{Value, json};
 
 use crate::support::{Server, docker, stdout, trial};
 
-const GVISOR: (&str, &str) = ("ONCEBOX_TEMPLATES__PYTHON__OCI_RUNTIME", "runsc");
+/// As `scripts/gvisor` has it registered.
+const RUNSC: &str = "oncebox-test-runsc";
+const GVISOR: (&str, &str) = ("ONCEBOX_TEMPLATES__PYTHON__OCI_RUNTIME", RUNSC);
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let there_is_none = !docker(&["info", "--format", "{{json .Runtimes}}"]).contains("\"runsc\"");
+    let there_is_none = !docker(&["info", "--format", "{{json .Runtimes}}"]).contains(&format!("\"{RUNSC}\""));
     let in_gvisor = [
         trial(
             module_path!(),
@@ -31,8 +33,8 @@ pub(crate) fn trials() -> Vec<Trial> {
 async fn code_runs_on_a_kernel_that_is_not_the_hosts() {
     let server = Server::start_cold(&[
         GVISOR,
-        ("ONCEBOX_TEMPLATES__NODE__OCI_RUNTIME", "runsc"),
-        ("ONCEBOX_TEMPLATES__R__OCI_RUNTIME", "runsc"),
+        ("ONCEBOX_TEMPLATES__NODE__OCI_RUNTIME", RUNSC),
+        ("ONCEBOX_TEMPLATES__R__OCI_RUNTIME", RUNSC),
     ]);
     let host = std::fs::read_to_string("/proc/version").expect("the host's kernel");
     for (language, code) in [
@@ -62,12 +64,12 @@ for host in ["169.254.169.254", "10.0.0.1", "172.17.0.1"]:
 
 async fn runs_end_in_gvisor_as_elsewhere() {
     let server = Server::start_cold(&[GVISOR]);
-    let run = async |code: &str| {
-        let request = json!({"language": "python", "code": code, "timeout_ms": 3000,
+    let run = async |code: &str, timeout_ms: u64| {
+        let request = json!({"language": "python", "code": code, "timeout_ms": timeout_ms,
             "files": [{"path": "in.txt", "content": "given"}], "stdin": "typed"});
         server.run_with(request).await
     };
-    let answer = run("print(open('in.txt').read(), input())\n6 * 7").await;
+    let answer = run("print(open('in.txt').read(), input())\n6 * 7", 30_000).await;
     assert_eq!((&answer["results"], stdout(&answer).as_str()), (&json!(["42"]), "given typed\n"), "{answer}");
     for (code, kind) in [
         ("print('before')\n1 / 0", "exception"),
@@ -76,14 +78,14 @@ async fn runs_end_in_gvisor_as_elsewhere() {
         ("print('before', flush=True)\nimport os; os.kill(os.getpid(), 9)", "signal"),
         ("print('before')\nwhile True: print('x' * 100000)", "output_limit"),
     ] {
-        let answer = run(code).await;
+        let answer = run(code, if kind == "timeout" { 3000 } else { 30_000 }).await;
         assert_eq!(answer["outcome"]["kind"], kind, "{code}: {}", answer["outcome"]);
         assert!(stdout(&answer).starts_with("before\n"), "{code}");
     }
 }
 
 async fn a_kept_sandbox_has_commands_files_and_ports() {
-    let server = Server::start_cold(&[("ONCEBOX_TEMPLATES__BASE__OCI_RUNTIME", "runsc")]);
+    let server = Server::start_cold(&[("ONCEBOX_TEMPLATES__BASE__OCI_RUNTIME", RUNSC)]);
     let (status, created) = server.post("/sandboxes", &json!({"templateID": "base"})).await;
     assert_eq!(status, 201, "{created}");
     let at = |port: u16, method: Method, path: &str| {

@@ -16,6 +16,7 @@ trials![
     variables_are_there_for_one_run_only,
     a_network_of_none_fails_at_once,
     a_smaller_sandbox_is_as_small_as_asked_for,
+    processes_share_the_processor_time_of_their_sandbox,
     text_that_is_not_utf_8_is_replaced,
     the_languages_are_listed_with_versions_and_limits,
     health_and_status_have_their_shapes,
@@ -173,6 +174,19 @@ for path in ["/home/user", "/tmp", "/var/tmp", "/dev/shm"]:
         "{answer}"
     );
     assert_eq!(answer["sandbox"]["warm"], false);
+}
+
+async fn processes_share_the_processor_time_of_their_sandbox() {
+    let code = "import subprocess, sys\nspin = [sys.executable, '-c', 'while True: pass']\n\
+                children = [subprocess.Popen(spin) for _ in range(2)]\n[child.wait() for child in children]";
+    let limits = json!({"cpu_millis": 500});
+    let request = json!({"language": "python", "code": code, "limits": limits, "timeout_ms": 6000});
+    let answer = server().run_with(request).await;
+    assert_eq!(answer["outcome"]["kind"], "timeout", "{answer}");
+    let used = |name: &str| answer["usage"][name].as_u64().expect("a number");
+    let (cpu_ms, wall_ms) = (used("cpu_ms"), used("wall_ms"));
+    // The kernel hands it out in slices of a tenth of a second; on a busy machine there is less of it.
+    assert!((500..=wall_ms / 2 + 300).contains(&cpu_ms), "{cpu_ms} ms of processor time in {wall_ms} ms");
 }
 
 async fn text_that_is_not_utf_8_is_replaced() {

@@ -17,7 +17,7 @@ async fn events_come_in_order_and_as_they_happen() {
 import sys, time
 from IPython.display import display
 print("one", flush=True)
-time.sleep(1.5)
+time.sleep(5)
 print("two", file=sys.stderr, flush=True)
 time.sleep(0.3)
 display("shown")
@@ -51,7 +51,7 @@ print("three", end="")
     );
     assert_eq!(end.0, "end");
     assert_eq!(end.1["outcome"], json!({"kind": "ok", "message": "the code ran to its end"}));
-    assert!(end.1["usage"]["wall_ms"].as_u64() >= Some(2100), "{}", end.1);
+    assert!(end.1["usage"]["wall_ms"].as_u64() >= Some(5600), "{}", end.1);
     assert_eq!(end.1["sandbox"]["template"], "python");
     let gap = events[1].at - events[0].at;
     assert!(gap.as_millis() > 1000, "the first event came {gap:?} before the second");

@@ -112,7 +112,7 @@ impl Server {
         command.envs(oncebox().get_envs().filter_map(|(name, value)| Some((name, value?))));
         let cold = cold(variables);
         let cold: Vec<_> = cold.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        Self::spawn(command, &cold).until_ready()
+        Self::spawn(command, &cold).expect("it listens").until_ready()
     }
 
     fn until_ready(self) -> Self {
@@ -127,10 +127,17 @@ impl Server {
 
     /// Starts one and waits until it listens.
     pub(crate) fn start_unready(variables: &[(&str, &str)]) -> Self {
-        Self::spawn(oncebox(), variables)
+        Self::spawn(oncebox(), variables).expect("it listens")
     }
 
-    fn spawn(mut command: Command, variables: &[(&str, &str)]) -> Self {
+    /// Starts one that keeps nothing warm but what the variables say; what it said last, if it ended instead.
+    pub(crate) fn try_start_cold(variables: &[(&str, &str)]) -> Result<Self, String> {
+        let cold = cold(variables);
+        let cold: Vec<_> = cold.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        Self::spawn(oncebox(), &cold).map(Self::until_ready)
+    }
+
+    fn spawn(mut command: Command, variables: &[(&str, &str)]) -> Result<Self, String> {
         static STARTED: AtomicUsize = AtomicUsize::new(0);
         let owner = format!("{}{}", owner_prefix(), STARTED.fetch_add(1, Ordering::Relaxed));
         command
@@ -151,7 +158,10 @@ impl Server {
         let url = loop {
             let mut line = String::new();
             let read = log.read_line(&mut line).expect("its log");
-            assert!(read > 0, "oncebox serve ended before it listened: {last}");
+            if read == 0 {
+                let _ = child.wait();
+                return Err(last);
+            }
             last.clone_from(&line);
             if let Some((_, url)) = line.split_once("listening on ") {
                 let url = url.split_whitespace().next().expect("an address").to_owned();
@@ -172,13 +182,12 @@ impl Server {
         });
         // No connection is kept: each test has a runtime of its own, and a connection dies with the one that opened it.
         let http = reqwest::Client::builder().pool_max_idle_per_host(0).build().expect("a client");
-        Self { url, tls_url, owner, http, child: Mutex::new(Some(child)), log: kept }
+        Ok(Self { url, tls_url, owner, http, child: Mutex::new(Some(child)), log: kept })
     }
 
     /// Starts one that keeps nothing warm but what the variables say; quick, and nothing moves on its engine by itself.
     pub(crate) fn start_cold(variables: &[(&str, &str)]) -> Self {
-        let cold = cold(variables);
-        Self::start(&cold.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect::<Vec<_>>())
+        Self::try_start_cold(variables).expect("it listens")
     }
 
     /// Whether it says that it is ready.

@@ -120,6 +120,15 @@ async fn every_test_that_the_promises_name_is_there() {
         files(&root().join("tests")).iter().filter(|path| has_end(path, "rs")).map(|path| read(path)).collect();
     let text = read(&root().join("SECURITY.md"));
     let quoted: Vec<_> = text.split('`').skip(1).step_by(2).collect();
+    let shown_by = text.split("| shown by |").skip(1).flat_map(|table| {
+        let rows = table.lines().skip(1).take_while(|line| line.starts_with('|'));
+        rows.filter_map(|row| row.trim_end_matches(['|', ' ']).rsplit('|').next())
+    });
+    for cell in shown_by {
+        for name in cell.split('`').skip(1).step_by(2) {
+            assert!(name.contains("::") || name.starts_with("abuse "), "`{name}` is no test and no class of attacks");
+        }
+    }
     let tests = quoted.iter().filter(|name| **name != "file::test").filter_map(|name| name.split_once("::"));
     let mut named = 0;
     for (file, test) in tests.clone() {
