@@ -1,22 +1,31 @@
-//! A Docker daemon of our own, in namespaces of its own, that is killed, hung and started again beneath a server.
+//! A Docker daemon of our own, in namespaces of its own, that is killed, hung, stopped and started again beneath a server, and
+//! whose disk is full; and containers that somebody restarts.
 
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::support::{Server, eventually};
+use crate::support::{Events, Server, docker, eventually};
 
-trials![a_daemon_that_is_killed_or_hangs_costs_its_runs_and_nothing_more];
+trials![
+    a_daemon_that_is_killed_restarted_or_hung_costs_its_runs_and_nothing_more,
+    a_daemon_whose_disk_is_full_is_an_error_until_there_is_room,
+    a_container_that_is_restarted_ends_its_run_and_is_removed,
+];
 
 /// How long the server may take to serve again when the daemon does. On two quiet cores it is a fifth of that.
 const RECOVERY: Duration = Duration::from_secs(25);
 
 /// What the daemon is to know.
 const IMAGES: [&str; 2] = ["oncebox/node", "oncebox/agent"];
+
+const ONE_WARM: (&str, &str) = ("ONCEBOX_TEMPLATES__NODE__WARM", "1");
+const LIMIT: (&str, &str) = ("ONCEBOX_ENGINE_TIMEOUT_MS", "5000");
 
 /// A daemon, with all that it starts, in namespaces that end with this.
 struct Daemon {
@@ -29,18 +38,33 @@ struct Daemon {
 
 impl Daemon {
     fn start() -> Self {
+        Self::start_after("true")
+    }
+
+    /// One whose disk has so much room.
+    fn start_with_room(size: &str) -> Self {
+        Self::start_after(&format!("mkdir \"$DATA\" && mount -t tmpfs -o size={size} none \"$DATA\""))
+    }
+
+    /// One in whose namespaces a command of the shell was run.
+    fn start_after(command: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let mut namespaces = Command::new("unshare");
         namespaces.args(["--fork", "--pid", "--net", "--mount", "--mount-proc", "--kill-child", "sh", "-c"]);
-        namespaces.arg("ip link set lo up && echo ready && exec sleep infinity");
+        namespaces.arg(format!("ip link set lo up && {command} && echo ready && exec sleep infinity"));
+        namespaces.env("DATA", directory.path().join("data"));
         let mut namespaces = namespaces.stdout(Stdio::piped()).spawn().expect("unshare");
         let mut ready = String::new();
         let mut said = std::io::BufReader::new(namespaces.stdout.take().expect("its output"));
         std::io::BufRead::read_line(&mut said, &mut ready).expect("its output");
         assert_eq!(ready, "ready\n", "these namespaces need root, and `ip`");
-        let cgroup = format!("oncebox-test-{}", std::process::id());
+        static STARTED: AtomicUsize = AtomicUsize::new(0);
+        let cgroup = format!("oncebox-test-{}-{}", std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
         let mut daemon = Self { directory, namespaces, daemon: None, cgroup };
         daemon.start_again();
+        let began = Instant::now();
+        daemon.load(&IMAGES);
+        eprintln!("images in after {:?}", began.elapsed());
         daemon
     }
 
@@ -101,6 +125,19 @@ impl Daemon {
         self.daemon.take().expect("it runs").wait().expect("its end");
     }
 
+    /// As the system stops it. It ends its containers itself.
+    fn stop(&mut self) {
+        self.signal("TERM");
+        self.daemon.take().expect("it runs").wait().expect("its end");
+    }
+
+    /// Runs a command in its namespaces; whether it went well.
+    fn within(&self, command: &[&str]) -> bool {
+        let mut enter = Command::new("nsenter");
+        enter.args(["--target", &self.init(), "--pid", "--net", "--mount"]).args(command).stderr(Stdio::null());
+        enter.status().expect("nsenter").success()
+    }
+
     fn address(&self) -> String {
         format!("unix://{}", self.path("docker.sock"))
     }
@@ -154,31 +191,46 @@ fn child_of(process: u32) -> String {
     children.expect("the process").trim().to_owned()
 }
 
-async fn a_daemon_that_is_killed_or_hangs_costs_its_runs_and_nothing_more() {
+/// Begins a run that does not end by itself.
+async fn endless(server: &Server) -> Events {
+    let code = "console.log('before'); void setTimeout(() => {}, 600_000)";
+    let request = json!({"language": "js", "code": code, "timeout_ms": 600_000});
+    let mut stream = server.stream(request).await;
+    assert_eq!(stream.next().await.expect("an event").name, "stdout");
+    stream
+}
+
+/// The run has lost its sandbox, and says so.
+async fn is_lost(mut stream: Events) {
+    assert_eq!(stream.next().await.expect("an event").name, "error");
+    assert_eq!(stream.next().await.expect("an event").data["outcome"]["kind"], "infrastructure");
+}
+
+async fn a_daemon_that_is_killed_restarted_or_hung_costs_its_runs_and_nothing_more() {
     let mut daemon = Daemon::start();
-    let began = Instant::now();
-    daemon.load(&IMAGES);
-    eprintln!("images in after {:?}", began.elapsed());
-    let address = daemon.address();
-    let limit = ("ONCEBOX_ENGINE_TIMEOUT_MS", "5000");
-    let server = Server::start_cold(&[("DOCKER_HOST", &address), ("ONCEBOX_TEMPLATES__NODE__WARM", "1"), limit]);
+    let server = Server::start_cold(&[("DOCKER_HOST", &daemon.address()), ONE_WARM, LIMIT]);
     let label = format!("label=oncebox.owner={}", server.owner);
     let containers = |daemon: &Daemon| daemon.docker(&["ps", "-aq", "--filter", &label]).lines().count();
-    let endless = json!({"language": "js", "code": "console.log('before'); void setTimeout(() => {}, 600_000)"});
     let short = json!({"language": "js", "code": "console.log('here')"});
 
     // Killed during a run, which then has no way to its sandbox.
-    let mut stream = server.stream(endless.clone()).await;
-    assert_eq!(stream.next().await.expect("an event").name, "stdout");
+    let stream = endless(&server).await;
     daemon.kill();
     let killed = Instant::now();
-    assert_eq!(stream.next().await.expect("an event").name, "error");
-    assert_eq!(stream.next().await.expect("an event").data["outcome"]["kind"], "infrastructure");
+    is_lost(stream).await;
     let (status, answer) = server.post("/v1/run", &short).await;
     assert_eq!((status, &answer["error"]["code"]), (503, &json!("no_sandbox")), "{answer}");
-    assert!(!server.is_ready() && killed.elapsed() < Duration::from_secs(5), "after {:?}", killed.elapsed());
+    assert!(!server.is_ready() && killed.elapsed() < Duration::from_secs(20), "after {:?}", killed.elapsed());
     daemon.start_again();
     well_again(&server, "killed").await;
+    eventually("what was there before is gone", async || containers(&daemon) <= 4 && server.is_ready()).await;
+
+    // Stopped in order, as when its package is updated.
+    let stream = endless(&server).await;
+    daemon.stop();
+    is_lost(stream).await;
+    daemon.start_again();
+    well_again(&server, "restarted").await;
     eventually("what was there before is gone", async || containers(&daemon) <= 4 && server.is_ready()).await;
 
     // Hung during a run, and for less than it takes to give up: the run goes on.
@@ -203,6 +255,48 @@ async fn a_daemon_that_is_killed_or_hangs_costs_its_runs_and_nothing_more() {
     eventually("one is warm", async || containers(&daemon) >= 2 && server.is_ready()).await;
     assert!(server.stop());
     assert_eq!((containers(&daemon), daemon.docker(&["network", "ls", "-q", "--filter", &label]).as_str()), (0, ""));
+}
+
+async fn a_daemon_whose_disk_is_full_is_an_error_until_there_is_room() {
+    let daemon = Daemon::start_with_room("2g");
+    let server = Server::start_cold(&[("DOCKER_HOST", &daemon.address()), ONE_WARM, LIMIT]);
+    let label = format!("label=oncebox.owner={}", server.owner);
+    let fill = daemon.path("data/fill");
+    let filled = daemon.within(&["dd", "if=/dev/zero", &format!("of={fill}"), "bs=64k"]);
+    assert!(!filled, "the disk does not end");
+    // The warm one is there, and no other can be made.
+    assert_eq!(server.run("js", "1 + 1").await["results"], json!(["2"]));
+    eventually("it is not ready", async || !server.is_ready()).await;
+    let (status, answer) = server.post("/v1/run", &json!({"language": "js", "code": "1"})).await;
+    assert_eq!((status, &answer["error"]["code"]), (503, &json!("no_sandbox")), "{answer}");
+    assert_ne!(server.logged("no space left on device"), Vec::<String>::new());
+    assert!(daemon.within(&["rm", &fill]));
+    well_again(&server, "a full disk").await;
+    assert!(server.stop());
+    assert_eq!(daemon.docker(&["ps", "-aq", "--filter", &label]), "");
+    assert_eq!(daemon.docker(&["network", "ls", "-q", "--filter", &label]), "");
+}
+
+async fn a_container_that_is_restarted_ends_its_run_and_is_removed() {
+    let server = Server::start_cold(&[]);
+    for which in ["sandbox", "holder"] {
+        let stream = endless(&server).await;
+        let mut name = server.sandboxes().remove(0);
+        if which == "holder" {
+            let network = docker(&["inspect", "-f", "{{.HostConfig.NetworkMode}}", &name]);
+            let id = network.trim().strip_prefix("container:").expect("a holder's");
+            name = docker(&["inspect", "-f", "{{.Name}}", id]).trim().trim_start_matches('/').to_owned();
+        }
+        // The server may be quicker to remove it.
+        let _ = Command::new("docker").args(["restart", "--time", "1", &name]).output();
+        is_lost(stream).await;
+        server.until_busy(0, 0).await;
+        eventually("nothing is left of them", async || {
+            server.sandboxes().is_empty() && !server.containers().contains(&name)
+        })
+        .await;
+        assert_eq!(server.run("js", "1 + 1").await["results"], json!(["2"]), "{which}");
+    }
 }
 
 /// The daemon is well: so is the server, soon.
