@@ -150,6 +150,7 @@ fn weaken(create: &mut Value, passwd: &std::path::Path, network: Option<&str>) {
     host["Tmpfs"] = json!({"/run": "rw,exec,mode=0755"});
     host["Ulimits"] = Value::Null;
     host["IpcMode"] = json!("host");
+    host["UTSMode"] = json!("host");
     host["ShmSize"] = Value::Null;
     host["Binds"] =
         json!([format!("{}:/etc/passwd:ro", passwd.display()), "/var/run/docker.sock:/var/run/docker.sock"]);
@@ -191,7 +192,9 @@ impl World {
         std::fs::write(&shared_memory, "secret").expect("shared memory");
         let bridge = gateway(&network);
         let [lan_172, lan_192, lan_100] = lan.beside().map(|address| format!("{address}:8000"));
-        let facts = vec![
+        let own = ["pid", "mnt", "ipc", "uts", "net"].map(namespace);
+        let names = ["NS_PID", "NS_MNT", "NS_IPC", "NS_UTS", "NS_NET"];
+        let mut facts = vec![
             ("LAN_10", lan.private()),
             ("LAN_172", lan_172),
             ("LAN_192", lan_192),
@@ -208,6 +211,7 @@ impl World {
             ("ABSTRACT", abstract_name),
             ("SHARED", shared_memory.display().to_string()),
         ];
+        facts.extend(names.into_iter().zip(own));
         Self { _lan: lan, neighbour, facts, shared_memory, _abstract: listener }
     }
 
@@ -226,6 +230,12 @@ impl Drop for World {
         let _ = std::fs::remove_file(&self.shared_memory);
         docker(&["rm", "-f", &self.neighbour]);
     }
+}
+
+/// In which namespace of a kind this process is, and with it the machine.
+fn namespace(kind: &str) -> String {
+    let link = std::fs::read_link(format!("/proc/self/ns/{kind}")).expect("a namespace");
+    link.to_str().expect("text").to_owned()
 }
 
 /// This machine's address on the way out.

@@ -1,5 +1,5 @@
 # What attempts in Python share.
-import ctypes, errno, fcntl, glob, mmap, os, select, signal, socket, struct, subprocess, sys, time
+import ctypes, errno, fcntl, glob, mmap, os, select, shutil, signal, socket, struct, subprocess, sys, time
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.syscall.restype = ctypes.c_long
@@ -54,11 +54,27 @@ def greeted(target, **options):
 def echoed(host, options=(), family=socket.AF_INET):
     """Sends a datagram and waits for it to come back."""
     with socket.socket(family, socket.SOCK_DGRAM) as voice:
-        voice.settimeout(1)
+        voice.settimeout(5)
         for option in options:
             voice.setsockopt(*option)
         voice.sendto(b"hello", (host, int(os.environ["ECHO_PORT"])))
         assert voice.recv(10) == b"hello"
+
+
+def ping(host):
+    """Asks for an echo, by whichever kind of socket is allowed, and waits for it."""
+    for kind in socket.SOCK_DGRAM, socket.SOCK_RAW:
+        try:
+            with socket.socket(socket.AF_INET, kind, socket.IPPROTO_ICMP) as asking:
+                asking.settimeout(3)
+                asking.sendto(bytes([8, 0, 0xf7, 0xff, 0, 0, 0, 0]), (host, 0))
+                while True:
+                    answer, (sender, _) = asking.recvfrom(100)
+                    if sender == host and answer[-8] == 0:
+                        return
+        except PermissionError as err:
+            refusal = err
+    raise refusal
 
 
 def in_child(attempt, *arguments):
@@ -83,6 +99,13 @@ def device(kind, major, minor):
         os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
     finally:
         os.unlink(path)
+
+
+def own_file(name):
+    """Makes an empty file in /tmp that no other attempt has: the user and root of a machine share one."""
+    path = f"/tmp/{name}-{os.getpid()}"
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    return path
 
 
 def create(path):

@@ -79,7 +79,8 @@ name = socket.gethostname().encode()
 call("sethostname", name, len(name))
 
 #@ the host's domain is set
-call("setdomainname", b"(none)", 6)
+domain = readable("/proc/sys/kernel/domainname").strip()
+call("setdomainname", domain, len(domain))
 
 #@ ports of the hardware are opened
 permitted(call, "ioperm", 0x80, 1, 1)

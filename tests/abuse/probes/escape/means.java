@@ -73,3 +73,17 @@ try (var arena = Arena.ofConfined()) {
   if ((int) call.invokeExact(kind, arena.allocateFrom("/mnt"), kind, 0L, MemorySegment.NULL) != 0) throw new IOException("refused");
 }
 command("umount", "/mnt");
+
+//@ a descriptor is left open that leads out
+//! no control: nothing is left open in the weak one either, so one is opened here, and must be seen
+// Java's own means and files, the two to the agent, and what lists them.
+var known = "anon_inode:.*|pipe:.*|socket:.*|/dev/u?random|/opt/(java|oncebox/java)/.*|/run/oncebox/\\d+/(in|out)|/proc/\\d+/fd";
+var left = new ArrayList<String>();
+try (var own = new FileInputStream("/etc/passwd"); var all = Files.list(Path.of("/proc/self/fd"))) {
+  for (var one : all.toList()) {
+    if (Integer.parseInt(one.getFileName().toString()) < 3 || !Files.isSymbolicLink(one)) continue;
+    var link = Files.readSymbolicLink(one).toString();
+    if (!link.matches(known)) left.add(link);
+  }
+}
+if (left.equals(List.of("/etc/passwd"))) throw new IOException("none");

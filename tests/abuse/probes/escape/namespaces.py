@@ -58,6 +58,20 @@ in_child(call, 308, descriptor, 0)
 descriptor = os.open("/proc/1/ns/cgroup", os.O_RDONLY)
 in_child(call, 308, descriptor, 0)
 
+#@ the processes are the host's own
+#! no control: the weak one's are its own too, as the agent ends all that it sees
+assert os.readlink("/proc/self/ns/pid") == os.environ["NS_PID"]
+
+#@ the mounts are the host's own
+#! no control: an engine gives them to nobody
+assert os.readlink("/proc/self/ns/mnt") == os.environ["NS_MNT"]
+
+#@ the shared memory is the host's own
+assert os.readlink("/proc/self/ns/ipc") == os.environ["NS_IPC"]
+
+#@ the names are the host's own
+assert os.readlink("/proc/self/ns/uts") == os.environ["NS_UTS"]
+
 #@ the host's shared memory is read
 assert readable(os.environ["SHARED"]) == b"secret"
 

@@ -42,14 +42,32 @@ subprocess.run(["su", "-c", "true"], check=True, stdin=subprocess.DEVNULL, captu
 #! no control: there sudo is not offered, as code is root already
 subprocess.run(["sudo", "-n", "true"], check=True, stdin=subprocess.DEVNULL, capture_output=True)
 
+#@ a program that root gives its rights to makes root of the user
+#! only root: nobody else has rights to give
+path = f"/tmp/set-user-id-{os.getpid()}"
+shutil.copyfile("/usr/bin/id", path)
+try:
+    os.chmod(path, 0o4755)
+    assert os.stat(path).st_uid == 0 and os.stat(path).st_mode & 0o4000
+    told = subprocess.run([path, "-u"], user=1000, group=1000, extra_groups=[], capture_output=True, check=True)
+    assert told.stdout == b"0\n", told.stdout
+finally:
+    os.unlink(path)
+
 #@ a file is given to root
 #! not root: files of the container are its own
-open("/tmp/given", "w").close()
-os.chown("/tmp/given", 0, 1)
+path = own_file("given")
+try:
+    os.chown(path, 0, 1)
+finally:
+    os.unlink(path)
 
 #@ a program is given capabilities
-open("/tmp/capable", "w").close()
-os.setxattr("/tmp/capable", "security.capability", struct.pack("<5I", 0x2000001, 1 << 21, 0, 0, 0))
+path = own_file("capable")
+try:
+    os.setxattr(path, "security.capability", struct.pack("<5I", 0x2000001, 1 << 21, 0, 0, 0))
+finally:
+    os.unlink(path)
 
 #@ the bound of capabilities is changed
 in_child(call, "prctl", 24, 0, 0, 0, 0)
@@ -58,11 +76,14 @@ in_child(call, "prctl", 24, 0, 0, 0, 0)
 in_child(call, "prctl", 28, 1, 0, 0, 0)
 
 #@ a file is made immutable
-open("/tmp/immutable", "w").close()
-with open("/tmp/immutable") as file:
-    flags = fcntl.ioctl(file, 0x80086601, bytes(8))
-    fcntl.ioctl(file, 0x40086602, struct.pack("l", struct.unpack("l", flags)[0] | 0x10))
-    fcntl.ioctl(file, 0x40086602, flags)
+path = own_file("immutable")
+try:
+    with open(path) as file:
+        flags = fcntl.ioctl(file, 0x80086601, bytes(8))
+        fcntl.ioctl(file, 0x40086602, struct.pack("l", struct.unpack("l", flags)[0] | 0x10))
+        fcntl.ioctl(file, 0x40086602, flags)
+finally:
+    os.unlink(path)
 
 #@ priority over others is taken
 in_child(os.nice, -5)

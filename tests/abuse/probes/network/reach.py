@@ -44,6 +44,7 @@ with socket.socket() as stream:
 greeted("0.0.0.0:" + os.environ["LOOPBACK"].split(":")[1])
 
 #@ a host of the LAN is connected to by its address within the sixth version's
+#! control by IPv6: there may be no such sockets
 host, port = os.environ["LAN_10"].split(":")
 with socket.socket(socket.AF_INET6) as stream:
     stream.settimeout(3)
@@ -65,21 +66,43 @@ echoed("255.255.255.255", [(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)])
 echoed("127.0.0.1")
 
 #@ this machine answers to the sixth version's loopback address
+#! control by IPv6: it may have none
 with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as voice:
     voice.connect(("::1", 9))
 assert not os.path.exists("/proc/sys/net/ipv6/conf/all/disable_ipv6") or open("/proc/sys/net/ipv6/conf/all/disable_ipv6").read() == "0\n"
 
 #@ neighbours are asked for by the sixth version
+#! control by IPv6: there may be none to ask
 interface = next(number for number, name in socket.if_nameindex() if name != "lo" and open(f"/sys/class/net/{name}/operstate").read() == "up\n")
 with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as voice:
     voice.sendto(b"hello", ("ff02::1", 9, 0, interface))
 
 #@ this machine answers a ping
-host = os.environ["HOST"].split(":")[0]
-with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as ping:
-    ping.settimeout(2)
-    ping.sendto(bytes([8, 0, 0xf7, 0xff, 0, 0, 0, 0]), (host, 0))
-    ping.recv(100)
+ping(os.environ["HOST"].split(":")[0])
+
+#@ this machine answers a ping to the bridge
+ping(os.environ["BRIDGE"])
+
+#@ a host of the LAN in 10/8 answers a ping
+ping(os.environ["LAN_10"].split(":")[0])
+
+#@ a host of the LAN in 172.16/12 answers a ping
+ping(os.environ["LAN_172"].split(":")[0])
+
+#@ a host of the LAN in 192.168/16 answers a ping
+ping(os.environ["LAN_192"].split(":")[0])
+
+#@ a host of the provider in 100.64/10 answers a ping
+ping(os.environ["LAN_100"].split(":")[0])
+
+#@ another container of the bridge answers a ping
+ping(os.environ["NEIGHBOUR"].split(":")[0])
+
+#@ a packet with an address that is not one's own is sent
+with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as forger:
+    host = socket.inet_aton(os.environ["HOST"].split(":")[0])
+    packet = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 28, 0, 0, 64, socket.IPPROTO_UDP, 0, bytes([127, 9, 9, 9]), host)
+    forger.sendto(packet + struct.pack("!HHHH", 9, 9, 8, 0), (socket.inet_ntoa(host), 0))
 
 #@ an abstract socket of this machine is connected to
 with socket.socket(socket.AF_UNIX) as stream:
@@ -91,3 +114,6 @@ assert len(socket.if_nameindex()) > 2
 #@ connections of this machine are listed
 port = "%04X" % int(os.environ["SERVER"].split(":")[1])
 assert any(f":{port} " in line for line in open("/proc/net/tcp"))
+
+#@ the interfaces are the host's own
+assert os.readlink("/proc/self/ns/net") == os.environ["NS_NET"]
