@@ -1,9 +1,9 @@
 //! `make soak`: hours of what `tests/it/load.rs` does for a minute. A mix of runs at full load, each answer compared with what it
 //! must be, while memory, open files and threads of the server and of the engine are read; then the server is killed again and
-//! again. What came of it is written to `docs/soak.md`.
+//! again. What came of the one is written to `docs/soak.md`, of the other to `docs/kills.md`.
 //!
-//! `SOAK_RUNS`, `SOAK_KILLS`, `SOAK_CLIENTS`, `SOAK_SEED` and `SOAK_REPORT` change what is done; `SOAK_SECONDS` ends each of both
-//! parts early.
+//! `SOAK_RUNS`, `SOAK_KILLS`, `SOAK_CLIENTS`, `SOAK_SEED` and `SOAK_REPORTS`, the directory, change what is done; `SOAK_SECONDS`
+//! ends each of both parts early, and 0 runs or kills leave a part out, and its report as it is.
 
 #[macro_use]
 #[path = "../it/support.rs"]
@@ -16,13 +16,14 @@ mod mix;
 mod report;
 mod sample;
 
+use std::fmt::Display;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
-use kills::Round;
 use mix::Tally;
-use report::Report;
+use report::{Kills, Runs};
 use sample::Sample;
 use support::Server;
 
@@ -57,6 +58,11 @@ impl Plan {
     fn deadline(&self) -> Instant {
         Instant::now() + Duration::from_secs(self.seconds.unwrap_or(u64::from(u32::MAX)))
     }
+
+    /// Whether a part that took so long was to end then.
+    fn ends_after(&self, took: Duration) -> bool {
+        self.seconds.is_some_and(|seconds| took >= Duration::from_secs(seconds))
+    }
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -68,19 +74,29 @@ fn number(name: &str) -> Option<u64> {
 async fn main() -> ExitCode {
     let plan = Plan::from_env();
     eprintln!("{plan:?}");
-    let (tally, samples, took) = runs(&plan).await;
-    let (rounds, failed) = kill_again_and_again(&plan).await;
-    let clean = support::nothing_is_left();
-    let report =
-        Report { plan: &plan, tally: &tally, samples: &samples, took, rounds: &rounds, failed: &failed, clean };
-    let path = std::env::var("SOAK_REPORT").unwrap_or_else(|_| "docs/soak.md".to_owned());
+    let mut good = true;
+    if plan.runs > 0 {
+        let runs = runs(&plan).await;
+        write("soak.md", &runs);
+        good &= runs.is_good();
+    }
+    if plan.kills > 0 {
+        let kills = kill_again_and_again(&plan).await;
+        write("kills.md", &kills);
+        good &= kills.is_good();
+    }
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn write(name: &str, report: &impl Display) {
+    let directory = std::env::var("SOAK_REPORTS").unwrap_or_else(|_| "docs".to_owned());
+    let path = Path::new(&directory).join(name);
     std::fs::write(&path, report.to_string()).expect("the report is written");
-    eprintln!("{report}\nwritten to {path}");
-    if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    eprintln!("{report}\nwritten to {}", path.display());
 }
 
 /// The mix, on a server as the configuration has it.
-async fn runs(plan: &Plan) -> (Tally, Vec<Sample>, Duration) {
+async fn runs(plan: &Plan) -> Runs<'_> {
     let warm = ["4", "2", "2", "2", "2"];
     let names = ["PYTHON", "NODE", "TS", "R", "JSHELL"].map(|file| format!("ONCEBOX_TEMPLATES__{file}__WARM"));
     let mut variables = vec![("ONCEBOX_LOG", "warn,oncebox::cli=info")];
@@ -101,13 +117,13 @@ async fn runs(plan: &Plan) -> (Tally, Vec<Sample>, Duration) {
     let tally = mix::load(&server, plan.seed, plan.runs, plan.clients, plan.deadline(), progress).await;
     let took = began.elapsed();
     assert!(server.stop(), "the server ends well");
-    (tally, samples, took)
+    Runs { plan, tally, samples, took, clean: support::nothing_is_left() }
 }
 
 /// The kills, each with a seed of its own; what failed is told by it.
-async fn kill_again_and_again(plan: &Plan) -> (Vec<Round>, Vec<String>) {
+async fn kill_again_and_again(plan: &Plan) -> Kills<'_> {
     let bystander = Server::start_cold(&[("ONCEBOX_TEMPLATES__NODE__WARM", "1")]);
-    let deadline = plan.deadline();
+    let (began, deadline) = (Instant::now(), plan.deadline());
     let (mut rounds, mut failed) = (Vec::new(), Vec::new());
     for number in 0..plan.kills as u64 {
         if Instant::now() > deadline {
@@ -125,6 +141,7 @@ async fn kill_again_and_again(plan: &Plan) -> (Vec<Round>, Vec<String>) {
             }
         }
     }
+    let took = began.elapsed();
     assert!(bystander.stop(), "the server beside them ends well");
-    (rounds, failed)
+    Kills { plan, rounds, failed, took, clean: support::nothing_is_left() }
 }

@@ -1,4 +1,4 @@
-//! `docs/soak.md`.
+//! `docs/soak.md` and `docs/kills.md`.
 
 use std::fmt;
 use std::fs;
@@ -24,40 +24,55 @@ const MORE_COUNT: u64 = 8;
 /// With fewer samples nothing is said of flat or not.
 const FEWEST: usize = 12;
 
-pub(crate) struct Report<'a> {
+/// From the start of its successor on, nothing of a killed server is to be left for longer.
+const PROMISED: Duration = Duration::from_secs(5);
+
+/// What came of the runs.
+pub(crate) struct Runs<'a> {
     pub(crate) plan: &'a Plan,
-    pub(crate) tally: &'a Tally,
-    pub(crate) samples: &'a [Sample],
+    pub(crate) tally: Tally,
+    pub(crate) samples: Vec<Sample>,
     pub(crate) took: Duration,
-    pub(crate) rounds: &'a [Round],
-    pub(crate) failed: &'a [String],
-    /// Whether the engine has nothing left of all servers.
+    /// Whether the engine has nothing left of the server.
     pub(crate) clean: bool,
 }
 
-/// One figure: its name, its unit's part, what may come on top, where it is in a sample.
-type Figure = (&'static str, u64, u64, fn(&Sample) -> Option<u64>);
+/// What came of the kills.
+pub(crate) struct Kills<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) rounds: Vec<Round>,
+    /// What was wrong in the others.
+    pub(crate) failed: Vec<String>,
+    pub(crate) took: Duration,
+    /// Whether the engine has nothing left of all the servers.
+    pub(crate) clean: bool,
+}
+
+/// One figure: its name, its unit's part, what may come on top, where it is in a sample, and whether it must be flat. The engine
+/// keeps files open for whoever else uses it.
+type Figure = (&'static str, u64, u64, fn(&Sample) -> Option<u64>, bool);
 
 const FIGURES: [Figure; 7] = [
-    ("server, VmRSS, MiB", 1024, MORE_KIB, |sample| Some(sample.server.rss_kib)),
-    ("server, open files", 1, MORE_COUNT, |sample| Some(sample.server.files)),
-    ("server, threads", 1, MORE_COUNT, |sample| Some(sample.server.threads)),
-    ("dockerd, VmRSS, MiB", 1024, MORE_KIB, |sample| sample.dockerd.map(|usage| usage.rss_kib)),
-    ("dockerd, open files", 1, MORE_COUNT, |sample| sample.dockerd.map(|usage| usage.files)),
-    ("containerd, VmRSS, MiB", 1024, MORE_KIB, |sample| sample.containerd.map(|usage| usage.rss_kib)),
-    ("containerd, open files", 1, MORE_COUNT, |sample| sample.containerd.map(|usage| usage.files)),
+    ("server, VmRSS, MiB", 1024, MORE_KIB, |sample| Some(sample.server.rss_kib), true),
+    ("server, open files", 1, MORE_COUNT, |sample| Some(sample.server.files), true),
+    ("server, threads", 1, MORE_COUNT, |sample| Some(sample.server.threads), true),
+    ("dockerd, VmRSS, MiB", 1024, MORE_KIB, |sample| sample.dockerd.map(|usage| usage.rss_kib), true),
+    ("dockerd, open files", 1, MORE_COUNT, |sample| sample.dockerd.map(|usage| usage.files), false),
+    ("containerd, VmRSS, MiB", 1024, MORE_KIB, |sample| sample.containerd.map(|usage| usage.rss_kib), false),
+    ("containerd, open files", 1, MORE_COUNT, |sample| sample.containerd.map(|usage| usage.files), false),
 ];
 
-impl Report<'_> {
-    /// Whether all that is this program's doing was as it must be.
+impl Runs<'_> {
+    /// Whether all was done, and was as it must be.
     pub(crate) fn is_good(&self) -> bool {
-        let server = FIGURES.iter().filter(|(name, ..)| name.starts_with("server"));
-        let flat = server.map(|figure| self.quarters(figure)).all(|quarters| quarters.is_none_or(|(.., flat)| flat));
-        self.tally.wrong.is_empty() && self.failed.is_empty() && self.clean && flat
+        let figures = FIGURES.iter().filter(|(.., must)| *must);
+        let flat = figures.map(|figure| self.quarters(figure)).all(|quarters| quarters.is_none_or(|(.., flat)| flat));
+        let done = self.tally.total() == self.plan.runs || self.plan.ends_after(self.took);
+        self.tally.wrong.is_empty() && self.clean && flat && done
     }
 
     /// The medians of the first and of the last quarter, and whether that is flat.
-    fn quarters(&self, (_, _, more, of): &Figure) -> Option<(u64, u64, bool)> {
+    fn quarters(&self, (_, _, more, of, _): &Figure) -> Option<(u64, u64, bool)> {
         let warm = &self.samples[(self.samples.len() as f64 * WARM_UP).ceil() as usize..];
         let values: Vec<u64> = warm.iter().filter_map(of).collect();
         if values.len() < FEWEST {
@@ -70,14 +85,13 @@ impl Report<'_> {
     }
 }
 
-impl fmt::Display for Report<'_> {
+impl fmt::Display for Runs<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { plan, tally, samples, took, rounds, failed, .. } = self;
+        let Self { plan, tally, samples, took, clean } = self;
         let (total, wrong) = (tally.total(), tally.wrong.len());
         let rate = total as f64 / took.as_secs_f64();
         writeln!(f, "# A long run\n\nWritten by `make soak`; `tests/soak/` says how.\n")?;
         writeln!(f, "{}\n", machine())?;
-        writeln!(f, "## Runs\n")?;
         writeln!(
             f,
             "{total} of {} runs, {} at a time, in {} s: {rate:.1} a second. Seed {}. **{wrong} ended otherwise than they must.**\n",
@@ -86,9 +100,7 @@ impl fmt::Display for Report<'_> {
             took.as_secs(),
             plan.seed
         )?;
-        if total < plan.runs {
-            writeln!(f, "`SOAK_SECONDS` ended it early; nothing is said of the rest.\n")?;
-        }
+        fewer(f, total, plan.runs, plan.ends_after(*took))?;
         writeln!(f, "| how it must end | runs |\n| --- | ---: |")?;
         for (kind, count) in &tally.done {
             writeln!(f, "| {kind} | {count} |")?;
@@ -114,9 +126,10 @@ impl fmt::Display for Report<'_> {
              or 4 MiB, or 8 files or threads.\n",
             samples.len()
         )?;
-        writeln!(f, "| | first | last | |\n| --- | ---: | ---: | --- |")?;
+        writeln!(f, "| | first | last | | must be flat |\n| --- | ---: | ---: | --- | --- |")?;
         for figure in &FIGURES {
-            let (name, unit, ..) = figure;
+            let (name, unit, .., must) = figure;
+            let must = if *must { "yes" } else { "no" };
             match self.quarters(figure) {
                 Some((first, last, flat)) => {
                     let verdict = if flat { "flat" } else { "**not flat**" };
@@ -124,40 +137,80 @@ impl fmt::Display for Report<'_> {
                         1 => value.to_string(),
                         unit => format!("{:.1}", value as f64 / *unit as f64),
                     };
-                    writeln!(f, "| {name} | {} | {} | {verdict} |", shown(first), shown(last))?;
+                    writeln!(f, "| {name} | {} | {} | {verdict} | {must} |", shown(first), shown(last))?;
                 }
-                None => writeln!(f, "| {name} | | | too few samples to tell |")?,
+                None => writeln!(f, "| {name} | | | too few samples to tell | {must} |")?,
             }
         }
-        writeln!(f, "\n## Kills\n")?;
-        let mut clean: Vec<u64> = rounds.iter().map(|round| round.clean.as_millis() as u64).collect();
-        let mut started: Vec<u64> = rounds.iter().map(|round| round.started.as_millis() as u64).collect();
-        clean.sort_unstable();
-        started.sort_unstable();
+        left(f, *clean)
+    }
+}
+
+impl Kills<'_> {
+    /// Whether all was done, and was as it must be.
+    pub(crate) fn is_good(&self) -> bool {
+        let done = self.rounds.len() == self.plan.kills || self.plan.ends_after(self.took);
+        self.failed.is_empty() && self.clean && self.late() == 0 && done
+    }
+
+    /// Rounds in which something was left for longer than is promised.
+    fn late(&self) -> usize {
+        self.rounds.iter().filter(|round| round.started + round.clean > PROMISED).count()
+    }
+}
+
+impl fmt::Display for Kills<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { plan, rounds, failed, took, clean } = self;
+        let total = rounds.len() + failed.len();
+        writeln!(f, "# Kill after kill\n\nWritten by `make soak`; `tests/soak/` says how.\n")?;
+        writeln!(f, "{}\n", machine())?;
+        writeln!(
+            f,
+            "{total} of {} rounds in {} s: a server of its own under load is killed (SIGKILL) at a random moment, also while it \
+             warms up, and started again beside another owner's server. Seed {}. **{} left something, left a client waiting, or \
+             disturbed the other. After {} something was left for more than {} s from the start of the successor.**\n",
+            plan.kills,
+            took.as_secs(),
+            plan.seed,
+            failed.len(),
+            self.late(),
+            PROMISED.as_secs()
+        )?;
+        fewer(f, total, plan.kills, plan.ends_after(*took))?;
         let (answers, containers) = rounds
             .iter()
             .fold((0, 0), |(answers, containers), round| (answers + round.answers, containers + round.containers));
-        writeln!(
-            f,
-            "{} of {} rounds: a server of its own under load is killed (SIGKILL) at a random moment, also while it warms up, and \
-             started again beside another owner's server. **{} left something, left a client waiting, or disturbed the other.** \
-             In all, {answers} answers before the kills, and {containers} containers at them.\n",
-            rounds.len() + failed.len(),
-            plan.kills,
-            failed.len(),
-        )?;
+        writeln!(f, "In all, {answers} answers before the kills, and {containers} containers at them.\n")?;
         writeln!(f, "| ms | median | longest |\n| --- | ---: | ---: |")?;
-        for (name, sorted) in
-            [("from the start of the successor until it is ready", &started), ("then, until nothing is left", &clean)]
-        {
-            writeln!(f, "| {name} | {} | {} |", median(sorted), sorted.last().copied().unwrap_or_default())?;
+        let figures: [(&str, fn(&Round) -> Duration); 3] = [
+            ("from the start of the successor until it listens", |round| round.started),
+            ("then, until nothing is left", |round| round.clean),
+            ("both", |round| round.started + round.clean),
+        ];
+        for (name, of) in figures {
+            let values: Vec<u64> = rounds.iter().map(|round| of(round).as_millis() as u64).collect();
+            writeln!(f, "| {name} | {} | {} |", median(&values), values.iter().max().copied().unwrap_or_default())?;
         }
-        for failure in *failed {
+        for failure in failed {
             writeln!(f, "\n- {failure}")?;
         }
-        let left = if self.clean { "Nothing is" } else { "**Something is**" };
-        writeln!(f, "\n{left} left on the engine at the end: no container and no network of any of these servers.")
+        left(f, *clean)
     }
+}
+
+/// Says so when less was done than was to be.
+fn fewer(f: &mut fmt::Formatter<'_>, done: usize, planned: usize, ended: bool) -> fmt::Result {
+    match done < planned {
+        true if ended => writeln!(f, "`SOAK_SECONDS` ended it early; nothing is said of the rest.\n"),
+        true => writeln!(f, "**It ended early; nothing is said of the rest.**\n"),
+        false => Ok(()),
+    }
+}
+
+fn left(f: &mut fmt::Formatter<'_>, clean: bool) -> fmt::Result {
+    let left = if clean { "Nothing is" } else { "**Something is**" };
+    writeln!(f, "\n{left} left on the engine at the end: no container and no network of any of these servers.")
 }
 
 fn median(values: &[u64]) -> u64 {
@@ -175,13 +228,13 @@ fn machine() -> String {
     let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let memory = memory.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or_default();
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let kernel = kernel.split('.').take(2).collect::<Vec<_>>().join(".");
     let docker = said("docker", &["version", "--format", "{{.Server.Version}}"]);
     let cgroups = said("docker", &["info", "--format", "cgroup v{{.CgroupVersion}}, {{.Driver}}"]);
     let build = if cfg!(debug_assertions) { "debug" } else { "release" };
     let (version, date) = (env!("CARGO_PKG_VERSION"), said("date", &["+%F"]));
     format!(
-        "{date}: oncebox {version} ({build} build), Docker {docker} ({cgroups}), kernel {}, {cores} cores, {} GiB.",
-        kernel.trim(),
+        "{date}: oncebox {version} ({build} build), Docker {docker} ({cgroups}), kernel {kernel}, {cores} cores, {} GiB.",
         memory >> 20
     )
 }
