@@ -9,26 +9,30 @@ use base64::prelude::BASE64_STANDARD;
 use libtest_mimic::Trial;
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::sync::OnceCell;
 
 use crate::attacker::{frame, memory};
 use crate::e2b::{ENVD, Sandbox, Stream, answer, envelope, server};
+use crate::support::eventually;
 
 /// By when whoever waits for a broken sandbox is told: twice a link's silence, and a little.
 const BOUND: Duration = Duration::from_secs(60);
 
-/// What an attack may add to the server's memory, bytes.
-const GROWTH: u64 = 64 << 20;
+/// What attacks may leave in the server's memory, bytes: four of them go on at once, and other classes use the same server.
+const GROWTH: u64 = 128 << 20;
 
 /// What must become of the sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     /// It is lost: that is the proof that the attack arrived.
     Lost,
-    /// It may live on; the proof is the attack's own end, or the loss.
+    /// It may live on; the proof is that the attack ended with status 0, or the loss.
     Either,
+    /// It lives on, as the attack is refused.
+    Held,
 }
 
-use Fate::{Either, Lost};
+use Fate::{Either, Held, Lost};
 
 /// What is written to the link, once.
 type Garbage = fn() -> Vec<u8>;
@@ -77,28 +81,43 @@ const WRITTEN: [(&str, Fate, Garbage); 27] = [
     ("a frame of 16 megabytes", Lost, || frame(0, 0, 1, &vec![b'x'; (1 << 24) - 1])),
 ];
 
-/// What root does to the agent otherwise.
-const DONE: [(&str, Fate, &str); 13] = [
-    ("writes zeros to the link for ever", Either, "timeout 3 cat /dev/zero > /proc/1/fd/1"),
+/// What root does to the agent otherwise. Each command ends with status 0 if it has done it.
+const DONE: [(&str, Fate, &str); 14] = [
+    ("writes zeros to the link for ever", Either, "timeout 3 cat /dev/zero > /proc/1/fd/1; [ $? = 124 ]"),
     ("writes noise to the link for ever", Lost, "timeout 3 cat /dev/urandom > /proc/1/fd/1"),
-    ("writes to the agent's log for ever, without a line's end", Either, "timeout 3 cat /dev/zero > /proc/1/fd/2"),
-    ("writes lines to the agent's log for ever", Either, "timeout 3 yes forged > /proc/1/fd/2"),
-    ("kills everything there is", Either, "kill -9 -1; kill -STOP 1; kill -9 1"),
-    ("removes the agent's files", Either, "rm -rf /opt/oncebox /run/oncebox"),
-    ("puts other files in the agent's place", Either, "mv /opt/oncebox/agent /tmp/a; cp /bin/false /opt/oncebox/agent"),
     (
-        "writes to every FIFO",
+        "writes to the agent's log for ever, without a line's end",
         Either,
-        "find / -xdev -type p 2>/dev/null | while read p; do timeout 1 sh -c \"echo '{}' > $p\"; done",
+        "timeout 3 cat /dev/zero > /proc/1/fd/2; [ $? = 124 ]",
     ),
-    ("allows the agent no more files", Either, "prlimit --pid 1 --nofile=1:1; true"),
-    ("allows the agent no more memory", Either, "prlimit --pid 1 --as=1:1; true"),
-    ("fills every disk", Either, "timeout 3 cat /dev/zero > /dev/shm/full; true"),
+    ("writes lines to the agent's log for ever", Either, "timeout 3 yes forged > /proc/1/fd/2; [ $? = 124 ]"),
+    ("kills everything there is", Either, "kill -9 -1 && kill -STOP 1 && kill -9 1"),
+    ("removes the agent's files", Either, "rm -r /opt/oncebox /run/oncebox"),
+    (
+        "puts other files in the agent's place",
+        Either,
+        "mv /opt/oncebox/agent /tmp/a && cp /bin/false /opt/oncebox/agent",
+    ),
+    ("writes to every FIFO of an interpreter", Either, FIFOS),
+    ("allows the agent no more files", Either, "prlimit --pid 1 --nofile=1:1"),
+    ("allows the agent no more memory", Either, "prlimit --pid 1 --as=1:1"),
+    (
+        "fills the shared memory",
+        Either,
+        "timeout 9 cat /dev/zero > /dev/shm/full; [ \"$(stat -f -c %a /dev/shm)\" = 0 ]",
+    ),
     ("overwrites the agent's memory", Either, OVERWRITE),
-    ("reads what the server sends", Either, "timeout 3 cat /proc/1/fd/0 > /dev/null; true"),
+    ("reads what the server sends", Either, "timeout 3 cat /proc/1/fd/0 > /dev/null; [ $? = 124 ]"),
+    // Tracing others is denied, with nothing else known to stop it.
+    ("traces the agent", Held, TRACE),
 ];
 
+/// Of which there must be some.
+const FIFOS: &str = "found=$(find /run/oncebox -type p) && [ -n \"$found\" ] && (for one in $found; do \
+                     timeout 1 bash -c \"echo '{}' > $one\"; case $? in 0 | 124) ;; *) exit 1 ;; esac; done)";
+
 const OVERWRITE: &str = r#"python3 -c "
+written = 0
 for line in open('/proc/1/maps'):
     span, rights = line.split()[:2]
     if 'w' in rights:
@@ -106,17 +125,19 @@ for line in open('/proc/1/maps'):
         try:
             memory = open('/proc/1/mem', 'r+b', 0)
             memory.seek(first)
-            memory.write(bytes(last - first))
+            written += memory.write(bytes(last - first))
         except OSError:
             pass
-"; true"#;
+raise SystemExit(0 if written else 1)
+""#;
 
-/// If it can be, it is stopped for longer than a link may be silent. Tracing others is denied, with nothing else known to stop it.
+/// It is stopped for longer than a link may be silent, if it can be.
 const TRACE: &str = r#"python3 -c "
 import ctypes, time
 ptrace = ctypes.CDLL(None).ptrace
-if ptrace(0x4206, 1, 0, 0) == 0 and ptrace(0x4207, 1, 0, 0) == 0:
-    time.sleep(90)
+if ptrace(0x4206, 1, 0, 0) != 0 or ptrace(0x4207, 1, 0, 0) != 0:
+    raise SystemExit(1)
+time.sleep(90)
 ""#;
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -131,12 +152,17 @@ pub(crate) fn trials() -> Vec<Trial> {
             attack(command, String::new(), fate)
         })
     });
-    let traced = case("root traces the agent: it may not", || attack(TRACE, String::new(), Either));
-    [traced].into_iter().chain(written).chain(done).collect()
+    written.chain(done).collect()
 }
 
 fn case<F: Future<Output = ()>>(name: &str, test: impl FnOnce() -> F + Send + 'static) -> Trial {
     crate::case("replies", name, test)
+}
+
+/// Somebody else's.
+async fn bystander() -> &'static Sandbox {
+    static BYSTANDER: OnceCell<Sandbox> = OnceCell::const_new();
+    BYSTANDER.get_or_init(|| Sandbox::create(json!({"templateID": "base", "timeout": 7200}))).await
 }
 
 /// Begins a command as root.
@@ -149,12 +175,16 @@ async fn as_root(sandbox: &Sandbox, command: &str) -> Option<Stream> {
 }
 
 async fn attack(command: &str, garbage: String, fate: Fate) {
-    let bystander = Sandbox::shared().await;
+    let bystander = bystander().await;
     let own = Sandbox::create(json!({"templateID": "base", "timeout": 600})).await;
     let write = own.envd(Method::POST, "/files?path=/tmp/attack").header("content-type", "application/octet-stream");
     assert_eq!(answer(write.body(garbage)).await.status, 200);
+    // Where an interpreter's FIFOs are, one is running.
+    if command.contains("/run/oncebox") {
+        let executed = own.execute(&json!({"code": "6 * 7"})).await;
+        assert!(executed.iter().any(|line| line["text"] == "42"), "{executed:?}");
+    }
     let before = memory(server());
-    let began = Instant::now();
 
     // Waiting when it happens: somebody in that sandbox, and somebody in another.
     let mut waiting = own.start("sleep 600").await;
@@ -173,7 +203,10 @@ async fn attack(command: &str, garbage: String, fate: Fate) {
     let is_lost = tokio::time::timeout(BOUND, is_lost(&own)).await.expect("who asks is not held for ever");
     match fate {
         Lost => assert!(is_lost, "it lives on: {attacked:?}"),
-        Either => assert!(is_lost || attacked.is_some(), "the attack did not arrive: {attacked:?}"),
+        Either => {
+            assert!(is_lost || attacked.as_deref().is_some_and(arrived), "the attack did not arrive: {attacked:?}");
+        }
+        Held => assert!(!is_lost && attacked.as_deref().is_some_and(|told| !arrived(told)), "{attacked:?}"),
     }
     // A link that broke tells it; what else is wrong with an agent ends with its sandbox at the latest.
     let mut waiting = Some(waiting);
@@ -185,9 +218,9 @@ async fn attack(command: &str, garbage: String, fate: Fate) {
     assert_eq!(crate::e2b::stdout(&told), "undisturbed\n", "{told:?}");
     let others = Instant::now();
     assert_eq!(bystander.shell("echo well").await, "well\n");
-    assert!(others.elapsed() < Duration::from_secs(5), "others waited {:?}", others.elapsed());
-    let grown = memory(server()).saturating_sub(before);
-    assert!(grown < GROWTH, "it grew by {grown} bytes in {:?}", began.elapsed());
+    assert!(others.elapsed() < Duration::from_secs(30), "others waited {:?}", others.elapsed());
+    // What was held while an attack was read is given back, if not at once.
+    eventually("its memory is what it was", async || memory(server()).saturating_sub(before) < GROWTH).await;
     assert_eq!(server().get("/readyz").await.0, 200);
     let end = own.api(Method::DELETE, "", None).await;
     assert!([204, 404].contains(&end.status), "{}", end.text());
@@ -203,14 +236,19 @@ async fn is_told(mut waiting: Stream) -> Option<Vec<Value>> {
 
 /// What an attack printed, if it came to its end.
 async fn ended(mut attacking: Stream) -> Option<String> {
-    let mut printed = String::new();
+    let mut messages = Vec::new();
     while let Ok(Some((_, message))) = attacking.next().await {
-        printed += &message.to_string();
-        if !message["event"]["end"].is_null() {
-            return Some(printed);
+        messages.push(message);
+        if !messages[messages.len() - 1]["event"]["end"].is_null() {
+            return Some(crate::e2b::stdout(&messages));
         }
     }
     None
+}
+
+/// Whether what an attack printed tells that it did what it was to do.
+fn arrived(told: &str) -> bool {
+    told.ends_with("rc 0\n")
 }
 
 /// Whether the sandbox no longer does what it is asked.
