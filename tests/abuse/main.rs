@@ -85,7 +85,8 @@ fn main() -> ExitCode {
     }
     neighbours::told().iter().for_each(|line| println!("{line}"));
     println!("{}", probes::told());
-    let stopped = weak::stop() & support::stop_shared() & e2b::stop() & requests::stop() & slow::stop() & files::stop();
+    let servers = weak::stop() & support::stop_shared() & e2b::stop() & neighbours::stop();
+    let stopped = servers & requests::stop() & slow::stop() & files::stop();
     let clean = stopped && support::nothing_is_left();
     if clean { conclusion.exit_code() } else { ExitCode::FAILURE }
 }
