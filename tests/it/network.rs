@@ -16,6 +16,7 @@ trials![
     what_the_operator_allows_is_reached_and_its_neighbours_are_not,
     an_allowlist_is_reached_and_nothing_else,
     a_host_is_reached_by_its_name_and_what_the_name_does_not_mean_is_not,
+    a_name_server_that_says_nothing_delays_nobody_else,
     a_client_chooses_among_public_addresses,
     names_are_resolved_with_a_full_network_only,
     nobody_inside_can_change_what_is_reached,
@@ -196,7 +197,8 @@ async fn a_host_is_reached_by_its_name_and_what_the_name_does_not_mean_is_not() 
     let n = lan.number;
     let hosts = format!("11.213.{n}.2 named.test\n10.213.{n}.2 private.test\n{METADATA} metadata.test\n");
     let names = r#"["named.test", "private.test", "metadata.test", "unknown.test"]"#;
-    let server = Server::start_among(
+    let server = Server::start_with(
+        "/etc/hosts",
         &hosts,
         &[("ONCEBOX_TEMPLATES__PYTHON__NETWORK", "allowlist"), ("ONCEBOX_TEMPLATES__PYTHON__ALLOW", names)],
     );
@@ -226,6 +228,31 @@ async fn a_host_is_reached_by_its_name_and_what_the_name_does_not_mean_is_not() 
     let response = start.body(e2b::envelope(0, process.to_string().as_bytes())).send().await.expect("an answer");
     let messages = e2b::Stream::new(response).rest().await.expect("it ends well");
     assert_eq!(e2b::stdout(&messages).lines().collect::<Vec<_>>(), both_ways(&expected));
+}
+
+async fn a_name_server_that_says_nothing_delays_nobody_else() {
+    let silent = UdpSocket::bind("127.213.0.53:53").expect("an address of this machine's own");
+    let server = Server::start_with("/etc/resolv.conf", "nameserver 127.213.0.53\noptions timeout:30\n", &[]);
+    // More than launch at once.
+    let creating: Vec<_> = (0..8)
+        .map(|client| {
+            let names: Vec<_> = (0..4).map(|name| format!("name-{client}-{name}.test")).collect();
+            let network = json!({"denyOut": ["0.0.0.0/0"], "allowOut": names});
+            let create = json!({"templateID": "base", "network": network});
+            let post =
+                server.http.post(format!("{}/sandboxes", server.url)).header("x-api-key", e2b::KEY).json(&create);
+            tokio::spawn(async move { post.send().await.expect("an answer").status().as_u16() })
+        })
+        .collect();
+    eventually("it was asked", async || silent.recv(&mut [0; 512]).is_ok()).await;
+    for _ in 0..2 {
+        assert_eq!(stdout(&server.run("js", "console.log('served')").await), "served\n");
+    }
+    server.until_busy(0, 0).await;
+    assert!(creating.iter().all(|creation| !creation.is_finished()), "they were waited for");
+    for creation in creating {
+        assert_eq!(creation.await.expect("an answer"), 201, "what is not found is not reached");
+    }
 }
 
 async fn a_client_chooses_among_public_addresses() {

@@ -102,13 +102,14 @@ impl Server {
         Self::start_unready(variables).until_ready()
     }
 
-    /// Starts one whose machine, as it sees it, knows these hosts: lines as in `/etc/hosts`. Only root can.
-    pub(crate) fn start_among(hosts: &str, variables: &[(&str, &str)]) -> Self {
+    /// Starts one whose machine, as it sees it, has this in this file of its own. Only root can.
+    pub(crate) fn start_with(path: &str, content: &str, variables: &[(&str, &str)]) -> Self {
         let file = tempfile::NamedTempFile::new().expect("a file");
-        std::fs::write(&file, hosts).expect("a file");
-        let script = "mount --bind \"$HOSTS\" /etc/hosts && exec \"$0\" \"$@\"";
+        std::fs::write(&file, content).expect("a file");
+        let script = "mount --bind \"$CONTENT\" \"$FILE\" && exec \"$0\" \"$@\"";
         let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-c", script]).arg(oncebox().get_program()).env("HOSTS", file.path());
+        command.args(["--mount", "sh", "-c", script]).arg(oncebox().get_program());
+        command.env("CONTENT", file.path()).env("FILE", path);
         command.envs(oncebox().get_envs().filter_map(|(name, value)| Some((name, value?))));
         let cold = cold(variables);
         let cold: Vec<_> = cold.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
