@@ -25,18 +25,19 @@ check('names live on, and executions are counted', RUN, async (t) => {
 })
 
 check('output arrives as it happens', RUN, async () => {
-  const seen = []
+  const out = []
+  const err = []
   const written = []
-  const hear = ({ line }) => {
-    seen.push(line)
+  const onStdout = ({ line }) => {
+    out.push(line)
     written.push(shared.files.write('/tmp/heard', ''))
   }
   // It goes on when its first line was heard.
   const wait = "while not os.path.exists('/tmp/heard'): time.sleep(.02)"
   const code = `import os, sys, time\nprint('first', flush=True)\n${wait}\nprint('second')\nprint('end', file=sys.stderr)`
-  await shared.runCode(code, { timeoutMs: 60_000, onStdout: hear, onStderr: hear })
+  await shared.runCode(code, { timeoutMs: 60_000, onStdout, onStderr: ({ line }) => err.push(line) })
   await Promise.all(written)
-  assert.equal(seen.join(''), 'first\nsecond\nend\n')
+  assert.deepEqual([out.join(''), err.join('')], ['first\nsecond\n', 'end\n'])
 })
 
 check('results and errors are told as they happen', RUN, async () => {
