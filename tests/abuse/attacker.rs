@@ -43,7 +43,7 @@ pub(crate) async fn told(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
             }
         )
     };
-    tokio::time::timeout(Duration::from_secs(30), both).await.expect("the connection is not held for ever");
+    tokio::time::timeout(Duration::from_secs(40), both).await.expect("the connection is not held for ever");
     told
 }
 
@@ -64,7 +64,7 @@ pub(crate) fn memory(server: &Server) -> u64 {
 /// Makes a kept sandbox on a server of one's own.
 pub(crate) async fn create(server: &Server, template: &str) -> Sandbox {
     let post = server.http.post(format!("{}/v2/sandboxes", server.url)).header("x-api-key", KEY);
-    let created = post.json(&json!({"templateID": template, "timeout": 900})).send().await.expect("an answer");
+    let created = post.json(&json!({"templateID": template, "timeout": 7200})).send().await.expect("an answer");
     assert_eq!(created.status(), 201);
     Sandbox::from(created.json::<Value>().await.expect("JSON"))
 }

@@ -13,6 +13,7 @@ use tokio::sync::{Mutex, OnceCell};
 
 use crate::attacker::memory;
 use crate::e2b::{Answer, KEY, Sandbox, answer, request, server};
+use crate::support::eventually;
 
 /// What lies on the host.
 const CANARY: &str = "canary-7d1c93e2f5";
@@ -44,7 +45,7 @@ async fn trapped() -> &'static Sandbox {
     static TRAPPED: OnceCell<Sandbox> = OnceCell::const_new();
     TRAPPED
         .get_or_init(|| async {
-            let sandbox = Sandbox::create(json!({"templateID": "base", "timeout": 900})).await;
+            let sandbox = Sandbox::create(json!({"templateID": "base", "timeout": 7200})).await;
             let canary = canary().display();
             let pid = server().pid();
             sandbox
@@ -189,8 +190,8 @@ async fn leads_not_out(path: &'static str) {
         is_own(&found.body, &path);
         assert!(found.status < 500, "{method} {path:?}: {} {}", found.status, found.text());
     }
-    let grown = memory(server()).saturating_sub(before);
-    assert!(grown < 64 << 20, "{path:?}: it grew by {grown} bytes");
+    // Others use the server meanwhile: what they have it hold is given back, if not at once.
+    eventually("its memory is what it was", async || memory(server()).saturating_sub(before) < 64 << 20).await;
     is_inside(sandbox).await;
 }
 

@@ -20,15 +20,15 @@ def serve(client):
     data = b""
     client.settimeout(1)
     try:
-        while b"\r\n\r\n" not in data:
-            data += client.recv(65536)
+        while b"\r\n\r\n" not in data and (piece := client.recv(65536)):
+            data += piece
         if b"upgrade: hostile" in data.lower():
             client.sendall(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: hostile\r\n\r\n")
             while piece := client.recv(65536):
                 client.sendall(b"mirror:" + piece)
             return
-        while b"end-of-body" not in data:
-            data += client.recv(65536)
+        while b"end-of-body" not in data and (piece := client.recv(65536)):
+            data += piece
     except TimeoutError:
         pass
     if b"/inject" in data:
@@ -159,6 +159,7 @@ async fn upgraded_ends_inside() {
     let mut told = vec![0; 4096];
     let mut read = async |stream: &mut TcpStream| {
         let length = stream.read(&mut told).await.expect("an answer");
+        assert!(length > 0, "it hung up");
         String::from_utf8_lossy(&told[..length]).into_owned()
     };
     let mut upgraded = read(&mut stream).await;
