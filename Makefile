@@ -43,5 +43,5 @@ engine: ## A Docker Engine that answers.
 bench: images ## Latency per language, beside `docker run` and the bare engine.
 	cargo bench --bench latency
 
-soak: images ## 20,000 runs and 200 kills, into docs/soak.md. SOAK_RUNS=300 SOAK_KILLS=5 is a try, SOAK_SECONDS bounds each part.
+soak: images ## 20,000 runs and 200 kills, into docs/soak.md and docs/kills.md. SOAK_RUNS=300 SOAK_KILLS=5 is a try, SOAK_SECONDS bounds each.
 	cargo test --release --test soak
