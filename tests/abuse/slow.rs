@@ -1,6 +1,8 @@
 //! Clients that are slow on purpose, at sending and at taking. Each costs one connection for a time that is configured; others
 //! are answered meanwhile, and the server's memory stays bounded. Who has a reason to be quiet is not hurried.
 
+mod windows;
+
 use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -14,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 
-use crate::attacker::{self, PREFACE, address, frame, head, memory};
+use crate::attacker::{self, address, head, memory};
 use crate::e2b::{ENVD, INTERPRETER, KEY, Sandbox, Stream, envelope};
 use crate::support::{Server, eventually};
 
@@ -130,15 +132,12 @@ pub(crate) fn trials() -> Vec<Trial> {
             case("500 clients that send a byte of head per second hold up nobody", heads_drip),
             case("500 clients that connect and say nothing hold up nobody", say_nothing),
             case("a run that prints for ever to nobody is cancelled", run_is_not_read),
-            case("a stream of HTTP/2 whose window stays shut is given up", window_stays_shut),
-            case("an answer of one piece in HTTP/2 whose window stays shut is given up", one_piece_is_not_taken),
-            case("a refusal in HTTP/2 whose window stays shut is given up", refusal_is_not_taken),
-            case("a connection of HTTP/2 that asked once is closed after its time", asked_once),
             case("clients that shut down their side get an answer or an end", half_closed),
             case("who reads slowly but reads is not hurried", reads_slowly),
             case("who sends slowly but sends is not hurried", sends_slowly),
             case("answers with nothing to say are not hurried", says_nothing),
         ])
+        .chain(windows::trials())
         .collect()
 }
 
@@ -298,90 +297,6 @@ async fn run_is_not_read() {
         status.send().await.expect("an answer").json::<Value>().await.expect("JSON")["running"] == 0
     })
     .await;
-    others_are_well().await;
-}
-
-/// A header of HTTP/2 without the table, both of less than 127 bytes.
-fn header(name: &str, value: &str) -> Vec<u8> {
-    let length = |text: &str| u8::try_from(text.len()).expect("it is short");
-    [&[0, length(name)], name.as_bytes(), &[length(value)], value.as_bytes()].concat()
-}
-
-async fn window_stays_shut() {
-    prepare().await;
-    let Sandbox { id, token, .. } = sandbox().await;
-    let headers = [
-        header(":method", "GET"),
-        header(":scheme", "http"),
-        header(":path", "/files?path=/dev/shm/sparse"),
-        header(":authority", "h"),
-        header("e2b-sandbox-id", id),
-        header("e2b-sandbox-port", "49983"),
-        header("x-access-token", token),
-    ];
-    let mut stream = connect("").await;
-    let sent = [PREFACE, &frame(4, 0, 0, &[]), &frame(1, 5, 1, &headers.concat())].concat();
-    stream.write_all(&sent).await.expect("it is sent");
-    let (client, began) = (stream.local_addr().expect("its address"), Instant::now());
-    let mut told = Vec::new();
-    // What is written is read, so that it is the window alone that holds the answer up.
-    tokio::time::timeout(BOUND, stream.read_to_end(&mut told)).await.expect("it is held for ever").ok();
-    assert!((60_000..200_000).contains(&told.len()), "{} bytes were sent", told.len());
-    assert!(began.elapsed() > PATIENCE && !is_held(client), "already after {:?}", began.elapsed());
-    others_are_well().await;
-}
-
-/// How HPACK begins the head of an answer: 200 has a number of its own, another status is written behind its name's.
-const OK: u8 = 0x88;
-const REFUSED: u8 = 0x48;
-
-async fn one_piece_is_not_taken() {
-    is_given_up(&[header(":path", "/healthz")], OK).await;
-}
-
-async fn refusal_is_not_taken() {
-    is_given_up(&[header(":path", "/v2/sandboxes"), header("x-api-key", "none")], REFUSED).await;
-}
-
-/// The head of an answer comes, not a byte of its body can, and the connection is closed after its time.
-async fn is_given_up(headers: &[Vec<u8>], status: u8) {
-    let headers = [&[header(":method", "GET"), header(":scheme", "http")], headers].concat().concat();
-    let mut stream = connect("").await;
-    // SETTINGS_INITIAL_WINDOW_SIZE is 0.
-    let sent = [PREFACE, &frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]), &frame(1, 5, 1, &headers)].concat();
-    stream.write_all(&sent).await.expect("it is sent");
-    let (client, began) = (stream.local_addr().expect("its address"), Instant::now());
-    let mut told = Vec::new();
-    tokio::time::timeout(BOUND, stream.read_to_end(&mut told)).await.expect("it is held for ever").ok();
-    assert!(began.elapsed() > PATIENCE && !is_held(client), "already after {:?}", began.elapsed());
-    let frames = frames(&told);
-    let head = frames.iter().find(|(kind, stream, _)| (*kind, *stream) == (1, 1)).expect("the head of an answer");
-    assert_eq!(head.2.first(), Some(&status), "{frames:?}");
-    assert!(!frames.iter().any(|(kind, _, payload)| *kind == 0 && !payload.is_empty()), "{frames:?}");
-    others_are_well().await;
-}
-
-/// What is in the frames of HTTP/2: the kind, the stream and the payload of each.
-fn frames(mut told: &[u8]) -> Vec<(u8, u32, &[u8])> {
-    let mut frames = Vec::new();
-    while let Some((head, rest)) = told.split_first_chunk::<9>() {
-        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
-        let (payload, rest) = rest.split_at(length.min(rest.len()));
-        frames.push((head[3], u32::from_be_bytes([head[5], head[6], head[7], head[8]]), payload));
-        told = rest;
-    }
-    frames
-}
-
-async fn asked_once() {
-    let headers = [header(":method", "GET"), header(":scheme", "http"), header(":path", "/healthz")].concat();
-    let mut stream = connect("").await;
-    let sent = [PREFACE, &frame(4, 0, 0, &[]), &frame(1, 5, 1, &headers)].concat();
-    stream.write_all(&sent).await.expect("it is sent");
-    let (began, mut told) = (Instant::now(), Vec::new());
-    tokio::time::timeout(BOUND, stream.read_to_end(&mut told)).await.expect("it is held for ever").ok();
-    assert!(began.elapsed() > PATIENCE / 2, "already after {:?}", began.elapsed());
-    assert!(told.windows(2).any(|bytes| bytes == b"ok"), "{told:?}");
     others_are_well().await;
 }
 

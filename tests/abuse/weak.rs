@@ -99,6 +99,8 @@ impl Servers {
         self.guarded.get_or_init(|| {
             Server::start_cold(&[
                 ("ONCEBOX_TEMPLATES__PYTHON__IMAGE", SANDBOX_IMAGE),
+                // With it the network is there, for the world to have a neighbour in.
+                ("ONCEBOX_TEMPLATES__PYTHON__WARM", "1"),
                 ("ONCEBOX_TEMPLATES__R__IMAGE", SANDBOX_IMAGE),
                 ("ONCEBOX_TEMPLATES__R__NETWORK", "none"),
             ])
