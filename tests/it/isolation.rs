@@ -1,11 +1,9 @@
 //! Attacks from inside a sandbox: on its agent, on its host, on the server, on other sandboxes.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use crate::lan::Lan;
-use crate::support::{Server, docker, server, stdout};
+use crate::support::{Server, docker, eventually, server, stdout};
 
 trials![
     user_code_has_no_rights,
@@ -512,11 +510,5 @@ print("done")
     let answer = server.run("python", code).await;
     assert_eq!((stdout(&answer).as_str(), &answer["outcome"]["kind"]), ("done\n", &Value::from("ok")));
     server.until_busy(0, 0).await;
-    tokio::time::timeout(Duration::from_secs(10), async {
-        while !server.sandboxes().is_empty() {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    })
-    .await
-    .expect("its container goes with it");
+    eventually("its container goes with it", async || server.sandboxes().is_empty()).await;
 }

@@ -104,7 +104,7 @@ for target in os.environ["TARGETS"].split():
         socket.create_connection((host, int(port)), timeout=20)
     except OSError as err:
         print(errno.errorcode[err.errno])
-print(time.monotonic() - began < 3)
+print(time.monotonic() - began < 15)
 with socket.create_server(("127.0.0.1", 0)) as own:
     socket.create_connection(own.getsockname(), timeout=5)
 for host, scope in [("2606:4700::1111", 0), ("fe80::1", socket.if_nametoindex("eth0")), ("ff02::1", socket.if_nametoindex("eth0"))]:

@@ -24,7 +24,7 @@ def end_all(key=os.environ["LETTA_KEY"]):
 
 def all_end(key=os.environ["LETTA_KEY"]):
     """Whether soon no sandbox of a key is left."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while left := sandboxes(key):
         if time.monotonic() > deadline:
             return left

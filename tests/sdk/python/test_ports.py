@@ -21,7 +21,7 @@ def get(host, path="/"):
 def test_a_server_in_a_sandbox_is_reached(sandbox):
     sandbox.files.write("site/index.html", "<h1>here</h1>")
     sandbox.commands.run("python3 -m http.server 8123 --bind 127.0.0.1 --directory site", background=True, timeout=0)
-    end = time.monotonic() + 15
+    end = time.monotonic() + 30
     while True:
         try:
             assert get(sandbox.get_host(8123)) == b"<h1>here</h1>"
