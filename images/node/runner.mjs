@@ -123,13 +123,6 @@ process.setUncaughtExceptionCaptureCallback((error) => {
   else writeSync(2, `Uncaught ${show(error)}\n`);
 });
 
-// process.exit calls this last, after the user's `exit` listeners.
-const reallyExit = process.reallyExit.bind(process);
-process.reallyExit = (code) => {
-  if (running) send({ type: 'done', exit_code: code ?? 0 });
-  reallyExit(code);
-};
-
 // Node writes to a pipe without waiting: a child process would overtake, and process.exit would lose the rest.
 for (const stream of [process.stdout, process.stderr]) stream._handle?.setBlocking(true);
 
@@ -174,4 +167,4 @@ closeSync(output);
 output = replies;
 send({ type: 'ready' });
 for await (const line of lines(input)) await execute(parse(line));
-reallyExit(0);
+process.exit(0);

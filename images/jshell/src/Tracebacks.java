@@ -15,6 +15,7 @@ final class Tracebacks {
 
     private final SourceCodeAnalysis analysis;
     private final Map<Snippet, Source> sources;
+    private final Reserve reserve = new Reserve();
     private int execution;
 
     /** {@code sources} is the interpreter's own, which it goes on filling. */
@@ -25,9 +26,13 @@ final class Tracebacks {
 
     void begin(int execution) {
         this.execution = execution;
+        reserve.renew();
     }
 
     Failure failure(Throwable thrown) {
+        if (thrown instanceof OutOfMemoryError) {
+            reserve.release();
+        }
         // A thread that cannot be made is told with the same class, but for want of processes, not of memory.
         boolean outOfMemory = thrown instanceof OutOfMemoryError && !message(thrown).contains("native thread");
         return new Failure(Names.unwrapped(thrown.getClass().getName()), message(thrown), of(thrown), outOfMemory);

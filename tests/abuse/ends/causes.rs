@@ -43,7 +43,7 @@ fn memory() -> Vec<Cause> {
             js: "const all = []; while (true) all.push({ number: all.length })",
             ts: "const all: object[] = []; while (true) all.push({ number: all.length })",
             r: "all <- list(); repeat all[[length(all) + 1]] <- runif(1e5)",
-            java: "{ var all = new ArrayList<byte[]>(); while (true) all.add(new byte[10_000]); }"),
+            java: "var all = new ArrayList<byte[]>();\nwhile (true) all.add(new byte[1000]);"),
         by_shell("the memory of a child", MEMORY, "head -c 600000000 /dev/zero | tail -c 599999999 > /dev/null"),
         by_shell("files in memory", MEMORY, "cat /dev/zero > /tmp/big"),
         by_shell("files in shared memory", MEMORY, "cat /dev/zero > /dev/shm/big"),

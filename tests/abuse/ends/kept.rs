@@ -11,7 +11,7 @@ use crate::case;
 use crate::e2b::{INTERPRETER, Sandbox};
 
 /// The language, the code, and the name and some of the value of the error. Bash knows statuses only.
-const ERRORS: [(&str, &str, &str, &str, &str); 7] = [
+const ERRORS: [(&str, &str, &str, &str, &str); 8] = [
     ("one big allocation", "python", "block = b'x' * (2 << 30)", "OutOfMemory", "memory_bytes = 1073741824"),
     (
         "many small allocations",
@@ -23,6 +23,7 @@ const ERRORS: [(&str, &str, &str, &str, &str); 7] = [
     ("the memory of a child", "bash", "tail /dev/zero", "", "137"),
     ("endless output", "python", "while True: print('x' * 1000)", "OutputLimit", "output_bytes = 33554432"),
     ("an exit", "python", "import os; os._exit(3)", "SystemExit", "3"),
+    ("an exit", "js", "process.exit(3)", "SystemExit", "3"),
     ("an exit of a child", "bash", "bash -c 'exit 3'", "", "3"),
     ("an interpreter that is killed", "python", "import os; os.kill(os.getpid(), 9)", "ContextRestarting", "signal 9 "),
 ];
