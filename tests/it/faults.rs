@@ -24,6 +24,7 @@ trials![
     a_full_disk_of_the_engine_is_told_once,
     a_holder_that_is_removed_takes_its_sandboxes_along,
     a_network_that_is_removed_is_made_again,
+    a_network_that_a_killed_server_has_asked_for_is_removed_when_it_comes,
 ];
 
 /// Short, so that what hangs is soon seen to; and long enough for a machine that is busy with other tests.
@@ -316,4 +317,14 @@ async fn a_network_that_is_removed_is_made_again() {
     let _ = std::process::Command::new("docker").args(["network", "rm", network.trim()]).output();
     recovers(&server, "a network that is gone").await;
     eventually("one waits again", async || server.sandboxes().len() == 1).await;
+}
+
+async fn a_network_that_a_killed_server_has_asked_for_is_removed_when_it_comes() {
+    let server = Server::start_cold(&[]);
+    let label = format!("oncebox.owner={}", server.owner);
+    let name = format!("oncebox-{}", server.owner);
+    docker(&["network", "create", "--label", &label, &name]);
+    eventually("it is removed", async || networks(&server).is_empty()).await;
+    assert_eq!(server.run_with(cold()).await["outcome"]["kind"], "ok");
+    assert_ne!(networks(&server), "", "its own stays");
 }

@@ -30,6 +30,10 @@ pub(super) const HOLDER_IMAGE: &str = "oncebox/agent";
 /// For so long the host is taken to have the addresses and name servers that it had.
 const HOST_IS_KNOWN: Duration = Duration::from_secs(60);
 
+/// How often networks are looked for that come late, and how long apart.
+const LATE_LOOKS: u32 = 10;
+const LATE_LOOK: Duration = Duration::from_secs(1);
+
 /// A holder that says nothing for so long never will.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -182,6 +186,24 @@ impl Holders {
             }
         }
         Ok(())
+    }
+
+    /// Looks for networks that come late, as a server of this owner may have asked for one just before it was killed, and removes
+    /// them, until this one has a network itself.
+    pub(super) fn look_for_late_networks(self: &Arc<Self>) {
+        let holders = Arc::clone(self);
+        tokio::spawn(async move {
+            for _ in 0..LATE_LOOKS {
+                tokio::time::sleep(LATE_LOOK).await;
+                let _looking = holders.looking.lock().await;
+                if holders.lock().asked.is_some() {
+                    return;
+                }
+                if let Err(err) = holders.remove_networks().await {
+                    tracing::debug!(error = &err as &dyn std::error::Error, "cannot look for late networks");
+                }
+            }
+        });
     }
 
     async fn start(&self, network: &Network) -> Result<Holder, EngineError> {

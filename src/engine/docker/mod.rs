@@ -128,6 +128,7 @@ impl DockerEngine {
                 swept => {
                     // A server that was killed may have asked for what the daemon is only about to create.
                     self.daemon.doubt();
+                    self.holders.look_for_late_networks();
                     return swept.map(|()| removed);
                 }
             }
