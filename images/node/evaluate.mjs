@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { types } from 'node:util';
 import { constants, Script } from 'node:vm';
 
+import { note } from './causes.mjs';
 import { rewrite } from './rewrite.mjs';
 
 // User code may declare globals that hide these.
@@ -104,7 +105,10 @@ function enterDirectory() {
 
 // Stack traces, printed ones too, show the user's frames at the places where the user wrote them.
 const format = Error.prepareStackTrace;
-Error.prepareStackTrace = (error, frames) => format(error, frames.filter(isForeign).map(describeFrame).filter(Boolean));
+Error.prepareStackTrace = (error, frames) => {
+  note(error, frames);
+  return format(error, frames.filter(isForeign).map(describeFrame).filter(Boolean));
+};
 
 function isForeign(frame) {
   return !OWN_FRAME.test(frame.getFileName() ?? '');

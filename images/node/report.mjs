@@ -2,6 +2,8 @@
 // proxies, `inspect` methods that fail.
 import { inspect, types } from 'node:util';
 
+import { limitBehind } from './causes.mjs';
+
 // User code may declare globals that hide these, and overwrite their members.
 const { ArrayBuffer, Buffer, Error, Object, String } = globalThis;
 const { stringify } = globalThis.JSON;
@@ -34,15 +36,15 @@ export function bundle(representations) {
   return data;
 }
 
-/** The `done` message of code that threw `thrown`. */
+/** How code ended that threw `thrown`. */
 export function failure(thrown) {
   if (!isError(thrown)) {
     const value = show(thrown);
-    return { type: 'done', error: { name: typeof thrown, value, traceback: `Uncaught ${value}`.split('\n') } };
+    return { error: { name: typeof thrown, value, traceback: `Uncaught ${value}` } };
   }
-  const error = { name: nameOf(thrown), value: messageOf(thrown), traceback: traceOf(thrown).split('\n') };
-  const isMemory = error.name === 'RangeError' && error.value === 'Array buffer allocation failed';
-  return { type: 'done', error, ...(isMemory && { cause: 'memory' }) };
+  const error = { name: nameOf(thrown), value: messageOf(thrown), traceback: traceOf(thrown) };
+  const cause = limitBehind(thrown);
+  return { error, ...(cause && { cause }) };
 }
 
 function isError(value) {

@@ -3,6 +3,7 @@
 // An optional argument names a module whose `transpile` turns another language into JavaScript.
 import { closeSync, openSync, writeFileSync, writeSync } from 'node:fs';
 import { Socket } from 'node:net';
+import { Writable } from 'node:stream';
 
 import { evaluate, forget } from './evaluate.mjs';
 import { bundle, encode, failure, show } from './report.mjs';
@@ -43,6 +44,9 @@ const TYPES = {
   text: 'text/plain', html: 'text/html', svg: 'image/svg+xml', png: 'image/png', jpeg: 'image/jpeg',
 };
 
+/** What Node says of a script that was interrupted. */
+const INTERRUPTED = 'Script execution was interrupted by `SIGINT`';
+
 /** The execution under way: `fail(error)` ends it, `drained()` says that the event loop has nothing left to do. */
 let running = null;
 let count = 0;
@@ -51,34 +55,44 @@ function send(message) {
   writeFileSync(output, encode(message));
 }
 
+function result(data, main) {
+  send({ result: { data, main } });
+}
+
 async function execute({ code, env, cwd, drain = true }) {
   const failed = withResolvers();
   const drained = withResolvers();
   let isSettled = false;
-  running = {
+  const own = running = {
+    heard: false,
     fail: failed.reject,
     drained: () => (isSettled ? drained.resolve() : failed.reject(unsettled())),
   };
+  // A signal that the loop finds together with the request came too late for the last one.
+  setImmediate(() => {
+    own.heard = true;
+  });
   const outer = enterEnvironment(env ?? {});
   input.unref(); // only what the user started keeps the event loop going
-  let done = { type: 'done' };
+  let done = {};
   try {
     if (cwd) process.chdir(cwd);
     const { value } = await race([evaluate(code, `[eval${++count}]`, transpile), failed.promise]);
     isSettled = true;
-    if (value !== undefined) send({ type: 'result', data: { 'text/plain': show(value) }, main: true });
+    if (value !== undefined) result({ 'text/plain': show(value) }, true);
     // Without draining one turn of the loop is left, for what has failed already to be reported.
     if (!drain) setImmediate(drained.resolve);
     await race([drained.promise, failed.promise]);
     if (process.exitCode !== undefined) done.exit_code = Number(process.exitCode);
   } catch (error) {
     done = failure(error);
+    if (done.error.value === INTERRUPTED) await settle();
   }
   process.exitCode = undefined;
   enterEnvironment(outer);
   running = null;
   input.ref();
-  send(done);
+  send({ done });
 }
 
 /** Sets the variables and returns what undoes it; undefined stands for a variable that was not set. */
@@ -92,12 +106,26 @@ function enterEnvironment(variables) {
   return outer;
 }
 
+/**
+ * Forgets a write that was broken off. For its stream it never ends, and whatever else is written would be kept until it
+ * does.
+ */
+async function settle() {
+  // What the system does still write says so in the next turns of the loop.
+  for (let turn = 0; turn < 2; turn++) await new Promise((resolve) => setImmediate(resolve));
+  for (const stream of streams.filter((stream) => stream.writable && stream.writableLength > 0)) {
+    const { highWaterMark } = stream._writableState;
+    const options = { highWaterMark, decodeStrings: false, emitClose: false }; // as Node's sockets have them
+    stream._writableState = new Writable.WritableState(options, stream, true);
+  }
+}
+
 function unsettled() {
   return bare('the code awaits a promise that nothing is left to settle');
 }
 
 function interrupted() {
-  const error = bare('Script execution was interrupted by `SIGINT`');
+  const error = bare(INTERRUPTED);
   return Object.assign(error, { code: 'ERR_SCRIPT_EXECUTION_INTERRUPTED' });
 }
 
@@ -115,7 +143,9 @@ process.on('beforeExit', () => {
 });
 
 // Code that is not waiting is interrupted by the script's own `breakOnSigint`.
-process.on('SIGINT', () => running?.fail(interrupted()));
+process.on('SIGINT', () => {
+  if (running?.heard) running.fail(interrupted());
+});
 
 process.setUncaughtExceptionCaptureCallback((error) => {
   if (process.emit('uncaughtException', error, 'uncaughtException')) return; // the user's own handler
@@ -124,19 +154,20 @@ process.setUncaughtExceptionCaptureCallback((error) => {
 });
 
 // Node writes to a pipe without waiting: a child process would overtake, and process.exit would lose the rest.
-for (const stream of [process.stdout, process.stderr]) stream._handle?.setBlocking(true);
+const streams = [process.stdout, process.stderr];
+for (const stream of streams) stream._handle?.setBlocking(true);
 
 /** Shows a value beside the result; `display.mime({ 'text/html': … })` shows it in representations of one's own. */
 function display(value) {
-  if (running) send({ type: 'result', data: { 'text/plain': show(value) }, main: false });
+  if (running) result({ 'text/plain': show(value) }, false);
 }
 display.mime = (representations) => {
-  if (running) send({ type: 'result', data: bundle(representations), main: false });
+  if (running) result(bundle(representations), false);
 };
 Object.defineProperty(globalThis, 'display', { value: display, configurable: true, writable: true });
 
 /** What notebooks for JavaScript offer: `$$.html('<b>…')` is the result, as the last expression's value would be. */
-const $$ = { mime: (representations) => void (running && send({ type: 'result', data: bundle(representations), main: true })) };
+const $$ = { mime: (representations) => void (running && result(bundle(representations), true)) };
 for (const [name, type] of entries(TYPES)) $$[name] = (data) => $$.mime({ [type]: data });
 Object.defineProperty(globalThis, '$$', { value: $$, configurable: true, writable: true, enumerable: false });
 
@@ -165,6 +196,6 @@ async function* lines(chunks) {
 await warmUp();
 closeSync(output);
 output = replies;
-send({ type: 'ready' });
+send({ ready: {} });
 for await (const line of lines(input)) await execute(parse(line));
 process.exit(0);

@@ -12,24 +12,38 @@ user_calls <- function() {
   calls <- calls[seq_len(length(calls) - 2L)] # this function and the handler
   evaluations <- which(vapply(calls, is_evaluation, NA))
   if (!length(evaluations)) return(list())
-  calls <- calls[seq_along(calls) > max(evaluations)]
+  outer <- max(evaluations)
+  calls <- calls[seq_along(calls) > outer]
   # R's own way from an error, or from a warning turned into one, to the handler.
   machinery <- which(vapply(calls, function(call) {
     identical(call[[1L]], quote(.handleSimpleError)) || identical(call[[1L]], quote(.signalSimpleWarning))
   }, NA))
-  if (length(machinery)) calls[seq_len(machinery[1L] - 1L)] else calls
+  if (length(machinery)) calls <- calls[seq_len(machinery[1L] - 1L)]
+  innermost <- sys.function(outer + length(calls))
+  structure(calls, thrown = any(vapply(THROWING, identical, NA, innermost)))
 }
+
+# What code signals conditions with; those of R itself come from C.
+THROWING <- list(stop, warning, signalCondition)
 
 # `expression` is the one at top level that was evaluated; NULL if it did not come to that.
 done_with_error <- function(error, calls, expression) {
   message <- message_of(error)
-  reply <- list(type = "done", error = list(
+  traceback <- as_utf8(c(headline(error, message, expression), traceback_lines(calls, expression)))
+  reply <- list(error = list(
     name = as_utf8(class(error)[1L]),
     value = message,
-    traceback = as.list(as_utf8(c(headline(error, message, expression), traceback_lines(calls, expression))))
+    traceback = paste(traceback, collapse = "\n")
   ))
-  if (grepl("^cannot allocate |^could not allocate |memory exhausted", message)) reply$cause <- "memory"
+  if (!isTRUE(attr(calls, "thrown"))) reply$cause <- limit_behind(message)
   reply
+}
+
+# R has no class for either. NULL for what reports neither.
+limit_behind <- function(message) {
+  memory <- "^(cannot|could not) allocate |^(cons |vector )?memory exhausted \\(limit reached|^vector memory limit of "
+  if (grepl(memory, message)) "memory"
+  else if (grepl("(No space left on device|Disk quota exceeded)'?$", message)) "disk"
 }
 
 # A class of the user's may have a conditionMessage() that fails.

@@ -17,13 +17,13 @@ execute <- function(request) {
         warning = correct_warning
       ),
       error = function(e) done_with_error(e, calls, expression_evaluated),
-      interrupt = function(e) list(type = "done", error = list(
-        name = "interrupt", value = "the code was interrupted", traceback = list("Interrupted")
+      interrupt = function(e) list(error = list(
+        name = "interrupt", value = "the code was interrupted", traceback = "Interrupted"
       ))
     ),
-    oncebox_quit = function(status) list(type = "done", exit_code = json_number(status)),
+    oncebox_quit = function(status) list(exit_code = json_number(status)),
     # What stops the code without an error: the user's own invokeRestart("abort").
-    abort = function() list(type = "done")
+    abort = function() nothing
   )
   print_warnings()
   tryCatch(finish_plots(), error = function(e) NULL)
@@ -47,10 +47,10 @@ evaluate <- function(expressions) {
     outcome <- allowInterrupts(evaluate_in(expressions[[i]], globalenv()))
     last <- i == length(expressions)
     if (last) finish_plots() else send_plots()
-    if (outcome$visible) allowInterrupts(show_value(outcome$value, main = last))
+    if (outcome$visible) show_value(outcome$value, main = last)
     print_warnings()
   }
-  list(type = "done")
+  nothing
 }
 
 # Runs code of every kind through its real path, unheard: the user's first line finds everything loaded and compiled.

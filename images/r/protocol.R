@@ -42,13 +42,16 @@ send <- function(message) {
 
 to_json <- function(message) jsonlite$toJSON(message, auto_unbox = TRUE, null = "null", json_verbatim = TRUE)
 
+# An object without members; list() would be an array.
+nothing <- structure(list(), names = character())
+
 # For a number jsonlite looks up a class by the name of its namespace, which is forgotten.
 json_number <- function(number) structure(as.character(number), class = "json")
 
 # jsonlite breaks its lines after every 64 letters.
 base64 <- function(bytes) gsub("\n", "", jsonlite$base64_enc(bytes), fixed = TRUE)
 
-send_result <- function(data, main) send(list(type = "result", data = data, main = main))
+send_result <- function(data, main) send(list(result = list(data = data, main = main)))
 
 # JSON is UTF-8; a string in R can be any bytes.
 as_utf8 <- function(text) {

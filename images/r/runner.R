@@ -21,10 +21,10 @@ evalq({
     open_protocol()
     prepare_session()
     warm_up()
-    send(list(type = "ready"))
+    send(list(ready = nothing))
     while (!is.null(request <- read_request())) {
       forget_interrupt()
-      send(execute(request))
+      send(list(done = execute(request)))
     }
   })
   leave_process()

@@ -12,15 +12,16 @@ show_value <- function(value, main) {
   send_plots()
   if (!nzchar(text)) return()
   data <- list(`text/plain` = text)
-  if (is.data.frame(value)) data$`text/html` <- tryCatch(html_table(value), error = function(e) NULL)
-  if (length(formats)) data <- utils::modifyList(data, tryCatch(further_forms(value), error = function(e) list()))
+  if (is.data.frame(value)) data$`text/html` <- tryCatch(allowInterrupts(html_table(value)), error = function(e) NULL)
+  if (length(formats)) data <- utils::modifyList(data, tryCatch(allowInterrupts(further_forms(value)), error = function(e) list()))
   send_result(data, main)
 }
 
 # In an environment below the user's, where the methods that the user defined are found.
 print_value <- function(value) {
   scope <- list2env(list(x = value, print = print, show = methods::show), parent = globalenv())
-  evaluate_in(if (isS4(value)) quote(show(x)) else quote(print(x)), scope)
+  # Not what is around it: an interrupt there would leave R's output where it was put for a moment.
+  allowInterrupts(evaluate_in(if (isS4(value)) quote(show(x)) else quote(print(x)), scope))
 }
 
 printed <- function(value) {

@@ -80,7 +80,8 @@ fn code_of(err: &io::Error) -> Code {
         io::ErrorKind::DirectoryNotEmpty => Code::FailedPrecondition,
         io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory => Code::Exhausted,
         _ => match Errno::from_io_error(err) {
-            Some(Errno::LOOP) => Code::InvalidArgument,
+            // The last two are what opening a socket, or a device that is not there, gives.
+            Some(Errno::LOOP | Errno::NXIO | Errno::NODEV) => Code::InvalidArgument,
             Some(Errno::MFILE | Errno::NFILE) => Code::Exhausted,
             _ => Code::Internal,
         },

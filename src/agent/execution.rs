@@ -1,25 +1,31 @@
 //! One execution: feeds the runner, forwards what it writes in order, ends it at its limits.
 
+use std::fmt::Display;
 use std::io;
 use std::time::{Duration, Instant};
 
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
+use rustix::io::Errno;
 use rustix::process::Signal;
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 use tokio::time::Instant as Deadline;
+use tokio_util::codec::{Decoder as _, LinesCodecError};
 use tokio_util::sync::CancellationToken;
 
 use super::cgroup;
 use super::outcome::{self, Seen, Stop};
 use super::runner::Runner;
 use super::text::Decoder;
-use crate::protocol::runner::{Done, Line, Request};
+use crate::protocol::runner::{Line, Request};
 use crate::protocol::{End, Event, Exception, Execute, Limits, Outcome, OutcomeKind, Usage};
 
 /// Read from a pipe at once, bytes: what a pipe holds.
 const CHUNK: usize = 64 * 1024;
+
+/// In so many pieces all that a pipe holds is read: it is one chunk, or as many pages with a write in each.
+const PIECES: usize = 16;
 
 /// So many pieces of an execution's output are one write each, where writes are kept apart: nobody wants a flood told
 /// write by write.
@@ -28,11 +34,23 @@ const APART: u32 = 1000;
 /// Languages write a line in two pieces, its text and its end. Waiting at most this long for the rest makes them one event.
 const REST_OF_LINE: Duration = Duration::from_millis(5);
 
-/// How long code that is interrupted, because nobody listens any longer, is waited for.
-const SETTLE: Duration = Duration::from_secs(5);
+/// How long code that nobody listens to any longer may go on: one that has only begun, or is about to end, would be interrupted where
+/// its interpreter is on the way in or out.
+const GRACE: Duration = Duration::from_millis(50);
 
-/// How often it is told so: code may take one interrupt for something else, or not have begun when the first one came.
-const INSIST: Duration = Duration::from_secs(1);
+/// How often code is interrupted that nobody listens to any longer: it may take one interrupt for something else, or not have begun
+/// when the first one came.
+const INTERRUPTS: usize = 5;
+
+/// How long it is waited for after each.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// How long after an interrupt the next execution may begin: interpreters take note of one in their own time, also of one that came
+/// just when the code had ended by itself.
+const NOTICE: Duration = Duration::from_millis(100);
+
+/// How long what was said in time is told after it.
+const LATE: Duration = Duration::from_secs(1);
 
 /// What "no limit" is on a clock that wants an instant.
 const FOREVER: Duration = Duration::from_secs(60 * 60 * 24 * 365);
@@ -46,8 +64,12 @@ pub(crate) async fn run(
     interrupts: mpsc::Receiver<Signal>,
     abandoned: &CancellationToken,
 ) -> bool {
+    // Its interpreter may have taken long to start.
+    if events.is_closed() {
+        return true;
+    }
     let started = Instant::now();
-    let before = cgroup::read();
+    let (before, full_before) = (cgroup::read(), full_disks());
     let limits = execute.limits;
     let timeout = if limits.timeout_ms == 0 { FOREVER } else { Duration::from_millis(limits.timeout_ms) };
     let mut execution = Execution {
@@ -57,6 +79,7 @@ pub(crate) async fn run(
         stderr: Source::new(),
         pieces: 0,
         apart: true,
+        missing: false,
         chunk: vec![0; 2 * CHUNK].into_boxed_slice(),
         events,
         interrupts,
@@ -80,6 +103,8 @@ pub(crate) async fn run(
         }
     };
     let survived = matches!(stop, Stop::Done(_));
+    // What was printed in time is told, even if nobody had a moment to read it; but not behind what is missing.
+    let has_rest = matches!(stop, Stop::Timeout) && !execution.missing;
     if !survived {
         // Of a runner that died by itself, the children.
         runner.signal(Signal::KILL);
@@ -88,10 +113,14 @@ pub(crate) async fn run(
         stop,
         before,
         after: cgroup::read(),
-        disk_full: disk_is_full(),
+        disk_full: full_disks().into_iter().zip(full_before).any(|(is, was)| is && !was),
         wall_ms: started.elapsed().as_millis() as u64,
     };
     let end = seen.end(&limits);
+    if has_rest {
+        execution.deadline = Deadline::now() + LATE;
+        let _ = execution.drain(runner).await;
+    }
     execution.finish(end, &limits).await;
     survived
 }
@@ -137,6 +166,8 @@ struct Execution {
     pieces: u32,
     /// Whether writes are still kept apart.
     apart: bool,
+    /// Whether something could not be told, because nobody took it in time.
+    missing: bool,
     /// Where pieces are read to. Where writes are kept apart, a read that has no room for all of one would lose the rest:
     /// there is room for a page, of whatever size, behind a piece that is not full.
     chunk: Box<[u8]>,
@@ -200,13 +231,16 @@ impl Execution {
                     runner.signal(signal);
                     Ok(true)
                 }
-                () = tokio::time::sleep_until(self.deadline) => return Halt::Stop(Stop::Timeout),
+                () = tokio::time::sleep_until(self.deadline) => return self.late(runner).await,
                 _ = runner.stdout.readable(), if self.stdout.open => self.read_lines(&runner.stdout, Stream::Stdout).await,
                 _ = runner.stderr.readable(), if self.stderr.open => self.read_lines(&runner.stderr, Stream::Stderr).await,
                 line = runner.lines.next() => match line {
                     Some(Ok(line)) => self.line(runner, &line).await.map(|()| true),
-                    // Longer than any line may be, or not text: what a runner does not say.
-                    _ => Err(Halt::Stop(Stop::OutputLimit)),
+                    // Longer than any line may be.
+                    Some(Err(LinesCodecError::MaxLineLengthExceeded)) => Err(Halt::Stop(Stop::OutputLimit)),
+                    Some(Err(LinesCodecError::Io(err))) => Err(broken(&err)),
+                    // As long as the agent holds the other end too, there is none.
+                    None => Err(broken(&"it ended")),
                 },
                 status = runner.exit.clone() => self.died(runner, status.unwrap_or_default()).await.map(|()| true),
             };
@@ -220,17 +254,44 @@ impl Execution {
         }
     }
 
+    /// The time is up. What has happened is heard first, for nobody may have had a moment for it: it may be the end.
+    async fn late(&mut self, runner: &mut Runner) -> Halt {
+        self.deadline = Deadline::now() + LATE;
+        while Deadline::now() < self.deadline {
+            let Some(Some(Ok(line))) = runner.lines.next().now_or_never() else { break };
+            if let Err(halt) = self.line(runner, &line).await {
+                return halt;
+            }
+        }
+        if let Some(status) = runner.exit.clone().now_or_never()
+            && let Err(halt) = self.died(runner, status.unwrap_or_default()).await
+        {
+            return halt;
+        }
+        Halt::Stop(Stop::Timeout)
+    }
+
     /// Interrupts the code and waits until the runner is done with it. What it still says is for nobody. False if the
     /// runner ended instead, or did not end the code.
     async fn settle(&mut self, runner: &mut Runner) -> bool {
-        let deadline = Deadline::now() + SETTLE;
-        let mut insist = tokio::time::interval(INSIST);
+        if let Ok(settled) = tokio::time::timeout(GRACE, self.is_done(runner)).await {
+            return settled;
+        }
+        // Counted, and not by a clock that goes on while the sandbox is paused.
+        for _ in 0..INTERRUPTS {
+            let told = Deadline::now();
+            runner.signal(Signal::INT);
+            if let Ok(settled) = tokio::time::timeout(SETTLE, self.is_done(runner)).await {
+                tokio::time::sleep_until(told + NOTICE).await;
+                return settled;
+            }
+        }
+        false
+    }
+
+    async fn is_done(&mut self, runner: &mut Runner) -> bool {
         loop {
             tokio::select! {
-                _ = insist.tick() => runner.signal(Signal::INT),
-                () = tokio::time::sleep_until(deadline) => return false,
-                _ = runner.stdout.readable(), if self.stdout.open => self.stdout.open = discard(&runner.stdout),
-                _ = runner.stderr.readable(), if self.stderr.open => self.stderr.open = discard(&runner.stderr),
                 line = runner.lines.next() => match line.map(|line| line.map(|line| serde_json::from_str(&line))) {
                     Some(Ok(Ok(Line::Done(_)))) => {
                         discard(&runner.stdout);
@@ -240,6 +301,8 @@ impl Execution {
                     Some(Ok(Ok(_))) => {}
                     _ => return false,
                 },
+                _ = runner.stdout.readable(), if self.stdout.open => self.stdout.open = discard(&runner.stdout),
+                _ = runner.stderr.readable(), if self.stderr.open => self.stderr.open = discard(&runner.stderr),
                 _ = runner.exit.clone() => return false,
             }
         }
@@ -261,7 +324,7 @@ impl Execution {
             Stream::Stderr => &mut self.stderr,
         };
         let chunk = &mut self.chunk;
-        let mut read = match pipe.try_read(&mut chunk[..CHUNK]) {
+        let mut read = match read_now(pipe, &mut chunk[..CHUNK]) {
             Ok(read) => read,
             Err(err) if err.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             Err(_) => 0,
@@ -272,7 +335,7 @@ impl Execution {
             if tokio::time::timeout_at(patience, pipe.readable()).await.is_err() {
                 break;
             }
-            match pipe.try_read(&mut chunk[read..]) {
+            match read_now(pipe, &mut chunk[read..]) {
                 Ok(0) => break,
                 Ok(more) => read += more,
                 Err(err) if err.kind() == io::ErrorKind::WouldBlock => {}
@@ -304,7 +367,10 @@ impl Execution {
         match tokio::time::timeout_at(self.deadline, self.events.send(event)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(Halt::HungUp),
-            Err(_) => Err(Halt::Stop(Stop::Timeout)),
+            Err(_) => {
+                self.missing = true;
+                Err(Halt::Stop(Stop::Timeout))
+            }
         }
     }
 
@@ -316,10 +382,18 @@ impl Execution {
     }
 
     async fn line(&mut self, runner: &Runner, line: &str) -> Result<(), Halt> {
-        self.drain(runner).await?;
-        match serde_json::from_str(line) {
+        let said = serde_json::from_str(line);
+        match self.drain(runner).await {
+            // Nobody hears it, but the runner is ready for the next one.
+            Err(Halt::HungUp) if matches!(said, Ok(Line::Done(_))) => {
+                discard(&runner.stdout);
+                discard(&runner.stderr);
+            }
+            drained => drained?,
+        }
+        match said {
             Ok(Line::Result(output)) => {
-                let size = line.len() as u64;
+                let size = output.counted();
                 if size > self.room {
                     return Err(Halt::Stop(Stop::OutputLimit));
                 }
@@ -327,15 +401,21 @@ impl Execution {
                 self.send(Event::Output(output)).await
             }
             Ok(Line::Done(done)) => Err(Halt::Stop(Stop::Done(done))),
-            Ok(Line::Ready) => Ok(()),
-            Err(err) => Err(Halt::Stop(Stop::Done(broken(&err)))),
+            Ok(Line::Ready {}) => Ok(()),
+            Err(err) => Err(broken(&err)),
         }
     }
 
     /// The process is gone; what it still said comes first.
     async fn died(&mut self, runner: &mut Runner, status: std::process::ExitStatus) -> Result<(), Halt> {
         self.drain(runner).await?;
-        while let Some(Some(Ok(line))) = futures::FutureExt::now_or_never(runner.lines.next()) {
+        let mut rest = std::mem::take(runner.lines.read_buffer_mut());
+        let mut chunk = vec![0; CHUNK];
+        for _ in 0..PIECES {
+            let Ok(read @ 1..) = read_now(runner.lines.get_ref(), &mut chunk) else { break };
+            rest.extend_from_slice(&chunk[..read]);
+        }
+        while let Ok(Some(line)) = runner.lines.decoder_mut().decode(&mut rest) {
             self.line(runner, &line).await?;
         }
         Err(Halt::Stop(Stop::Died(status)))
@@ -356,12 +436,21 @@ impl Execution {
     }
 }
 
-/// Empties a pipe, which holds no more than one chunk, or sixteen pages with a write in each. False if nobody can write to
-/// it any more.
+/// Reads what is there. The runtime's own `try_read` does not look before it has been told that there is something, and of two
+/// pipes it may be told of the later write first.
+fn read_now(pipe: &pipe::Receiver, chunk: &mut [u8]) -> io::Result<usize> {
+    match rustix::io::read(pipe, &mut *chunk) {
+        // Or it would go on saying that there is something.
+        Err(Errno::AGAIN) => pipe.try_read(chunk),
+        read => Ok(read?),
+    }
+}
+
+/// Empties a pipe. False if nobody can write to it any more.
 fn discard(pipe: &pipe::Receiver) -> bool {
     let mut chunk = vec![0; CHUNK];
-    for _ in 0..16 {
-        match pipe.try_read(&mut chunk) {
+    for _ in 0..PIECES {
+        match read_now(pipe, &mut chunk) {
             Ok(0) => return false,
             Ok(_) => {}
             Err(err) => return err.kind() == io::ErrorKind::WouldBlock,
@@ -371,20 +460,19 @@ fn discard(pipe: &pipe::Receiver) -> bool {
 }
 
 /// A runner that says what no runner says: user code wrote to its pipe, which only harms this run.
-fn broken(err: &serde_json::Error) -> Done {
-    let error = Exception {
+fn broken(err: &dyn Display) -> Halt {
+    Halt::Stop(Stop::Broken(Exception {
         name: "RunnerError".to_owned(),
         value: format!("the code broke its own interpreter's pipe: {err}"),
-        traceback: Vec::new(),
-    };
-    Done { error: Some(error), ..Done::default() }
+        traceback: String::new(),
+    }))
 }
 
-/// Whether a writable directory has no room, or no inode, left.
-fn disk_is_full() -> bool {
-    ["/home/user", "/tmp"].iter().any(|path| {
+/// Which of the writable file systems have no room, or no inode, left. The engine's own disk is not for the code to fill.
+fn full_disks() -> [bool; 4] {
+    ["/home/user", "/tmp", "/var/tmp", "/dev/shm"].map(|path| {
         // A file system that does not count its files, as gVisor's, has none left by its own account.
-        let is_full = |fs: rustix::fs::StatVfs| fs.f_bavail == 0 || (fs.f_files > 0 && fs.f_favail == 0);
-        rustix::fs::statvfs(*path).is_ok_and(|fs| fs.f_blocks > 0 && is_full(fs))
+        let is_full = |fs: rustix::fs::StatFs| fs.f_bavail == 0 && fs.f_blocks > 0 || fs.f_ffree == 0 && fs.f_files > 0;
+        rustix::fs::statfs(path).is_ok_and(|fs| fs.f_type == libc::TMPFS_MAGIC && is_full(fs))
     })
 }

@@ -14,6 +14,8 @@ pub(crate) enum Stop {
     Done(Done),
     /// The runner's process ended.
     Died(ExitStatus),
+    /// The runner said what no runner says.
+    Broken(Exception),
     /// The time was up.
     Timeout,
     /// There was more output than is allowed.
@@ -31,7 +33,7 @@ pub(crate) struct Seen {
     pub(crate) before: Counters,
     /// The counters when it ended.
     pub(crate) after: Counters,
-    /// Whether a writable directory had no room left when it ended.
+    /// Whether a writable directory had no room left when it ended, and had some when it began.
     pub(crate) disk_full: bool,
     /// How long it took.
     pub(crate) wall_ms: u64,
@@ -42,12 +44,12 @@ impl Seen {
     pub(crate) fn end(self, limits: &Limits) -> End {
         let usage = Usage {
             wall_ms: self.wall_ms,
-            cpu_ms: self.after.cpu_us.saturating_sub(self.before.cpu_us) / 1000,
-            peak_memory_bytes: self.after.peak_memory_bytes,
+            cpu_ms: Some(self.after.cpu_us.saturating_sub(self.before.cpu_us) / 1000),
+            peak_memory_bytes: Some(self.after.peak_memory_bytes),
         };
         let kills = self.after.oom_kills > self.before.oom_kills;
         let refused = self.after.refused_forks > self.before.refused_forks;
-        let lost = matches!(self.stop, Stop::Died(_));
+        let lost = matches!(self.stop, Stop::Died(_) | Stop::Broken(_));
         let (own, exception, cause) = match self.stop {
             Stop::Timeout => {
                 return End { outcome: timeout(limits), exception: None, usage, lost: true };
@@ -62,13 +64,15 @@ impl Seen {
             Stop::Done(Done { exit_code: Some(code), .. }) => (exit(code), None, None),
             Stop::Done(_) => (ok(), None, None),
             Stop::Died(status) => (died(status), None, None),
+            Stop::Broken(error) => (exception_outcome(&error), Some(error), None),
         };
-        // A limit is only to blame for a failure: code that copes with it has not failed.
+        // A limit is only to blame for a failure: code that copes with it has not failed. What fails after a limit was hit is put
+        // down to it: that a child could not be started, or was killed, shows in whatever the code makes of it.
         let outcome = if own.kind == OutcomeKind::Ok {
             own
         } else if kills || cause == Some(Cause::Memory) {
             out_of_memory(limits)
-        } else if self.disk_full || exception.as_ref().is_some_and(says_disk_full) {
+        } else if self.disk_full || cause == Some(Cause::Disk) {
             disk_full(limits)
         } else if refused {
             process_limit(limits)
@@ -77,11 +81,6 @@ impl Seen {
         };
         End { outcome, exception, usage, lost }
     }
-}
-
-/// The C library's words for ENOSPC, which every language passes on. The file that did not fit may be gone already.
-fn says_disk_full(exception: &Exception) -> bool {
-    exception.value.to_ascii_lowercase().contains("no space left on device")
 }
 
 fn plain(kind: OutcomeKind, message: impl Into<String>) -> Outcome {
@@ -179,9 +178,13 @@ mod tests {
         Seen { stop, before: counters, after: counters, disk_full: false, wall_ms: 0 }
     }
 
+    fn raised_by(value: &str) -> Done {
+        let error = Exception { name: "E".into(), value: value.into(), traceback: String::new() };
+        Done { error: Some(error), ..Done::default() }
+    }
+
     fn raised(value: &str) -> Stop {
-        let error = Exception { name: "E".into(), value: value.into(), traceback: vec![] };
-        Stop::Done(Done { error: Some(error), ..Done::default() })
+        Stop::Done(raised_by(value))
     }
 
     fn kind(seen: Seen) -> OutcomeKind {
@@ -211,7 +214,11 @@ mod tests {
         let mut forks = seen(raised("try again"));
         forks.after.refused_forks = 9;
         assert_eq!(kind(forks), OutcomeKind::ProcessLimit);
-        assert_eq!(kind(seen(raised("[Errno 28] No space left on device"))), OutcomeKind::DiskFull);
+        let done = |cause| Stop::Done(Done { cause, ..raised_by("[Errno 28] No space left on device") });
+        assert_eq!(kind(seen(done(Some(Cause::Disk)))), OutcomeKind::DiskFull);
+        assert_eq!(kind(seen(done(Some(Cause::Memory)))), OutcomeKind::OutOfMemory);
+        // Words alone are the code's own.
+        assert_eq!(kind(seen(done(None))), OutcomeKind::Exception);
         assert_eq!(kind(seen(Stop::Timeout)), OutcomeKind::Timeout);
         assert_eq!(kind(seen(Stop::OutputLimit)), OutcomeKind::OutputLimit);
     }

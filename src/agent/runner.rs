@@ -101,7 +101,7 @@ impl Runner {
     pub(crate) async fn ready(&mut self) -> bool {
         tokio::select! {
             line = self.lines.next() => {
-                matches!(line, Some(Ok(line)) if serde_json::from_str(&line).is_ok_and(|line: Line| line == Line::Ready))
+                matches!(line, Some(Ok(line)) if serde_json::from_str(&line).is_ok_and(|line| matches!(line, Line::Ready {})))
             }
             _ = self.exit.clone() => false,
         }

@@ -1,10 +1,12 @@
 //! Processes: started as a user, waited for, killed. As process 1 the agent also reaps what others leave behind.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
@@ -80,13 +82,11 @@ impl Processes {
         }
         // Held until the pid is known, so that the reaper cannot meet a child that nobody waits for yet.
         let mut waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
-        let child = command.spawn()?;
+        let child = spawn_first_to_go(&mut command)?;
         let pid = Pid::from_child(&child);
         let (sender, exit) = oneshot::channel();
         waiters.insert(pid.as_raw_nonzero().get(), sender);
         drop(waiters);
-        // When memory runs out the kernel is to take user code first and the agent last.
-        let _ = std::fs::write(format!("/proc/{}/oom_score_adj", child.id()), "1000");
         Ok(Started { pid, exit })
     }
 
@@ -111,6 +111,20 @@ impl Processes {
             }
         }
     }
+}
+
+/// When memory runs out the kernel is to take user code first and the agent last. A child is born with that, or what it forks at
+/// once would be without.
+fn spawn_first_to_go(command: &mut Command) -> io::Result<Child> {
+    let mut before = [0; 8];
+    let own = File::options().read(true).write(true).open("/proc/self/oom_score_adj");
+    let Ok((own, length)) = own.and_then(|own| own.read_at(&mut before, 0).map(|length| (own, length))) else {
+        return command.spawn();
+    };
+    let _ = own.write_all_at(b"1000", 0);
+    let child = command.spawn();
+    let _ = own.write_all_at(&before[..length], 0);
+    child
 }
 
 /// A terminal as its emulator sees it: what is written is typed, what is read is to be shown.

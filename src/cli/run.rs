@@ -110,7 +110,7 @@ async fn show(sandboxes: &Sandboxes, spec: RunSpec, save: Option<&Path>) -> CliR
 
 fn finish(outputs: &[Output], end: &End, save: Option<&Path>) -> CliResult {
     for (number, output) in outputs.iter().enumerate() {
-        if let Some(text) = output.data.get("text/plain").and_then(|text| text.as_str()) {
+        if let Some(text) = output.text("text/plain") {
             print(io::stdout(), &format!("{text}\n"))?;
         }
         if let Some(directory) = save {
@@ -121,7 +121,7 @@ fn finish(outputs: &[Output], end: &End, save: Option<&Path>) -> CliResult {
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(exception) = &end.exception {
-        print(io::stderr(), &format!("{}\n", exception.traceback.join("\n")))?;
+        print(io::stderr(), &format!("{}\n", exception.traceback))?;
     }
     if end.exception.is_none() || end.outcome.kind != OutcomeKind::Exception {
         print(io::stderr(), &format!("oncebox: {}\n", end.outcome.message))?;
@@ -139,9 +139,9 @@ fn save_binaries(directory: &Path, number: usize, output: &Output) -> Result<(),
         ("text/html", "html"),
     ];
     for (mime, ending) in endings {
-        let Some(data) = output.data.get(mime).and_then(|data| data.as_str()) else { continue };
+        let Some(data) = output.text(mime) else { continue };
         let is_text = mime.starts_with("text/") || mime.ends_with("xml");
-        let content = if is_text { data.as_bytes().to_vec() } else { STANDARD.decode(data)? };
+        let content = if is_text { data.into_bytes() } else { STANDARD.decode(data)? };
         std::fs::create_dir_all(directory)?;
         let path = directory.join(format!("output-{number}.{ending}"));
         std::fs::write(&path, content).map_err(|err| format!("cannot write {}: {err}", path.display()))?;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -46,16 +46,18 @@ impl<T: Send + 'static> Watched<T> {
     pub(super) fn new(body: Body, stall: Duration, held: T) -> Self {
         let is_empty = body.is_end_stream();
         let given = Arc::new(Mutex::new(Given { body: Some((body, held)), waits_since: Some(Instant::now()) }));
-        let watch = (!is_empty).then(|| AbortOnDropHandle::new(tokio::spawn(give_up(Arc::clone(&given), stall))));
+        let watch = (!is_empty).then(|| AbortOnDropHandle::new(tokio::spawn(give_up(Arc::downgrade(&given), stall))));
         Self { given, rest: Bytes::new(), _watch: watch }
     }
 }
 
-/// Drops the body once a piece of it has waited for so long.
-async fn give_up<T>(given: Arc<Mutex<Given<T>>>, stall: Duration) {
+/// Drops the body once a piece of it has waited for so long. Does not hold it meanwhile: what ends together with it has ended when
+/// the client is told that it is whole.
+async fn give_up<T>(given: Weak<Mutex<Given<T>>>, stall: Duration) {
     loop {
-        let waits_since = lock(&given).waits_since;
+        let Some(waits_since) = given.upgrade().map(|given| lock(&given).waits_since) else { return };
         tokio::time::sleep_until(waits_since.unwrap_or_else(Instant::now) + stall).await;
+        let Some(given) = given.upgrade() else { return };
         let body = {
             let mut given = lock(&given);
             let is_over = given.waits_since.is_some_and(|since| since.elapsed() >= stall);

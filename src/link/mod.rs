@@ -77,6 +77,7 @@ type Body = UnsyncBoxBody<Bytes, Box<dyn Error + Send + Sync>>;
 #[derive(Debug)]
 pub struct Link {
     requests: http2::SendRequest<Body>,
+    ended: CancellationToken,
     _connection: DropGuard,
 }
 
@@ -107,12 +108,15 @@ impl Link {
             .handshake(TokioIo::new(pipe.into_io()))
             .await
             .map_err(LinkError::broken)?;
+        let ended = CancellationToken::new();
+        let end = ended.clone();
         tasks.execute(async move {
             if let Err(err) = connection.await {
                 tracing::debug!(error = &err as &dyn Error, "a link ended");
             }
+            end.cancel();
         });
-        let link = Self { requests, _connection: tasks.0.drop_guard() };
+        let link = Self { requests, ended, _connection: tasks.0.drop_guard() };
         let hello: Hello = link.call(Method::GET, protocol::HELLO, empty()).await?;
         if hello.protocol != PROTOCOL_VERSION {
             return Err(LinkError::Version(hello.protocol));
@@ -123,6 +127,11 @@ impl Link {
     /// Whether the agent can no longer be reached.
     pub fn is_closed(&self) -> bool {
         self.requests.is_closed()
+    }
+
+    /// Cancelled when the agent can no longer be reached.
+    pub fn ended(&self) -> CancellationToken {
+        self.ended.clone()
     }
 
     /// Replaces the environment of the whole sandbox, for what is started or executed from now on.

@@ -10,14 +10,16 @@ pub mod runner;
 
 use std::collections::BTreeMap;
 
+use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 pub use files::*;
 pub use network::*;
 pub use process::*;
 
 /// Both ends must speak the same version; another one is refused by name.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// The longest event line, in bytes, that the server accepts from an agent. It bounds what one lying agent can make
 /// the server hold; an output (an image, say) larger than this ends the run with `output_limit`.
@@ -224,15 +226,16 @@ pub struct Limits {
     pub memory_bytes: u64,
     /// Processes and threads at once.
     pub processes: u64,
-    /// Room in each writable directory (`/home/user`, `/tmp`), bytes.
+    /// Room in each writable directory (`/home/user`, `/tmp`, `/var/tmp`, `/dev/shm`), bytes.
     pub disk_bytes: u64,
-    /// Standard output, standard error and outputs together, bytes.
+    /// Standard output, standard error and outputs ([`Output::counted`]) together, bytes.
     pub output_bytes: u64,
 }
 
-/// What happens during an execution, in order.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+/// What happens during an execution, in order. An object with one member, named after the kind: a tag among the members would have
+/// the whole line held as values, many times its size, before it is known what it is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Event {
     /// Text that the code, or a child process of it, wrote to its standard output.
     Stdout {
@@ -251,12 +254,26 @@ pub enum Event {
 }
 
 /// A value in every form the runner could give it.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Output {
-    /// Mime type to data: text, base64 for binary types, any JSON value for `application/json` and other types of data.
-    pub data: serde_json::Map<String, serde_json::Value>,
+    /// Mime type to data: text, base64 for binary types, any JSON value for `application/json` and other types of data. As it was
+    /// written: a list of many numbers takes no more room than its text, and is passed on as it is.
+    pub data: IndexMap<String, Box<RawValue>>,
     /// Whether it is the value of the last expression.
     pub main: bool,
+}
+
+impl Output {
+    /// What it counts for among [`Limits::output_bytes`]: its data, and what each form, and the whole, is held in.
+    pub fn counted(&self) -> u64 {
+        let forms = self.data.iter().map(|(mime, data)| 64 + mime.len() + data.get().len());
+        256 + forms.sum::<usize>() as u64
+    }
+
+    /// The data of this type, if there is any and it is text.
+    pub fn text(&self, mime: &str) -> Option<String> {
+        serde_json::from_str(self.data.get(mime)?.get()).ok()
+    }
 }
 
 /// How an execution ended and what it used.
@@ -332,8 +349,8 @@ pub struct Exception {
     pub name: String,
     /// Its message.
     pub value: String,
-    /// Its traceback, line by line.
-    pub traceback: Vec<String>,
+    /// Its traceback, without the end of its last line.
+    pub traceback: String,
 }
 
 /// What an execution used.
@@ -341,10 +358,13 @@ pub struct Exception {
 pub struct Usage {
     /// From the first byte of the request to the end, milliseconds.
     pub wall_ms: u64,
-    /// Processor time of the whole container during the execution, milliseconds.
-    pub cpu_ms: u64,
-    /// The most memory the container held since it was started, bytes; the interpreter's own is in it.
-    pub peak_memory_bytes: u64,
+    /// Processor time of the whole container during the execution, milliseconds. Not there when the container was gone before it
+    /// could be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_ms: Option<u64>,
+    /// The most memory the container held since it was started, bytes; the interpreter's own is in it. Missing as `cpu_ms` is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_memory_bytes: Option<u64>,
 }
 
 /// What the container uses now.

@@ -25,12 +25,12 @@ pub struct Request<'a> {
     pub formats: &'a [String],
 }
 
-/// One line from the runner to the agent.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+/// One line from the runner to the agent: an object with one member, named after the kind.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Line {
     /// It has run throw-away code and waits for the first request.
-    Ready,
+    Ready {},
     /// A value, or something drawn.
     Result(Output),
     /// The request is finished.
@@ -51,10 +51,12 @@ pub struct Done {
     pub cause: Option<Cause>,
 }
 
-/// A limit that the language reports by an exception of its own.
+/// A limit that the language reports by an exception of its own. One that the code itself throws, whatever it says, is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
     /// It could not get the memory it asked for.
     Memory,
+    /// The system had no room for what it wrote.
+    Disk,
 }

@@ -198,7 +198,7 @@ impl Sandbox {
 
     /// Whether its container is gone without our doing.
     pub fn is_lost(&self) -> bool {
-        !self.life().paused && self.link().is_closed()
+        self.link().is_closed()
     }
 
     /// Resolves when streams from it must end: it was killed or paused.
@@ -206,37 +206,54 @@ impl Sandbox {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Freezes it. False if it was frozen.
+    /// Freezes it, also if nobody waits for that any longer. False if it was frozen.
     ///
     /// # Errors
     ///
-    /// When the engine cannot.
-    pub async fn pause(&self) -> Result<bool, EngineError> {
-        let _changing = self.changing.lock().await;
-        if self.life().paused {
-            return Ok(false);
-        }
-        // Streams first: their ends would otherwise wait in a frozen agent.
-        self.interrupted().cancel();
-        self.instance.pause().await?;
-        self.life.send_modify(|life| *life = Life { end: SystemTime::now(), paused: true });
-        Ok(true)
+    /// When the engine cannot. It then goes on, but for its streams.
+    pub async fn pause(self: &Arc<Self>) -> Result<bool, EngineError> {
+        let sandbox = Arc::clone(self);
+        let paused = async move {
+            let _changing = sandbox.changing.lock().await;
+            if sandbox.life().paused {
+                return Ok(false);
+            }
+            // Streams first: their ends would otherwise wait in a frozen agent.
+            sandbox.interrupted().cancel();
+            if let Err(err) = sandbox.instance.pause().await {
+                // An engine that was too slow to say so may have frozen it all the same.
+                let _ = sandbox.instance.resume().await;
+                sandbox.let_streams_begin();
+                return Err(err);
+            }
+            sandbox.life.send_modify(|life| *life = Life { end: SystemTime::now(), paused: true });
+            Ok(true)
+        };
+        tokio::spawn(paused).await.expect("a pause does not panic")
     }
 
-    /// Lets it go on for `timeout`. False if it was not frozen.
+    /// Lets it go on for `timeout`, also if nobody waits for that any longer. False if it was not frozen.
     ///
     /// # Errors
     ///
     /// When the engine cannot.
-    pub async fn resume(&self, timeout: Duration) -> Result<bool, EngineError> {
-        let _changing = self.changing.lock().await;
-        if !self.life().paused {
-            return Ok(false);
-        }
-        self.instance.resume().await?;
+    pub async fn resume(self: &Arc<Self>, timeout: Duration) -> Result<bool, EngineError> {
+        let sandbox = Arc::clone(self);
+        let resumed = async move {
+            let _changing = sandbox.changing.lock().await;
+            if !sandbox.life().paused {
+                return Ok(false);
+            }
+            sandbox.instance.resume().await?;
+            sandbox.let_streams_begin();
+            sandbox.life.send_modify(|life| *life = Life { end: SystemTime::now() + timeout, paused: false });
+            Ok(true)
+        };
+        tokio::spawn(resumed).await.expect("a resumption does not panic")
+    }
+
+    fn let_streams_begin(&self) {
         *self.streams.lock().unwrap_or_else(PoisonError::into_inner) = self.gone.child_token();
-        self.life.send_modify(|life| *life = Life { end: SystemTime::now() + timeout, paused: false });
-        Ok(true)
     }
 
     /// Removes its container and ends its streams.

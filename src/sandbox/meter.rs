@@ -66,9 +66,9 @@ impl Meter {
 /// Reads until the sandbox is gone.
 pub(super) async fn read(sandbox: Weak<Sandbox>) {
     while let Some(sandbox) = sandbox.upgrade() {
-        if !sandbox.life().paused
-            && let Ok(metrics) = sandbox.metrics().await
-        {
+        // What a frozen agent is asked stays unanswered, and would be taken for its silence.
+        let interrupted = sandbox.interrupted();
+        if let Some(Ok(metrics)) = interrupted.run_until_cancelled(sandbox.metrics()).await {
             sandbox.meter.keep(metrics);
         }
         if ends_within(sandbox, EVERY).await {

@@ -11,6 +11,7 @@ mod registry;
 mod run;
 mod template;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -138,17 +139,25 @@ impl Sandboxes {
         kept.map(|template| template.language.as_str()).find(|language| !language.is_empty()).unwrap_or_default()
     }
 
-    /// Takes a sandbox and keeps it until its deadline.
+    /// Takes a sandbox, gives it these variables, and keeps it until its deadline. Its time begins when it is ready: a short one could
+    /// end it in the middle.
     ///
     /// # Errors
     ///
-    /// [`SandboxError::Full`] when enough are kept, [`SandboxError::TooOften`], and when no container can be started.
-    pub async fn create(&self, spec: CreateSpec) -> Result<Arc<Sandbox>, SandboxError> {
+    /// [`SandboxError::Full`] when enough are kept, [`SandboxError::TooOften`], when no container can be started, and
+    /// [`SandboxError::Lost`].
+    pub async fn create(
+        &self,
+        spec: CreateSpec,
+        environment: impl FnOnce(&Sandbox) -> BTreeMap<String, String>,
+    ) -> Result<Arc<Sandbox>, SandboxError> {
         let permit = self.shared.admission.keep(spec.tenant)?;
         let container = Spec { network: spec.network.clone(), ..spec.template.spec() };
         let (instance, warm) = self.instance(&spec.template, &container, spec.tenant).await?;
         instance.hold(permit);
         let sandbox = Arc::new(Sandbox::new(new_id(), new_token(), spec, instance));
+        sandbox.link().set_environment(&environment(&sandbox)).await.map_err(SandboxError::Lost)?;
+        sandbox.set_timeout(sandbox.spec.timeout);
         self.shared.kept.insert(Arc::clone(&sandbox));
         tracing::info!(sandbox.id, template.name = sandbox.spec.template.name, warm, "created sandbox {}", sandbox.id);
         Ok(sandbox)

@@ -83,6 +83,19 @@ pub struct ShelfStatus {
 }
 
 impl Shelf {
+    fn new(template: Arc<Template>) -> Self {
+        Self {
+            template,
+            idle: VecDeque::new(),
+            waiting: Lines::new(),
+            launching: 0,
+            language: None,
+            has_launched: false,
+            failures: 0,
+            not_before: Instant::now(),
+        }
+    }
+
     /// Since when somebody waits for whom no launch has begun.
     fn urgent_since(&self) -> Option<Instant> {
         let mut since: Vec<_> = self.waiting.iter().map(|waiting| waiting.since).collect();
@@ -99,16 +112,7 @@ impl Shelf {
 impl Pool {
     /// Begins to fill the shelves, `workers` launches at once.
     pub(crate) fn start(templates: &[Arc<Template>], reaper: Reaper, workers: usize) -> Self {
-        let shelves = templates.iter().cloned().map(|template| Shelf {
-            template,
-            idle: VecDeque::new(),
-            waiting: Lines::new(),
-            launching: 0,
-            language: None,
-            has_launched: false,
-            failures: 0,
-            not_before: Instant::now(),
-        });
+        let shelves = templates.iter().cloned().map(Shelf::new);
         let shared = Arc::new(Shared {
             reaper,
             shelves: Mutex::new(shelves.collect()),
@@ -204,22 +208,13 @@ impl Shared {
         }
     }
 
-    /// The launch that is needed most, marked as begun: first for who has waited longest, then the emptiest shelf.
+    /// The launch that is needed most, marked as begun.
     fn choose(&self) -> Option<Arc<Template>> {
-        let now = Instant::now();
         let mut shelves = self.lock();
         for shelf in shelves.iter_mut() {
             shelf.waiting.retain(|waiting| !waiting.sender.is_closed());
         }
-        let fullness = |shelf: &Shelf| (shelf.idle.len() + shelf.launching) * 1000 / shelf.template.warm.max(1);
-        let urgent = shelves.iter_mut().filter(|shelf| shelf.urgent_since().is_some());
-        let shelf = match urgent.min_by_key(|shelf| shelf.urgent_since()) {
-            Some(urgent) => Some(urgent),
-            None => shelves
-                .iter_mut()
-                .filter(|shelf| shelf.missing() > 0 && shelf.not_before <= now)
-                .min_by_key(|shelf| fullness(shelf)),
-        }?;
+        let shelf = neediest(&mut shelves, Instant::now())?;
         shelf.launching += 1;
         Some(Arc::clone(&shelf.template))
     }
@@ -278,6 +273,18 @@ impl Shared {
     }
 }
 
+/// First that of who has waited longest, then the emptiest.
+fn neediest(shelves: &mut [Shelf], now: Instant) -> Option<&mut Shelf> {
+    let fullness = |shelf: &Shelf| (shelf.idle.len() + shelf.launching) * 1000 / shelf.template.warm.max(1);
+    let in_need = shelves
+        .iter_mut()
+        .filter(|shelf| shelf.urgent_since().is_some() || (shelf.missing() > 0 && shelf.not_before <= now));
+    in_need.min_by_key(|shelf| {
+        let since = shelf.urgent_since();
+        (since.is_none(), since, fullness(shelf))
+    })
+}
+
 /// How long to wait after so many failures in a row, of which this is the last.
 fn pause(failures: u32, last: &LaunchError) -> Duration {
     let longest = match last {
@@ -285,4 +292,58 @@ fn pause(failures: u32, last: &LaunchError) -> Duration {
         LaunchError::Agent(_) | LaunchError::Slow(_) => LONGEST_PAUSE,
     };
     (Duration::from_millis(500) * 2_u32.pow(failures.saturating_sub(1).min(8))).min(longest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shelf(name: &str, warm: usize) -> Shelf {
+        let templates = crate::config::Config::read(None).expect("the program's own").templates;
+        let template = Template { name: name.to_owned(), warm, ..templates[0].clone() };
+        Shelf::new(Arc::new(template))
+    }
+
+    /// Somebody waits since then, for as long as the receiver is kept.
+    fn wait(shelf: &mut Shelf, since: Instant) -> oneshot::Receiver<Taken> {
+        let (sender, receiver) = oneshot::channel();
+        shelf.waiting.push(Tenant(0), Waiting { since, sender });
+        receiver
+    }
+
+    #[track_caller]
+    fn next(shelves: &mut [Shelf]) -> &str {
+        let shelf = neediest(shelves, Instant::now()).expect("something is missing");
+        shelf.launching += 1;
+        &shelf.template.name
+    }
+
+    #[test]
+    fn the_emptiest_shelf_is_filled_first_until_nothing_is_missing() {
+        let mut shelves = [shelf("one", 1), shelf("four", 4)];
+        let order: Vec<String> = (0..5).map(|_| next(&mut shelves).to_owned()).collect();
+        assert_eq!(order, ["one", "four", "four", "four", "four"]);
+        assert!(neediest(&mut shelves, Instant::now()).is_none());
+    }
+
+    #[test]
+    fn who_waits_longest_is_launched_for_before_others_and_before_what_is_to_be_warm() {
+        let mut shelves = [shelf("warm", 8), shelf("busy", 1), shelf("rare", 0)];
+        let now = Instant::now();
+        let at = |seconds| now + Duration::from_secs(seconds);
+        // New requests keep coming to one shelf; the one request of another is not passed over for them.
+        let mut kept: Vec<_> = [1, 3, 4].map(|seconds| wait(&mut shelves[1], at(seconds))).into();
+        kept.push(wait(&mut shelves[2], at(2)));
+        let order: Vec<String> = (0..5).map(|_| next(&mut shelves).to_owned()).collect();
+        assert_eq!(order, ["busy", "rare", "busy", "busy", "warm"]);
+    }
+
+    #[test]
+    fn a_shelf_whose_launches_fail_pauses_but_not_for_who_waits() {
+        let mut shelves = [shelf("failing", 1)];
+        shelves[0].not_before = Instant::now() + Duration::from_secs(60);
+        assert!(neediest(&mut shelves, Instant::now()).is_none());
+        let _kept = wait(&mut shelves[0], Instant::now());
+        assert_eq!(next(&mut shelves), "failing");
+    }
 }

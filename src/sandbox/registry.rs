@@ -28,12 +28,13 @@ struct Kept {
 impl Registry {
     /// Keeps a sandbox until its deadline.
     pub(crate) fn insert(&self, sandbox: Arc<Sandbox>) {
+        // First: what ends it looks for it here.
+        self.lock().sandboxes.insert(sandbox.id.clone(), Arc::clone(&sandbox));
         tokio::spawn(keep_time(self.clone(), Arc::downgrade(&sandbox)));
         tokio::spawn(meter::read(Arc::downgrade(&sandbox)));
         if sandbox.spec.template.writable_root {
             tokio::spawn(meter::bound_disk(self.clone(), Arc::downgrade(&sandbox)));
         }
-        self.lock().sandboxes.insert(sandbox.id.clone(), sandbox);
     }
 
     /// The sandbox of that id. One whose container is gone is gone too.
@@ -87,40 +88,63 @@ fn find_token<'a, T>(owners: impl Iterator<Item = (&'a str, T)>, token: &str) ->
     })
 }
 
-/// Ends a sandbox at its deadline, which may move.
+/// Ends a sandbox at its deadline, which may move, or when its container is gone.
 async fn keep_time(registry: Registry, sandbox: Weak<Sandbox>) {
-    let Some((mut changes, gone)) = sandbox.upgrade().map(|sandbox| (sandbox.life.subscribe(), sandbox.gone.clone()))
-    else {
-        return;
-    };
+    let Some(kept) = sandbox.upgrade() else { return };
+    let (id, mut changes, gone) = (kept.id.clone(), kept.life.subscribe(), kept.gone.clone());
+    let lost = kept.link().ended();
+    drop(kept);
+    let mut tries = 0;
     loop {
         let life = *changes.borrow_and_update();
         let left = life.end.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO);
         tokio::select! {
+            biased;
+            // First: who is killed loses the container too.
+            () = gone.cancelled() => return,
             () = tokio::time::sleep(left), if !life.paused => {
                 let Some(sandbox) = sandbox.upgrade() else { return };
-                if !expire(&registry, &sandbox).await {
-                    return;
+                tries += 1;
+                match expire(&registry, &sandbox, tries).await {
+                    Expired::Paused => tries = 0,
+                    Expired::NotYet => {}
+                    Expired::Removed => return,
                 }
             }
             changed = changes.changed() => if changed.is_err() { return },
-            () = gone.cancelled() => return,
+            () = lost.cancelled() => {
+                tracing::warn!(sandbox.id = id, "sandbox {id} has lost its container");
+                registry.kill(&id);
+                return;
+            }
         }
     }
 }
 
-/// False when the sandbox is gone.
-async fn expire(registry: &Registry, sandbox: &Sandbox) -> bool {
+/// How often a sandbox that is to be paused is tried to be, and how long apart: an engine that is restarted costs nobody's work.
+const PAUSE_TRIES: u32 = 5;
+const PAUSE_RETRY: Duration = Duration::from_secs(15);
+
+/// What became of a sandbox at its deadline.
+enum Expired {
+    Paused,
+    /// It could not be paused, and has a little longer.
+    NotYet,
+    Removed,
+}
+
+async fn expire(registry: &Registry, sandbox: &Arc<Sandbox>, tries: u32) -> Expired {
     if sandbox.spec.on_timeout == OnTimeout::Pause {
-        match sandbox.pause().await {
-            Ok(_) => return true,
-            Err(err) => {
-                let error = &err as &dyn std::error::Error;
-                tracing::error!(sandbox.id, error, "cannot pause a sandbox at its deadline; removing it");
-            }
+        let Err(err) = sandbox.pause().await else { return Expired::Paused };
+        let error = &err as &dyn std::error::Error;
+        if tries < PAUSE_TRIES {
+            tracing::warn!(sandbox.id, error, "cannot pause a sandbox at its deadline; trying again");
+            sandbox.extend(PAUSE_RETRY);
+            return Expired::NotYet;
         }
+        tracing::error!(sandbox.id, error, "cannot pause a sandbox at its deadline; removing it");
     }
     tracing::info!(sandbox.id, "sandbox {} reached its deadline", sandbox.id);
     registry.kill(&sandbox.id);
-    false
+    Expired::Removed
 }

@@ -18,10 +18,11 @@ use crate::link::LinkError;
 use crate::protocol::{End, Event, Exception, Execute, Limits, Outcome, OutcomeKind, Output, Usage};
 
 /// The agent ends a run at its time; if it does not, this much later the server does.
-const GRACE: Duration = Duration::from_secs(3);
+const GRACE: Duration = Duration::from_secs(5);
 
-/// Events cost more than their text. An agent that sends more than this per allowed byte of output is lying.
-const EVENT_OVERHEAD: u64 = 8;
+/// What is no UTF-8 becomes three bytes for each, and JSON has its own marks. An agent that sends more than this per allowed byte of
+/// output is lying.
+const MOST_PER_BYTE: u64 = 8;
 
 /// A checked request to run code.
 #[derive(Debug, Clone)]
@@ -105,15 +106,8 @@ impl Running {
             ..Execute::default()
         };
         let events = sandbox.link().execute(&execute).await.map_err(SandboxError::Lost)?;
-        let watch = Watch {
-            events,
-            sandbox,
-            limits,
-            cancelled,
-            started: Instant::now(),
-            room: limits.output_bytes.saturating_mul(EVENT_OVERHEAD).saturating_add(1 << 20),
-            over: false,
-        };
+        let watch =
+            Watch { events, sandbox, limits, cancelled, started: Instant::now(), room: room(&limits), over: false };
         let events = futures::stream::unfold(watch, |mut watch| async {
             let event = watch.next().await?;
             Some((event, watch))
@@ -168,15 +162,17 @@ impl<E: Stream<Item = Result<Event, LinkError>> + Unpin> Watch<E> {
     async fn listen(&mut self) -> Event {
         let limit = Duration::from_millis(self.limits.timeout_ms) + GRACE;
         let event = tokio::select! {
+            biased;
+            () = self.cancelled.cancelled() => {
+                return self.end(OutcomeKind::Cancelled, "the server is shutting down".to_owned(), None);
+            }
+            // An end that is there was in time, however late we are.
             event = self.events.next() => event,
             () = tokio::time::sleep(limit.saturating_sub(self.started.elapsed())) => {
                 let value = self.limits.timeout_ms;
                 let message = format!("the code ran longer than timeout_ms = {value} and its sandbox was removed");
                 let limit = crate::protocol::LimitHit { name: "timeout_ms".to_owned(), value };
                 return self.end(OutcomeKind::Timeout, message, Some(limit));
-            }
-            () = self.cancelled.cancelled() => {
-                return self.end(OutcomeKind::Cancelled, "the server is shutting down".to_owned(), None);
             }
         };
         match event {
@@ -210,12 +206,36 @@ impl<E: Stream<Item = Result<Event, LinkError>> + Unpin> Watch<E> {
     }
 }
 
-/// What an event costs us to hold, about.
+/// What an agent may send at the most, bytes.
+fn room(limits: &Limits) -> u64 {
+    limits.output_bytes.saturating_mul(MOST_PER_BYTE).saturating_add(1 << 20)
+}
+
+/// What an event takes of the room, bytes; an empty one takes some too.
 fn size(event: &Event) -> u64 {
-    let bytes = match event {
-        Event::Stdout { text } | Event::Stderr { text } => text.len(),
-        Event::Output(output) => output.data.values().map(|value| value.as_str().map_or(1024, str::len)).sum(),
+    match event {
+        Event::Stdout { text } | Event::Stderr { text } => text.len().max(1) as u64,
+        // It comes as it was counted.
+        Event::Output(output) => output.counted() * MOST_PER_BYTE,
         Event::End(_) => 0,
-    };
-    bytes as u64 + 64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an honest agent sends, however small the pieces are, is never more than it may.
+    #[test]
+    fn all_that_is_allowed_has_room_in_the_smallest_pieces() {
+        let limits = Limits { output_bytes: 8 << 20, ..Limits::default() };
+        let text = |text: &str| Event::Stdout { text: text.to_owned() };
+        // For each byte that is no UTF-8.
+        for smallest in [text("\n"), text("\u{fffd}")] {
+            assert!(size(&smallest) * limits.output_bytes < room(&limits), "{smallest:?}");
+        }
+        let output = Output::default();
+        let most = limits.output_bytes / output.counted();
+        assert!(size(&Event::Output(output)) * most < room(&limits));
+    }
 }

@@ -158,26 +158,26 @@ def serve(shell: Shell, request: dict) -> tuple[Shell, dict]:
     """Executes one request; returns the shell for the next one, and how this one ended."""
     message = unterminated(request["code"])
     if message is not None:
-        return shell, failure(2, [message])
+        return shell, failure(2, message)
     try:
         status = shell.execute(request["code"], request.get("env") or {}, request.get("cwd"))
     except Ended:
         shell.close()
         os.write(STDOUT, b"Restarting Bash\n")
         return Shell(), {}
-    return shell, failure(status, []) if status else {}
+    return shell, failure(status, "") if status else {}
 
 
-def failure(status: int, traceback: list[str]) -> dict:
+def failure(status: int, traceback: str) -> dict:
     return {"error": {"name": "", "value": str(status), "traceback": traceback}}
 
 
 def main() -> None:
     shell = Shell()
-    say({"type": "ready"})
+    say({"ready": {}})
     for line in REQUESTS:
         shell, done = serve(shell, json.loads(line))
-        say({"type": "done", **done})
+        say({"done": done})
 
 
 if __name__ == "__main__":

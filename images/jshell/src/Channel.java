@@ -65,33 +65,30 @@ final class Channel {
     }
 
     void ready() throws IOException {
-        send(json -> json.name("type").value("ready"));
+        send(json -> json.name("ready").beginObject().endObject());
     }
 
     void result(String text) throws IOException {
         send(json -> {
-            json.name("type").value("result").name("main").value(true);
+            json.name("result").beginObject().name("main").value(true);
             json.name("data").beginObject().name("text/plain").value(text).endObject();
+            json.endObject();
         });
     }
 
     /** Ends an execution; {@code failure} is null when the code did not fail. */
     void done(Failure failure) throws IOException {
         send(json -> {
-            json.name("type").value("done");
-            if (failure == null) {
-                return;
+            json.name("done").beginObject();
+            if (failure != null) {
+                json.name("error").beginObject();
+                json.name("name").value(failure.name()).name("value").value(failure.value());
+                json.name("traceback").value(String.join("\n", failure.traceback())).endObject();
             }
-            json.name("error").beginObject();
-            json.name("name").value(failure.name()).name("value").value(failure.value());
-            json.name("traceback").beginArray();
-            for (String line : failure.traceback()) {
-                json.value(line);
+            if (failure != null && failure.cause() != null) {
+                json.name("cause").value(failure.cause());
             }
-            json.endArray().endObject();
-            if (failure.outOfMemory()) {
-                json.name("cause").value("memory");
-            }
+            json.endObject();
         });
     }
 

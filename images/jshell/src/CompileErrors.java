@@ -30,7 +30,7 @@ final class CompileErrors {
         if (lines.isEmpty()) {
             lines.add("error: " + value);
         }
-        return new Failure("CompileError", value, lines, false);
+        return new Failure("CompileError", value, lines, null);
     }
 
     /** Names such as "method twice(int)" that a snippet uses and nobody has defined. */
@@ -44,6 +44,6 @@ final class CompileErrors {
             lines.add("  symbol:   " + name);
             lines.addAll(List.of(source.quote(offset)));
         }
-        return new Failure("CompileError", "cannot find symbol\n  symbol:   " + String.join(", ", names), lines, false);
+        return new Failure("CompileError", "cannot find symbol\n  symbol:   " + String.join(", ", names), lines, null);
     }
 }

@@ -33,9 +33,8 @@ final class Tracebacks {
         if (thrown instanceof OutOfMemoryError) {
             reserve.release();
         }
-        // A thread that cannot be made is told with the same class, but for want of processes, not of memory.
-        boolean outOfMemory = thrown instanceof OutOfMemoryError && !message(thrown).contains("native thread");
-        return new Failure(Names.unwrapped(thrown.getClass().getName()), message(thrown), of(thrown), outOfMemory);
+        String name = Names.unwrapped(thrown.getClass().getName());
+        return new Failure(name, message(thrown), of(thrown), Causes.limitBehind(thrown));
     }
 
     /** The lines of an exception, its causes and what it suppressed. */

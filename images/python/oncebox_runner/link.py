@@ -4,7 +4,9 @@ import errno
 import io
 import json
 import os
+import signal
 import threading
+from contextlib import contextmanager
 
 
 class Link:
@@ -29,9 +31,11 @@ class Link:
             return
         # Lone surrogates are legal in a Python string and not in UTF-8.
         line = json.dumps(message, ensure_ascii=False, allow_nan=False).encode(errors="replace") + b"\n"
-        with self._sending:
+        with self._sending, _uninterrupted():
             # The line fits into the buffer, so `write` only copies; an interrupted `flush` can be taken up again.
-            writer = io.BufferedWriter(self._out, len(line) + 1)
+            # Dropped before that is over, it must not close what it writes to.
+            out = io.FileIO(self._out.fileno(), "w", closefd=False)
+            writer = io.BufferedWriter(out, len(line) + 1)
             writer.write(line)
             raised = None
             while True:
@@ -53,3 +57,26 @@ class Link:
         # Not `self._in.close()`: it takes a lock that a thread of the parent may have held at the fork.
         os.close(self._in.fileno())
         os.close(self._out.fileno())
+
+
+@contextmanager
+def _uninterrupted():
+    """Puts an interrupt off; one between two steps of a write would have the other end closed, or told half a line."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came, raised = [], None
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        signal.signal(signal.SIGINT, lambda *_: came.append(True))
+        yield
+    finally:
+        while signal.getsignal(signal.SIGINT) is not handler:
+            try:
+                signal.signal(signal.SIGINT, handler)
+            except BaseException as error:  # Another signal's handler has raised first.
+                raised = error
+    if raised is not None:
+        raise raised
+    if came:
+        signal.raise_signal(signal.SIGINT)

@@ -29,7 +29,7 @@ def main() -> None:
     shell = Shell.instance()
     _warm_up(shell)
     shell.send_result = link.send
-    link.send({"type": "ready"})
+    link.send({"ready": {}})
     while True:
         try:
             request = link.receive()
@@ -44,24 +44,26 @@ def main() -> None:
         if shell.quit:
             # The agent starts another interpreter when it is next asked for one.
             os._exit(done.get("exit_code", 0))
-        link.send({"type": "done", **done})
+        link.send({"done": done})
 
 
 def _serve(shell: Shell, request: dict) -> dict:
     """Executes one request with its environment and directory; an interrupt ends it wherever it strikes."""
     try:
-        try:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            # Modules may have been installed since the last execution, by whatever means.
-            importlib.invalidate_caches()
-            if request.get("cwd") is not None:
-                os.chdir(request["cwd"])
-            with _environment(request.get("env") or {}):
+        with _environment(request.get("env") or {}):
+            try:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+                # Modules may have been installed since the last execution, by whatever means.
+                importlib.invalidate_caches()
+                if request.get("cwd") is not None:
+                    os.chdir(request["cwd"])
                 formats, stdin = request.get("formats") or [], request.get("stdin", True)
                 return shell.execute(request["code"], formats, stdin)
-        finally:
-            _repair_builtins()
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            finally:
+                try:
+                    _repair_builtins()
+                finally:
+                    signal.signal(signal.SIGINT, signal.SIG_IGN)
     except BaseException as error:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         return describe(error)
@@ -95,7 +97,7 @@ def _environment(variables: dict):
 def _end_forked_child(done: dict) -> None:
     """Ends a child of the user's own `os.fork()` that ran to the end of the code, as a script would end."""
     if "error" in done:
-        print(*done["error"]["traceback"], sep="\n", file=sys.stderr, flush=True)
+        print(done["error"]["traceback"], file=sys.stderr, flush=True)
     os._exit(1 if "error" in done else done.get("exit_code", 0))
 
 

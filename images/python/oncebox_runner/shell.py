@@ -18,7 +18,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets import default
 from traitlets.config import Config
 
-from . import mime
+from . import causes, mime
 
 # IPython lays out a container item by item; above this many items that takes longer than anybody waits.
 MAX_LAID_OUT = 10_000
@@ -84,7 +84,7 @@ class Shell(InteractiveShell):
         self.flush()
         # Only the first can be the value: code may call the display hook by itself.
         main, self._has_main = main and not self._has_main, self._has_main or main
-        self.send_result({"type": "result", "data": mime.encode(bundle), "main": main})
+        self.send_result({"result": {"data": mime.encode(bundle), "main": main}})
 
     def flush(self) -> None:
         """Flushes the user's streams, whatever the user made of them."""
@@ -287,11 +287,13 @@ def describe(error: BaseException, text: str | None = None) -> dict:
         value = str(error)
     except Exception:
         value = f"<{name} without a readable message>"
-    lines = ANSI_CODE.sub("", text or f"{name}: {value}").rstrip("\n").split("\n")
-    done = {"error": {"name": name, "value": value, "traceback": lines}}
-    if isinstance(error, MemoryError):
-        done["cause"] = "memory"
-    return done
+    text = ANSI_CODE.sub("", text or f"{name}: {value}").rstrip("\n")
+    done = {"error": {"name": name, "value": value, "traceback": text}}
+    try:
+        cause = causes.limit_behind(error)
+    except Exception:
+        return done  # an exception of the user's, with members that cannot be read
+    return done if cause is None else {**done, "cause": cause}
 
 
 def _without_runner(tb):

@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use bytes::{Bytes, BytesMut};
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, stream};
 use rustix::fs::OFlags;
 
 use super::{create_parents, entry, refused};
@@ -25,6 +25,8 @@ pub(crate) struct Content {
     pub(crate) size: u64,
     /// Nanoseconds since 1970.
     pub(crate) modified_ns: i64,
+    /// Its first bytes, read before it is answered that there are any.
+    first: Bytes,
     file: File,
     left: u64,
 }
@@ -44,30 +46,39 @@ pub(crate) fn read(user: &User, query: &ReadQuery) -> Result<Content, Refused> {
     if query.offset > 0 {
         file.seek(SeekFrom::Start(query.offset)).map_err(refused)?;
     }
-    let left = query.length.unwrap_or(u64::MAX);
-    Ok(Content { size: found.len(), modified_ns: entry::modified_ns(&found), file, left })
+    let mut left = query.length.unwrap_or(u64::MAX);
+    let first = read_some(&mut file, &mut left).map_err(|err| match found.len() {
+        // Of `procfs`: there, but nothing that can be read from its beginning.
+        0 => Refused::invalid(format!("path '{}' cannot be read: {err}", path.display())),
+        _ => refused(err),
+    })?;
+    Ok(Content { size: found.len(), modified_ns: entry::modified_ns(&found), first, file, left })
 }
 
 impl Content {
     /// Its bytes, until its end.
     pub(crate) fn into_stream(self) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
-        futures::stream::try_unfold(self, |mut content| async move {
-            let mut chunk = BytesMut::zeroed(usize::try_from(content.left).unwrap_or(CHUNK).min(CHUNK));
-            let read = read_some(&mut content.file, &mut chunk)?;
-            content.left -= read as u64;
-            chunk.truncate(read);
-            Ok((read > 0).then(|| (chunk.freeze(), content)))
-        })
+        let Self { first, file, left, .. } = self;
+        let rest = stream::try_unfold((file, left), |(mut file, mut left)| async move {
+            let next = read_some(&mut file, &mut left)?;
+            Ok((!next.is_empty()).then_some((next, (file, left))))
+        });
+        stream::iter((!first.is_empty()).then_some(Ok(first))).chain(rest)
     }
 }
 
-fn read_some(file: &mut File, chunk: &mut [u8]) -> io::Result<usize> {
-    loop {
-        match file.read(chunk) {
+/// The next bytes, none at the end of the file or of what is `left` of the part.
+fn read_some(file: &mut File, left: &mut u64) -> io::Result<Bytes> {
+    let mut chunk = BytesMut::zeroed(usize::try_from(*left).unwrap_or(CHUNK).min(CHUNK));
+    let read = loop {
+        match file.read(&mut chunk) {
             Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-            read => return read,
+            read => break read?,
         }
-    }
+    };
+    *left -= read as u64;
+    chunk.truncate(read);
+    Ok(chunk.freeze())
 }
 
 /// Writes `body` to the file, creating the directories above it; all that is made belongs to the user.

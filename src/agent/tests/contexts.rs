@@ -9,12 +9,14 @@ use crate::protocol::{End, Event, Execute, Limits, OutcomeKind, StartContext};
 const RUNNER: &str = r#"
 exec 3<"$RUNNER_IN" 4>"$RUNNER_OUT"
 unset RUNNER_IN RUNNER_OUT
-echo '{"type":"ready"}' >&4
+echo '{"ready":{}}' >&4
+result() { echo '{"result":{"data":{},"main":false}}' >&4; }
 trap : INT
-while read -r line <&3; do
+while :; do
+  read -r line <&3 || continue # interrupted
   code=$(printf '%s' "$line" | sed 's/.*"code":"\([^"]*\)".*/\1/')
   eval "$code"
-  echo '{"type":"done"}' >&4
+  echo '{"done":{}}' >&4
 done
 "#;
 
@@ -98,7 +100,8 @@ async fn a_client_that_hangs_up_interrupts_its_code_and_the_next_one_hears_nothi
     let (sandbox, id) = start().await;
     prints(&sandbox, &id, "kept=yes").await;
     let mut events = sandbox.link.execute(&code(&id, "echo begun; sleep 60; echo after")).await.expect("it");
-    assert_eq!(soon(events.next()).await.expect("one").expect("no error"), Event::Stdout { text: "begun\n".into() });
+    let first = soon(events.next()).await.expect("one").expect("no error");
+    assert!(matches!(&first, Event::Stdout { text } if text == "begun\n"), "{first:?}");
     drop(events);
     assert_eq!(prints(&sandbox, &id, "echo $kept").await, "yes\n");
 }
@@ -122,7 +125,12 @@ async fn an_interpreter_that_died_is_replaced_on_the_next_use() {
     let pid = prints(&sandbox, &id, "echo $$").await;
     let pid = pid.trim().parse().ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killed");
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    let gone = async {
+        while rustix::process::test_kill_process(pid).is_ok() {
+            tokio::time::sleep(Duration::from_millis(10)).await
+        }
+    };
+    soon(gone).await;
     assert_eq!(prints(&sandbox, &id, "echo again").await, "again\n");
 }
 
@@ -203,4 +211,25 @@ async fn what_is_written_at_once_is_an_event_where_the_language_says_so() {
     assert!(flood == (1..=5000).map(|n| format!("{n}\n")).collect::<String>());
     let large = prints(&sandbox, &context, "echo begin; yes abcdefghi | head -c 300000 | tr -d ghi; echo end").await;
     assert!(large == format!("begin\n{}end\n", "abcdef\n".repeat(30_000)));
+}
+
+#[test]
+fn what_is_printed_between_a_result_and_the_end_is_told_however_late_the_agent_looks() {
+    // It is seldom told of what has come, and late to look at it, as on a machine that has much else to do.
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().event_interval(4).build().expect("a runtime");
+    runtime.block_on(async {
+        let (sandbox, id) = start().await;
+        let busy = tokio::spawn(std::future::poll_fn(|context| {
+            std::thread::sleep(Duration::from_millis(4));
+            context.waker().wake_by_ref();
+            std::task::Poll::<()>::Pending
+        }));
+        for _ in 0..20 {
+            assert_eq!(prints(&sandbox, &id, "result; sleep 0.002; echo after").await, "after\n");
+            let (stdout, end) = run(&sandbox, &code(&id, "result; sleep 0.002; echo last; exit 3")).await;
+            assert_eq!((stdout.as_str(), end.outcome.kind), ("last\n", OutcomeKind::Exit));
+        }
+        busy.abort();
+    });
 }

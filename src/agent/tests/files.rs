@@ -85,6 +85,10 @@ async fn what_cannot_be_read_or_written_is_refused() {
     rustix::fs::mkfifoat(rustix::fs::CWD, format!("{home}/pipe"), 0o600.into()).expect("a pipe");
     // Neither waits for the other end.
     assert_eq!(read("pipe").await.0, Code::InvalidArgument);
+    let _socket = std::os::unix::net::UnixListener::bind(format!("{home}/socket")).expect("a socket");
+    assert_eq!(read("socket").await.0, Code::InvalidArgument);
+    // Regular, says the system, and has no beginning.
+    assert_eq!(read("/proc/self/mem").await.0, Code::InvalidArgument);
     let write = async |path: &str| refusal(sandbox.link.write_file(path, Bytes::new()).await);
     soon(write("pipe")).await;
     assert_eq!(write("directory/").await.0, Code::InvalidArgument);

@@ -166,7 +166,7 @@ async fn without_a_signal_a_child_that_holds_the_pipes_keeps_the_stream_open() {
 #[tokio::test]
 async fn a_process_is_killed_at_its_timeout() {
     let sandbox = Sandbox::start().await;
-    let asked = StartProcess { timeout_ms: Some(200), ..shell("echo begun; exec sleep 60") };
+    let asked = StartProcess { timeout_ms: Some(3000), ..shell("echo begun; exec sleep 60") };
     let (_, stdout, _, end) = outcome(sandbox.link.start_process(&asked).await.expect("a process")).await;
     assert_eq!((stdout.as_str(), end), ("begun\n", killed(9, true)));
 }

@@ -27,8 +27,8 @@ use holders::{Holder, Holders};
 const PAUSE_TRIES: u32 = 5;
 const PAUSE_RETRY: Duration = Duration::from_millis(100);
 
-/// How long a sweep goes on while the daemon refuses something, and how long apart: what it is still removing, or starting for a
-/// server that was killed, is in the way.
+/// How long a sweep goes on while the daemon refuses something or, where `engine_timeout_ms` is less, is slow; and how long apart:
+/// what it is still removing, or starting for a server that was killed, is in the way.
 const SWEEP_LIMIT: Duration = Duration::from_secs(10);
 const SWEEP_RETRY: Duration = Duration::from_millis(200);
 
@@ -112,6 +112,18 @@ impl DockerEngine {
         }
     }
 
+    async fn resume_container(&self, id: &InstanceId) -> Result<(), EngineError> {
+        let (daemon, docker) = (&self.daemon, self.daemon.docker());
+        let Err(err) = daemon.timed(docker.unpause_container(&id.0)).await else { return Ok(()) };
+        // A daemon that was too slow to say that it has done so refuses to do it again.
+        let found = daemon.timed(docker.inspect_container(&id.0, None)).await;
+        let state = found.ok().and_then(|container| container.state).unwrap_or_default();
+        match (state.running, state.paused) {
+            (Some(true), Some(false)) => Ok(()),
+            _ => Err(engine_error("resume a container", err)),
+        }
+    }
+
     async fn sweep_owned(&self) -> Result<usize, EngineError> {
         let _looking = self.holders.forget().await;
         let began = Instant::now();
@@ -122,7 +134,9 @@ impl DockerEngine {
                 self.holders.remove_networks().await
             };
             match swept.await {
-                Err(EngineError::Refused { .. }) if began.elapsed() < SWEEP_LIMIT => {
+                Err(EngineError::Refused { .. } | EngineError::Slow { .. })
+                    if began.elapsed() < SWEEP_LIMIT && self.daemon.ping().await.is_ok() =>
+                {
                     tokio::time::sleep(SWEEP_RETRY).await;
                 }
                 swept => {
@@ -150,19 +164,16 @@ impl Engine for DockerEngine {
     }
 
     fn resume<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<(), EngineError>> {
-        async move {
-            let resumed = self.daemon.timed(self.daemon.docker().unpause_container(&id.0)).await;
-            resumed.map_err(|err| engine_error("resume a container", err))
-        }
-        .boxed()
+        self.resume_container(id).boxed()
     }
 
     fn ran_out_of_memory<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, bool> {
         async move {
-            // The daemon keeps the last events of all containers; both ends given, the answer is not a subscription.
+            // The daemon keeps the last events of all containers. It may hear of this one later than we of the link's end.
             let filters = HashMap::from([("container", vec![id.0.as_str()]), ("event", vec!["oom"])]);
             let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
-            let options = EventsOptionsBuilder::default().since("0").until(&now.to_string()).filters(&filters).build();
+            let until = (now + 2).to_string();
+            let options = EventsOptionsBuilder::default().since("0").until(&until).filters(&filters).build();
             let mut events = self.daemon.docker().events(Some(options));
             self.daemon
                 .timed(events.next().map(|event| Ok(event.is_some_and(|event| event.is_ok()))))
@@ -196,9 +207,12 @@ fn container(spec: &Spec, owner: &str, holder: &str) -> ContainerCreateBody {
     let limit = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
     // `exec`: native modules of packages installed with `pip install --user` are mapped executable from here.
     // As many files as pages: empty ones take kernel memory too, and are to end as a full disk, not as the whole memory.
-    let inodes = (spec.disk_bytes / 4096).max(1024);
-    let disk = |owner: &str| format!("rw,exec,nosuid,nodev,size={},nr_inodes={inodes}{owner}", spec.disk_bytes);
-    let mut in_memory = HashMap::from([("/run".to_owned(), "rw,noexec,nosuid,nodev,size=1m,mode=0755".to_owned())]);
+    let sized = |bytes: u64| format!("size={bytes},nr_inodes={}", (bytes / 4096).max(1024));
+    let disk = |owner: &str| format!("rw,exec,nosuid,nodev,{}{owner}", sized(spec.disk_bytes));
+    // In place of the engine's own, in which the number of files has no bound.
+    let shared = format!("rw,noexec,nosuid,nodev,{},mode=1777", sized(spec.disk_bytes.min(spec.memory_bytes)));
+    let run = "rw,noexec,nosuid,nodev,size=1m,mode=0755".to_owned();
+    let mut in_memory = HashMap::from([("/run".to_owned(), run), ("/dev/shm".to_owned(), shared)]);
     if !spec.writable_root {
         in_memory.insert("/home/user".to_owned(), disk(",mode=0755,uid=1000,gid=1000"));
         in_memory.extend(["/tmp", "/var/tmp"].map(|path| (path.to_owned(), disk(",mode=1777"))));
@@ -223,7 +237,6 @@ fn container(spec: &Spec, owner: &str, holder: &str) -> ContainerCreateBody {
             log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
             readonly_rootfs: Some(!spec.writable_root),
             tmpfs: Some(in_memory),
-            shm_size: Some(limit(spec.disk_bytes.min(spec.memory_bytes))),
             memory: Some(limit(spec.memory_bytes)),
             memory_swap: Some(limit(spec.memory_bytes)),
             nano_cpus: Some(limit(spec.cpu_millis.saturating_mul(1_000_000))),

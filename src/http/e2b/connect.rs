@@ -304,7 +304,7 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_stream_tells_silence_and_ends_at_its_deadline() {
         let pace = Pace { timeout: Some(Duration::from_millis(300)), keep_alive: Duration::from_millis(10) };
         let response = streamed(futures::stream::pending(), pace, json!({"keepalive": {}}));

@@ -23,7 +23,7 @@ use super::{listing, readings};
 use crate::engine::Network;
 use crate::http::AppState;
 use crate::http::json::{self, Json};
-use crate::sandbox::{CreateSpec, OnTimeout, Sandbox, SandboxError, Sandboxes, Tenant};
+use crate::sandbox::{CreateSpec, OnTimeout, Sandbox, Sandboxes, Tenant};
 
 type Answer<T> = Result<T, E2bError>;
 
@@ -152,11 +152,7 @@ async fn create(
         traffic,
         template,
     };
-    let sandbox = state.sandboxes.create(spec).await?;
-    if let Err(err) = sandbox.link().set_environment(&environment(&sandbox)).await {
-        state.sandboxes.kill(&sandbox.id);
-        return Err(SandboxError::Lost(err).into());
-    }
+    let sandbox = state.sandboxes.create(spec, environment).await?;
     Ok((StatusCode::CREATED, axum::Json(SandboxResponse::new(&sandbox, domain))).into_response())
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use super::control::environment;
 use super::error::{E2bError, ProxyError};
 use super::shapes::DEFAULT_TIMEOUT_S;
 use super::unauthorized;
@@ -75,22 +76,20 @@ async fn find_shared(state: &AppState, id: &mut Option<String>) -> Result<Arc<Sa
         .sandboxes
         .kept_template(TEMPLATE)
         .ok_or_else(|| E2bError::new(StatusCode::NOT_FOUND, format!("template '{TEMPLATE}' not found")))?;
-    let sandbox = state
-        .sandboxes
-        .create(CreateSpec {
-            tenant: Tenant(0),
-            timeout,
-            on_timeout: OnTimeout::Kill,
-            auto_resume: false,
-            network: template.network(),
-            metadata: Default::default(),
-            env: Default::default(),
-            secure: false,
-            profile: state.api_keys.profile(Tenant(0)),
-            traffic: Default::default(),
-            template,
-        })
-        .await?;
+    let spec = CreateSpec {
+        tenant: Tenant(0),
+        timeout,
+        on_timeout: OnTimeout::Kill,
+        auto_resume: false,
+        network: template.network(),
+        metadata: Default::default(),
+        env: Default::default(),
+        secure: false,
+        profile: state.api_keys.profile(Tenant(0)),
+        traffic: Default::default(),
+        template,
+    };
+    let sandbox = state.sandboxes.create(spec, environment).await?;
     *id = Some(sandbox.id.clone());
     Ok(sandbox)
 }

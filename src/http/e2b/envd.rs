@@ -7,20 +7,19 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use axum::body::{Body, HttpBody};
 use axum::extract::{DefaultBodyLimit, Extension, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{BoxError, Json, Router};
-use futures::{StreamExt, TryStreamExt};
+use axum::{Json, Router};
 use serde_json::{Value, json};
 use tower_http::timeout::RequestBodyTimeoutLayer;
 
 use super::connect::ConnectError;
-use super::error::{E2bError, ProxyError};
+use super::error::E2bError;
+use super::lifetime::while_it_lives;
 use super::{address, control, files, filesystem, process, sent_token_is_right, unauthorized};
 use crate::sandbox::Sandbox;
 
@@ -56,24 +55,6 @@ async fn require_token(Extension(sandbox): Extension<Arc<Sandbox>>, request: Req
         true => next.run(request).await,
         false => unauthorized().into_response(),
     }
-}
-
-/// Breaks an answer off when the sandbox is killed or paused: an orderly end would look like a success.
-async fn while_it_lives(Extension(sandbox): Extension<Arc<Sandbox>>, request: Request, next: Next) -> Response {
-    let interrupted = sandbox.interrupted();
-    let response = tokio::select! {
-        response = next.run(request) => response,
-        () = interrupted.cancelled() => return ProxyError::NotFound { id: sandbox.id.clone() }.into_response(),
-    };
-    if response.body().size_hint().exact().is_some() {
-        return response;
-    }
-    response.map(|body| {
-        let pieces = body.into_data_stream().map_err(BoxError::from).take_until(interrupted.clone().cancelled_owned());
-        let last = futures::stream::once(async move { interrupted.is_cancelled() });
-        let last = last.filter_map(async |broken| broken.then(|| Err(BoxError::from(ConnectError::lost()))));
-        Body::from_stream(pieces.chain(last))
-    })
 }
 
 /// The account that a call is made for. It is a choice, not a credential; whoever makes none gets the default.

@@ -6,9 +6,11 @@ use std::io;
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use indexmap::IndexMap;
 use serde::Serialize;
+use serde_json::json;
 use serde_json::ser::{CompactFormatter, Formatter};
-use serde_json::{Map, Value, json};
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::shapes::rfc3339;
 use crate::protocol::{End, Event, Exception, Outcome, OutcomeKind, Output};
@@ -94,29 +96,32 @@ pub(super) fn lines(event: Event, manner: Manner) -> Bytes {
     }
 }
 
-fn result(output: Output, strings: Strings) -> Value {
-    let mut members = Map::from_iter([("type".to_owned(), json!("result"))]);
-    let mut extra = Map::new();
+/// A value in every form that it has.
+#[derive(Debug, Serialize)]
+struct ResultLine {
+    r#type: &'static str,
+    #[serde(flatten)]
+    members: IndexMap<&'static str, Box<RawValue>>,
+    extra: IndexMap<String, Box<RawValue>>,
+    is_main_result: bool,
+}
+
+fn result(output: Output, strings: Strings) -> ResultLine {
+    let text = output.text("text/plain").map(|text| match strings {
+        Strings::Unquoted => unquoted(&text).to_owned(),
+        Strings::Read => read(&text).unwrap_or_else(|| unquoted(&text).to_owned()),
+    });
+    let (mut members, mut extra) = (IndexMap::new(), IndexMap::new());
     for (mime, data) in output.data {
         match MEMBERS.iter().find(|(known, _)| *known == mime) {
-            Some((_, "text")) => {
-                let text = data.as_str().map(|text| match strings {
-                    Strings::Unquoted => Value::from(unquoted(text)),
-                    Strings::Read => read(text).map_or_else(|| Value::from(unquoted(text)), Value::from),
-                });
-                members.insert("text".to_owned(), text.unwrap_or(data));
-            }
-            Some((_, member)) => {
-                members.insert((*member).to_owned(), data);
-            }
-            None => {
-                extra.insert(mime, data);
-            }
+            Some((_, member)) => _ = members.insert(*member, data),
+            None => _ = extra.insert(mime, data),
         }
     }
-    members.insert("extra".to_owned(), Value::Object(extra));
-    members.insert("is_main_result".to_owned(), Value::Bool(output.main));
-    Value::Object(members)
+    if let Some(text) = text {
+        members.insert("text", to_raw_value(&text).expect("text can be written as JSON"));
+    }
+    ResultLine { r#type: "result", members, extra, is_main_result: output.main }
 }
 
 /// The text without the one pair of quotes that a language's notation of strings puts around it.
@@ -161,8 +166,9 @@ fn hexadecimal(letters: &mut std::str::Chars<'_>, digits: usize) -> Option<u32> 
     (0..digits).try_fold(0, |number: u32, _| Some(number << 4 | letters.next()?.to_digit(16)?))
 }
 
+/// The exception that it ended in, and the limit that caused it.
 fn error(end: End) -> Option<Exception> {
-    let End { outcome: Outcome { kind, message, .. }, exception, .. } = end;
+    let End { outcome: Outcome { kind, message, limit }, exception, .. } = end;
     let (name, value) = match kind {
         OutcomeKind::Ok => return None,
         OutcomeKind::Exit => ("SystemExit", message.rsplit(' ').next().unwrap_or_default().to_owned()),
@@ -177,18 +183,23 @@ fn error(end: End) -> Option<Exception> {
             ("UnexpectedEndOfExecution", message)
         }
     };
-    Some(exception.unwrap_or(Exception { name: name.to_owned(), value, traceback: Vec::new() }))
+    Some(match exception {
+        Some(exception) if limit.is_none() => exception,
+        // Clients know the language's own names.
+        Some(exception) if exception.value.is_empty() => Exception { value, ..exception },
+        // Some languages end theirs with the end of a line.
+        Some(exception) => Exception { value: format!("{}; {value}", exception.value.trim_end()), ..exception },
+        None => Exception { name: name.to_owned(), value, traceback: String::new() },
+    })
 }
 
 fn error_line(error: &Exception) -> Bytes {
-    let traceback = error.traceback.join("\n");
-    line(&json!({"type": "error", "name": error.name, "value": error.value, "traceback": traceback}))
+    line(&json!({"type": "error", "name": error.name, "value": error.value, "traceback": error.traceback}))
 }
 
 /// The traceback, which in most languages says the rest too.
 fn in_words(error: &Exception) -> String {
-    let traceback = error.traceback.join("\n");
-    let (traceback, value) = (traceback.trim_end(), error.value.trim());
+    let (traceback, value) = (error.traceback.trim_end(), error.value.trim());
     match (traceback.is_empty(), traceback.contains(value)) {
         (false, true) => format!("{traceback}\n"),
         (false, false) => format!("{traceback}\n{}: {value}\n", error.name),
@@ -196,10 +207,10 @@ fn in_words(error: &Exception) -> String {
     }
 }
 
-fn line(value: &Value) -> Bytes {
+fn line(value: &impl Serialize) -> Bytes {
     let mut line = Vec::new();
     let mut serializer = serde_json::Serializer::with_formatter(&mut line, Ascii(CompactFormatter));
-    value.serialize(&mut serializer).expect("a JSON value can be written to memory");
+    value.serialize(&mut serializer).expect("our own shapes can be written as JSON");
     line.push(b'\n');
     line.into()
 }
@@ -222,19 +233,30 @@ impl Formatter for Ascii {
         }
         self.0.write_string_fragment(writer, rest)
     }
+
+    /// What is not ASCII there can only be within strings.
+    fn write_raw_fragment<W: ?Sized + io::Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+        self.write_string_fragment(writer, fragment)
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
-    use crate::protocol::Usage;
+    use crate::protocol::{LimitHit, Usage};
 
     fn text(bytes: &Bytes) -> &str {
         std::str::from_utf8(bytes).expect("UTF-8")
     }
 
+    fn one(mime: &str, data: Value) -> Output {
+        Output { data: IndexMap::from([(mime.to_owned(), to_raw_value(&data).expect("JSON"))]), main: true }
+    }
+
     fn output(mime: &str, data: Value) -> Event {
-        Event::Output(Output { data: Map::from_iter([(mime.to_owned(), data)]), main: true })
+        Event::Output(one(mime, data))
     }
 
     fn told(event: Event) -> Bytes {
@@ -253,8 +275,8 @@ mod tests {
     fn a_result_has_members_by_mime_type() {
         let known = told(output("text/plain", json!("'str'")));
         assert_eq!(text(&known), "{\"type\":\"result\",\"text\":\"str\",\"extra\":{},\"is_main_result\":true}\n");
-        let other = told(output("x/y", json!(1)));
-        assert!(text(&other).contains("\"extra\":{\"x/y\":1}"), "{other:?}");
+        let other = told(output("x/y", json!({"\u{e9}": [1]})));
+        assert!(text(&other).contains("\"extra\":{\"x/y\":{\"\\u00e9\":[1]}}"), "{other:?}");
     }
 
     #[test]
@@ -278,8 +300,8 @@ mod tests {
         for other in ["'a' + 'b'", "'", "", "a", "'a\\", r"'\q'", r"'\ud83d'", r"'\x1'", "b'a'"] {
             assert_eq!(read(other), None, "{other}");
         }
-        let output = Output { data: Map::from_iter([("text/plain".to_owned(), json!("'a' + 'b'"))]), main: true };
-        assert_eq!(result(output, Strings::Read)["text"], "a' + 'b");
+        let output = one("text/plain", json!("'a' + 'b'"));
+        assert_eq!(result(output, Strings::Read).members["text"].get(), "\"a' + 'b\"");
     }
 
     #[test]
@@ -295,6 +317,26 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_is_named_beside_what_the_language_made_of_it() {
+        let told = |own: Option<(&str, &str)>| {
+            let limit = Some(LimitHit { name: "processes".to_owned(), value: 64 });
+            let outcome = Outcome { kind: OutcomeKind::ProcessLimit, message: "more than 64".to_owned(), limit };
+            let exception = own.map(|(name, value)| Exception {
+                name: name.to_owned(),
+                value: value.to_owned(),
+                traceback: String::new(),
+            });
+            let error = error(End { outcome, exception, usage: Usage::default(), lost: false }).expect("an error");
+            (error.name, error.value)
+        };
+        let is = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(told(None), is("ProcessLimit", "more than 64"));
+        assert_eq!(told(Some(("BlockingIOError", "no"))), is("BlockingIOError", "no; more than 64"));
+        assert_eq!(told(Some(("ERROR", "Error: no\n"))), is("ERROR", "Error: no; more than 64"));
+        assert_eq!(told(Some(("MemoryError", ""))), is("MemoryError", "more than 64"));
+    }
+
+    #[test]
     fn a_failure_can_be_told_in_words() {
         let failed = |exception| {
             let outcome = Outcome { kind: OutcomeKind::Exception, message: "raised".to_owned(), limit: None };
@@ -305,13 +347,13 @@ mod tests {
             assert_eq!(first["type"], "stderr");
             first["text"].as_str().expect("text").to_owned()
         };
-        let exception = |traceback: &[&str]| Exception {
+        let exception = |traceback: &str| Exception {
             name: "TypeError".to_owned(),
             value: "no".to_owned(),
-            traceback: traceback.iter().map(|&line| line.to_owned()).collect(),
+            traceback: traceback.to_owned(),
         };
-        assert_eq!(failed(Some(exception(&["line 1", "TypeError: no"]))), "line 1\nTypeError: no\n");
-        assert_eq!(failed(Some(exception(&["line 1"]))), "line 1\nTypeError: no\n");
+        assert_eq!(failed(Some(exception("line 1\nTypeError: no"))), "line 1\nTypeError: no\n");
+        assert_eq!(failed(Some(exception("line 1"))), "line 1\nTypeError: no\n");
         assert_eq!(failed(None), "UnexpectedEndOfExecution: raised\n");
     }
 }

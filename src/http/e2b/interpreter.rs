@@ -9,6 +9,7 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use axum::extract::{Extension, Path};
 use axum::http::{StatusCode, header};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
@@ -18,6 +19,7 @@ use serde_json::{Value, json};
 
 use super::events;
 use super::letta::{self, LastExecution};
+use super::lifetime::while_it_lives;
 use super::notebook::Telling;
 use crate::http::json::{JsonError, parse};
 use crate::link::LinkError;
@@ -39,6 +41,7 @@ pub(super) fn routes(sandboxes: Sandboxes) -> Router {
         .route("/contexts/{id}/restart", post(restart))
         .fallback(|| async { undone(StatusCode::NOT_FOUND, "Not Found") })
         .method_not_allowed_fallback(|| async { undone(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed") })
+        .layer(middleware::from_fn(while_it_lives))
         .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(())
         .layer(Extension(sandboxes))
@@ -122,37 +125,30 @@ async fn execute(
     });
     let telling = letta::telling(&sandbox, &language);
     // Held until the answer is over, or nobody listens to it.
-    let lines = lines(sandbox, events, count, telling).inspect(move |_| _ = &last);
+    let lines = lines(events, count, telling).inspect(move |_| _ = &last);
     let body = Body::from_stream(lines);
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
 }
 
-/// The lines of an answer. When the sandbox is killed they end with an error, which breaks the connection: an orderly end
+/// The lines of an answer. When the sandbox is lost they end with an error, which breaks the connection: an orderly end
 /// would look like an empty success.
 fn lines(
-    sandbox: Arc<Sandbox>,
     events: impl futures::Stream<Item = Result<Event, LinkError>> + Send + Unpin + 'static,
     count: u64,
     telling: Telling,
 ) -> impl futures::Stream<Item = Result<Bytes, LinkError>> + Send + 'static {
-    let interrupted = sandbox.interrupted();
     let first = futures::stream::once(async move { Ok(events::count(count)) });
-    let rest = futures::stream::unfold(Some((events, telling)), move |running| {
-        let interrupted = interrupted.clone();
-        async move {
-            let (mut events, mut telling) = running?;
-            let broken = |reason: &'static str| Some((Err(LinkError::Broken(reason.into())), None));
-            tokio::select! {
-                event = events.next() => match event {
-                    Some(Ok(event)) => {
-                        let over = matches!(event, Event::End(_));
-                        Some((Ok(telling.tell(event)), (!over).then_some((events, telling))))
-                    }
-                    Some(Err(_)) | None => broken("the sandbox was lost"),
-                },
-                () = interrupted.cancelled() => broken("the sandbox was killed or paused"),
-                () = tokio::time::sleep(KEEP_ALIVE) => Some((Ok(events::keep_alive()), Some((events, telling)))),
-            }
+    let rest = futures::stream::unfold(Some((events, telling)), move |running| async move {
+        let (mut events, mut telling) = running?;
+        tokio::select! {
+            event = events.next() => match event {
+                Some(Ok(event)) => {
+                    let over = matches!(event, Event::End(_));
+                    Some((Ok(telling.tell(event)), (!over).then_some((events, telling))))
+                }
+                Some(Err(_)) | None => Some((Err(LinkError::Broken("the sandbox was lost".into())), None)),
+            },
+            () = tokio::time::sleep(KEEP_ALIVE) => Some((Ok(events::keep_alive()), Some((events, telling)))),
         }
     });
     // A line of output that has only begun is nothing to say yet.

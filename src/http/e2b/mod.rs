@@ -14,6 +14,7 @@ mod files;
 mod filesystem;
 mod interpreter;
 mod letta;
+mod lifetime;
 mod listing;
 mod network;
 mod notebook;

@@ -99,7 +99,7 @@ impl Telling {
 
 /// What the console says first of all: the traceback's beginning, up to the message and the end of its line.
 fn console_text(exception: &Exception) -> String {
-    let said = exception.traceback.join("\n");
+    let said = &exception.traceback;
     match said.find(&exception.value) {
         Some(at) => format!("{}\n", &said[..at + exception.value.len()]),
         None => exception.value.clone(),
@@ -129,10 +129,10 @@ mod tests {
         Event::Stdout { text: text.to_owned() }
     }
 
-    fn raised(name: &str, value: &str, traceback: &[&str]) -> Event {
+    fn raised(name: &str, value: &str, traceback: &str) -> Event {
         let outcome = Outcome { kind: OutcomeKind::Exception, message: String::new(), limit: None };
-        let traceback = traceback.iter().map(|&line| line.to_owned()).collect();
-        let exception = Exception { name: name.to_owned(), value: value.to_owned(), traceback };
+        let [name, value, traceback] = [name, value, traceback].map(str::to_owned);
+        let exception = Exception { name, value, traceback };
         Event::End(End { outcome, exception: Some(exception), usage: Usage::default(), lost: false })
     }
 
@@ -153,7 +153,7 @@ mod tests {
         assert_eq!(members(&telling.tell(stdout("a\n\nb")), "text"), ["a\n", "\n"]);
         assert!(telling.tell(stdout("c")).is_empty());
         assert_eq!(members(&telling.tell(stdout("d\ne")), "text"), ["bcd\n"]);
-        assert_eq!(members(&telling.tell(raised("", "1", &[])), "type"), ["stdout", "error", "end_of_execution"]);
+        assert_eq!(members(&telling.tell(raised("", "1", "")), "type"), ["stdout", "error", "end_of_execution"]);
         assert_eq!(members(&telling.tell(stdout(&"x".repeat(LONGEST + 1))), "type"), ["stdout"]);
     }
 
@@ -167,7 +167,7 @@ mod tests {
         let told = telling.tell(Event::Output(Output::default()));
         assert_eq!(members(&told, "text"), [json!("a\nb"), json!("ef\n"), Value::Null]);
         assert_eq!(members(&telling.tell(stderr(&"x".repeat(LONGEST + 1))), "type"), ["stderr"]);
-        assert_eq!(members(&telling.tell(raised("", "1", &[])), "type"), ["error", "end_of_execution"]);
+        assert_eq!(members(&telling.tell(raised("", "1", "")), "type"), ["error", "end_of_execution"]);
     }
 
     #[test]
@@ -187,12 +187,12 @@ mod tests {
     #[test]
     fn errors_have_the_notebooks_names() {
         let mut plain = telling(json!({}));
-        assert_eq!(members(&plain.tell(raised("a.b.C", "v", &["a.b.C: v"])), "name")[0], "a.b.C");
+        assert_eq!(members(&plain.tell(raised("a.b.C", "v", "a.b.C: v")), "name")[0], "a.b.C");
         let mut simple = telling(json!({"simple_error_names": true}));
-        assert_eq!(members(&simple.tell(raised("a.b.C", "v", &["a.b.C: v"])), "name")[0], "C");
-        assert_eq!(members(&simple.tell(raised("Own", "v", &["Own: v"])), "name")[0], "Own");
+        assert_eq!(members(&simple.tell(raised("a.b.C", "v", "a.b.C: v")), "name")[0], "C");
+        assert_eq!(members(&simple.tell(raised("Own", "v", "Own: v")), "name")[0], "Own");
         let mut same = telling(json!({"error_name": "OOPS"}));
-        let told = same.tell(raised("kind", "boom", &["Error in f() : boom", "1: f()"]));
+        let told = same.tell(raised("kind", "boom", "Error in f() : boom\n1: f()"));
         assert_eq!(members(&told, "name")[0], "OOPS");
         assert_eq!(members(&told, "value")[0], "Error in f() : boom\n");
     }

@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
 
 use super::error::ProxyError;
 use crate::link::LinkError;
@@ -20,8 +21,15 @@ use crate::sandbox::Sandbox;
 /// Between tries to reach a port on which nothing listens, as E2B's proxy makes them.
 const RETRIES_MS: [u64; 4] = [100, 200, 300, 400];
 
-/// Sends a request to a port and gives back its answer. What is upgraded becomes two directions of bytes.
-pub(super) async fn forward(sandbox: &Arc<Sandbox>, port: u16, mut request: Request) -> Response {
+/// Sends a request to a port and gives back its answer. What is upgraded becomes two directions of bytes. All of it ends when the
+/// sandbox is killed or paused.
+pub(super) async fn forward(sandbox: &Arc<Sandbox>, port: u16, request: Request) -> Response {
+    let interrupted = sandbox.interrupted();
+    let answer = interrupted.run_until_cancelled(ask(sandbox, port, request, &interrupted)).await;
+    answer.unwrap_or_else(|| ProxyError::NotFound { id: sandbox.id.clone() }.into_response())
+}
+
+async fn ask(sandbox: &Sandbox, port: u16, mut request: Request, interrupted: &CancellationToken) -> Response {
     let io = match connect(sandbox, port).await {
         Ok(io) => io,
         Err(LinkError::Refused { code: Code::PortClosed, .. }) => {
@@ -33,14 +41,8 @@ pub(super) async fn forward(sandbox: &Arc<Sandbox>, port: u16, mut request: Requ
     let Ok((mut sender, connection)) = http1::handshake(TokioIo::new(io)).await else {
         return unanswered();
     };
-    let interrupted = sandbox.interrupted();
-    tokio::spawn(async move {
-        tokio::select! {
-            // How it ends is seen by whoever reads the answer.
-            _ = connection.with_upgrades() => {}
-            () = interrupted.cancelled() => {}
-        }
-    });
+    // How it ends is seen by whoever reads the answer.
+    tokio::spawn(interrupted.clone().run_until_cancelled_owned(connection.with_upgrades()));
     let client = hyper::upgrade::on(&mut request);
     let mut request = as_http1(request);
     if let Some(host) = &sandbox.spec.traffic.host {
@@ -48,7 +50,8 @@ pub(super) async fn forward(sandbox: &Arc<Sandbox>, port: u16, mut request: Requ
     }
     match sender.send_request(request).await {
         Ok(mut response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-            tokio::spawn(join(client, hyper::upgrade::on(&mut response)));
+            let joined = join(client, hyper::upgrade::on(&mut response));
+            tokio::spawn(interrupted.clone().run_until_cancelled_owned(joined));
             response.map(Body::new)
         }
         Ok(response) => as_ours(response.map(Body::new)),

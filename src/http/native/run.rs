@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::json;
 
-use super::shapes::{ExceptionResponse, RunRequest, RunResponse, error_text, output};
+use super::shapes::{ExceptionResponse, OutputResponse, RunRequest, RunResponse, error_text};
 use crate::http::error::ApiError;
 use crate::http::json::Json;
 use crate::protocol::{End, Event};
@@ -53,7 +53,7 @@ fn translate(event: Event, place: Place) -> Vec<sse::Event> {
     match event {
         Event::Stdout { text } => vec![named("stdout", &json!({"text": text}))],
         Event::Stderr { text } => vec![named("stderr", &json!({"text": text}))],
-        Event::Output(value) => vec![named("output", &output(value))],
+        Event::Output(output) => vec![named("output", &OutputResponse::from(output))],
         Event::End(End { outcome, exception, usage, lost: _ }) => {
             let error = error_text(&outcome, exception.as_ref()).map(|error| {
                 named("error", &json!({"error": error, "exception": exception.map(ExceptionResponse::from)}))

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::value::RawValue;
 
 use crate::engine::Network;
 use crate::http::error::ApiError;
@@ -151,7 +152,7 @@ pub(in crate::http) struct RunResponse {
     error: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     exception: Option<ExceptionResponse>,
-    outputs: Vec<Map<String, Value>>,
+    outputs: Vec<OutputResponse>,
     outcome: Outcome,
     usage: Usage,
     sandbox: Place,
@@ -173,7 +174,7 @@ pub(super) struct ExceptionResponse {
 
 impl From<Exception> for ExceptionResponse {
     fn from(exception: Exception) -> Self {
-        Self { name: exception.name, value: exception.value, traceback: exception.traceback.join("\n") }
+        Self { name: exception.name, value: exception.value, traceback: exception.traceback }
     }
 }
 
@@ -181,11 +182,11 @@ impl From<Report> for RunResponse {
     fn from(report: Report) -> Self {
         let piece = |text: String| if text.is_empty() { Vec::new() } else { vec![text] };
         Self {
-            results: report.outputs.iter().filter_map(text).collect(),
+            results: report.outputs.iter().filter_map(|output| output.text("text/plain")).collect(),
             logs: Logs { stdout: piece(report.stdout), stderr: piece(report.stderr) },
             error: error_text(&report.outcome, report.exception.as_ref()),
             exception: report.exception.map(ExceptionResponse::from),
-            outputs: report.outputs.into_iter().map(output).collect(),
+            outputs: report.outputs.into_iter().map(OutputResponse::from).collect(),
             outcome: report.outcome,
             usage: report.usage,
             sandbox: report.place,
@@ -193,23 +194,27 @@ impl From<Report> for RunResponse {
     }
 }
 
-fn text(output: &Output) -> Option<String> {
-    output.data.get("text/plain").and_then(Value::as_str).map(str::to_owned)
+/// An output as clients see it: its mime types, and `main` beside them.
+#[derive(Debug, Serialize)]
+pub(super) struct OutputResponse {
+    #[serde(flatten)]
+    data: IndexMap<String, Box<RawValue>>,
+    main: bool,
 }
 
-/// An output as clients see it: its mime types, and `main` beside them.
-pub(super) fn output(output: Output) -> Map<String, Value> {
-    let mut members = output.data;
-    members.insert("main".to_owned(), Value::Bool(output.main));
-    members
+impl From<Output> for OutputResponse {
+    fn from(Output { mut data, main }: Output) -> Self {
+        data.shift_remove("main");
+        Self { data, main }
+    }
 }
 
 /// What went wrong, for a person or a model: the limit first, then the language's own words.
 pub(super) fn error_text(outcome: &Outcome, exception: Option<&Exception>) -> Option<String> {
-    let traceback = exception.map(|exception| exception.traceback.join("\n")).filter(|text| !text.is_empty());
+    let traceback = exception.map(|exception| exception.traceback.as_str()).filter(|text| !text.is_empty());
     match (outcome.kind, traceback) {
         (OutcomeKind::Ok, _) => None,
-        (OutcomeKind::Exception, Some(traceback)) => Some(traceback),
+        (OutcomeKind::Exception, Some(traceback)) => Some(traceback.to_owned()),
         (_, Some(traceback)) => Some(format!("{}\n{traceback}", outcome.message)),
         (_, None) => Some(outcome.message.clone()),
     }
@@ -225,17 +230,14 @@ mod tests {
 
     #[test]
     fn an_error_is_the_limit_first_and_then_the_languages_own_words() {
-        let raised = |lines: &[&str]| Exception {
-            name: "E".to_owned(),
-            value: String::new(),
-            traceback: lines.iter().map(|line| (*line).to_owned()).collect(),
-        };
+        let raised =
+            |traceback: &str| Exception { name: "E".to_owned(), value: String::new(), traceback: traceback.to_owned() };
         let text = |kind, exception: Option<&Exception>| error_text(&outcome(kind), exception);
-        let exception = raised(&["one", "two"]);
+        let exception = raised("one\ntwo");
         assert_eq!(text(OutcomeKind::Ok, None), None);
         assert_eq!(text(OutcomeKind::Exception, Some(&exception)).as_deref(), Some("one\ntwo"));
         assert_eq!(text(OutcomeKind::DiskFull, Some(&exception)).as_deref(), Some("the reason\none\ntwo"));
-        assert_eq!(text(OutcomeKind::Exception, Some(&raised(&[]))).as_deref(), Some("the reason"));
+        assert_eq!(text(OutcomeKind::Exception, Some(&raised(""))).as_deref(), Some("the reason"));
         assert_eq!(text(OutcomeKind::Timeout, None).as_deref(), Some("the reason"));
     }
 
@@ -254,10 +256,9 @@ mod tests {
 
     #[test]
     fn an_output_keeps_its_mime_types_and_says_whether_it_is_the_value() {
-        let data = serde_json::json!({"text/plain": "1", "application/json": {"a": 1}});
-        let Value::Object(data) = data else { unreachable!() };
-        let members = output(Output { data, main: true });
-        let expected = serde_json::json!({"text/plain": "1", "application/json": {"a": 1}, "main": true});
-        assert_eq!(Value::Object(members), expected);
+        let data = r#"{"text/plain": "1", "application/json": {"a": [1.50, null]}, "main": "x"}"#;
+        let output = Output { data: serde_json::from_str(data).expect("JSON"), main: true };
+        let told = serde_json::to_string(&OutputResponse::from(output)).expect("JSON");
+        assert_eq!(told, r#"{"text/plain":"1","application/json":{"a": [1.50, null]},"main":true}"#);
     }
 }

@@ -1,0 +1,118 @@
+//! What a request has of a sandbox ends when that is killed or paused.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::{Context, Poll};
+
+use axum::BoxError;
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::{Extension, Request};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use hyper::body::Frame;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::connect::ConnectError;
+use super::error::ProxyError;
+use crate::sandbox::Sandbox;
+
+/// Breaks an answer off when the sandbox is killed or paused: an orderly end would look like a success.
+pub(super) async fn while_it_lives(
+    Extension(sandbox): Extension<Arc<Sandbox>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let interrupted = sandbox.interrupted();
+    let Some(response) = interrupted.run_until_cancelled(next.run(request)).await else {
+        return ProxyError::NotFound { id: sandbox.id.clone() }.into_response();
+    };
+    if response.body().size_hint().exact().is_some() {
+        return response;
+    }
+    response.map(|body| Body::new(Interruptible::new(body, interrupted)))
+}
+
+/// A body that is given up when the sandbox is interrupted, whether or not anybody reads it: one that stayed open while the
+/// sandbox is frozen would be taken for a sandbox that is gone.
+struct Interruptible {
+    /// `None`: given up.
+    body: Arc<Mutex<Option<Body>>>,
+    /// Wakes whoever reads, too.
+    interrupted: Pin<Box<WaitForCancellationFutureOwned>>,
+    _watch: AbortOnDropHandle<()>,
+}
+
+impl Interruptible {
+    fn new(body: Body, interrupted: CancellationToken) -> Self {
+        let body = Arc::new(Mutex::new(Some(body)));
+        let watch = give_up(Arc::downgrade(&body), interrupted.clone());
+        let interrupted = Box::pin(interrupted.cancelled_owned());
+        Self { body, interrupted, _watch: AbortOnDropHandle::new(tokio::spawn(watch)) }
+    }
+}
+
+async fn give_up(body: Weak<Mutex<Option<Body>>>, interrupted: CancellationToken) {
+    interrupted.cancelled().await;
+    if let Some(body) = body.upgrade() {
+        let body = body.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(body);
+    }
+}
+
+impl HttpBody for Interruptible {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        let is_over = this.interrupted.as_mut().poll(cx).is_ready();
+        match &mut *this.body.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(body) if !is_over => Pin::new(body).poll_frame(cx).map_err(BoxError::from),
+            _ => Poll::Ready(Some(Err(Box::new(ConnectError::lost())))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures::{StreamExt, stream};
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    /// One piece, and then nothing for as long as it is held. Also, what tells that it is not.
+    fn waiting() -> (Body, tokio::sync::oneshot::Receiver<()>) {
+        let (held, dropped) = tokio::sync::oneshot::channel();
+        let pieces = stream::iter([Ok::<_, std::convert::Infallible>("piece")]).chain(stream::pending());
+        (Body::from_stream(pieces.inspect(move |_| _ = &held)), dropped)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_is_told_and_what_nobody_reads_is_given_up() {
+        let interrupted = CancellationToken::new();
+        let ((read, _), (unread, unread_dropped)) = (waiting(), waiting());
+        let mut read = Interruptible::new(read, interrupted.clone());
+        let _unread = Interruptible::new(unread, interrupted.clone());
+        assert!(read.frame().await.expect("a piece").is_ok());
+        let interrupt = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            interrupted.cancel();
+        };
+        let (end, ()) = tokio::join!(tokio::time::timeout(Duration::from_secs(10), read.frame()), interrupt);
+        assert!(end.expect("it is told").expect("an end that is none").is_err());
+        assert!(unread_dropped.await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_comes_to_its_end_has_ended_well_even_if_that_is_the_sandboxes_end() {
+        let interrupted = CancellationToken::new();
+        let last = interrupted.clone().drop_guard();
+        let pieces = stream::iter([Ok::<_, std::convert::Infallible>("piece")]).inspect(move |_| _ = &last);
+        let body = Interruptible::new(Body::from_stream(pieces), interrupted.clone());
+        assert_eq!(body.collect().await.expect("it is whole").to_bytes(), "piece");
+        assert!(interrupted.is_cancelled());
+    }
+}
