@@ -1,4 +1,4 @@
-//! What attackers have: bare connections and frames of HTTP/2; and what is looked at afterwards.
+//! What attackers have: bare connections and frames of HTTP/2.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -52,13 +52,6 @@ pub(crate) fn status(told: &[u8]) -> Option<u16> {
     let line = told.split(|byte| *byte == b'\r').next()?;
     let line = std::str::from_utf8(line).ok()?.strip_prefix("HTTP/1.1 ")?;
     line.get(..3)?.parse().ok()
-}
-
-/// What the server holds now, bytes.
-pub(crate) fn memory(server: &Server) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("its status");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("what it holds");
-    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
 }
 
 /// Makes a kept sandbox on a server of one's own.

@@ -11,8 +11,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, OnceCell};
 
-use crate::attacker::memory;
-use crate::e2b::{Answer, KEY, Sandbox, answer, request, server};
+use crate::e2b::{Answer, KEY, Sandbox, answer, in_time, request, server};
 use crate::support::eventually;
 
 /// What lies on the host.
@@ -177,12 +176,11 @@ async fn beginning(sandbox: &Sandbox, path: &str) -> (u16, Vec<u8>) {
 async fn leads_not_out(path: &'static str) {
     let sandbox = trapped().await;
     let path = filled(path);
-    let before = memory(server());
+    let before = server().memory_bytes();
     let (status, content) =
         tokio::time::timeout(BOUND, beginning(sandbox, &path)).await.expect("a download is not held for ever");
     is_own(&content, &path);
-    // What cannot be read, a socket say, is an error of one kind or another.
-    assert!((200..=502).contains(&status), "{path:?}: {status} {}", String::from_utf8_lossy(&content));
+    assert!(status < 500, "{path:?}: {status} {}", String::from_utf8_lossy(&content));
     for method in ["Stat", "ListDir"] {
         let method = format!("filesystem.Filesystem/{method}");
         let call = sandbox.call(&method, json!({"path": path}));
@@ -191,7 +189,7 @@ async fn leads_not_out(path: &'static str) {
         assert!(found.status < 500, "{method} {path:?}: {} {}", found.status, found.text());
     }
     // Others use the server meanwhile: what they have it hold is given back, if not at once.
-    eventually("its memory is what it was", async || memory(server()).saturating_sub(before) < 64 << 20).await;
+    eventually("its memory is what it was", async || server().memory_bytes().saturating_sub(before) < 64 << 20).await;
     is_inside(sandbox).await;
 }
 
@@ -335,7 +333,7 @@ async fn runs_files_stay_inside() {
             "code": "require('fs').existsSync('/tmp/oncebox-run-new') && require('fs').readFileSync('/tmp/oncebox-run-new', 'utf8')",
         });
         let post = request(Method::POST, "/v1/run").header("x-api-key", KEY).json(&run);
-        let ran = tokio::time::timeout(BOUND, answer(post)).await.expect("it is not held");
+        let ran = in_time(answer(post)).await;
         is_nowhere_on_the_host(new);
         match may {
             true => assert!(ran.text().contains("'put in'"), "{path}: {}", ran.text()),

@@ -13,6 +13,8 @@ mod e2b;
 #[path = "../it/lan.rs"]
 #[allow(dead_code, reason = "written for the other tests too")]
 mod lan;
+#[path = "../it/machine.rs"]
+mod machine;
 #[path = "../it/proxy.rs"]
 #[allow(dead_code, reason = "written for the other tests too")]
 mod proxy;
@@ -23,6 +25,7 @@ mod files;
 mod neighbours;
 mod probes;
 mod replies;
+mod report;
 mod requests;
 mod slow;
 mod tenants;
@@ -34,36 +37,52 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 
 use libtest_mimic::{Arguments, Trial};
+use report::{Class, Report};
+use tokio::sync::RwLock;
 
 /// Of each class, how many cases were tried and how many held.
-static TOLD: Mutex<BTreeMap<&str, Told>> = Mutex::new(BTreeMap::new());
+static CLASSES: Mutex<BTreeMap<&str, Class>> = Mutex::new(BTreeMap::new());
 
-#[derive(Debug, Default)]
-struct Told {
-    tried: usize,
-    held: usize,
-}
+/// Whose turn it is: that of many cases, or of one that is to have the machine for itself.
+static TURN: RwLock<()> = RwLock::const_new(());
 
 /// One case of a class: an async function that panics when what must not happen has happened.
 pub(crate) fn case<F>(class: &'static str, name: &str, test: impl FnOnce() -> F + Send + 'static) -> Trial
 where
     F: Future<Output = ()>,
 {
+    trial(class, name, async move || {
+        let _turn = TURN.read().await;
+        test().await;
+    })
+}
+
+/// The same with no other case at work meanwhile.
+pub(crate) fn case_alone<F>(class: &'static str, name: &str, test: impl FnOnce() -> F + Send + 'static) -> Trial
+where
+    F: Future<Output = ()>,
+{
+    trial(class, name, async move || {
+        let _turn = TURN.write().await;
+        test().await;
+    })
+}
+
+fn trial(class: &'static str, name: &str, test: impl AsyncFnOnce() + Send + 'static) -> Trial {
     Trial::test(format!("{class}::{name}"), move || {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
         let done = catch_unwind(AssertUnwindSafe(|| runtime.block_on(test())));
         {
-            let mut told = TOLD.lock().expect("the counts");
-            let told = told.entry(class).or_default();
-            told.tried += 1;
-            told.held += usize::from(done.is_ok());
+            let mut classes = CLASSES.lock().expect("the counts");
+            let class = classes.entry(class).or_default();
+            class.tried += 1;
+            class.held += usize::from(done.is_ok());
         }
         done.map_err(|panic| resume_unwind(panic))
     })
 }
 
-#[allow(clippy::print_stdout, reason = "it is the result")]
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // Most of them wait most of the time.
@@ -80,11 +99,12 @@ fn main() -> ExitCode {
     ];
     let trials = trials.into_iter().flatten().collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
-    for (class, Told { tried, held }) in &*TOLD.lock().expect("the counts") {
-        println!("{class}: {held} of {tried} held");
-    }
-    neighbours::told().iter().for_each(|line| println!("{line}"));
-    println!("{}", probes::told());
+    let report = Report {
+        classes: &CLASSES.lock().expect("the counts"),
+        without_control: probes::without_control(),
+        neighbours: neighbours::measured(),
+    };
+    report.publish();
     let servers = weak::stop() & support::stop_shared() & e2b::stop() & neighbours::stop();
     let stopped = servers & requests::stop() & slow::stop() & files::stop();
     let clean = stopped && support::nothing_is_left();

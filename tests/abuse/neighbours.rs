@@ -7,17 +7,18 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
-use crate::case;
+use crate::case_alone;
+use crate::e2b::{INTERPRETER, KEY};
 use crate::support::{Server, eventually};
 
 /// How often the client asks.
 const RUNS: usize = 12;
 
 /// How long an abuser may go on; it then comes again.
-const ABUSE_MS: u64 = 6000;
+const ABUSE: Duration = Duration::from_secs(6);
 
 /// What each of them does, in which language, and how it is ended if it really does that.
-const ABUSERS: [(&str, &str, &str, &[&str]); 8] = [
+const ABUSERS: [(&str, &str, &str, &[&str]); 11] = [
     (
         "a spinner with many threads",
         "java",
@@ -62,13 +63,35 @@ const ABUSERS: [(&str, &str, &str, &[&str]); 8] = [
          for n in range(50_000): os.unlink(f'/tmp/{n}')",
         &["timeout"],
     ),
+    (
+        "many packets to where none may go",
+        "python",
+        "import socket\none = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\nwhile True:\n    \
+         try: one.sendto(b'x' * 1400, ('192.168.255.254', 9))\n    except OSError: pass",
+        &["timeout"],
+    ),
+    (
+        "a kept sandbox with many processes",
+        KEPT,
+        "import subprocess\nsubprocess.run('for n in $(seq 40); do (while :; do :; done) & done; wait', shell=True)",
+        &[DEADLINE],
+    ),
+    (
+        "a kept sandbox that writes to the disk",
+        KEPT,
+        "import subprocess\nsubprocess.run('while :; do dd if=/dev/zero of=big bs=1M count=200 conv=fsync; rm big; done', shell=True)",
+        &[DEADLINE],
+    ),
 ];
+
+/// Stands for Python in a sandbox that is kept, for as long as abuse may go on.
+const KEPT: &str = "kept";
+/// How that is ended.
+const DEADLINE: &str = "the sandbox's deadline";
 
 static SERVER: OnceLock<Server> = OnceLock::new();
 static ALONE: OnceCell<Latencies> = OnceCell::const_new();
-/// One at a time, or they would be each other's neighbours.
-static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-static TOLD: Mutex<Vec<String>> = Mutex::new(Vec::new());
+static BESIDE: Mutex<Vec<(&str, Latencies)>> = Mutex::new(Vec::new());
 
 /// One of their own, where nobody else runs anything.
 fn server() -> &'static Server {
@@ -87,20 +110,31 @@ pub(crate) fn stop() -> bool {
 pub(crate) fn trials() -> Vec<Trial> {
     let beside = |(name, language, code, kinds)| {
         let title = format!("a client waits long beside {name}");
-        case("neighbours", &title, move || is_served(name, language, code, kinds))
+        // Or other cases would be neighbours too.
+        case_alone("neighbours", &title, move || is_served(name, language, code, kinds))
     };
     ABUSERS.into_iter().map(beside).collect()
 }
 
-/// A line for each abuser.
-pub(crate) fn told() -> Vec<String> {
-    std::mem::take(&mut TOLD.lock().expect("the table"))
+/// What was measured: how often the client asks, alone, and beside each abuser that came.
+#[derive(Debug)]
+pub(crate) struct Measured {
+    pub(crate) runs: usize,
+    pub(crate) alone: Latencies,
+    pub(crate) beside: Vec<(&'static str, Latencies)>,
 }
 
+/// What was measured, if anything was.
+pub(crate) fn measured() -> Option<Measured> {
+    let beside = std::mem::take(&mut *BESIDE.lock().expect("the table"));
+    Some(Measured { runs: RUNS, alone: *ALONE.get()?, beside })
+}
+
+/// From the request to the answer.
 #[derive(Debug, Clone, Copy)]
-struct Latencies {
-    median: Duration,
-    worst: Duration,
+pub(crate) struct Latencies {
+    pub(crate) median: Duration,
+    pub(crate) worst: Duration,
 }
 
 impl Latencies {
@@ -117,43 +151,78 @@ impl Latencies {
     }
 }
 
+/// What the cases before have left behind is still being cleared away for a moment.
+async fn alone() -> Latencies {
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    Latencies::measure().await;
+    Latencies::measure().await
+}
+
+/// One run, and how it ended: the outcome's kind, or else the whole answer.
+async fn abuse(language: &str, code: &str) -> String {
+    let request = json!({
+        "language": language, "code": code, "timeout_ms": ABUSE.as_millis() as u64,
+        // What floods is to be ended by that, and comes again.
+        "limits": {"output_bytes": 8 << 20},
+    });
+    let (_, answer) = server().post("/v1/run", &request).await;
+    answer["outcome"]["kind"].as_str().map_or_else(|| answer.to_string(), str::to_owned)
+}
+
+/// One sandbox, and how it ended.
+async fn abuse_kept(code: &str) -> String {
+    let post = |path: &str| server().http.post(format!("{}{path}", server().url)).header("x-api-key", KEY);
+    let asked = post("/v2/sandboxes").json(&json!({"templateID": "code-interpreter-v1", "timeout": ABUSE.as_secs()}));
+    let created: Value = asked.send().await.expect("an answer").json().await.expect("JSON");
+    let Some(id) = created["sandboxID"].as_str() else { return created.to_string() };
+    let execute = post("/execute").header("e2b-sandbox-id", id).header("e2b-sandbox-port", INTERPRETER);
+    let told = execute.json(&json!({"code": code})).send().await.expect("an answer");
+    // It ends with the sandbox, or says what the code has come to.
+    let lines = told.text().await.unwrap_or_default();
+    let is_over = server().http.get(format!("{}/sandboxes/{id}", server().url)).header("x-api-key", KEY);
+    match is_over.send().await.expect("an answer").status().as_u16() {
+        404 => DEADLINE.to_owned(),
+        status => format!("{status} {lines}"),
+    }
+}
+
 async fn is_served(name: &'static str, language: &'static str, code: &'static str, kinds: &'static [&'static str]) {
-    let _turn = TURN.lock().await;
-    let alone = *ALONE.get_or_init(Latencies::measure).await;
-    let ended = Arc::<Mutex<Vec<Value>>>::default();
+    let alone = *ALONE.get_or_init(alone).await;
+    let ended = Arc::<Mutex<Vec<String>>>::default();
     let abuser = {
         let ended = Arc::clone(&ended);
         tokio::spawn(async move {
             // One that is ended comes again at once.
             loop {
-                let request = json!({"language": language, "code": code, "timeout_ms": ABUSE_MS});
-                let (_, mut answer) = server().post("/v1/run", &request).await;
-                ended.lock().expect("the ends").push(answer["outcome"].take());
+                let end = if language == KEPT { abuse_kept(code).await } else { abuse(language, code).await };
+                ended.lock().expect("the ends").push(end);
             }
         })
     };
     let nobody = || ended.lock().expect("the ends").is_empty();
     let runs = async || !nobody() || server().get("/v1/status").await.1["running"] != 0;
     eventually("the abuser runs", runs).await;
-    let beside = Latencies::measure().await;
+    let is_well = |beside: &Latencies| {
+        beside.worst < Duration::from_secs(2) + 3 * alone.worst
+            && beside.median < Duration::from_millis(100) + 3 * alone.median
+    };
+    let mut beside = Latencies::measure().await;
+    // A machine that stands still for a moment is not the abuser's doing, who goes on.
+    for _ in 0..2 {
+        if is_well(&beside) {
+            break;
+        }
+        eprintln!("beside {name}: {beside:?}, alone {alone:?}: once more");
+        beside = Latencies::measure().await;
+    }
     eventually("the abuser is ended", async || !nobody()).await;
     // Its client hangs up, and so it is ended.
     abuser.abort();
     let _ = abuser.await;
     eventually("it is over", async || server().get("/v1/status").await.1["running"] == 0).await;
-    for outcome in ended.lock().expect("the ends").iter() {
-        let kind = outcome["kind"].as_str().unwrap_or_else(|| panic!("{name} was no abuser: {outcome}"));
-        assert!(kinds.contains(&kind), "{name} was no abuser: {outcome}");
+    for end in ended.lock().expect("the ends").iter() {
+        assert!(kinds.contains(&end.as_str()), "{name} was no abuser: {end}");
     }
-    let times = |one: Duration, other: Duration| one.as_secs_f64() / other.as_secs_f64().max(0.001);
-    let (median, worst) = (times(beside.median, alone.median), times(beside.worst, alone.worst));
-    let line = format!(
-        "neighbours: beside {name}: median x{median:.1}, worst x{worst:.1} ({} and {} ms)",
-        beside.median.as_millis(),
-        beside.worst.as_millis()
-    );
-    TOLD.lock().expect("the table").push(line);
-    // A machine that is busy with something else keeps everybody waiting, alone too.
-    assert!(beside.worst < Duration::from_secs(10) + 2 * alone.worst, "beside {name}: {beside:?}, alone {alone:?}");
-    assert!(beside.median < Duration::from_secs(1) + 10 * alone.median, "beside {name}: {beside:?}, alone {alone:?}");
+    BESIDE.lock().expect("the table").push((name, beside));
+    assert!(is_well(&beside), "beside {name}: {beside:?}, alone {alone:?}");
 }

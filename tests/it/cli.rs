@@ -14,8 +14,6 @@ trials![
     pictures_are_saved_where_asked,
     output_comes_as_it_happens_and_whoever_is_stopped_leaves_nothing,
     version_and_help_are_told,
-    doctor_tries_the_filter_of_networks_and_leaves_nothing,
-    doctor_says_how_another_hosts_engine_is_reached,
 ];
 
 struct Ended {
@@ -147,27 +145,4 @@ async fn version_and_help_are_told() {
         assert!(run.stdout.contains(word), "{word} is not in {}", run.stdout);
     }
     assert_eq!(said(&["nonsense"]).code, Some(2));
-}
-
-async fn doctor_tries_the_filter_of_networks_and_leaves_nothing() {
-    // Away from the sources, so that there is something to warn of.
-    let doctor = run("unrelated", "", &["doctor", "--strict"]);
-    assert_eq!((doctor.code, doctor.stderr.as_str()), (Some(1), ""), "{}", doctor.stdout);
-    for line in ["ok   network filter: can be imposed", "warn images: present: agent, base, ", "tcp: "] {
-        assert!(doctor.stdout.contains(line), "{line} is not in {}", doctor.stdout);
-    }
-    let left = ["ps -a --format {{.Names}}", "network ls --format {{.Name}}"]
-        .map(|command| docker(&command.split(' ').collect::<Vec<_>>()));
-    assert!(!left.concat().contains("oncebox-doctor-"), "{left:?}");
-    let help = run("unrelated", "", &["doctor", "--help"]);
-    assert!(help.stdout.contains("The exit code is 0 when all is well or there are warnings only"), "{}", help.stdout);
-}
-
-async fn doctor_says_how_another_hosts_engine_is_reached() {
-    let mut doctor = oncebox();
-    doctor.arg("doctor").env("DOCKER_HOST", "ssh://user@host");
-    let doctor = ended(doctor.output().expect("oncebox"));
-    assert_eq!(doctor.code, Some(1));
-    assert!(doctor.stdout.starts_with("FAIL engine: no Docker at ssh://user@host: "), "{}", doctor.stdout);
-    assert!(doctor.stdout.contains("`ssh -L /path/docker.sock:/var/run/docker.sock HOST`"), "{}", doctor.stdout);
 }

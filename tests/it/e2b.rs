@@ -24,12 +24,12 @@ pub(crate) const ENVD: u16 = 49983;
 pub(crate) const INTERPRETER: u16 = 49999;
 
 /// How long the server waits for the head of a request.
-pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(4);
+pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 static SERVER: OnceLock<Server> = OnceLock::new();
 
 /// The server of these tests. `base` on it may write 64 MiB, and as much has its `/dev/shm`; the code interpreter may write
-/// 512 MiB. `python` has the same image, and is no machine of one's own.
+/// 512 MiB. `python` has the same image, and is no machine of one's own; its limits are soon hit.
 pub(crate) fn server() -> &'static Server {
     SERVER.get_or_init(|| {
         let head_timeout = HEAD_TIMEOUT.as_millis().to_string();
@@ -41,6 +41,10 @@ pub(crate) fn server() -> &'static Server {
             ("ONCEBOX_TEMPLATES__FULL__DISK_BYTES", "536870912"),
             ("ONCEBOX_TEMPLATES__BASE__DISK_BYTES", "67108864"),
             ("ONCEBOX_TEMPLATES__PYTHON__IMAGE", "oncebox/full"),
+            ("ONCEBOX_TEMPLATES__PYTHON__MEMORY_BYTES", "402653184"),
+            ("ONCEBOX_TEMPLATES__PYTHON__PROCESSES", "64"),
+            ("ONCEBOX_TEMPLATES__PYTHON__DISK_BYTES", "16777216"),
+            ("ONCEBOX_TEMPLATES__PYTHON__OUTPUT_BYTES", "1000000"),
         ])
     })
 }
@@ -96,7 +100,10 @@ impl Answer {
 
 /// The whole answer to a request.
 pub(crate) async fn answer(request: RequestBuilder) -> Answer {
-    let response = request.send().await.expect("an answer");
+    whole(request.send().await.expect("an answer")).await
+}
+
+pub(crate) async fn whole(response: Response) -> Answer {
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     Answer { status, headers, body: response.bytes().await.expect("a whole body") }
 }
@@ -203,8 +210,27 @@ impl Sandbox {
     pub(crate) async fn execute(&self, body: &Value) -> Vec<Value> {
         let answer = answer(self.at(INTERPRETER, Method::POST, "/execute").json(body)).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
-        answer.text().lines().map(|line| serde_json::from_str(line).expect("a JSON line")).collect()
+        told(&answer.text())
     }
+}
+
+/// The lines of an execution, without those that only say that its code still runs. What one stream printed may come in any number
+/// of pieces, and is put together.
+pub(crate) fn told(lines: &str) -> Vec<Value> {
+    let mut told: Vec<Value> = Vec::new();
+    for line in lines.lines() {
+        let line: Value = serde_json::from_str(line).expect("a JSON line");
+        let is_printed = line["type"] == "stdout" || line["type"] == "stderr";
+        match told.iter_mut().find(|before| is_printed && before["type"] == line["type"]) {
+            Some(before) => {
+                let both = [&*before, &line].map(|one| one["text"].as_str().expect("text")).concat();
+                before["text"] = json!(both);
+            }
+            None if line["type"] == "keepalive" => {}
+            None => told.push(line),
+        }
+    }
+    told
 }
 
 /// What data messages of standard output hold, put together.

@@ -526,9 +526,9 @@ async fn a_client_that_never_says_what_it_wants_is_hung_up_on() {
         "GET /health HTTP/1.1\r\nhost: h\r\n\r\n",
     ];
     let ends = heads.map(|head| async move {
+        let (began, mut told) = (Instant::now(), Vec::new());
         let mut stream = connect().await;
         stream.write_all(head.as_bytes()).await.expect("it is sent");
-        let (began, mut told) = (Instant::now(), Vec::new());
         let end = tokio::time::timeout(HEAD_TIMEOUT * 5, stream.read_to_end(&mut told)).await;
         assert!(end.is_ok(), "{head:?}: it still listens");
         // The last one did, and then wanted nothing more.
@@ -546,7 +546,7 @@ async fn a_client_that_never_says_what_it_wants_is_hung_up_on() {
         sent += 1;
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    assert!(sent < 20 && began.elapsed() < HEAD_TIMEOUT * 5, "{sent} bytes in {:?}", began.elapsed());
+    assert!(sent < 40 && began.elapsed() < HEAD_TIMEOUT * 5, "{sent} bytes in {:?}", began.elapsed());
 }
 
 async fn slow_clients_hold_up_no_other() {

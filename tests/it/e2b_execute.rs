@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
-use crate::e2b::{Answer, INTERPRETER, Sandbox, answer, in_time, is_as_recorded};
+use crate::e2b::{Answer, INTERPRETER, Sandbox, answer, in_time, is_as_recorded, told};
 
 trials![
     an_execution_is_told_in_lines_of_ascii_from_its_number_to_its_end,
@@ -69,7 +69,7 @@ async fn an_execution_is_told_in_lines_of_ascii_from_its_number_to_its_end() {
     let text = answer.text();
     assert!(text.is_ascii() && text.ends_with('\n'), "{text}");
     assert!(text.lines().all(|line| !line.is_empty()), "{text}");
-    let mut lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("a JSON line")).collect();
+    let mut lines = told(&text);
     // The two streams are told in any order.
     lines[1..3].sort_by_key(|line| std::cmp::Reverse(line["type"].to_string()));
     is_as_recorded("execute", json!(lines));
@@ -104,8 +104,8 @@ async fn headers_and_the_first_line_come_before_the_code_has_ended() {
 async fn a_line_tells_every_five_seconds_that_silent_code_still_runs() {
     let sandbox = Sandbox::interpreted().await;
     let context = context(sandbox, "python").await;
-    let mut response = begin(sandbox, &context, &until("/tmp/silent")).await;
     let began = Instant::now();
+    let mut response = begin(sandbox, &context, &until("/tmp/silent")).await;
     let line = response.chunk().await.expect("it goes on").expect("a line");
     assert_eq!(&line[..], b"{\"type\":\"keepalive\"}\n");
     assert!(began.elapsed() >= Duration::from_millis(4500), "{:?}", began.elapsed());

@@ -34,6 +34,7 @@ trials![
     a_masked_host_is_what_the_server_sees,
     a_private_port_needs_the_traffic_token,
     a_paused_sandbox_answers_only_if_it_may_resume,
+    what_is_open_when_a_sandbox_is_paused_does_not_cost_it_its_life,
 ];
 
 const PORT: u16 = 8000;
@@ -399,4 +400,30 @@ async fn a_paused_sandbox_answers_only_if_it_may_resume() {
         sandbox.kill().await;
     }
     assert_eq!(server().get("/healthz").await.0, 200);
+}
+
+async fn what_is_open_when_a_sandbox_is_paused_does_not_cost_it_its_life() {
+    let sandbox = Sandbox::create(json!({"templateID": "base", "timeout": 600})).await;
+    serve(&sandbox).await;
+    // Nobody reads on, or goes on.
+    let (mut socket, _) = websocket(&sandbox, &[]).await;
+    let printing = sandbox.start("yes").await;
+    let begun = futures::stream::iter([Ok::<_, std::io::Error>("begun")]).chain(futures::stream::pending());
+    let upload = sandbox.envd(Method::POST, "/files?path=/tmp/part").header("content-type", "application/octet-stream");
+    let upload = tokio::spawn(upload.body(reqwest::Body::wrap_stream(begun)).send());
+    let dripping = to(&sandbox, Method::GET, "/drip").send().await.expect("an answer");
+    let held = tokio::spawn(to(&sandbox, Method::GET, "/hold").send());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(sandbox.api(Method::POST, "/pause", None).await.status, 204);
+    // A link that has something to say and hears nothing is given up after twice 20 seconds.
+    tokio::time::sleep(Duration::from_secs(45)).await;
+    assert_eq!(sandbox.api(Method::GET, "", None).await.json()["state"], "paused");
+    assert!(!matches!(socket.next().await, Some(Ok(_))));
+    assert_eq!(sandbox.api(Method::POST, "/resume", Some(json!({}))).await.status, 201);
+    assert_eq!(sandbox.shell("echo on").await, "on\n");
+    assert!(
+        !upload.is_finished() || upload.await.expect("a task").map_or(true, |answer| !answer.status().is_success())
+    );
+    drop((printing, dripping, held));
+    sandbox.kill().await;
 }

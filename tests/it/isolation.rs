@@ -2,11 +2,13 @@
 
 use serde_json::{Value, json};
 
+use crate::e2b::Sandbox;
 use crate::lan::Lan;
 use crate::support::{Server, docker, eventually, server, stdout};
 
 trials![
     user_code_has_no_rights,
+    programs_with_the_set_user_id_bit_gain_nothing,
     the_system_is_read_only_and_the_users_own_places_are_not,
     the_agent_cannot_be_signalled_or_read,
     nothing_of_the_host_is_visible,
@@ -35,15 +37,66 @@ for name in ["CapInh", "CapPrm", "CapEff", "CapAmb"]:
     print(name, int(fields[name], 16))
 print("CapBnd", fields["CapBnd"])
 print(fields["NoNewPrivs"], fields["Seccomp"])
-os.system("find / -xdev -perm /6000 -type f 2>/dev/null | head -3; sudo -n id 2>&1 | grep -c uid=0")
+os.system("sudo -n id 2>&1 | grep -c uid=0")
+# The agent is the last that the kernel takes for want of memory, and code of any generation the first.
+os.system("bash -c 'cat /proc/1/oom_score_adj /proc/self/oom_score_adj' | xargs")
 "#;
     let said = python(code).await;
     let lines: Vec<_> = said.lines().collect();
     assert_eq!(lines[..5], ["1000 1000 1000 [] /home/user", "CapInh 0", "CapPrm 0", "CapEff 0", "CapAmb 0"], "{said}");
     // What the agent has, and nobody else comes to: CHOWN, DAC_OVERRIDE, FOWNER, KILL, SETGID and SETUID, bits 0, 1, 3, 5, 6 and 7.
     assert_eq!(lines[5..7], ["CapBnd 00000000000000eb", "1 2"], "{said}");
-    // Programs with the set-user-ID bit gain nothing here: the bit is without effect under NoNewPrivs.
-    assert_eq!(lines.last(), Some(&"0"), "{said}");
+    assert_eq!(lines[7..], ["0", "0 1000"], "{said}");
+}
+
+/// In each image, and in the machine that an SDK keeps; the same programs gain what the bit gives where it is not withheld.
+async fn programs_with_the_set_user_id_bit_gain_nothing() {
+    // What they say of `--help` goes to a pipe that is full, so that they can be looked at while they wait.
+    let script = r#"
+full=$(mktemp -u); mkfifo $full; exec 3<> $full; dd if=/dev/zero of=$full bs=4096 oflag=nonblock conv=notrunc 2> /dev/null
+for file in $(find / -xdev -perm /6000 -type f 2> /dev/null | sort); do
+  "$file" --help < /dev/null >&3 2>&3 &
+  until [ "$(cat /proc/$!/comm)" = "$(basename "$file" | head -c 15)" ]; do :; done
+  echo $file $(grep -E '^(Uid|Gid|NoNewPrivs):' /proc/$!/status)
+  kill -9 $!
+done
+rm $full
+"#;
+    let ordinary = "Uid: 1000 1000 1000 1000 Gid: 1000 1000 1000 1000";
+    let gained = |image: &str| {
+        let run = ["run", "--rm", "--network", "none", "--user", "1000:1000", "--entrypoint", "timeout"];
+        let said = docker(&[&run[..], &[image, "60", "sh", "-c", script]].concat());
+        let programs: Vec<_> = said.lines().map(|line| line.split_once(' ').expect("a program")).collect();
+        assert!(programs.iter().any(|(program, _)| program.ends_with("/su")), "{image}: {said}");
+        for (program, status) in &programs {
+            assert!(!status.contains(ordinary) && status.ends_with("NoNewPrivs: 0"), "{image}: {program} {status}");
+        }
+        programs.iter().map(|(program, _)| format!("{program} {ordinary} NoNewPrivs: 1\n")).collect::<String>()
+    };
+    for (language, image, code) in [
+        ("python", "oncebox/python", "import os; os.system(os.environ['SCRIPT']);"),
+        (
+            "js",
+            "oncebox/node",
+            "require('child_process').spawnSync('sh', ['-c', process.env.SCRIPT], { stdio: 'inherit' });",
+        ),
+        (
+            "ts",
+            "oncebox/ts",
+            "import { spawnSync } from 'child_process'\nspawnSync('sh', ['-c', process.env.SCRIPT!], { stdio: 'inherit' });",
+        ),
+        ("r", "oncebox/r", "invisible(system(Sys.getenv('SCRIPT')))"),
+        (
+            "java",
+            "oncebox/jshell",
+            "new ProcessBuilder(\"sh\", \"-c\", System.getenv(\"SCRIPT\")).inheritIO().start().waitFor();",
+        ),
+    ] {
+        let request = json!({"language": language, "code": code, "env": {"SCRIPT": script}, "timeout_ms": 120_000});
+        let answer = server().run_with(request).await;
+        assert_eq!(stdout(&answer), gained(image), "{language}: {answer}");
+    }
+    assert_eq!(Sandbox::interpreted().await.shell(script).await, gained("oncebox/full"));
 }
 
 async fn the_system_is_read_only_and_the_users_own_places_are_not() {

@@ -76,7 +76,7 @@ async fn promises_are_awaited() {
 }
 
 async fn timers_run_before_the_end() {
-    let answer = ok("setTimeout(() => console.log('later'), 300)\nsetImmediate(() => console.log('soon'))\nconsole.log('now'); 'value'").await;
+    let answer = ok("setImmediate(() => { console.log('soon'); setTimeout(() => console.log('later'), 50) })\nconsole.log('now'); 'value'").await;
     assert_eq!(stdout(&answer), "now\nsoon\nlater\n");
     assert_eq!(answer["results"], json!(["'value'"]));
 }

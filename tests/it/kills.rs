@@ -1,4 +1,5 @@
-//! A server is killed under load, at any moment, and started again: nothing of the first is left.
+//! A server is killed under load, at any moment, and started again: its clients had right answers until then, and nothing of it is
+//! left.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -25,8 +26,9 @@ const SILENCE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 #[allow(dead_code, reason = "told here, and counted where there are many")]
 pub(crate) struct Round {
-    /// Answers that clients had before the kill.
+    /// Answers that clients had before the kill, each of them what was asked for, and clear errors.
     pub(crate) answers: usize,
+    pub(crate) errors: usize,
     /// Containers that there were at the kill.
     pub(crate) containers: usize,
     /// How long after its start the successor listened, and after that, how long something was left.
@@ -53,15 +55,19 @@ pub(crate) async fn round(seed: u64, bystander: &Server) -> Round {
     let killing = async {
         tokio::time::sleep(alive).await;
         let mut traces = traces(&victim).await;
+        let before = Instant::now();
         victim.kill();
         let killed = Instant::now();
         traces.extend(self::traces(&victim).await);
-        (killed, traces)
+        (before, killed, traces)
     };
     let all = async { tokio::join!(working, killing) };
     let all = tokio::time::timeout(Duration::from_secs(60), all).await;
-    let (ends, (killed, traces)) = all.expect("clients of a killed server are told");
-    for (_, ended) in &ends {
+    let (ends, (before, killed, traces)) = all.expect("clients of a killed server are told");
+    for Heard { ended, wrong, failed, .. } in &ends {
+        assert!(wrong.is_none(), "seed {seed}: {wrong:?}");
+        assert!(failed.is_none_or(|at| at >= before), "seed {seed}: a request failed before the kill");
+        assert!(*ended >= before, "seed {seed}: a connection broke {:?} before the kill", before - *ended);
         let silent = ended.saturating_duration_since(killed);
         assert!(silent < SILENCE, "seed {seed}: a client heard nothing for {silent:?}");
     }
@@ -86,49 +92,117 @@ pub(crate) async fn round(seed: u64, bystander: &Server) -> Round {
     let after = left(&victim, &traces, temporary.path());
     assert!(after.is_empty(), "seed {seed}: left of the successor: {after:?}");
     assert_eq!(bystander.containers(), others, "seed {seed}: somebody else's containers");
-    let answers = ends.iter().map(|(answers, _)| answers).sum();
-    Round { answers, containers: traces.len(), started, clean }
+    let (answers, errors) = (ends.iter().map(|heard| heard.answers).sum(), ends.iter().map(|heard| heard.errors).sum());
+    Round { answers, errors, containers: traces.len(), started, clean }
 }
 
-/// Asks for one thing after the other until the server is gone: how many answers there were, and when it was.
-async fn work(server: &Server, client: usize) -> (usize, Instant) {
+/// What a client heard until the server was gone, and when that was.
+struct Heard {
+    answers: usize,
+    errors: usize,
+    /// An answer that was neither right nor a clear error.
+    wrong: Option<String>,
+    /// When an error first told of a failure, and not of want of room.
+    failed: Option<Instant>,
+    ended: Instant,
+}
+
+/// Asks for one thing after the other until the server is gone.
+async fn work(server: &Server, client: usize) -> Heard {
     let kept = json!({"templateID": "base", "timeout": 300});
     let run = |language: &str, code: &str| json!({"language": language, "code": code});
-    let (path, request) = match client {
-        0 => ("/sandboxes", kept),
-        1 => ("/v1/run", run("js", "await new Promise(done => setTimeout(done, 600_000))")),
-        2 => ("/v1/run", run("r", "1 + 1")),
-        3 => ("/v1/run", run("ts", "1 + 1")),
-        4 => ("/v1/run", run("python", "while True: pass")),
-        5 => ("/v1/run", run("js", "1 + 1")),
-        _ => ("/v1/run", run("python", "1 + 1")),
+    // The last is the result of a run that ends.
+    let (path, request, result) = match client {
+        0 => ("/sandboxes", kept, None),
+        1 => ("/v1/run", run("js", "await new Promise(done => setTimeout(done, 600_000))"), None),
+        2 => ("/v1/run", run("r", "1 + 1"), Some("[1] 2")),
+        3 => ("/v1/run", run("ts", "1 + 1"), Some("2")),
+        4 => ("/v1/run", run("python", "while True: pass"), None),
+        5 => ("/v1/run", run("js", "1 + 1"), Some("2")),
+        _ => ("/v1/run", run("python", "1 + 1"), Some("2")),
     };
-    let mut answers = 0;
-    loop {
-        let post = server.http.post(format!("{}{path}", server.url));
-        let post = post.header("x-api-key", "e2b_1111111111111111111111111111111111111111");
-        let Ok(response) = post.json(&request).send().await else { return (answers, Instant::now()) };
-        let Ok(_) = response.json::<Value>().await else { return (answers, Instant::now()) };
-        answers += 1;
-        if path == "/sandboxes" && answers > 1 {
+    let mut heard = Heard { answers: 0, errors: 0, wrong: None, failed: None, ended: Instant::now() };
+    while let Some((status, body)) = ask(server, path, &request).await {
+        let answer = serde_json::from_slice::<Value>(&body).unwrap_or_default();
+        if is_right(status, &answer, path, result) {
+            heard.answers += 1;
+        } else if is_clear_error(status, &answer) {
+            heard.errors += 1;
+            if ![429, 503].contains(&status) {
+                heard.failed.get_or_insert_with(Instant::now);
+            }
+            // As its client would; not again at once.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        } else {
+            let body = String::from_utf8_lossy(&body);
+            heard.wrong.get_or_insert_with(|| format!("{path} {request}: {status} {body:.1000}"));
+        }
+        if path == "/sandboxes" && heard.answers > 1 {
             // Two are enough; they live on.
             while server.http.get(format!("{}/healthz", server.url)).send().await.is_ok() {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
-            return (answers, Instant::now());
+            break;
         }
+    }
+    Heard { ended: Instant::now(), ..heard }
+}
+
+/// The status and the whole body; none when the connection broke.
+async fn ask(server: &Server, path: &str, request: &Value) -> Option<(u16, Vec<u8>)> {
+    let post = server.http.post(format!("{}{path}", server.url));
+    let post = post.header("x-api-key", "e2b_1111111111111111111111111111111111111111");
+    let response = post.json(request).send().await.ok()?;
+    let status = response.status().as_u16();
+    Some((status, response.bytes().await.ok()?.to_vec()))
+}
+
+/// Whether it is what was asked for: a sandbox, or a run that ended with this result. Of the others none can end in their time.
+fn is_right(status: u16, answer: &Value, path: &str, result: Option<&str>) -> bool {
+    match (path, result) {
+        ("/sandboxes", _) => status == 201 && answer["sandboxID"].as_str().is_some_and(|id| !id.is_empty()),
+        (_, Some(result)) => {
+            status == 200
+                && answer["outcome"]["kind"] == "ok"
+                && answer["results"] == json!([result])
+                && answer.get("error").is_none()
+        }
+        (_, None) => false,
     }
 }
 
-/// The containers of a server: their ids are in the names of all that the engine makes for them, but their file systems.
+/// Whether it says, as is documented, that it is not the request that is wrong.
+fn is_clear_error(status: u16, answer: &Value) -> bool {
+    let says = |value: &Value| value.as_str().is_some_and(|text| !text.is_empty());
+    match status {
+        200 => {
+            let outcome = &answer["outcome"];
+            (outcome["kind"] == "cancelled" || outcome["kind"] == "infrastructure")
+                && says(&outcome["message"])
+                && answer["error"] == outcome["message"]
+        }
+        // oncebox's own shape, and E2B's.
+        429 | 500 | 503 => {
+            let own = &answer["error"];
+            says(&own["code"]) && says(&own["message"]) || answer["code"] == status && says(&answer["message"])
+        }
+        _ => false,
+    }
+}
+
+/// The containers of a server: their ids are in the names of all that the engine makes for them, but their file systems and volumes.
 async fn traces(server: &Server) -> BTreeSet<Trace> {
     let label = format!("label=oncebox.owner={}", server.owner);
     tokio::task::spawn_blocking(move || look_for(&label)).await.expect("it looks")
 }
 
+/// Volumes that an image asks for have no label, and stay where nobody removes them with their container.
+const FORMAT: &str =
+    "{{.Id}} {{.GraphDriver.Data.MergedDir}}{{range .Mounts}}{{if eq .Type \"volume\"}} {{.Name}}{{end}}{{end}}";
+
 fn look_for(label: &str) -> BTreeSet<Trace> {
     let ids = docker(&["ps", "-aq", "--no-trunc", "--filter", label]);
-    let mut inspect = vec!["inspect", "--format", "{{.Id}} {{.GraphDriver.Data.MergedDir}}"];
+    let mut inspect = vec!["inspect", "--format", FORMAT];
     inspect.extend(ids.lines());
     if inspect.len() == 3 {
         return BTreeSet::new();
@@ -136,8 +210,10 @@ fn look_for(label: &str) -> BTreeSet<Trace> {
     // Some may be gone already, which makes it an error and not less of an answer.
     let output = std::process::Command::new("docker").args(&inspect).output().expect("the docker command");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let trace =
-        |line: &str| line.split_once(' ').map(|(id, mount)| Trace { id: id.to_owned(), mount: mount.to_owned() });
+    let trace = |line: &str| {
+        let mut words = line.split(' ').map(str::to_owned);
+        Some(Trace { id: words.next()?, mount: words.next()?, volumes: words.collect() })
+    };
     text.lines().filter_map(trace).collect()
 }
 
@@ -146,6 +222,7 @@ fn look_for(label: &str) -> BTreeSet<Trace> {
 struct Trace {
     id: String,
     mount: String,
+    volumes: Vec<String>,
 }
 
 /// All that there is of a server that is gone.
@@ -155,9 +232,11 @@ fn left(server: &Server, traces: &BTreeSet<Trace>, temporary: &Path) -> Vec<Stri
     let listed = [
         docker(&["ps", "-a", "--filter", &label, "--format", "container {{.Names}} {{.Status}}"]),
         docker(&["network", "ls", "--filter", &label, "--format", "network {{.Name}}"]),
-        docker(&["volume", "ls", "--filter", &label, "--format", "volume {{.Name}}"]),
     ];
     left.extend(listed.iter().flat_map(|listed| listed.lines()).map(str::to_owned));
+    let volumes = docker(&["volume", "ls", "-q"]);
+    let is_ours = |name: &&str| traces.iter().any(|trace| trace.volumes.iter().any(|volume| volume == name));
+    left.extend(volumes.lines().filter(is_ours).map(|name| format!("volume {name}")));
     let mounts = std::fs::read_to_string("/proc/mounts").expect("the mounts");
     let is_there = |trace: &&Trace| mounts.contains(&trace.id) || mounts.contains(&trace.mount);
     left.extend(traces.iter().filter(is_there).map(|trace| format!("mount of {}", trace.id)));

@@ -1,8 +1,10 @@
 //! Hosts that are really there, for sandboxes not to reach: this machine, and a simulated network beside it.
 
-use std::net::{TcpListener, UdpSocket};
+use std::io::Read;
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::support::docker;
 
@@ -64,6 +66,15 @@ impl Lan {
                 ip link set eth0 up
                 ip route add default via 10.213.{number}.1'",
         ));
+        let greets = || {
+            let stream = TcpStream::connect(lan.private());
+            stream.is_ok_and(|mut stream| stream.read(&mut [0; 9]).is_ok_and(|read| read > 0))
+        };
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !greets() {
+            assert!(Instant::now() < deadline, "the host beside this one does not greet");
+            std::thread::sleep(Duration::from_millis(20));
+        }
         lan
     }
 
@@ -116,10 +127,11 @@ pub(crate) fn gateway(network: &str) -> String {
     docker(&["network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", network]).trim().to_owned()
 }
 
-/// Runs a script as root, outside of any container.
-fn on_this_machine(script: &str) {
+/// What a script prints that is run as root, outside of any container.
+pub(crate) fn on_this_machine(script: &str) -> String {
     let is_root = rustix::process::geteuid().is_root();
     let command: &[&str] = if is_root { &["sh", "-c", script] } else { &["sudo", "-n", "sh", "-c", script] };
     let output = Command::new(command[0]).args(&command[1..]).output().expect("a shell");
     assert!(output.status.success(), "these tests make a network: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }

@@ -11,6 +11,8 @@ mod bad_input;
 mod capacity;
 mod cli;
 mod configuration;
+mod deeds;
+mod doctor;
 mod e2b;
 mod e2b_bad_input;
 mod e2b_control;
@@ -25,6 +27,7 @@ mod faults;
 mod isolation;
 mod java;
 mod javascript;
+mod kept;
 mod kills;
 mod lan;
 mod languages;
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         capacity::trials(),
         cli::trials(),
         isolation::trials(),
+        kept::trials(),
         lifecycle::trials(),
         network::trials(),
         oci_runtime::trials(),
@@ -78,6 +82,7 @@ fn main() -> ExitCode {
         tidy::trials(),
         tls::trials(),
         configuration::trials(),
+        doctor::trials(),
         stream::trials(),
         e2b_control::trials(),
         e2b_machine::trials(),

@@ -1,45 +1,16 @@
 //! A mix of runs in all languages with all kinds of ends, each of which tells what its answer must be. More are asked for at once
-//! than there may be sandboxes, and every answer is compared.
+//! than there may be sandboxes, and every answer is compared: the outcome with its limit, what was printed, what was used.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures::{StreamExt, stream};
+use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
-use crate::support::{Server, stdout};
-
-/// What a client does, and how it must end.
-enum Deed {
-    /// It asks for a run: the outcome's kind, the limit that it names, what is printed.
-    Run { request: Value, kind: &'static str, limit: Option<&'static str>, prints: Option<String> },
-    /// It hangs up after so long.
-    HangUp { request: Value, after: Duration },
-    /// It has a sandbox kept, and kills it.
-    Keep,
-}
-
-/// The kinds, and how many of a thousand are of each. Runs with container limits of their own are launched for themselves, and
-/// so few: the others are to be served warm.
-const KINDS: [(&str, u32); 13] = [
-    ("ok", 480),
-    ("exception", 160),
-    ("exit", 70),
-    ("signal", 60),
-    ("timeout", 50),
-    ("output_limit", 50),
-    ("files in", 60),
-    ("hang-up", 30),
-    ("kept", 12),
-    ("out_of_memory", 9),
-    ("process_limit", 7),
-    ("disk_full", 7),
-    ("ok, own limits", 5),
-];
-
-const MIB: u64 = 1 << 20;
+use crate::deeds::{Deed, End, Run, choose};
+use crate::support::{Server, stderr, stdout};
 
 /// What was done, and what was not as it must be.
 #[derive(Debug, Default)]
@@ -69,7 +40,8 @@ pub(crate) async fn load(
     let numbers = stream::iter(0..runs).take_while(|_| std::future::ready(Instant::now() < deadline));
     let mut done = numbers
         .map(|number| async move {
-            let (kind, deed) = choose(seed, number);
+            let mut random = StdRng::seed_from_u64(seed.wrapping_mul(1_000_003).wrapping_add(number as u64));
+            let (kind, deed) = choose(&mut random, number);
             (number, kind, do_it(server, deed).await)
         })
         .buffer_unordered(clients);
@@ -78,7 +50,7 @@ pub(crate) async fn load(
         *tally.done.entry(kind).or_default() += 1;
         if let Err(wrong) = done {
             eprintln!("number {number} of seed {seed}, {kind}: {wrong:.2000}");
-            tally.wrong.push(format!("number {number}, {kind}: {wrong:.500}"));
+            tally.wrong.push(format!("number {number}, {kind}: {wrong:.800}"));
         }
         progress(&tally);
     }
@@ -87,20 +59,15 @@ pub(crate) async fn load(
 
 async fn do_it(server: &Server, deed: Deed) -> Result<(), String> {
     match deed {
-        Deed::Run { request, kind, limit, prints } => {
-            let (status, answer) = send(server, &request).await?;
-            let outcome = &answer["outcome"];
-            let is_so = status == 200
-                && outcome["kind"] == kind
-                && outcome["limit"].get("name").and_then(Value::as_str) == limit
-                && answer.get("error").is_none() == (kind == "ok")
-                && prints.is_none_or(|prints| stdout(&answer) == prints);
-            if is_so { Ok(()) } else { Err(format!("{status} {answer} for {request}")) }
+        Deed::Run(run) => {
+            let (status, answer) = send(server, &run.request).await?;
+            let wrong = if status == 200 { wrong(&run, &answer) } else { Some("status") };
+            wrong.map_or(Ok(()), |what| Err(format!("{what}: {status} {} for {}", shortened(answer), run.request)))
         }
-        Deed::HangUp { request, after } => {
-            let _ = tokio::time::timeout(after, send(server, &request)).await;
-            Ok(())
-        }
+        Deed::HangUp { request, after } => match tokio::time::timeout(after, send(server, &request)).await {
+            Ok(answer) => Err(format!("answered before its time: {answer:?}")),
+            Err(_) => Ok(()),
+        },
         Deed::Keep => {
             let post = server.http.post(format!("{}/sandboxes", server.url)).header("x-api-key", KEY);
             let created = post.json(&json!({"templateID": "base", "timeout": 60})).send().await.map_err(said)?;
@@ -116,6 +83,86 @@ async fn do_it(server: &Server, deed: Deed) -> Result<(), String> {
     }
 }
 
+/// What of an answer is not as it must be.
+fn wrong(run: &Run, answer: &Value) -> Option<&'static str> {
+    let printed = stdout(answer);
+    let is_ok = matches!(run.end, End::Ok);
+    let all = [
+        ("outcome", ended(run.end, answer)),
+        ("stdout", printed == run.stdout || run.hasty && run.stdout.starts_with(&printed)),
+        ("stderr", !is_ok || stderr(answer).is_empty()),
+        ("results", answer["results"] == run.results),
+        ("error", answer.get("error").is_none() == is_ok),
+        ("usage", used(run, answer)),
+    ];
+    all.into_iter().find_map(|(what, is_so)| (!is_so).then_some(what))
+}
+
+fn ended(end: End, answer: &Value) -> bool {
+    let (outcome, error) = (&answer["outcome"], answer["error"].as_str().unwrap_or_default());
+    let is = |kind: &str, message: String| *outcome == json!({"kind": kind, "message": message}) && error == message;
+    match end {
+        End::Ok => outcome["kind"] == "ok" && outcome.get("limit").is_none(),
+        End::Exception(text) => {
+            let exception = &answer["exception"];
+            let has = |member: &str| exception[member].as_str().is_some_and(|member| member.contains(text));
+            outcome["kind"] == "exception" && outcome.get("limit").is_none() && (has("name") || has("value"))
+        }
+        End::Exit(status) => is("exit", format!("the code exited with status {status}")),
+        End::Signal(signal) => is("signal", format!("the interpreter was killed by signal {signal}")),
+        End::Limit(kind, name, value) => {
+            let message = outcome["message"].as_str().unwrap_or_default();
+            outcome["kind"] == kind
+                && outcome["limit"] == json!({"name": name, "value": value})
+                && message.contains(&format!("{name} = {value}"))
+                && error.starts_with(message)
+        }
+    }
+}
+
+/// What templates allow.
+const TIMEOUT_MS: u64 = 30_000;
+const MEMORY_BYTES: u64 = 1 << 30;
+
+/// The agent ends a run at its time, the server soon after that; on a machine with more work than processors "soon" is not at once.
+const LATE_MS: u64 = 10_000;
+
+/// Whether the usage is what such a run can have used, at least and at most.
+fn used(run: &Run, answer: &Value) -> bool {
+    let usage = |name: &str| answer["usage"][name].as_u64();
+    let figures = (usage("wall_ms"), usage("cpu_ms"), usage("peak_memory_bytes"));
+    let (Some(wall_ms), Some(cpu_ms), Some(peak)) = figures else { return false };
+    let wall_fits = match run.end {
+        End::Limit("timeout", _, timeout_ms) => (timeout_ms..timeout_ms + LATE_MS).contains(&wall_ms),
+        _ => wall_ms <= TIMEOUT_MS,
+    };
+    // A processor of its own at the most; when it spins, what it gets of those that all share.
+    let cpu_fits = cpu_ms <= wall_ms * 3 / 2 + 1000 && (!run.spins || run.hasty || cpu_ms >= wall_ms / 50);
+    let peak_fits = match run.end {
+        // What Java may use for objects is less than all of it.
+        End::Limit("out_of_memory", _, limit) if run.request["language"] == "java" => {
+            (limit * 7 / 10..=limit).contains(&peak)
+        }
+        End::Limit("out_of_memory", _, limit) => (limit * 9 / 10..=limit).contains(&peak),
+        _ => (1_000_000..=MEMORY_BYTES).contains(&peak),
+    };
+    wall_fits && cpu_fits && peak_fits
+}
+
+/// An answer with no more of its output than tells what it is.
+fn shortened(mut answer: Value) -> Value {
+    for stream in ["stdout", "stderr"] {
+        let Some(pieces) = answer["logs"][stream].as_array_mut() else { continue };
+        for piece in pieces.iter_mut() {
+            let text = piece.as_str().unwrap_or_default();
+            if text.len() > 200 {
+                *piece = json!(format!("{text:.200}... {} bytes", text.len()));
+            }
+        }
+    }
+    answer
+}
+
 /// Any does while the server has none.
 const KEY: &str = "e2b_1111111111111111111111111111111111111111";
 
@@ -126,144 +173,4 @@ async fn send(server: &Server, request: &Value) -> Result<(u16, Value), String> 
 
 fn said(err: reqwest::Error) -> String {
     format!("{err:?}")
-}
-
-/// What the client of this number does.
-fn choose(seed: u64, number: usize) -> (&'static str, Deed) {
-    let mut random = StdRng::seed_from_u64(seed.wrapping_mul(1_000_003).wrapping_add(number as u64));
-    let all: u32 = KINDS.iter().map(|(_, weight)| weight).sum();
-    let mut at = random.random_range(0..all);
-    let kind = KINDS.iter().find_map(|(kind, weight)| match at.checked_sub(*weight) {
-        Some(rest) => {
-            at = rest;
-            None
-        }
-        None => Some(*kind),
-    });
-    let kind = kind.expect("it is below the sum");
-    (kind, deed(kind, number, &mut random))
-}
-
-fn deed(kind: &str, number: usize, random: &mut StdRng) -> Deed {
-    match kind {
-        "ok" => {
-            let (language, code) = one_of(random, &PRINTS);
-            run(json!({"language": language, "code": code.replace('N', &number.to_string())}), "ok", None)
-                .printing(format!("{number}\n"))
-        }
-        "exception" => coded(random, "exception", &RAISES),
-        "exit" => coded(random, "exit", &EXITS),
-        "signal" => coded(random, "signal", &DIES),
-        "timeout" => {
-            let (language, code) = one_of(random, &STAYS);
-            let timeout_ms = random.random_range(100..500);
-            run(json!({"language": language, "code": code, "timeout_ms": timeout_ms}), "timeout", Some("timeout_ms"))
-        }
-        "output_limit" => {
-            let (language, code) = one_of(random, &PRINTS_ON);
-            let request = json!({"language": language, "code": code, "limits": {"output_bytes": 20_000}});
-            run(request, "output_limit", Some("output_bytes"))
-        }
-        "files in" => {
-            let content = format!("content of {number}");
-            let request = json!({
-                "language": "python",
-                "code": "print(open('in/file.txt').read())",
-                "files": [{"path": "in/file.txt", "content": content}],
-            });
-            run(request, "ok", None).printing(format!("{content}\n"))
-        }
-        "hang-up" => {
-            let (language, code) = one_of(random, &STAYS);
-            let request = json!({"language": language, "code": code, "timeout_ms": 5000});
-            Deed::HangUp { request, after: Duration::from_millis(random.random_range(0..300)) }
-        }
-        "kept" => Deed::Keep,
-        "out_of_memory" => limited(
-            "blocks = []\nwhile True: blocks.append(bytearray(8 << 20))",
-            "out_of_memory",
-            ("memory_bytes", 128 * MIB),
-        ),
-        "process_limit" => limited(
-            "import subprocess\nchildren = [subprocess.Popen(['sleep', '60']) for _ in range(64)]",
-            "process_limit",
-            ("processes", 32),
-        ),
-        "disk_full" => limited(
-            "with open('/tmp/big', 'wb') as file:\n    while True: file.write(bytes(1 << 20))",
-            "disk_full",
-            ("disk_bytes", 16 * MIB),
-        ),
-        "ok, own limits" => {
-            let request = json!({"language": "js", "code": "console.log(1)", "limits": {"memory_bytes": 256 * MIB}});
-            run(request, "ok", None).printing("1\n".to_owned())
-        }
-        kind => unreachable!("{kind} is not in the table"),
-    }
-}
-
-/// Each prints its number.
-const PRINTS: [(&str, &str); 8] = [
-    ("python", "print(N)"),
-    ("python", "import json\nprint(json.loads('N'))"),
-    ("python", "import subprocess\nsubprocess.run(['echo', 'N'])"),
-    ("js", "console.log(N)"),
-    ("js", "await new Promise(done => setTimeout(done, 5)); console.log(N)"),
-    ("ts", "const number: number = N; console.log(number)"),
-    ("r", "cat(\"N\\n\")"),
-    ("java", "System.out.println(N)"),
-];
-
-const RAISES: [(&str, &str); 6] = [
-    ("python", "1 / 0"),
-    ("python", "raise ValueError('on purpose')"),
-    ("js", "throw new Error('on purpose')"),
-    ("ts", "const broken: number = JSON.parse('{')"),
-    ("r", "stop('on purpose')"),
-    ("java", "throw new IllegalStateException(\"on purpose\")"),
-];
-
-const EXITS: [(&str, &str); 3] =
-    [("python", "import sys\nsys.exit(3)"), ("python", "import os\nos._exit(4)"), ("js", "process.exit(5)")];
-
-const DIES: [(&str, &str); 3] = [
-    ("python", "import os\nos.kill(os.getpid(), 9)"),
-    ("python", "import ctypes\nctypes.string_at(0)"),
-    ("js", "process.kill(process.pid, 'SIGKILL'); await new Promise(() => setTimeout(() => {}, 600_000))"),
-];
-
-const STAYS: [(&str, &str); 4] = [
-    ("python", "while True: pass"),
-    ("python", "import time\ntime.sleep(600)"),
-    ("js", "while (true) {}"),
-    ("js", "await new Promise(done => setTimeout(done, 600_000))"),
-];
-
-const PRINTS_ON: [(&str, &str); 2] =
-    [("python", "while True: print('0123456789')"), ("js", "while (true) console.log('0123456789')")];
-
-fn one_of(random: &mut StdRng, codes: &[(&'static str, &'static str)]) -> (&'static str, &'static str) {
-    codes[random.random_range(0..codes.len())]
-}
-
-fn coded(random: &mut StdRng, kind: &'static str, codes: &[(&'static str, &'static str)]) -> Deed {
-    let (language, code) = one_of(random, codes);
-    run(json!({"language": language, "code": code}), kind, None)
-}
-
-fn limited(code: &str, kind: &'static str, limit: (&'static str, u64)) -> Deed {
-    run(json!({"language": "python", "code": code, "limits": {limit.0: limit.1}}), kind, Some(limit.0))
-}
-
-fn run(request: Value, kind: &'static str, limit: Option<&'static str>) -> Deed {
-    Deed::Run { request, kind, limit, prints: None }
-}
-
-impl Deed {
-    fn printing(self, text: String) -> Self {
-        match self {
-            Self::Run { request, kind, limit, .. } => Self::Run { request, kind, limit, prints: Some(text) },
-            other => other,
-        }
-    }
 }

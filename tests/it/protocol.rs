@@ -29,8 +29,8 @@ trials![
     dropping_the_events_tells_the_agent,
 ];
 
-const HELLO: &str = r#"{"protocol": 2, "languages": [{"name": "test", "version": "1.0"}]}"#;
-const END: &str = r#"{"type": "end", "outcome": {"kind": "ok", "message": "done"}, "usage": {"wall_ms": 1, "cpu_ms": 1, "peak_memory_bytes": 1}}"#;
+const HELLO: &str = r#"{"protocol": 3, "languages": [{"name": "test", "version": "1.0"}]}"#;
+const END: &str = r#"{"end": {"outcome": {"kind": "ok", "message": "done"}, "usage": {"wall_ms": 1, "cpu_ms": 1, "peak_memory_bytes": 1}}}"#;
 
 type Body = BoxBody<Bytes, Infallible>;
 
@@ -66,11 +66,15 @@ fn assert_broken<T>(answer: Result<T, LinkError>) {
     }
 }
 
+fn says_hi(event: Result<Event, LinkError>) {
+    assert!(matches!(&event, Ok(Event::Stdout { text }) if text == "hi"), "{event:?}");
+}
+
 async fn an_honest_agent_is_understood() {
     let pipe = agent(|path| match path {
         "/hello" => text(HELLO),
         "/contexts" => text(r#"{"id": "test-0", "language": "test", "cwd": "/"}"#),
-        "/executions" => text(format!("{{\"type\": \"stdout\", \"text\": \"hi\"}}\n{END}\n")),
+        "/executions" => text(format!("{{\"stdout\": {{\"text\": \"hi\"}}}}\n{END}\n")),
         "/files" => text(""),
         _ => panic!("{path}"),
     });
@@ -144,8 +148,7 @@ async fn a_pipe_that_closes_is_a_broken_link() {
     let (near, middle) = tokio::io::duplex(64 * 1024);
     let mut inner = agent(|path| match path {
         "/executions" => {
-            let first =
-                futures::stream::iter([Ok(Frame::data(Bytes::from("{\"type\": \"stdout\", \"text\": \"hi\"}\n")))]);
+            let first = futures::stream::iter([Ok(Frame::data(Bytes::from("{\"stdout\": {\"text\": \"hi\"}}\n")))]);
             Response::new(BoxBody::new(StreamBody::new(first.chain(futures::stream::pending()))))
         }
         _ => text(HELLO),
@@ -161,7 +164,7 @@ async fn a_pipe_that_closes_is_a_broken_link() {
     });
     let (link, _) = Link::open(Pipe::new(near)).await.expect("a link");
     let mut events = link.execute(&Execute::default()).await.expect("events");
-    assert_eq!(events.next().await.expect("one").expect("an event"), Event::Stdout { text: "hi".into() });
+    says_hi(events.next().await.expect("one"));
     close.send(()).expect("it listens");
     assert_broken(events.next().await.expect("no quiet end"));
 }
@@ -169,7 +172,7 @@ async fn a_pipe_that_closes_is_a_broken_link() {
 async fn another_version_is_refused_by_its_number() {
     let opened = Link::open(agent(|_| text(r#"{"protocol": 99, "languages": []}"#))).await;
     let err = opened.expect_err("another version");
-    assert_eq!(err.to_string(), "the agent in the image speaks protocol 99, this server 2: rebuild the image");
+    assert_eq!(err.to_string(), "the agent in the image speaks protocol 99, this server 3: rebuild the image");
 }
 
 async fn answers_are_bounded() {
@@ -203,17 +206,15 @@ async fn what_the_agent_refuses_is_told_in_its_words() {
 }
 
 async fn events_that_are_none_break_the_link_and_keep_what_came_before() {
-    for line in
-        ["not json", "{}", "{\"type\": \"hello\"}", "{\"type\": \"stdout\"}", "{\"type\": \"end\"}", "[[[", "\u{0}"]
-    {
-        let body: &'static str = format!("{{\"type\": \"stdout\", \"text\": \"hi\"}}\n{line}\n").leak();
+    for line in ["not json", "{}", "{\"hello\": {}}", "{\"stdout\": {}}", "{\"end\": {}}", "[[[", "\u{0}"] {
+        let body: &'static str = format!("{{\"stdout\": {{\"text\": \"hi\"}}}}\n{line}\n").leak();
         let answer = move |path: &str| match path {
             "/executions" => text(body),
             _ => text(HELLO),
         };
         let (link, _) = Link::open(agent(answer)).await.expect("a link");
         let mut events = link.execute(&Execute::default()).await.expect("events");
-        assert_eq!(events.next().await.expect("one").expect("an event"), Event::Stdout { text: "hi".into() });
+        says_hi(events.next().await.expect("one"));
         assert_broken(events.next().await.expect("an error"));
     }
 }

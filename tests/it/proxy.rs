@@ -32,10 +32,14 @@ pub(crate) enum Fate {
     Refuse(StatusCode),
     /// It is answered with this status and these words.
     Say(StatusCode, &'static str),
+    /// It is answered with this JSON.
+    Answer(String),
     /// Its connection is closed.
     Cut,
     /// There is never an answer.
     Never,
+    /// It is passed on, and there is never an answer.
+    PassUnsaid,
 }
 
 /// Decides by method and path, the version's prefix left out: `/containers/create`.
@@ -54,6 +58,8 @@ pub(crate) enum Calls {
     List,
     /// Of one container.
     Inspect,
+    Pause,
+    Resume,
 }
 
 impl Calls {
@@ -65,6 +71,8 @@ impl Calls {
             Self::Start => path.ends_with("/start"),
             Self::Remove => method == Method::DELETE,
             Self::List => path == "/containers/json",
+            Self::Pause => path.ends_with("/pause"),
+            Self::Resume => path.ends_with("/unpause"),
             Self::Inspect => path != "/containers/json" && path.ends_with("/json") && path.starts_with("/containers/"),
         }
     }
@@ -176,11 +184,14 @@ async fn forward(
     } else {
         body.boxed()
     };
-    match (rules.decide)(&parts.method, &path) {
-        Fate::Pass => {}
+    let fate = (rules.decide)(&parts.method, &path);
+    let is_told = fate != Fate::PassUnsaid;
+    match fate {
+        Fate::Pass | Fate::PassUnsaid => {}
         Fate::After(delay) => tokio::time::sleep(delay).await,
         Fate::Refuse(status) => return Ok(refusal(status, "refused by the test")),
         Fate::Say(status, message) => return Ok(refusal(status, message)),
+        Fate::Answer(body) => return Ok(answer(StatusCode::OK, body)),
         Fate::Cut => return Err("cut".into()),
         Fate::Never => std::future::pending().await,
     }
@@ -188,6 +199,9 @@ async fn forward(
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(engine)).await?;
     tokio::spawn(connection.with_upgrades());
     let mut response = sender.send_request(Request::from_parts(parts, body)).await?;
+    if !is_told {
+        std::future::pending::<()>().await;
+    }
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let engine = hyper::upgrade::on(&mut response);
         tokio::spawn(async move {
@@ -207,7 +221,11 @@ fn unversioned(path: &str) -> &str {
 }
 
 fn refusal(status: StatusCode, message: &str) -> Response<Body> {
-    let body = Full::new(Bytes::from(serde_json::json!({"message": message}).to_string()));
+    answer(status, serde_json::json!({"message": message}).to_string())
+}
+
+fn answer(status: StatusCode, body: String) -> Response<Body> {
+    let body = Full::new(Bytes::from(body));
     let mut response = Response::new(body.map_err(|never: Infallible| match never {}).boxed());
     *response.status_mut() = status;
     response.headers_mut().insert("content-type", hyper::header::HeaderValue::from_static("application/json"));

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::{Events, Server, docker, eventually};
@@ -133,9 +133,18 @@ impl Daemon {
 
     /// Runs a command in its namespaces; whether it went well.
     fn within(&self, command: &[&str]) -> bool {
+        self.enter(command).stderr(Stdio::null()).status().expect("nsenter").success()
+    }
+
+    /// What a command prints there.
+    fn told(&self, command: &[&str]) -> String {
+        String::from_utf8(self.enter(command).output().expect("nsenter").stdout).expect("text")
+    }
+
+    fn enter(&self, command: &[&str]) -> Command {
         let mut enter = Command::new("nsenter");
-        enter.args(["--target", &self.init(), "--pid", "--net", "--mount"]).args(command).stderr(Stdio::null());
-        enter.status().expect("nsenter").success()
+        enter.args(["--target", &self.init(), "--pid", "--net", "--mount"]).args(command);
+        enter
     }
 
     fn address(&self) -> String {
@@ -213,8 +222,12 @@ async fn a_daemon_that_is_killed_restarted_or_hung_costs_its_runs_and_nothing_mo
     let containers = |daemon: &Daemon| daemon.docker(&["ps", "-aq", "--filter", &label]).lines().count();
     let short = json!({"language": "js", "code": "console.log('here')"});
 
-    // Killed during a run, which then has no way to its sandbox.
+    let others = daemon.docker(&["create", "--label", "oncebox.owner=another", IMAGES[0]]);
+
+    // Killed during a run, which then has no way to its sandbox; a kept one is lost too.
     let stream = endless(&server).await;
+    let kept = kept(&server, "POST", "/v2/sandboxes").await;
+    assert_eq!(kept["templateID"], "js", "{kept}");
     daemon.kill();
     let killed = Instant::now();
     is_lost(stream).await;
@@ -223,6 +236,7 @@ async fn a_daemon_that_is_killed_restarted_or_hung_costs_its_runs_and_nothing_mo
     assert!(!server.is_ready() && killed.elapsed() < Duration::from_secs(20), "after {:?}", killed.elapsed());
     daemon.start_again();
     well_again(&server, "killed").await;
+    assert_eq!(self::kept(&server, "GET", "/v2/sandboxes").await, json!([]));
     eventually("what was there before is gone", async || containers(&daemon) <= 4 && server.is_ready()).await;
 
     // Stopped in order, as when its package is updated.
@@ -255,6 +269,25 @@ async fn a_daemon_that_is_killed_restarted_or_hung_costs_its_runs_and_nothing_mo
     eventually("one is warm", async || containers(&daemon) >= 2 && server.is_ready()).await;
     assert!(server.stop());
     assert_eq!((containers(&daemon), daemon.docker(&["network", "ls", "-q", "--filter", &label]).as_str()), (0, ""));
+    // Another owner's is untouched. Beside it there is no file system of a container, and no process but the daemon's own; what
+    // looked after the containers of one that was killed is its own too, and is left by it with nothing to look after.
+    assert_eq!(daemon.docker(&["ps", "-aq", "--no-trunc"]), others);
+    let mounts = daemon.told(&["cat", "/proc/self/mounts"]);
+    let own = mounts.lines().filter(|mount| mount.contains(&daemon.path("")) && !mount.contains("/netns/default "));
+    let left: Vec<_> =
+        own.filter(|mount| ["/merged", "/shm", "/netns/"].iter().any(|part| mount.contains(part))).collect();
+    assert!(left.is_empty(), "{left:?}");
+    let processes = daemon.told(&["ps", "-e", "-o", "comm="]);
+    let own = ["sleep", "dockerd", "containerd", "containerd-shim", "ps"];
+    assert!(processes.lines().all(|name| own.contains(&name.trim())), "{processes}");
+}
+
+/// Asks for or about kept sandboxes.
+async fn kept(server: &Server, method: &str, path: &str) -> Value {
+    let method = method.parse().expect("a method");
+    let request = server.http.request(method, format!("{}{path}", server.url)).header("x-api-key", "e2b_0");
+    let response = request.json(&json!({"templateID": "js"})).send().await.expect("an answer");
+    response.json().await.expect("JSON")
 }
 
 async fn a_daemon_whose_disk_is_full_is_an_error_until_there_is_room() {

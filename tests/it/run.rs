@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::support::{server, stdout};
+use crate::support::{eventually, server, stdout};
 
 trials![
     code_that_runs_is_ok,
@@ -225,7 +225,7 @@ async fn the_languages_are_listed_with_versions_and_limits() {
 
 async fn health_and_status_have_their_shapes() {
     assert_eq!(server().get("/healthz").await, (200, json!({"status": "ok"})));
-    assert_eq!(server().get("/readyz").await, (200, json!({"status": "ready"})));
+    eventually("it is ready", async || server().get("/readyz").await == (200, json!({"status": "ready"}))).await;
     let (code, status) = server().get("/v1/status").await;
     assert_eq!(code, 200);
     assert_eq!(members(&status), BTreeSet::from(["version", "running", "queued", "limits", "pool"]));

@@ -177,8 +177,9 @@ impl Server {
         let lines = Arc::clone(&kept);
         std::thread::spawn(move || {
             log.lines().map_while(Result::ok).for_each(|line| {
+                // First: whoever writes may be kept waiting.
+                lines.lock().expect("the log").push(line.clone());
                 eprintln!("{line}");
-                lines.lock().expect("the log").push(line);
             });
         });
         // No connection is kept: each test has a runtime of its own, and a connection dies with the one that opened it.
@@ -257,16 +258,20 @@ impl Server {
 
     /// The names of this server's containers on the engine.
     pub(crate) fn containers(&self) -> Vec<String> {
-        let label = format!("label=oncebox.owner={}", self.owner);
-        docker(&["ps", "-a", "--filter", &label, "--format", "{{.Names}}"]).lines().map(str::to_owned).collect()
+        // One that asks for the host's addresses, before the first network is made, is removed in its own time.
+        self.containers_but(&[" addresses"])
     }
 
     /// Those of them that run code; the others hold networks.
     pub(crate) fn sandboxes(&self) -> Vec<String> {
+        self.containers_but(&[" addresses", " hold"])
+    }
+
+    fn containers_but(&self, commands: &[&str]) -> Vec<String> {
         let label = format!("label=oncebox.owner={}", self.owner);
         let listed = docker(&["ps", "-a", "--no-trunc", "--filter", &label, "--format", "{{.Names}} {{.Command}}"]);
-        let sandboxes = listed.lines().filter(|line| !line.contains(" hold"));
-        sandboxes.filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+        let others = listed.lines().filter(|line| !commands.iter().any(|command| line.contains(command)));
+        others.filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
     }
 
     /// The lines of its log, since it listens, that hold this.
@@ -279,10 +284,19 @@ impl Server {
         self.child.lock().expect("the child").as_ref().expect("it runs").id()
     }
 
-    /// The memory that the process has.
+    /// The memory that the process has now.
     pub(crate) fn memory_bytes(&self) -> u64 {
+        self.status_bytes("VmRSS:")
+    }
+
+    /// The most memory that it has ever had.
+    pub(crate) fn peak_memory_bytes(&self) -> u64 {
+        self.status_bytes("VmHWM:")
+    }
+
+    fn status_bytes(&self, field: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("its memory");
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
     }
 
@@ -384,7 +398,7 @@ pub(crate) fn refuses_to_start(variables: &[(&str, &str)], directory: Option<&Pa
         .env("ONCEBOX_LISTEN", "127.0.0.1:0")
         .env("ONCEBOX_OWNER", format!("{}refused", owner_prefix()));
     let mut child = command.envs(variables.iter().copied()).stderr(Stdio::piped()).spawn().expect("oncebox serve");
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(40);
     while child.try_wait().expect("a status").is_none() {
         if Instant::now() > deadline {
             let _ = child.kill();

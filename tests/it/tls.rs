@@ -1,7 +1,7 @@
 //! E2B's SDKs by domain: TLS with the certificates of `oncebox certs`, and host names that say which sandbox is meant.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use reqwest::{Certificate, Client, StatusCode, Version};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{Server, oncebox, refuses_to_start};
+use crate::support::{Server, eventually, oncebox, refuses_to_start};
 
 trials![
     a_sandbox_is_created_and_runs_code_under_the_names_of_the_domain,
@@ -155,11 +155,19 @@ async fn what_is_not_tls_harms_nothing() {
         let health = client.get(tls.url("api.sandbox.test", "/healthz")).send().await.expect("an answer");
         assert_eq!(health.status(), StatusCode::OK);
     }
-    drop(silent);
+    // Who says nothing, or stops amid a handshake, is given up.
+    let mut halfway = TcpStream::connect(tls.address).expect("a connection");
+    halfway.write_all(b"\x16\x03\x01\x02\x00\x01").expect("it is sent");
+    for mut stream in silent.into_iter().chain([halfway]) {
+        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket");
+        let end = tokio::task::spawn_blocking(move || stream.read(&mut [0; 9])).await.expect("it is read");
+        let is_over = end.as_ref().map_or_else(|err| err.kind() == ErrorKind::ConnectionReset, |length| *length == 0);
+        assert!(is_over, "{end:?}");
+    }
     // The plain port does not speak TLS, and still speaks.
     let plain = tls.server.url.replace("http://", "https://");
     assert!(tls.client("unused.test").build().expect("a client").get(plain).send().await.is_err());
-    assert_eq!(tls.server.get("/readyz").await.0, 200);
+    eventually("it is ready", async || tls.server.get("/readyz").await.0 == 200).await;
 }
 
 async fn a_server_stops_while_clients_stay_connected() {

@@ -28,7 +28,7 @@ def test_a_typescript_tool_runs_although_its_client_cannot_be_installed(letta):
     told = letta.call("twice", source, {"text": text}, {"text": "string"}, language="typescript")
     assert (told.ok, told.value) == (True, text + text), told
     # npm's own patience is 71 seconds, and Letta's 60.
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 50
 
 
 @pytest.mark.parametrize("language, packages", [("python", {"pip": ["roman"]}), ("typescript", {"npm": ["is-odd"]})])
@@ -37,5 +37,5 @@ def test_what_cannot_be_installed_is_named_soon(letta, language, packages):
     begun = time.monotonic()
     told = letta.call("f", source, {}, {}, language=language, **packages)
     assert not told.ok and "Failed to install tool" in told.value, told
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - begun < 50
     control.end_all()

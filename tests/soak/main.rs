@@ -3,14 +3,19 @@
 //! again. What came of the one is written to `docs/soak.md`, of the other to `docs/kills.md`.
 //!
 //! `SOAK_RUNS`, `SOAK_KILLS`, `SOAK_CLIENTS`, `SOAK_SEED` and `SOAK_REPORTS`, the directory, change what is done; `SOAK_SECONDS`
-//! ends each of both parts early, and 0 runs or kills leave a part out, and its report as it is.
+//! ends each of both parts early (9000 if it is not set), which is good once 2,000 runs or 50 kills are done; 0 runs or kills leave
+//! a part out, and its report as it is.
 
 #[macro_use]
 #[path = "../it/support.rs"]
 #[allow(dead_code, unused_macros, reason = "written for the other tests too")]
 mod support;
+#[path = "../it/deeds.rs"]
+mod deeds;
 #[path = "../it/kills.rs"]
 mod kills;
+#[path = "../it/machine.rs"]
+mod machine;
 #[path = "../it/mix.rs"]
 mod mix;
 mod report;
@@ -27,8 +32,8 @@ use report::{Kills, Runs};
 use sample::Sample;
 use support::Server;
 
-/// Between two samples, runs.
-const SAMPLE_EVERY: usize = 500;
+/// Between two samples, runs: so few that those which must be reached before the time is up are enough samples too.
+const SAMPLE_EVERY: usize = 100;
 
 /// The fewest samples that tell anything: with fewer runs they are taken more often.
 const SAMPLES: usize = 20;
@@ -41,7 +46,7 @@ struct Plan {
     clients: usize,
     seed: u64,
     /// For the runs, and again for the kills.
-    seconds: Option<u64>,
+    seconds: u64,
 }
 
 impl Plan {
@@ -51,17 +56,17 @@ impl Plan {
             kills: number("SOAK_KILLS").unwrap_or(200) as usize,
             clients: number("SOAK_CLIENTS").unwrap_or(24) as usize,
             seed: number("SOAK_SEED").unwrap_or_else(|| u64::from(std::process::id())),
-            seconds: number("SOAK_SECONDS"),
+            seconds: number("SOAK_SECONDS").unwrap_or(9000),
         }
     }
 
     fn deadline(&self) -> Instant {
-        Instant::now() + Duration::from_secs(self.seconds.unwrap_or(u64::from(u32::MAX)))
+        Instant::now() + Duration::from_secs(self.seconds)
     }
 
     /// Whether a part that took so long was to end then.
     fn ends_after(&self, took: Duration) -> bool {
-        self.seconds.is_some_and(|seconds| took >= Duration::from_secs(seconds))
+        took >= Duration::from_secs(self.seconds)
     }
 }
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::time::Duration;
 
 /// What one process uses.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Usage {
     pub(crate) rss_kib: u64,
     pub(crate) files: u64,
@@ -29,7 +29,7 @@ impl Sample {
         Self {
             runs,
             at,
-            server: usage(server).unwrap_or_default(),
+            server: usage(server).expect("the server runs"),
             dockerd: by_pid_file("/var/run/docker.pid"),
             containerd: by_pid_file("/var/run/docker/containerd/containerd.pid")
                 .or_else(|| by_pid_file("/run/containerd/containerd.pid")),

@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use super::{Cause, DISK, End, MEMORY, OUTPUT, PROCESSES, TIME};
+use super::Sign::{Quiet, Stderr, Stdout};
+use super::{Cause, DISK, End, MEMORY, PROCESSES, REFUSED_MEMORY, SPUN_TIME, TIME, output};
 
 /// One in the languages given, with one end in all of them or `=>` one in each.
 macro_rules! cause {
@@ -29,21 +30,25 @@ fn by_shell(name: &'static str, end: End, command: &str) -> Cause {
 }
 
 pub(super) fn all() -> Vec<Cause> {
-    [memory(), time(), processes_and_files(), output(), crashes(), values()].into_iter().flatten().collect()
+    [memory(), time(), processes_and_files(), prints(), crashes(), values()].into_iter().flatten().collect()
 }
 
 fn memory() -> Vec<Cause> {
     vec![
-        cause!("one big allocation", MEMORY,
-            js: "Buffer.alloc(600 << 20, 1)",
-            ts: "const block: Buffer = Buffer.alloc(600 << 20, 1)",
-            r: "block <- raw(600e6); block[] <- as.raw(1)",
-            java: "byte[] block = new byte[1 << 30];"),
+        cause!("one big allocation",
+            js: "Buffer.alloc(600 << 20, 1)" => MEMORY,
+            ts: "const block: Buffer = Buffer.alloc(600 << 20, 1)" => MEMORY,
+            r: "block <- raw(600e6); block[] <- as.raw(1)" => MEMORY,
+            java: "byte[] block = new byte[1 << 30];" => REFUSED_MEMORY),
         cause!("many small allocations", MEMORY,
             js: "const all = []; while (true) all.push({ number: all.length })",
             ts: "const all: object[] = []; while (true) all.push({ number: all.length })",
             r: "all <- list(); repeat all[[length(all) + 1]] <- runif(1e5)",
             java: "var all = new ArrayList<byte[]>();\nwhile (true) all.add(new byte[1000]);"),
+        cause!("an allocation of another thread or process", REFUSED_MEMORY,
+            python: "from concurrent.futures import ProcessPoolExecutor\ndef take(number): return bytearray(1 << 60)\n\
+                     with ProcessPoolExecutor(1) as pool: pool.submit(take, 1).result()",
+            java: "IntStream.range(0, 8).parallel().mapToObj(n -> new byte[1 << 30]).toList();"),
         by_shell("the memory of a child", MEMORY, "head -c 600000000 /dev/zero | tail -c 599999999 > /dev/null"),
         by_shell("files in memory", MEMORY, "cat /dev/zero > /tmp/big"),
         by_shell("files in shared memory", MEMORY, "cat /dev/zero > /dev/shm/big"),
@@ -53,7 +58,7 @@ fn memory() -> Vec<Cause> {
 fn time() -> Vec<Cause> {
     vec![
         cause!("signals that are ignored", TIME,
-            js: "for (const name of ['SIGTERM', 'SIGINT', 'SIGHUP']) process.on(name, () => {})\nsetInterval(() => {}, 1000)",
+            js: "for (const name of ['SIGTERM', 'SIGINT', 'SIGHUP']) process.on(name, () => {})\nvoid setInterval(() => {}, 1000)",
             ts: "for (const name of ['SIGTERM', 'SIGINT']) process.on(name, () => {})\nawait new Promise<void>(() => { setInterval(() => {}, 1000) })",
             r: "repeat tryCatch(Sys.sleep(600), interrupt = function(error) NULL)",
             java: "Runtime.getRuntime().addShutdownHook(new Thread(() -> { while (true) {} }));\nThread.sleep(600_000);"),
@@ -98,10 +103,23 @@ fn processes_and_files() -> Vec<Cause> {
             ts: "import * as fs from 'fs'\nconst file: number = fs.openSync('/var/tmp/big', 'w')\nwhile (true) fs.writeSync(file, Buffer.alloc(1 << 20))",
             java: "try (var file = new FileOutputStream(\"/tmp/big\")) { while (true) file.write(new byte[1 << 20]); }"),
         by_shell("one big file of a child", DISK, "cat /dev/zero > /home/user/big"),
+        by_shell("one big file of a child, that is to outlive it", DISK, "cat /dev/zero > /var/tmp/big"),
+        by_shell("one big file of a child, in shared memory", DISK, "cat /dev/zero > /dev/shm/big"),
+        by_shell("many empty files of a child, in shared memory", DISK, "cd /dev/shm && seq 100000 | xargs touch"),
+        // When the run ends the disk is as empty as before.
+        cause!("one big file that is removed again", DISK,
+            python: "import tempfile\nwith tempfile.TemporaryFile() as file:\n    while True: file.write(bytes(1 << 20))",
+            js: "const fs = require('fs'), file = fs.openSync('/tmp/big', 'w'), block = Buffer.alloc(1 << 20)\n\
+                 try { while (true) fs.writeSync(file, block) } finally { fs.closeSync(file); fs.unlinkSync('/tmp/big') }",
+            ts: "import { open, rm } from 'fs/promises'\nconst file = await open('/var/tmp/big', 'w')\n\
+                 try { while (true) await file.write(Buffer.alloc(1 << 20)) } finally { await file.close(); await rm('/var/tmp/big') }",
+            java: "import java.nio.ByteBuffer;\nimport java.nio.channels.FileChannel;\n\
+                   try (var file = FileChannel.open(Path.of(\"/tmp/big\"), StandardOpenOption.CREATE_NEW, StandardOpenOption.WRITE, \
+                   StandardOpenOption.DELETE_ON_CLOSE)) { while (true) file.write(ByteBuffer.allocate(1 << 20)); }"),
         cause!("many empty files", DISK,
             js: "const fs = require('fs'); for (let n = 0; n < 100_000; n++) fs.closeSync(fs.openSync(`/tmp/${n}`, 'w'))",
             ts: "import * as fs from 'fs'\nfor (let n = 0; n < 100_000; n++) fs.mkdirSync(`/home/user/${n}`)",
-            r: "for (n in 1:100000) { if (!file.create(paste0('/tmp/', n))) stop('no space left on device') }",
+            r: "for (n in 1:100000) close(file(paste0('/tmp/', n), 'w'))",
             java: "for (int n = 0; n < 100_000; n++) Files.createFile(Path.of(\"/tmp/\" + n));"),
         // R has a bound of its own, of 128.
         cause!("too many open files",
@@ -113,24 +131,24 @@ fn processes_and_files() -> Vec<Cause> {
     ]
 }
 
-fn output() -> Vec<Cause> {
+fn prints() -> Vec<Cause> {
     vec![
-        cause!("endless output", OUTPUT,
+        cause!("endless output", output(Stdout("0123456789\n")),
             js: "while (true) console.log('0123456789')",
             ts: "while (true as boolean) console.log('0123456789' as string)",
             r: "repeat cat('0123456789\\n')",
             java: "while (true) System.out.println(\"0123456789\");"),
-        cause!("endless complaints", OUTPUT,
-            js: "while (true) console.error('0123456789')",
-            ts: "while (true as boolean) process.stderr.write('0123456789')",
-            r: "repeat cat(strrep('0123456789', 100), file = stderr())",
-            java: "while (true) System.err.print(\"0123456789\");"),
-        cause!("a line of 100 megabytes", OUTPUT,
+        cause!("endless complaints",
+            js: "while (true) console.error('0123456789')" => output(Stderr("0123456789\n")),
+            ts: "while (true as boolean) process.stderr.write('0123456789')" => output(Stderr("0123456789")),
+            r: "repeat cat(strrep('0123456789', 100), file = stderr())" => output(Stderr("0123456789")),
+            java: "while (true) System.err.print(\"0123456789\");" => output(Stderr("0123456789"))),
+        cause!("a line of 100 megabytes", output(Stdout("x")),
             js: "process.stdout.write('x'.repeat(100_000_000))",
             ts: "console.log('x'.repeat(100_000_000))",
             r: "cat(strrep('x', 1e8))",
             java: "System.out.print(\"x\".repeat(100_000_000));"),
-        cause!("a giant value", OUTPUT,
+        cause!("a giant value", output(Quiet),
             js: "'x'.repeat(5_000_000)",
             ts: "'x'.repeat(5_000_000) as string",
             r: "strrep('x', 5e6)",
@@ -141,8 +159,12 @@ fn output() -> Vec<Cause> {
             ts: "throw new Error('x'.repeat(300_000))",
             r: "stop(strrep('x', 3e5))",
             java: "throw new RuntimeException(\"x\".repeat(300_000));"),
-        by_shell("output of a child of a child that goes on", OUTPUT, "(yes 0123456789 &) ; sleep 600"),
-        by_shell("a child that prints after the end", End::Printed(""), "(sleep 2; echo late) & :"),
+        by_shell(
+            "output of a child of a child that goes on",
+            output(Stdout("0123456789\n")),
+            "(yes 0123456789 &) ; sleep 600",
+        ),
+        by_shell("a child that prints after the end", End::Printed(""), "(sleep 20; echo late) & :"),
     ]
 }
 
@@ -179,14 +201,36 @@ fn crashes() -> Vec<Cause> {
             ts: "await Promise.resolve().then(() => process.exit(4))",
             r: "local(tryCatch(quit(status = 4), finally = cat('')))",
             java: "new Thread(() -> System.exit(4)).start();\nThread.sleep(20_000);"),
-        cause!("an exception in another thread", End::Exception("elsewhere"),
-            js: "new (require('worker_threads').Worker)('throw new Error(\"elsewhere\")', { eval: true })",
-            ts: "setTimeout(() => { throw new Error('elsewhere') }, 10)"),
+        cause!("an exception in another thread",
+            python: "import threading\ndef fail(): raise ValueError('elsewhere')\n\
+                     thread = threading.Thread(target=fail); thread.start(); thread.join()"
+                => End::Complaint("ValueError: elsewhere\n"),
+            js: "new (require('worker_threads').Worker)('throw new Error(\"elsewhere\")', { eval: true })"
+                => End::Exception("elsewhere"),
+            ts: "import { Worker } from 'worker_threads'\nnew Worker('throw new Error(\"elsewhere\")', { eval: true })"
+                => End::Exception("elsewhere")),
+        cause!("an exception after the code's own end", End::Exception("elsewhere"),
+            js: "void setTimeout(() => { throw new Error('elsewhere') }, 10)",
+            ts: "void setTimeout(() => { throw new Error('elsewhere') }, 10)"),
     ]
 }
 
 fn values() -> Vec<Cause> {
     vec![
+        // No limit was hit, whatever the words.
+        cause!("words of a lack of memory",
+            python: "raise MemoryError('Unable to allocate 8 GiB')" => End::Exception("MemoryError"),
+            js: "throw new RangeError('Array buffer allocation failed')" => End::Exception("Array buffer allocation failed"),
+            ts: "throw Object.assign(new Error('no memory'), { code: 'ERR_MEMORY_ALLOCATION_FAILED' })" => End::Exception("no memory"),
+            r: "stop('cannot allocate a seat')" => End::Exception("cannot allocate a seat"),
+            java: "throw new OutOfMemoryError(\"Java heap space\");" => End::Exception("Java heap space")),
+        cause!("words of a full disk",
+            python: "raise OSError(28, 'No space left on device')" => End::Exception("No space left on device"),
+            js: "throw Object.assign(new Error('ENOSPC: no space left on device, write'), { code: 'ENOSPC', errno: -28, syscall: 'write' })"
+                => End::Exception("ENOSPC"),
+            ts: "throw Object.assign(new Error('no space left on device'), { code: 'ENOSPC' })" => End::Exception("no space"),
+            r: "stop('No space left on device')" => End::Exception("No space left on device"),
+            java: "throw new IOException(\"No space left on device\");" => End::Exception("No space left on device")),
         cause!("an object that cannot be shown", End::Value("[object that cannot be inspected: broken]"),
             js: "({ [require('util').inspect.custom]() { throw new Error('broken') } })",
             ts: "({ [require('util').inspect.custom](): string { throw new Error('broken') } })"),
@@ -194,7 +238,7 @@ fn values() -> Vec<Cause> {
             python: "class Broken:\n    def __repr__(self): raise ValueError('broken')\nBroken()",
             r: "print.abuse <- function(x, ...) stop('broken')\nstructure(1, class = 'abuse')",
             java: "class Broken { public String toString() { throw new IllegalStateException(\"broken\"); } }\nnew Broken()"),
-        cause!("a value whose text never ends", TIME,
+        cause!("a value whose text never ends", SPUN_TIME,
             python: "class Endless:\n    def __repr__(self):\n        while True: pass\nEndless()",
             js: "({ [require('util').inspect.custom]() { while (true) {} } })",
             ts: "({ [require('util').inspect.custom](): string { while (true) {} } })",
@@ -223,16 +267,19 @@ fn values() -> Vec<Cause> {
             python: "'a\\ud800b'" => End::Value("'a\\ud800b'"),
             js: "'a\\ud800b'" => End::Value("'a\\ud800b'"),
             ts: "'a\\ud800b'" => End::Value("'a\\ud800b'"),
+            r: "'a\\xe4b'" => End::Value("[1] \"a\\xe4b\""),
             java: "\"a\\ud800b\"" => End::Value("\"a?b\"")),
         cause!("half a character that is printed",
             python: "print('a\\ud800b')" => End::Exception("surrogates not allowed"),
             js: "console.log('a\\ud800b')" => End::Printed("a\u{fffd}b\n"),
             ts: "console.log('a\\ud800b')" => End::Printed("a\u{fffd}b\n"),
+            r: "cat('a\\xe4b\\n')" => End::Printed("a\u{fffd}b\n"),
             java: "System.out.println(\"a\\ud800b\");" => End::Printed("a?b\n")),
         cause!("half a character in an exception",
             python: "raise ValueError('a\\ud800b')" => End::Exception("\"a?b\""),
             js: "throw new Error('a\\ud800b')" => End::Exception("\"a\u{fffd}b\""),
             ts: "throw new Error('a\\ud800b')" => End::Exception("\"a\u{fffd}b\""),
+            r: "stop('a\\xe4b')" => End::Exception("\"a\u{fffd}b\""),
             java: "throw new RuntimeException(\"a\\ud800b\");" => End::Exception("\"a?b\"")),
         cause!("zero bytes in a value",
             python: "'a\\0b'" => End::Value("'a\\x00b'"),

@@ -24,6 +24,7 @@ def serve(client):
             data += piece
         if b"upgrade: hostile" in data.lower():
             client.sendall(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: hostile\r\n\r\n")
+            client.settimeout(None)
             while piece := client.recv(65536):
                 client.sendall(b"mirror:" + piece)
             return

@@ -11,7 +11,7 @@ after(() => discard(shared))
 
 check('hello world', RUN, async () => {
   const execution = await shared.runCode("print('hello world')\n6 * 7")
-  assert.deepEqual(execution.logs, { stdout: ['hello world\n'], stderr: [] })
+  assert.deepEqual([execution.logs.stdout.join(''), execution.logs.stderr], ['hello world\n', []])
   assert.equal(execution.text, '42')
   assert.equal(execution.error, undefined)
   assert.equal(execution.results[0].isMainResult, true)

@@ -45,7 +45,7 @@ async def until(holds):
 async def test_code_runs(sandbox):
     seen = []
     execution = await sandbox.run_code("print('hi')\n6 * 7", on_stdout=lambda message: seen.append(message.line))
-    assert (execution.text, seen) == ("42", ["hi\n"])
+    assert (execution.text, "".join(seen)) == ("42", "hi\n")
     context = await sandbox.create_code_context(cwd="/tmp")
     assert (await sandbox.run_code("import os; os.getcwd()", context=context)).text == "/tmp"
 

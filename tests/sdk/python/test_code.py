@@ -116,7 +116,7 @@ def test_a_client_that_hangs_up_interrupts_its_code(shared):
         raise HangUp
 
     with pytest.raises(HangUp):
-        shared.run_code("import time\nprint('on', flush=True)\nfor i in range(600): time.sleep(.1)\nunreached = 1", on_stdout=leave)
+        shared.run_code("import time\nprint('on\\n', end='', flush=True)\nfor i in range(600): time.sleep(.1)\nunreached = 1", on_stdout=leave)
     assert seen == ["on\n"]
     begin = time.monotonic()
     assert shared.run_code("'unreached' in globals()", timeout=30).text == "False"

@@ -44,7 +44,9 @@ def test_a_large_file_goes_in_and_comes_out(shared, tmp_path):
 
 # One way is enough, and an SDK that does not hold the whole of it in memory.
 @pytest.mark.covers("files.write", "files.read", needs=["E2B_API_URL", "commands.stream_input"])
-def test_a_gigabyte_streams_in_and_out(sandbox, tmp_path):
+def test_a_gigabyte_streams_in_and_out(fresh, tmp_path):
+    # It takes as long as it takes, and does not lengthen a life.
+    sandbox = fresh(timeout=900)
     size, end = 1 << 30, b"the end"
     with (tmp_path / "gigabyte").open("wb") as file:
         file.truncate(size - len(end))

@@ -76,14 +76,14 @@ if (String(fs.readFileSync(process.env.SHARED)) !== "secret") throw new Error()
 //@ the host's addresses are shown
 if (!/^[0-9a-f]*[1-9a-f]/.test(fs.readFileSync("/proc/kallsyms", "utf8").split("\n")[1].split(" ")[0])) throw new Error("nothing but zeros")
 
-//@ a descriptor is left open that leads out
-//! no control: nothing is left open in the weak one either, so one is opened here, and must be seen
-const own = fs.openSync("/", "r")
-const left = fs.readdirSync("/proc/self/fd").filter(number => Number(number) > 2).flatMap(number => {
-  try { return [fs.readlinkSync("/proc/self/fd/" + number)] } catch { return [] }
-})
-fs.closeSync(own)
-// Node's own means, of whose pipes it has both ends; and the two to the agent.
-const known = /^(anon_inode:.*|socket:.*|\/dev\/null|\/run\/oncebox\/\d+\/(in|out))$/
-const isPair = (link) => link.startsWith("pipe:") && left.indexOf(link) !== left.lastIndexOf(link)
-if (left.filter(link => !known.test(link) && !isPair(link)).join() === "/") throw new Error("none")
+//@ a pipe of the agent's is left open
+//! fresh interpreter: the one that is shared has what attempts left open
+if (!foreign().some(link => link.startsWith("pipe:"))) throw new Error("none")
+
+//@ a socket of the agent's is left open
+//! fresh interpreter: the one that is shared has what attempts left open
+if (!foreign().some(link => link.startsWith("socket:"))) throw new Error("none")
+
+//@ a file of the agent's is left open
+//! fresh interpreter: the one that is shared has what attempts left open
+if (!foreign().some(link => link.startsWith("/"))) throw new Error("none")

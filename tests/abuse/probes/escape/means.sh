@@ -65,9 +65,17 @@ umount /tmp/groups
 #@ a namespace of time is made
 unshare --time true
 
-#@ a descriptor that leads out is left open to programs
-#! no control: nothing is left open in the weak one either, so one is opened here, and must be seen
-exec 9< /etc/passwd
-left=$(bash -c 'for one in /proc/$$/fd/[3-9] /proc/$$/fd/??*; do readlink "$one"; done' | grep -v ^pipe:) || exit 0
-exec 9<&-
-[ "$left" != /etc/passwd ]
+#@ a pipe of the agent's is left open
+#! fresh interpreter: the one that is shared has what attempts left open
+#! not root: there the agent itself is what starts the shell
+foreign | grep ^pipe:
+
+#@ a socket of the agent's is left open
+#! fresh interpreter: the one that is shared has what attempts left open
+#! not root: there the agent itself is what starts the shell
+foreign | grep ^socket:
+
+#@ a file of the agent's is left open
+#! fresh interpreter: the one that is shared has what attempts left open
+#! not root: there the agent itself is what starts the shell
+foreign | grep ^/

@@ -35,14 +35,14 @@ await new Promise<void>((resolve, reject) => {
 //@ the root is changed
 execFileSync("/usr/sbin/chroot", ["/", "true"], { stdio: "ignore" })
 
-//@ a descriptor is left open that leads out
-//! no control: nothing is left open in the weak one either, so one is opened here, and must be seen
-const own = fs.openSync("/", "r")
-const left: string[] = fs.readdirSync("/proc/self/fd").filter(number => Number(number) > 2).flatMap(number => {
-  try { return [fs.readlinkSync("/proc/self/fd/" + number)] } catch { return [] }
-})
-fs.closeSync(own)
-// Node's own means, of whose pipes it has both ends; and the two to the agent.
-const known = /^(anon_inode:.*|socket:.*|\/dev\/null|\/run\/oncebox\/\d+\/(in|out))$/
-const isPair = (link: string) => link.startsWith("pipe:") && left.indexOf(link) !== left.lastIndexOf(link)
-if (left.filter(link => !known.test(link) && !isPair(link)).join() === "/") throw new Error("none")
+//@ a pipe of the agent's is left open
+//! fresh interpreter: the one that is shared has what attempts left open
+if (!foreign().some(link => link.startsWith("pipe:"))) throw new Error("none")
+
+//@ a socket of the agent's is left open
+//! fresh interpreter: the one that is shared has what attempts left open
+if (!foreign().some(link => link.startsWith("socket:"))) throw new Error("none")
+
+//@ a file of the agent's is left open
+//! fresh interpreter: the one that is shared has what attempts left open
+if (!foreign().some(link => link.startsWith("/"))) throw new Error("none")

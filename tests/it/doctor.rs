@@ -1,0 +1,226 @@
+//! `oncebox doctor` on engines of every kind: this machine's, which says something else of itself.
+
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, UnixStream};
+
+use crate::proxy::{EngineProxy, Fate};
+use crate::support::{docker, eventually, oncebox};
+
+trials![
+    it_tries_the_filter_of_networks_and_leaves_nothing,
+    it_says_how_another_hosts_engine_is_reached,
+    an_engine_without_root_is_told_from_one_that_is_root,
+    user_namespaces_are_told,
+    the_version_of_cgroups_is_told_and_what_they_cannot_limit,
+    a_socket_that_is_everybodys_gives_the_host_away,
+    an_engine_that_is_spoken_to_without_tls_gives_the_host_away,
+    an_engine_that_says_it_listens_without_tls_gives_the_host_away,
+    an_engine_that_listens_without_tls_and_says_nothing_is_found,
+];
+
+/// This machine's engine, where it tells something else of itself.
+fn engine(changed: &Value) -> EngineProxy {
+    let mut info: Value = serde_json::from_str(&docker(&["info", "--format", "{{json .}}"])).expect("JSON");
+    for (name, value) in changed.as_object().expect("an object") {
+        info[name] = value.clone();
+    }
+    let info = info.to_string();
+    EngineProxy::start(
+        move |_, path| match path {
+            "/info" => Fate::Answer(info.clone()),
+            _ => Fate::Pass,
+        },
+        |_| {},
+    )
+}
+
+/// What it says, and its exit code.
+fn doctor(mut command: Command) -> (String, Option<i32>) {
+    // Away from the sources.
+    let directory = tempfile::tempdir().expect("a directory");
+    let output = command.current_dir(directory.path()).output().expect("oncebox doctor");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    (String::from_utf8(output.stdout).expect("text"), output.status.code())
+}
+
+fn doctor_at(address: &str) -> (String, Option<i32>) {
+    let mut command = oncebox();
+    command.arg("doctor").env("DOCKER_HOST", address);
+    doctor(command)
+}
+
+/// It says these lines of an engine that tells this of itself, and nothing that fails but what is among them.
+fn says(changed: &Value, lines: &[&str]) {
+    let (said, code) = doctor_at(&engine(changed).address());
+    for line in lines {
+        assert!(said.lines().any(|other| other == *line), "{line} is not in {said}");
+    }
+    let failures = |lines: &mut dyn Iterator<Item = &str>| lines.filter(|line| line.starts_with("FAIL ")).count();
+    let failed = failures(&mut lines.iter().copied());
+    assert_eq!((failures(&mut said.lines()), code), (failed, Some(i32::from(failed > 0))), "{said}");
+}
+
+/// With these security options beside seccomp.
+fn with_options(options: &[&str]) -> Value {
+    let options = [&["name=seccomp,profile=default"], options].concat();
+    json!({"SecurityOptions": options})
+}
+
+async fn it_tries_the_filter_of_networks_and_leaves_nothing() {
+    // Away from the sources, so that there is something to warn of.
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut strict = oncebox();
+    strict.args(["doctor", "--strict"]).current_dir(directory.path());
+    let strict = strict.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("oncebox");
+    let own = format!("oncebox-doctor-{}", strict.id());
+    let output = strict.wait_with_output().expect("its end");
+    let said = String::from_utf8(output.stdout).expect("text");
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(1), ""), "{said}");
+    for line in ["ok   network filter: can be imposed", "warn images: present: agent, base, ", "tcp: "] {
+        assert!(said.contains(line), "{line} is not in {said}");
+    }
+    eventually("nothing is left", async || {
+        let left = ["ps -a --format {{.Names}}", "network ls --format {{.Name}}"]
+            .map(|command| docker(&command.split(' ').collect::<Vec<_>>()));
+        !left.concat().contains(&own)
+    })
+    .await;
+    let help = oncebox().args(["doctor", "--help"]).output().expect("oncebox");
+    let help = String::from_utf8(help.stdout).expect("text");
+    assert!(help.contains("The exit code is 0 when all is well or there are warnings only"), "{help}");
+}
+
+async fn it_says_how_another_hosts_engine_is_reached() {
+    let (said, code) = doctor_at("ssh://user@host");
+    assert_eq!(code, Some(1));
+    assert!(said.starts_with("FAIL engine: no Docker at ssh://user@host: "), "{said}");
+    assert!(said.contains("`ssh -L /path/docker.sock:/var/run/docker.sock HOST`"), "{said}");
+}
+
+async fn an_engine_without_root_is_told_from_one_that_is_root() {
+    says(&with_options(&[]), &["ok   rootless: no: the daemon is root"]);
+    says(
+        &with_options(&["name=rootless"]),
+        &[
+            "ok   rootless: yes: who leaves a container is an ordinary user on the host",
+            "ok   user namespaces: root in a container is nobody on the host",
+        ],
+    );
+}
+
+async fn user_namespaces_are_told() {
+    says(
+        &with_options(&[]),
+        &["ok   user namespaces: not used: user code is uid 1000 there and here, without capabilities"],
+    );
+    says(
+        &with_options(&["name=userns"]),
+        &["ok   rootless: no: the daemon is root", "ok   user namespaces: root in a container is nobody on the host"],
+    );
+}
+
+async fn the_version_of_cgroups_is_told_and_what_they_cannot_limit() {
+    let mut info = json!({"CgroupVersion": "2", "CgroupDriver": "systemd", "MemoryLimit": true, "SwapLimit": true,
+        "CpuCfsQuota": true, "PidsLimit": true});
+    says(&info, &["ok   cgroups: version 2, driver systemd", "ok   limits: memory, swap, cpu, processes"]);
+    info["SwapLimit"] = json!(false);
+    says(&info, &["ok   cgroups: version 2, driver systemd", "warn limits: this daemon cannot limit: swap"]);
+    // As a daemon without root and delegation has it.
+    info["CgroupVersion"] = json!("1");
+    info["CgroupDriver"] = json!("none");
+    info["MemoryLimit"] = json!(false);
+    info["SecurityOptions"] = with_options(&["name=rootless"])["SecurityOptions"].take();
+    says(
+        &info,
+        &[
+            "ok   cgroups: version 1, driver none",
+            "FAIL limits: this daemon cannot limit: memory, swap",
+            "     -> rootless Docker limits only with cgroups 2 and delegation: see `Limiting resources` in Docker's rootless guide",
+        ],
+    );
+}
+
+async fn a_socket_that_is_everybodys_gives_the_host_away() {
+    let engine = engine(&with_options(&[]));
+    let path = engine.address().trim_start_matches("unix://").to_owned();
+    for (mode, finding, code) in [
+        (0o600, format!("ok   socket: {path} (mode 600, uid "), 0),
+        (0o666, format!("FAIL socket: everyone on this host can write to {path}, and so become root\n"), 1),
+    ] {
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).expect("a mode");
+        let (said, ended) = doctor_at(&engine.address());
+        assert!(said.starts_with(&finding), "{said}");
+        assert_eq!(ended, Some(code), "{said}");
+    }
+}
+
+async fn an_engine_that_is_spoken_to_without_tls_gives_the_host_away() {
+    let engine = engine(&with_options(&[]));
+    let path = engine.address().trim_start_matches("unix://").to_owned();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = format!("tcp://{}", listener.local_addr().expect("an address"));
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut engine = UnixStream::connect(&path).await.expect("the engine");
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut client, &mut engine).await });
+        }
+    });
+    let (said, code) = doctor_at(&address);
+    let finding = format!(
+        "FAIL socket: {address} is TCP without TLS: whoever reaches the port is root on that host\n     -> use "
+    );
+    assert!(said.starts_with(&finding), "{said}");
+    // It is the engine, all the same.
+    assert!(said.contains(&format!(" at {address} (DOCKER_HOST)\n")), "{said}");
+    assert_eq!(code, Some(1));
+}
+
+async fn an_engine_that_says_it_listens_without_tls_gives_the_host_away() {
+    let mut info = with_options(&[]);
+    info["Warnings"] = json!(["WARNING: No swap limit support"]);
+    says(&info, &["ok   tcp: no daemon answers without TLS at 127.0.0.1:2375"]);
+    let warning =
+        "WARNING: API is accessible on http://0.0.0.0:4243 without encryption.\n         Access to it is root's.";
+    info["Warnings"] = json!([warning]);
+    says(&info, &["FAIL tcp: API is accessible on http://0.0.0.0:4243 without encryption."]);
+}
+
+async fn an_engine_that_listens_without_tls_and_says_nothing_is_found() {
+    // In a network of its own, where the port is nobody's. Only root can.
+    const BESIDE: &str = r#"
+import http.server, subprocess, sys, threading
+
+class Engine(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("content-length", "2")
+        self.end_headers()
+        self.wfile.write(b"OK")
+
+    def log_message(self, *_):
+        pass
+
+server = http.server.HTTPServer(("127.0.0.1", int(sys.argv[2])), Engine)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+sys.exit(subprocess.run([sys.argv[1], "doctor"]).returncode)
+"#;
+    let engine = engine(&with_options(&[]));
+    let beside = |port: &str| {
+        let program = oncebox();
+        let mut command = Command::new("unshare");
+        command.args(["--net", "sh", "-c", "ip link set lo up && exec python3 -c \"$0\" \"$@\"", BESIDE]);
+        command.arg(program.get_program()).arg(port).env("DOCKER_HOST", engine.address());
+        doctor(command)
+    };
+    let (said, code) = beside("2376");
+    assert!(said.contains("ok   tcp: no daemon answers without TLS at 127.0.0.1:2375\n"), "{said}");
+    assert_eq!(code, Some(0), "{said}");
+    let (said, code) = beside("2375");
+    let finding =
+        "FAIL tcp: a daemon answers without TLS at 127.0.0.1:2375: every user of this host is root on its host\n";
+    assert!(said.contains(finding), "{said}");
+    assert_eq!(code, Some(1), "{said}");
+}
