@@ -5,7 +5,7 @@ AGENT := target/$(HOST)/agent/oncebox-agent
 # The program that builds the images: `make test` takes the one that its tests run, and builds no other.
 PROFILE := release
 
-.PHONY: run test test-sdk test-letta soak check agent images engine bench server-image
+.PHONY: run test test-sdk test-letta abuse soak check agent images engine bench server-image
 
 run: images ## Build what is missing and serve on 127.0.0.1:3000.
 	target/release/oncebox serve
@@ -43,5 +43,8 @@ engine: ## A Docker Engine that answers.
 bench: images ## Latency per language, beside `docker run` and the bare engine.
 	cargo bench --bench latency
 
-soak: images ## 20,000 runs and 200 kills, into docs/soak.md and docs/kills.md. SOAK_RUNS=300 SOAK_KILLS=5 is a try, SOAK_SECONDS bounds each.
+abuse: images ## Hostile and careless code, and what holds; into docs/abuse.md.
+	ABUSE_REPORT=docs/abuse.md cargo test --test abuse
+
+soak: images ## 20,000 runs and 200 kills, into docs/soak.md and docs/kills.md. SOAK_RUNS=300 SOAK_KILLS=5 is a try, SOAK_SECONDS=9000 bounds each.
 	cargo test --release --test soak

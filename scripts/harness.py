@@ -80,7 +80,8 @@ class Server:
         self.target, self.name, self.settings, self.debug = target, name, settings, debug
         # In debug mode clients dial ports that nobody can choose.
         ports = [free_port(port) for port in (DEBUG_PORTS if debug else [0])]
-        self.port, self.domain = ports[0], f"{domain}:{free_port(0)}"
+        tls = next(port for port in iter(lambda: free_port(0), None) if port not in DEBUG_PORTS)
+        self.port, self.domain = ports[0], f"{domain}:{tls}"
         self.origin = f"http://127.0.0.1:{self.port}"
         self.certificates = target / "certificates"
         self.ca = str(self.certificates / "ca.pem")
