@@ -232,8 +232,8 @@ impl Execution {
                     Ok(true)
                 }
                 () = tokio::time::sleep_until(self.deadline) => return self.late(runner).await,
-                _ = runner.stdout.readable(), if self.stdout.open => self.read_lines(&runner.stdout, Stream::Stdout).await,
-                _ = runner.stderr.readable(), if self.stderr.open => self.read_lines(&runner.stderr, Stream::Stderr).await,
+                _ = runner.stdout.readable(), if self.stdout.open => self.read_piece(&runner.stdout, Stream::Stdout, REST_OF_LINE).await,
+                _ = runner.stderr.readable(), if self.stderr.open => self.read_piece(&runner.stderr, Stream::Stderr, REST_OF_LINE).await,
                 line = runner.lines.next() => match line {
                     Some(Ok(line)) => self.line(runner, &line).await.map(|()| true),
                     // Longer than any line may be.
@@ -308,17 +308,8 @@ impl Execution {
         }
     }
 
-    /// Reads and forwards one piece. False if there is nothing to read now, or ever.
-    async fn read_once(&mut self, pipe: &pipe::Receiver, stream: Stream) -> Result<bool, Halt> {
-        self.read_piece(pipe, stream, false).await
-    }
-
-    /// The same, and waits a moment for the rest of a line.
-    async fn read_lines(&mut self, pipe: &pipe::Receiver, stream: Stream) -> Result<bool, Halt> {
-        self.read_piece(pipe, stream, true).await
-    }
-
-    async fn read_piece(&mut self, pipe: &pipe::Receiver, stream: Stream, whole_lines: bool) -> Result<bool, Halt> {
+    /// Reads and forwards one piece, for whose rest of a line it waits at most so long. False if there is nothing to read now, or ever.
+    async fn read_piece(&mut self, pipe: &pipe::Receiver, stream: Stream, rest: Duration) -> Result<bool, Halt> {
         let source = match stream {
             Stream::Stdout => &mut self.stdout,
             Stream::Stderr => &mut self.stderr,
@@ -330,15 +321,16 @@ impl Execution {
             Err(_) => 0,
         };
         self.pieces += 1;
-        let patience = Deadline::now() + REST_OF_LINE;
-        while whole_lines && (1..CHUNK).contains(&read) && chunk[read - 1] != b'\n' {
-            if tokio::time::timeout_at(patience, pipe.readable()).await.is_err() {
-                break;
-            }
+        let patience = Deadline::now() + rest;
+        while (1..CHUNK).contains(&read) && chunk[read - 1] != b'\n' {
             match read_now(pipe, &mut chunk[read..]) {
                 Ok(0) => break,
                 Ok(more) => read += more,
-                Err(err) if err.kind() == io::ErrorKind::WouldBlock => {}
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => {
+                    if tokio::time::timeout_at(patience, pipe.readable()).await.is_err() {
+                        break;
+                    }
+                }
                 Err(_) => break,
             }
         }
@@ -376,8 +368,8 @@ impl Execution {
 
     /// Empties both streams: whoever spoke has flushed them before.
     async fn drain(&mut self, runner: &Runner) -> Result<(), Halt> {
-        while self.read_once(&runner.stdout, Stream::Stdout).await? {}
-        while self.read_once(&runner.stderr, Stream::Stderr).await? {}
+        while self.read_piece(&runner.stdout, Stream::Stdout, Duration::ZERO).await? {}
+        while self.read_piece(&runner.stderr, Stream::Stderr, Duration::ZERO).await? {}
         Ok(())
     }
 

@@ -233,3 +233,23 @@ fn what_is_printed_between_a_result_and_the_end_is_told_however_late_the_agent_l
         busy.abort();
     });
 }
+
+#[tokio::test]
+async fn a_long_write_is_one_event_also_where_it_is_found_together_with_the_end() {
+    let sandbox = Sandbox::start_with(install).await;
+    let asked = StartContext { language: "piecemeal".into(), ..StartContext::default() };
+    let context = soon(sandbox.link.start_context(&asked)).await.expect("a context").id;
+    for _ in 0..10 {
+        let text = "echo begin; sleep 0.05; dd if=/dev/zero bs=40000 count=1 2>/dev/null";
+        let mut events = sandbox.link.execute(&code(&context, text)).await.expect("an execution");
+        soon(events.next()).await.expect("it has begun").expect("no error");
+        // The agent runs on this thread, and finds all that the code did meanwhile.
+        std::thread::sleep(Duration::from_millis(200));
+        let rest = all(events).await;
+        assert!(
+            matches!(&rest[..], [Event::Stdout { text }, Event::End(_)] if text.len() == 40_000),
+            "{} events",
+            rest.len()
+        );
+    }
+}
