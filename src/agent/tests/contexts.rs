@@ -1,8 +1,13 @@
 use std::path::Path;
 
 use futures::StreamExt;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::agent::execution;
+use crate::agent::runner::{Runner, Start};
+use crate::agent::sys::Processes;
 use crate::protocol::{End, Event, Execute, Limits, OutcomeKind, StartContext};
 
 /// A runner whose code is a shell's, which keeps its variables.
@@ -251,5 +256,30 @@ async fn a_long_write_is_one_event_also_where_it_is_found_together_with_the_end(
             "{} events",
             rest.len()
         );
+    }
+}
+
+#[tokio::test]
+async fn code_that_ends_just_when_its_client_hangs_up_keeps_its_interpreter() {
+    let home = tempfile::tempdir().expect("a directory");
+    install(home.path());
+    let user = User { name: "tester".to_owned(), ids: None, home: home.path().to_owned(), confined: true };
+    let command = ["/bin/sh".to_owned(), home.path().join("piecemeal/runner.sh").display().to_string()];
+    let start = Start { command: &command, cwd: home.path(), environment: vec![], keep_writes_apart: true };
+    let processes = Processes::start().expect("a reaper");
+    let mut runner = Runner::spawn(&processes, &user, home.path().join("fifos"), start).expect("a runner");
+    assert!(soon(runner.ready()).await);
+    for _ in 0..20 {
+        let (events, mut client) = mpsc::channel(1);
+        let (_interrupts, interrupts) = mpsc::channel(1);
+        let (execute, abandoned) = (code("", "echo begun; sleep 0.05; echo end"), CancellationToken::new());
+        let hangs_up = async {
+            client.recv().await.expect("it has begun");
+            // The agent runs on this thread: it finds the output, the end and the hang-up together.
+            std::thread::sleep(Duration::from_millis(150));
+            drop(client);
+        };
+        let (keeps, ()) = tokio::join!(execution::run(&mut runner, execute, events, interrupts, &abandoned), hangs_up);
+        assert!(keeps);
     }
 }
