@@ -34,7 +34,8 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
     /// What is written to the file system of a container whose whole file system is writable, bytes.
     fn written_bytes<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<u64, EngineError>>;
 
-    /// Removes everything that carries this owner's label: what an earlier server left, or what this one still has.
+    /// Removes everything that carries this owner's label: what an earlier server left, or what this one still has. With
+    /// [`EngineError::InUse`] all is gone but a network, which the next one to need one uses.
     fn sweep(&self) -> BoxFuture<'_, Result<usize, EngineError>>;
 
     /// Whether the engine answers.
@@ -134,6 +135,9 @@ pub enum EngineError {
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
+    /// It keeps a network, because it counts endpoints on it when this owner has none left: somebody else's, or none that there are.
+    #[error("the engine keeps a network: {0}")]
+    InUse(String),
     /// The network of a sandbox cannot be made what it is to be. There is then no sandbox, rather than one that reaches more.
     #[error("cannot set up the network of a sandbox: {0}")]
     Network(String),

@@ -70,15 +70,17 @@ impl Sandboxes {
     ///
     /// # Errors
     ///
-    /// When the engine does not answer.
+    /// When the engine does not answer, or does not remove what runs. A network that it keeps is used again.
     pub async fn open(
         engine: Arc<dyn Engine>,
         templates: Vec<Template>,
         config: SandboxesConfig,
     ) -> Result<Self, EngineError> {
-        let removed = engine.sweep().await?;
-        if removed > 0 {
-            tracing::info!(removed, "removed {removed} containers that an earlier server had left");
+        match engine.sweep().await {
+            Ok(0) => {}
+            Ok(removed) => tracing::info!(removed, "removed {removed} containers that an earlier server had left"),
+            Err(err @ EngineError::InUse(_)) => tracing::warn!("{err}; it is used again"),
+            Err(err) => return Err(err),
         }
         let templates: Vec<_> = templates.into_iter().map(Arc::new).collect();
         let reaper = Reaper::new(Arc::clone(&engine));

@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
-use crate::support::{Server, docker};
+use crate::support::{self, Server, docker};
 
 /// When its successor listens, nothing of a killed server is left for longer, on a machine that is busy with other tests. What is
 /// promised is a third of that, and counted by `make soak`.
@@ -31,6 +31,8 @@ pub(crate) struct Round {
     pub(crate) errors: usize,
     /// Containers that there were at the kill.
     pub(crate) containers: usize,
+    /// Whether all that was left is a network of which the daemon has lost count.
+    pub(crate) miscounted: bool,
     /// How long after its start the successor listened, and after that, how long something was left.
     pub(crate) started: Duration,
     pub(crate) clean: Duration,
@@ -78,22 +80,25 @@ pub(crate) async fn round(seed: u64, bystander: &Server) -> Round {
     });
     let started = began.elapsed();
     let listening = Instant::now();
-    loop {
+    let miscounted = loop {
         let left = left(&victim, &traces, temporary.path());
         if left.is_empty() {
-            break;
+            break false;
         }
-        assert!(listening.elapsed() < LEFT, "seed {seed}: left of a killed server: {left:?}");
+        if listening.elapsed() > LEFT {
+            assert!(is_miscounted(&left), "seed {seed}: left of a killed server: {left:?}");
+            break true;
+        }
         tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    };
     let clean = listening.elapsed();
     assert_eq!(successor.run("js", "1 + 1").await["results"], json!(["2"]), "seed {seed}");
     assert!(tokio::task::block_in_place(|| successor.stop()), "seed {seed}: the successor ends well");
     let after = left(&victim, &traces, temporary.path());
-    assert!(after.is_empty(), "seed {seed}: left of the successor: {after:?}");
+    assert!(after.is_empty() || is_miscounted(&after), "seed {seed}: left of the successor: {after:?}");
     assert_eq!(bystander.containers(), others, "seed {seed}: somebody else's containers");
     let (answers, errors) = (ends.iter().map(|heard| heard.answers).sum(), ends.iter().map(|heard| heard.errors).sum());
-    Round { answers, errors, containers: traces.len(), started, clean }
+    Round { answers, errors, containers: traces.len(), miscounted, started, clean }
 }
 
 /// What a client heard until the server was gone, and when that was.
@@ -223,6 +228,11 @@ struct Trace {
     id: String,
     mount: String,
     volumes: Vec<String>,
+}
+
+/// Whether all of this is networks that the daemon itself cannot remove.
+fn is_miscounted(left: &[String]) -> bool {
+    left.iter().all(|left| left.strip_prefix("network ").is_some_and(support::is_miscounted))
 }
 
 /// All that there is of a server that is gone.

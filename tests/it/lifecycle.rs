@@ -15,6 +15,7 @@ trials![
     a_stopping_server_lets_runs_end_and_leaves_nothing,
     a_killed_server_leaves_nothing_that_runs_and_its_successor_nothing_at_all,
     the_containers_of_another_owner_are_left_alone,
+    a_network_that_somebody_elses_container_is_on_is_kept_and_used_again,
     a_missing_image_is_told_and_the_server_goes_on,
     an_address_that_is_taken_stops_the_start,
 ];
@@ -152,6 +153,34 @@ async fn the_containers_of_another_owner_are_left_alone() {
     assert_eq!(networks(&owner), "");
     assert_eq!(first.containers(), before);
     assert_eq!(first.run("js", "1 + 1").await["results"], json!(["2"]));
+}
+
+async fn a_network_that_somebody_elses_container_is_on_is_kept_and_used_again() {
+    let server = Server::start_cold(&[ONE_WARM]);
+    eventually("one waits", async || idle(&server).await == 1).await;
+    let network = networks(&server.owner);
+    let guest = docker(&[
+        "run",
+        "--detach",
+        "--rm",
+        "--network",
+        network.trim(),
+        "--entrypoint",
+        "sleep",
+        "oncebox/node",
+        "300",
+    ]);
+    server.kill();
+    let successor = Server::start_cold(&[ONE_WARM, ("ONCEBOX_OWNER", &server.owner)]);
+    assert_eq!(successor.run("js", "1 + 1").await["results"], json!(["2"]));
+    assert_eq!(networks(&server.owner), network);
+    assert!(successor.stop());
+    assert_eq!(successor.logged("the engine keeps a network").len(), 1);
+    assert_eq!((successor.containers().len(), networks(&server.owner)), (0, network));
+    docker(&["rm", "--force", guest.trim()]);
+    let last = Server::start_cold(&[("ONCEBOX_OWNER", &server.owner)]);
+    assert_eq!(networks(&server.owner), "");
+    assert!(last.stop());
 }
 
 async fn a_missing_image_is_told_and_the_server_goes_on() {

@@ -177,15 +177,25 @@ impl Holders {
         looking
     }
 
-    /// Removes the network that full holders are on. Fails while another holder uses it.
+    /// Removes the network that full holders are on.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::InUse`] while the daemon counts another holder on it, or somebody's own container. Docker 20.10.24 has been seen
+    /// to lose count while a server was killed under load: it lists nothing on the network, and refuses to remove it until it is
+    /// restarted.
     pub(super) async fn remove_networks(&self) -> Result<(), EngineError> {
+        let mut removed = Ok(());
         for id in self.networks().await?.keys() {
             match self.daemon.timed(self.daemon.docker().remove_network(id)).await {
                 Ok(()) | Err(DockerError::DockerResponseServerError { status_code: 404, .. }) => {}
+                Err(DockerError::DockerResponseServerError { status_code: 403, message }) => {
+                    removed = Err(EngineError::InUse(message.trim_end().to_owned()));
+                }
                 Err(err) => return Err(engine_error("remove a network", err)),
             }
         }
-        Ok(())
+        removed
     }
 
     /// Looks for networks that come late, as a server of this owner may have asked for one just before it was killed, and removes
