@@ -11,6 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use oncebox::config::Config;
+use oncebox::engine::EngineError;
 use oncebox::engine::docker::DockerEngine;
 use oncebox::protocol::{End, Event, OutcomeKind, Output};
 use oncebox::sandbox::{RunSpec, Sandboxes, Template, Tenant};
@@ -67,7 +68,11 @@ pub(super) async fn run(args: RunArgs, config: Config) -> CliResult {
         shown = show(&sandboxes, spec, args.save.as_deref()) => shown,
         () = stop.next() => Err("interrupted".into()),
     };
-    sandboxes.close().await?;
+    match sandboxes.close().await {
+        // What it costs is told; how the code ended is told too.
+        Err(err @ EngineError::InUse(_)) => eprintln!("oncebox: {err}"),
+        closed => closed?,
+    }
     shown
 }
 

@@ -35,7 +35,7 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
     fn written_bytes<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<u64, EngineError>>;
 
     /// Removes everything that carries this owner's label: what an earlier server left, or what this one still has. With
-    /// [`EngineError::InUse`] all is gone but a network, which the next one to need one uses.
+    /// [`EngineError::InUse`] all that was found is gone but a network, which is used again if it stays.
     fn sweep(&self) -> BoxFuture<'_, Result<usize, EngineError>>;
 
     /// Whether the engine answers.
@@ -135,7 +135,7 @@ pub enum EngineError {
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
-    /// It keeps a network, because it counts endpoints on it when this owner has none left: somebody else's, or none that there are.
+    /// It keeps a network, because it counts endpoints on it although this owner's are removed: somebody else's, or none that there are.
     #[error("the engine keeps a network: {0}")]
     InUse(String),
     /// The network of a sandbox cannot be made what it is to be. There is then no sandbox, rather than one that reaches more.

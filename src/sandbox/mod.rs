@@ -70,7 +70,7 @@ impl Sandboxes {
     ///
     /// # Errors
     ///
-    /// When the engine does not answer, or does not remove what runs. A network that it keeps is used again.
+    /// When the engine does not answer, or does not remove what runs. A network that it keeps is no error.
     pub async fn open(
         engine: Arc<dyn Engine>,
         templates: Vec<Template>,
@@ -79,7 +79,7 @@ impl Sandboxes {
         match engine.sweep().await {
             Ok(0) => {}
             Ok(removed) => tracing::info!(removed, "removed {removed} containers that an earlier server had left"),
-            Err(err @ EngineError::InUse(_)) => tracing::warn!("{err}; it is used again"),
+            Err(err @ EngineError::InUse(_)) => tracing::warn!("{err}; it is used again if it stays"),
             Err(err) => return Err(err),
         }
         let templates: Vec<_> = templates.into_iter().map(Arc::new).collect();

@@ -32,10 +32,6 @@ const PAUSE_RETRY: Duration = Duration::from_millis(100);
 const SWEEP_LIMIT: Duration = Duration::from_secs(10);
 const SWEEP_RETRY: Duration = Duration::from_millis(200);
 
-/// How long it goes on while all that is in the way is a network that the daemon takes to be in use. What it still starts for a server
-/// that was killed is looked for later.
-const IN_USE_LIMIT: Duration = Duration::from_secs(3);
-
 /// Containers of one owner on one Docker daemon.
 #[derive(Debug, Clone)]
 pub struct DockerEngine {
@@ -138,12 +134,11 @@ impl DockerEngine {
                 self.holders.remove_networks().await
             };
             match swept.await {
-                Err(EngineError::Refused { .. } | EngineError::Slow { .. })
+                Err(EngineError::Refused { .. } | EngineError::InUse(_) | EngineError::Slow { .. })
                     if began.elapsed() < SWEEP_LIMIT && self.daemon.ping().await.is_ok() =>
                 {
                     tokio::time::sleep(SWEEP_RETRY).await;
                 }
-                Err(EngineError::InUse(_)) if began.elapsed() < IN_USE_LIMIT => tokio::time::sleep(SWEEP_RETRY).await,
                 swept => {
                     // A server that was killed may have asked for what the daemon is only about to create.
                     self.daemon.doubt();
