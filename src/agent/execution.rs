@@ -232,8 +232,8 @@ impl Execution {
                     Ok(true)
                 }
                 () = tokio::time::sleep_until(self.deadline) => return self.late(runner).await,
-                _ = runner.stdout.readable(), if self.stdout.open => self.read_piece(&runner.stdout, Stream::Stdout, REST_OF_LINE).await,
-                _ = runner.stderr.readable(), if self.stderr.open => self.read_piece(&runner.stderr, Stream::Stderr, REST_OF_LINE).await,
+                _ = runner.stdout.readable(), if self.stdout.open => self.read_piece(runner, Stream::Stdout, REST_OF_LINE).await,
+                _ = runner.stderr.readable(), if self.stderr.open => self.read_piece(runner, Stream::Stderr, REST_OF_LINE).await,
                 line = runner.lines.next() => match line {
                     Some(Ok(line)) => self.line(runner, &line).await.map(|()| true),
                     // Longer than any line may be.
@@ -309,10 +309,10 @@ impl Execution {
     }
 
     /// Reads and forwards one piece, for whose rest of a line it waits at most so long. False if there is nothing to read now, or ever.
-    async fn read_piece(&mut self, pipe: &pipe::Receiver, stream: Stream, rest: Duration) -> Result<bool, Halt> {
-        let source = match stream {
-            Stream::Stdout => &mut self.stdout,
-            Stream::Stderr => &mut self.stderr,
+    async fn read_piece(&mut self, runner: &Runner, stream: Stream, rest: Duration) -> Result<bool, Halt> {
+        let (pipe, source) = match stream {
+            Stream::Stdout => (&runner.stdout, &mut self.stdout),
+            Stream::Stderr => (&runner.stderr, &mut self.stderr),
         };
         let chunk = &mut self.chunk;
         let mut read = match read_now(pipe, &mut chunk[..CHUNK]) {
@@ -370,8 +370,8 @@ impl Execution {
 
     /// Empties both streams: whoever spoke has flushed them before.
     async fn drain(&mut self, runner: &Runner) -> Result<(), Halt> {
-        while self.read_piece(&runner.stdout, Stream::Stdout, Duration::ZERO).await? {}
-        while self.read_piece(&runner.stderr, Stream::Stderr, Duration::ZERO).await? {}
+        while self.read_piece(runner, Stream::Stdout, Duration::ZERO).await? {}
+        while self.read_piece(runner, Stream::Stderr, Duration::ZERO).await? {}
         Ok(())
     }
 

@@ -22,8 +22,18 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The languages by the extension of their files.
 const LANGUAGES: [Language; 6] = [
     Language { extension: "py", name: "python", template: "python", common: include_str!("probes/common.py") },
-    Language { extension: "js", name: "js", template: "js", common: include_str!("probes/common.js") },
-    Language { extension: "ts", name: "ts", template: "ts", common: include_str!("probes/common.ts") },
+    Language {
+        extension: "js",
+        name: "js",
+        template: "js",
+        common: concat!(include_str!("probes/common.js"), include_str!("probes/node.js")),
+    },
+    Language {
+        extension: "ts",
+        name: "ts",
+        template: "ts",
+        common: concat!(include_str!("probes/common.ts"), include_str!("probes/node.js")),
+    },
     Language { extension: "R", name: "r", template: "r", common: include_str!("probes/common.R") },
     Language { extension: "java", name: "java", template: "java", common: include_str!("probes/common.java") },
     // In the image with all languages, the only one that has it.

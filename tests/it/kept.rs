@@ -34,7 +34,7 @@ async fn ask(server: &Server, method: Method, path: &str, body: Option<Value>) -
     (status, response.json().await.unwrap_or_default())
 }
 
-/// A new sandbox: its id and its token.
+/// What asks for a sandbox with an interpreter.
 fn interpreter() -> Value {
     json!({"templateID": "code-interpreter-v1", "timeout": 600})
 }
@@ -44,6 +44,7 @@ fn id_and_token(created: &Value) -> (String, String) {
     (text("sandboxID"), text("envdAccessToken"))
 }
 
+/// A new sandbox: its id and its token.
 async fn create(server: &Server) -> (String, String) {
     let (status, created) = ask(server, Method::POST, "/v2/sandboxes", Some(interpreter())).await;
     assert_eq!(status, 201, "{created}");
