@@ -15,7 +15,7 @@
 //! - [`sandbox`]: which container serves a request and how long it lives: warm ones, single runs, kept ones.
 //! - [`engine`]: where containers run; Docker is the one there is, and only it knows Docker.
 //! - [`link`]: the HTTP/2 client on a container's standard input and output.
-//! - [`protocol`]: what crosses that pipe.
+//! - [`protocol`]: what crosses that pipe; [`records`]: how bytes that come piece by piece do.
 //! - [`agent`]: the server at its other end, process 1 of each container. It starts the runners, which are in `images/`.
 
 pub mod agent;
@@ -28,5 +28,6 @@ pub mod http;
 #[cfg(feature = "server")]
 pub mod link;
 pub mod protocol;
+pub mod records;
 #[cfg(feature = "server")]
 pub mod sandbox;

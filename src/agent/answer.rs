@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::protocol::{Code, Refusal};
+use crate::records::{packed, unpacked};
 
 /// An answer's body. An error in it resets the stream, so that nobody takes a part for the whole.
 pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -99,9 +100,9 @@ pub(crate) async fn read_json<T: DeserializeOwned>(body: Incoming) -> Result<T, 
     serde_json::from_slice(&body.to_bytes()).map_err(|err| Refused::invalid(err.to_string()))
 }
 
-/// The pieces of a body.
-pub(crate) fn chunks(body: Incoming) -> impl Stream<Item = Result<Bytes, hyper::Error>> + Send + Unpin {
-    BodyStream::new(body).try_filter_map(|frame| std::future::ready(Ok(frame.into_data().ok())))
+/// The pieces of a body that is sent as a stream.
+pub(crate) fn chunks(body: Incoming) -> impl Stream<Item = io::Result<Bytes>> + Send + Unpin {
+    unpacked(BodyStream::new(body).try_filter_map(|frame| std::future::ready(Ok(frame.into_data().ok()))))
 }
 
 /// An answer of one value.
@@ -120,7 +121,7 @@ fn full(bytes: Vec<u8>) -> Response<Body> {
 
 /// An answer of many pieces, with its head sent at once.
 pub(crate) fn streamed(pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Response<Body> {
-    Response::new(StreamBody::new(pieces.map_ok(Frame::data)).boxed_unsync())
+    Response::new(StreamBody::new(packed(pieces).map_ok(Frame::data)).boxed_unsync())
 }
 
 /// An answer of one line per value.

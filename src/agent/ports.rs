@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 
 use super::answer::{Answer, Refused, done};
 use crate::protocol::Code;
+use crate::records;
 
 /// The loopback interface answers at once; a listener with a full queue does not answer at all.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -20,7 +21,7 @@ pub(crate) async fn connect(request: Request<Incoming>) -> Answer {
     tokio::spawn(async move {
         let Ok(client) = hyper::upgrade::on(request).await else { return };
         // Either side may break off; the other one then sees an end too.
-        let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut server).await;
+        let _ = tokio::io::copy_bidirectional(&mut records::connection(TokioIo::new(client)), &mut server).await;
     });
     Ok(done())
 }

@@ -101,8 +101,8 @@ impl Commands {
     }
 
     /// The ones that run.
-    pub(crate) fn running(&self) -> Vec<ProcessInfo> {
-        self.list().iter().filter(|running| !running.audience.is_over()).map(|running| running.info()).collect()
+    pub(crate) fn running(&self) -> Vec<Arc<Running>> {
+        self.list().iter().filter(|running| !running.audience.is_over()).cloned().collect()
     }
 
     /// The one that is meant, also if it has ended not long ago.
@@ -208,7 +208,8 @@ impl Running {
         Ok(())
     }
 
-    fn info(&self) -> ProcessInfo {
+    /// How it was started.
+    pub(crate) fn info(&self) -> ProcessInfo {
         ProcessInfo {
             pid: raw(self.pid),
             tag: self.spec.tag.clone(),

@@ -74,7 +74,9 @@ impl Agent {
     async fn route_process(&self, method: &Method, path: &str, query: Option<&str>, body: Incoming) -> Answer {
         let running = || self.commands.find_running(&read_query(query)?);
         match (method, path) {
-            (&Method::GET, protocol::PROCESSES) => return Ok(json(&self.commands.running())),
+            (&Method::GET, protocol::PROCESSES) => {
+                return Ok(lines(stream::iter(self.commands.running()).map(|running| running.info())));
+            }
             (&Method::POST, protocol::PROCESSES) => {
                 return Ok(streamed(self.commands.start(read_json(body).await?)?.map(Ok)));
             }
@@ -141,7 +143,7 @@ impl Agent {
         let id = || read_query(query).map(|Watcher { id }| id);
         match *method {
             Method::POST => Ok(json(&self.watches.keep(self.watch(query)?))),
-            Method::GET => Ok(json(&self.watches.take(&id()?)?)),
+            Method::GET => Ok(lines(stream::iter(self.watches.take(&id()?)?))),
             Method::DELETE => self.watches.remove(&id()?).map(|()| done()),
             _ => Err(no_route(protocol::WATCHERS)),
         }

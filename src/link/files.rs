@@ -7,7 +7,7 @@ use futures::Stream;
 use futures::stream::BoxStream;
 use hyper::{HeaderMap, Method};
 
-use super::{Link, LinkError, empty, full, lines, pieces, streamed, with_query};
+use super::{Link, LinkError, empty, lines, once, pieces, streamed, with_query};
 use crate::protocol::{
     self, Entry, FileQuery, ListQuery, MAX_FILE_LINE_BYTES, MoveQuery, ReadQuery, WatchEvent, WatchQuery, Watcher,
     WriteQuery,
@@ -45,7 +45,7 @@ impl Link {
     /// [`LinkError::Refused`] when the path cannot be written.
     pub async fn write_file(&self, path: &str, content: Bytes) -> Result<(), LinkError> {
         let asked = WriteQuery { path: path.to_owned(), ..WriteQuery::default() };
-        self.send(Method::PUT, &with_query(protocol::FILES, &asked), full(content)).await.map(|_| ())
+        self.send(Method::PUT, &with_query(protocol::FILES, &asked), streamed(once(content))).await.map(|_| ())
     }
 
     /// The same with content that is not there yet. If that breaks off, a part of it is left in the file.
@@ -133,13 +133,17 @@ impl Link {
         self.call(Method::POST, &with_query(protocol::WATCHERS, asked), empty()).await
     }
 
-    /// What happened since the last time. Of an operation that has finished, the events are there.
+    /// Streams what happened since the last time, and ends. Of an operation that has finished, the events are there.
     ///
     /// # Errors
     ///
     /// [`LinkError::Refused`] when there is no such watcher.
-    pub async fn watcher_events(&self, watcher: &Watcher) -> Result<Vec<WatchEvent>, LinkError> {
-        self.call(Method::GET, &with_query(protocol::WATCHERS, watcher), empty()).await
+    pub async fn watcher_events(
+        &self,
+        watcher: &Watcher,
+    ) -> Result<impl Stream<Item = Result<WatchEvent, LinkError>> + Send + Unpin + 'static + use<>, LinkError> {
+        let response = self.send(Method::GET, &with_query(protocol::WATCHERS, watcher), empty()).await?;
+        Ok(lines(response, MAX_FILE_LINE_BYTES))
     }
 
     /// Ends a watch.

@@ -9,31 +9,37 @@ mod process;
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, BodyStream, Full, Limited, StreamBody};
+use http_body_util::{BodyExt, BodyStream, Full, LengthLimitError, Limited, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http2;
 use hyper::rt::Executor;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_util::codec::{FramedRead, LinesCodec};
+use tokio_util::codec::{FramedRead, LinesCodec, LinesCodecError};
 use tokio_util::io::StreamReader;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::engine::Pipe;
 use crate::protocol::{self, Code, Hello, Metrics, PROTOCOL_VERSION, Refusal};
+use crate::records::{self, packed, unpacked};
 pub use files::FileContent;
 
 /// The longest answer that is not a stream, bytes.
 const MAX_ANSWER_BYTES: usize = 8 << 20;
+
+/// The longest route with its query, bytes. Every path that a kernel takes fits, every letter of it escaped; longer ones would
+/// be refused by the HTTP library, or end the connection for all.
+const MAX_ROUTE_BYTES: usize = 48 << 10;
 
 /// What waits unread in one stream, bytes, and in all of them: what one lying agent can make the server hold. The second
 /// is many times the first, so that a stream that nobody reads does not hold up the others.
@@ -49,14 +55,15 @@ pub enum LinkError {
     /// The connection broke: the container is gone, or its agent talks nonsense.
     #[error("the link to the sandbox broke")]
     Broken(#[source] Box<dyn Error + Send + Sync>),
+    /// This one operation broke off. The sandbox lives, and so does everything else that is asked of it.
+    #[error("the sandbox did not finish this operation")]
+    Unfinished(#[source] Box<dyn Error + Send + Sync>),
     /// The agent is of another release than this server.
     #[error("the agent in the image speaks protocol {0}, this server {PROTOCOL_VERSION}: rebuild the image")]
     Version(u32),
     /// The agent will not do what it was asked, and says why.
     #[error("{message}")]
     Refused {
-        /// Its status.
-        status: StatusCode,
         /// Its reason.
         code: Code,
         /// Its words.
@@ -65,8 +72,17 @@ pub enum LinkError {
 }
 
 impl LinkError {
+    /// HTTP/2 tells the end of one stream from that of the connection.
     fn broken(err: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self::Broken(err.into())
+        let err = err.into();
+        if is_reset(&*err) { Self::Unfinished(err) } else { Self::Broken(err) }
+    }
+}
+
+fn is_reset(err: &(dyn Error + 'static)) -> bool {
+    match err.downcast_ref::<h2::Error>() {
+        Some(err) => err.is_reset(),
+        None => err.source().is_some_and(is_reset),
     }
 }
 
@@ -78,6 +94,8 @@ type Body = UnsyncBoxBody<Bytes, Box<dyn Error + Send + Sync>>;
 pub struct Link {
     requests: http2::SendRequest<Body>,
     ended: CancellationToken,
+    /// Why it ended, once it has.
+    cause: Arc<OnceLock<hyper::Error>>,
     _connection: DropGuard,
 }
 
@@ -105,18 +123,21 @@ impl Link {
             .initial_connection_window_size(ALL_WINDOWS)
             .keep_alive_interval(SILENCE)
             .keep_alive_timeout(SILENCE)
+            // Answers that nobody waits for any more go on arriving for a moment. Each is an error to h2, of which it forgives
+            // 1,024 in a connection's life; our own clients cause as many as they like.
+            .max_local_error_reset_streams(None)
             .handshake(TokioIo::new(pipe.into_io()))
             .await
             .map_err(LinkError::broken)?;
-        let ended = CancellationToken::new();
-        let end = ended.clone();
+        let (ended, cause) = (CancellationToken::new(), Arc::new(OnceLock::new()));
+        let (end, because) = (ended.clone(), Arc::clone(&cause));
         tasks.execute(async move {
             if let Err(err) = connection.await {
-                tracing::debug!(error = &err as &dyn Error, "a link ended");
+                let _ = because.set(err);
             }
             end.cancel();
         });
-        let link = Self { requests, ended, _connection: tasks.0.drop_guard() };
+        let link = Self { requests, ended, cause, _connection: tasks.0.drop_guard() };
         let hello: Hello = link.call(Method::GET, protocol::HELLO, empty()).await?;
         if hello.protocol != PROTOCOL_VERSION {
             return Err(LinkError::Version(hello.protocol));
@@ -132,6 +153,11 @@ impl Link {
     /// Cancelled when the agent can no longer be reached.
     pub fn ended(&self) -> CancellationToken {
         self.ended.clone()
+    }
+
+    /// Why the agent can no longer be reached; `None` while it can, and when it closed the connection in order.
+    pub fn cause(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
+        self.cause.get().map(|err| err as _)
     }
 
     /// Replaces the environment of the whole sandbox, for what is started or executed from now on.
@@ -164,7 +190,8 @@ impl Link {
     ) -> Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static + use<>, LinkError> {
         let request = Request::connect(format!("127.0.0.1:{port}")).body(empty()).expect("an address is valid");
         let response = self.answered(request).await?;
-        hyper::upgrade::on(response).await.map(TokioIo::new).map_err(LinkError::broken)
+        let upgraded = hyper::upgrade::on(response).await.map_err(LinkError::broken)?;
+        Ok(records::connection(TokioIo::new(upgraded)))
     }
 
     async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Body) -> Result<T, LinkError> {
@@ -173,6 +200,10 @@ impl Link {
     }
 
     async fn send(&self, method: Method, path: &str, body: Body) -> Result<Response<Incoming>, LinkError> {
+        if path.len() > MAX_ROUTE_BYTES {
+            let message = format!("a path or a name is too long: {} bytes, escaped", path.len());
+            return Err(LinkError::Refused { code: Code::InvalidArgument, message });
+        }
         let request = Request::builder().method(method).uri(format!("http://agent{path}")).body(body);
         self.answered(request.expect("our routes are valid")).await
     }
@@ -182,10 +213,9 @@ impl Link {
         if response.status().is_success() {
             return Ok(response);
         }
-        let status = response.status();
         let body = read(response).await?;
         let Refusal { code, message } = serde_json::from_slice(&body).map_err(LinkError::broken)?;
-        Err(LinkError::Refused { status, code, message })
+        Err(LinkError::Refused { code, message })
     }
 }
 
@@ -201,12 +231,17 @@ fn full(bytes: Bytes) -> Body {
     Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
 }
 
+/// The one piece of a body that is there already, for an operation that takes many.
+fn once(piece: Bytes) -> impl Stream<Item = Result<Bytes, std::convert::Infallible>> + Send + 'static {
+    futures::stream::iter([Ok(piece)])
+}
+
 /// A body of pieces that are not there yet. An error in it breaks the request off, which the agent sees.
 fn streamed<E>(pieces: impl Stream<Item = Result<Bytes, E>> + Send + 'static) -> Body
 where
     E: Into<Box<dyn Error + Send + Sync>> + 'static,
 {
-    StreamBody::new(pieces.map_ok(Frame::data).map_err(Into::into)).boxed_unsync()
+    StreamBody::new(packed(pieces.map_err(Into::into)).map_ok(Frame::data)).boxed_unsync()
 }
 
 /// A route with its query.
@@ -214,9 +249,11 @@ fn with_query<T: Serialize>(path: &str, query: &T) -> String {
     format!("{path}?{}", serde_urlencoded::to_string(query).expect("the protocol's queries are flat"))
 }
 
-/// An answer's bytes as they come.
-fn pieces(response: Response<Incoming>) -> impl Stream<Item = Result<Bytes, hyper::Error>> + Send + Unpin + 'static {
-    BodyStream::new(response.into_body()).try_filter_map(|frame| std::future::ready(Ok(frame.into_data().ok())))
+/// The pieces of an answer that is a stream, as they come.
+fn pieces(response: Response<Incoming>) -> impl Stream<Item = std::io::Result<Bytes>> + Send + Unpin + 'static {
+    unpacked(
+        BodyStream::new(response.into_body()).try_filter_map(|frame| std::future::ready(Ok(frame.into_data().ok()))),
+    )
 }
 
 /// An answer's lines as they come. None may be longer than `max_bytes`.
@@ -224,15 +261,23 @@ fn lines<T: DeserializeOwned>(
     response: Response<Incoming>,
     max_bytes: usize,
 ) -> impl Stream<Item = Result<T, LinkError>> + Send + Unpin + 'static {
-    let reader = StreamReader::new(pieces(response).map_err(std::io::Error::other));
+    let reader = StreamReader::new(pieces(response));
     let lines = FramedRead::with_capacity(reader, LinesCodec::new_with_max_length(max_bytes), 64 * 1024);
     lines.map(|line| {
-        let line = line.map_err(LinkError::broken)?;
+        let line = line.map_err(|err| match err {
+            // It does not name its cause as such.
+            LinesCodecError::Io(err) => LinkError::broken(err),
+            err @ LinesCodecError::MaxLineLengthExceeded => LinkError::broken(err),
+        })?;
         serde_json::from_str(&line).map_err(LinkError::broken)
     })
 }
 
 async fn read(response: Response<Incoming>) -> Result<Bytes, LinkError> {
     let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES);
-    Ok(body.collect().await.map_err(LinkError::Broken)?.to_bytes())
+    match body.collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(err) if err.is::<LengthLimitError>() => Err(LinkError::Unfinished(err)),
+        Err(err) => Err(LinkError::broken(err)),
+    }
 }

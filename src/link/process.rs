@@ -1,15 +1,13 @@
 //! Processes.
 
-use std::error::Error;
-
 use bytes::Bytes;
 use futures::Stream;
 use hyper::Method;
 
-use super::{Link, LinkError, empty, json, lines, streamed, with_query};
+use super::{Link, LinkError, empty, json, lines, once, streamed, with_query};
 use crate::protocol::{
-    self, MAX_PROCESS_LINE_BYTES, ProcessEvent, ProcessInfo, ProcessQuery, ProcessSelector, SendSignal, StartProcess,
-    TerminalSize,
+    self, MAX_PROCESS_INFO_BYTES, MAX_PROCESS_LINE_BYTES, ProcessEvent, ProcessInfo, ProcessQuery, ProcessSelector,
+    SendSignal, StartProcess, TerminalSize,
 };
 
 impl Link {
@@ -38,13 +36,15 @@ impl Link {
         Ok(lines(self.send(Method::GET, &route, empty()).await?, MAX_PROCESS_LINE_BYTES))
     }
 
-    /// The processes that run.
+    /// Streams the processes that run, in the order of their starts.
     ///
     /// # Errors
     ///
     /// [`LinkError::Broken`] only.
-    pub async fn processes(&self) -> Result<Vec<ProcessInfo>, LinkError> {
-        self.call(Method::GET, protocol::PROCESSES, empty()).await
+    pub async fn processes(
+        &self,
+    ) -> Result<impl Stream<Item = Result<ProcessInfo, LinkError>> + Send + Unpin + 'static + use<>, LinkError> {
+        Ok(lines(self.send(Method::GET, protocol::PROCESSES, empty()).await?, MAX_PROCESS_INFO_BYTES))
     }
 
     /// Writes to a process's standard input and returns when all is in its pipe.
@@ -52,15 +52,8 @@ impl Link {
     /// # Errors
     ///
     /// [`LinkError::Refused`] when there is no such process, or its standard input is closed or a terminal.
-    pub async fn write_stdin<E>(
-        &self,
-        process: &ProcessSelector,
-        input: impl Stream<Item = Result<Bytes, E>> + Send + 'static,
-    ) -> Result<(), LinkError>
-    where
-        E: Into<Box<dyn Error + Send + Sync>> + 'static,
-    {
-        self.send(Method::POST, &route(protocol::PROCESS_STDIN, process), streamed(input)).await.map(|_| ())
+    pub async fn write_stdin(&self, process: &ProcessSelector, input: Bytes) -> Result<(), LinkError> {
+        self.send(Method::POST, &route(protocol::PROCESS_STDIN, process), streamed(once(input))).await.map(|_| ())
     }
 
     /// Closes a process's standard input.
@@ -77,15 +70,8 @@ impl Link {
     /// # Errors
     ///
     /// [`LinkError::Refused`] when there is no such process, or it has no terminal.
-    pub async fn write_terminal<E>(
-        &self,
-        process: &ProcessSelector,
-        input: impl Stream<Item = Result<Bytes, E>> + Send + 'static,
-    ) -> Result<(), LinkError>
-    where
-        E: Into<Box<dyn Error + Send + Sync>> + 'static,
-    {
-        self.send(Method::POST, &route(protocol::PROCESS_TERMINAL, process), streamed(input)).await.map(|_| ())
+    pub async fn write_terminal(&self, process: &ProcessSelector, input: Bytes) -> Result<(), LinkError> {
+        self.send(Method::POST, &route(protocol::PROCESS_TERMINAL, process), streamed(once(input))).await.map(|_| ())
     }
 
     /// Changes the size of a process's terminal.

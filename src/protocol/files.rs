@@ -18,7 +18,7 @@ pub const DIRECTORIES: &str = "/files/directories";
 pub const MOVE: &str = "/files/move";
 /// `GET` [`WatchQuery`]: a stream of [`WatchEvent`]s, one JSON object per line. It begins once the watch is in place.
 pub const WATCH: &str = "/files/watch";
-/// `POST` [`WatchQuery`]: a [`Watcher`]. `GET` it: a list of the [`WatchEvent`]s since the last time, up to now. `DELETE`
+/// `POST` [`WatchQuery`]: a [`Watcher`]. `GET` it: the [`WatchEvent`]s since the last time, up to now, one JSON object per line. `DELETE`
 /// it: ends it.
 pub const WATCHERS: &str = "/watchers";
 

@@ -1,6 +1,7 @@
 //! What the server and the agent say to each other: routes and their JSON bodies. Nothing here does anything.
 //!
-//! The agent is an HTTP/2 server (prior knowledge) on its own stdin and stdout; the server is the client.
+//! The agent is an HTTP/2 server (prior knowledge) on its own stdin and stdout; the server is the client. Every body that is a stream,
+//! and what is carried after a `CONNECT`, is in records: see `records.rs`.
 
 mod data;
 mod files;
@@ -19,7 +20,7 @@ pub use network::*;
 pub use process::*;
 
 /// Both ends must speak the same version; another one is refused by name.
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 
 /// The longest event line, in bytes, that the server accepts from an agent. It bounds what one lying agent can make
 /// the server hold; an output (an image, say) larger than this ends the run with `output_limit`.

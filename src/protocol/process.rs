@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::data;
 
 /// `POST` [`StartProcess`]: a stream of [`ProcessEvent`]s, one JSON object per line. Dropping the stream does not end the
-/// process. `GET`: the ones that run, a list of [`ProcessInfo`].
+/// process. `GET`: the ones that run, a stream of [`ProcessInfo`]s, one JSON object per line.
 pub const PROCESSES: &str = "/processes";
 /// `GET` [`ProcessQuery`]: the same stream for a process that was started before: `started`, then what comes from now on.
 /// An end can be asked for until 30 s after it.
@@ -22,6 +22,10 @@ pub const PROCESS_SIGNAL: &str = "/processes/signal";
 
 /// The longest [`ProcessEvent`] as a line, bytes.
 pub const MAX_PROCESS_LINE_BYTES: usize = 64 * 1024;
+
+/// The longest [`ProcessInfo`] as a line, bytes. The kernel starts nothing with more than 6 MiB of arguments and environment, each byte
+/// of which JSON may write as six.
+pub const MAX_PROCESS_INFO_BYTES: usize = 40 << 20;
 
 /// A command to run.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

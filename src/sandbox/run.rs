@@ -93,7 +93,9 @@ impl Running {
         for (index, (path, content)) in spec.files.into_iter().enumerate() {
             sandbox.link().write_file(&path, content).await.map_err(|err| match err {
                 LinkError::Refused { message, .. } => SandboxError::File { index, message },
-                lost @ (LinkError::Broken(_) | LinkError::Version(_)) => SandboxError::Lost(lost),
+                lost @ (LinkError::Broken(_) | LinkError::Unfinished(_) | LinkError::Version(_)) => {
+                    SandboxError::Lost(lost)
+                }
             })?;
         }
         let limits = spec.limits;

@@ -204,16 +204,16 @@ async fn the_events_of_a_finished_operation_are_there_when_asked_for() {
     for round in 0..20 {
         let name = format!("file{round}");
         write(&sandbox, &name, "text").await;
-        let events = link.watcher_events(&watcher).await.expect("its events");
+        let events = all(link.watcher_events(&watcher).await.expect("its events")).await;
         let kinds: Vec<_> = events.iter().map(|event| event.kind).collect();
         // Without root, nothing is given to anybody, and so nothing says so.
         assert_eq!(kinds, [WatchKind::Create, WatchKind::Write], "{events:?}");
         assert!(events.iter().all(|event| event.entry.as_ref().is_some_and(|entry| entry.name == name)));
-        assert!(link.watcher_events(&watcher).await.expect("its events").is_empty());
+        assert!(all(link.watcher_events(&watcher).await.expect("its events")).await.is_empty());
     }
     link.move_path(&MoveQuery { from: "file0".into(), to: "new".into(), user: None }).await.expect("moved");
     link.remove_path(&at("file1")).await.expect("removed");
-    let events = link.watcher_events(&watcher).await.expect("its events");
+    let events = all(link.watcher_events(&watcher).await.expect("its events")).await;
     let seen: Vec<_> = events.iter().map(|event| (event.kind, event.name.as_str())).collect();
     assert_eq!(seen, [(WatchKind::Rename, "file0"), (WatchKind::Create, "new"), (WatchKind::Remove, "file1")]);
     link.remove_watcher(&watcher).await.expect("removed");
@@ -234,13 +234,13 @@ async fn a_recursive_watch_covers_directories_made_later_and_tells_each_thing_on
     let watcher = watcher.expect("a watcher");
     std::fs::write(format!("{}/old/deep/file", sandbox.home()), "").expect("a file");
     write(&sandbox, "new/deep/file", "").await;
-    let events = sandbox.link.watcher_events(&watcher).await.expect("its events");
+    let events = all(sandbox.link.watcher_events(&watcher).await.expect("its events")).await;
     let creates: Vec<_> = events.iter().filter(|event| event.kind == WatchKind::Create).cloned().collect();
     let expected = ["old/deep/file", "new", "new/deep", "new/deep/file"];
     assert_eq!(creates, expected.map(|name| event(WatchKind::Create, name)));
     // And once more, now that it is known.
     write(&sandbox, "new/deep/other", "x").await;
-    let events = sandbox.link.watcher_events(&watcher).await.expect("its events");
+    let events = all(sandbox.link.watcher_events(&watcher).await.expect("its events")).await;
     let expected = [event(WatchKind::Create, "new/deep/other"), event(WatchKind::Write, "new/deep/other")];
     assert_eq!(events, expected);
 }

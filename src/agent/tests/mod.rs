@@ -2,6 +2,7 @@
 
 mod contexts;
 mod files;
+mod long_life;
 mod ports;
 mod processes;
 

@@ -1,10 +1,8 @@
 use bytes::Bytes;
-use futures::{Stream, StreamExt, stream};
+use futures::{Stream, StreamExt};
 
 use super::*;
 use crate::protocol::{ProcessEnd, ProcessEvent, ProcessSelector, StartProcess, TerminalSize};
-
-type Never = std::convert::Infallible;
 
 fn shell(script: &str) -> StartProcess {
     StartProcess { command: "/bin/sh".into(), args: vec!["-c".into(), script.into()], ..StartProcess::default() }
@@ -56,8 +54,7 @@ async fn until(events: &mut (impl Stream<Item = Result<ProcessEvent, LinkError>>
 }
 
 async fn write(sandbox: &Sandbox, process: &ProcessSelector, text: &'static str) -> Result<(), LinkError> {
-    let input = stream::iter([Ok::<_, Never>(Bytes::from_static(text.as_bytes()))]);
-    soon(sandbox.link.write_stdin(process, input)).await
+    soon(sandbox.link.write_stdin(process, Bytes::from_static(text.as_bytes()))).await
 }
 
 #[tokio::test]
@@ -106,7 +103,7 @@ async fn a_dropped_stream_leaves_the_process_alone_and_it_can_be_attached_to_by_
     let process = pid(&mut events).await;
     until(&mut events, "early").await;
     drop(events);
-    let listed = sandbox.link.processes().await.expect("a list");
+    let listed = all(sandbox.link.processes().await.expect("a list")).await;
     assert_eq!((listed.len(), listed[0].tag.as_deref(), listed[0].args.clone()), (1, Some("mine"), asked.args));
     let by_tag = ProcessSelector::Tag("mine".into());
     let first = sandbox.link.attach_process(&process).await.expect("the process");
@@ -121,7 +118,7 @@ async fn a_dropped_stream_leaves_the_process_alone_and_it_can_be_attached_to_by_
     }
     // The end can still be asked for, but the process is gone.
     assert_eq!(outcome(sandbox.link.attach_process(&by_tag).await.expect("its end")).await.3, exited(0));
-    assert!(sandbox.link.processes().await.expect("a list").is_empty());
+    assert!(all(sandbox.link.processes().await.expect("a list")).await.is_empty());
     assert_eq!(refusal(write(&sandbox, &process, "more").await).0, Code::NotFound);
 }
 
@@ -178,7 +175,7 @@ async fn a_reader_that_does_not_read_holds_up_the_process_but_loses_nothing_and_
     let slow = sandbox.link.start_process(&shell(script)).await.expect("a process");
     let fast = sandbox.link.start_process(&shell(script)).await.expect("a process");
     assert_eq!(outcome(fast).await.1.len(), 8_000_000);
-    assert_eq!(sandbox.link.processes().await.expect("a list").len(), 1);
+    assert_eq!(all(sandbox.link.processes().await.expect("a list")).await.len(), 1);
     assert_eq!(outcome(slow).await.1.len(), 8_000_000);
 
     let slow = sandbox.link.start_process(&shell(script)).await.expect("a process");
@@ -198,10 +195,7 @@ async fn a_terminal_is_a_real_one() {
     let mut events = sandbox.link.start_process(&asked).await.expect("a process");
     let process = pid(&mut events).await;
     until(&mut events, "31 97\r\n").await;
-    let type_in = |text: &'static str| {
-        let input = stream::iter([Ok::<_, Never>(Bytes::from_static(text.as_bytes()))]);
-        sandbox.link.write_terminal(&process, input)
-    };
+    let type_in = |text: &'static str| sandbox.link.write_terminal(&process, Bytes::from_static(text.as_bytes()));
     type_in("hello\n").await.expect("typed");
     until(&mut events, "got hello\r\n").await;
     sandbox.link.resize_terminal(&process, TerminalSize { cols: 40, rows: 20 }).await.expect("resized");

@@ -99,7 +99,7 @@ impl IntoResponse for ConnectError {
 impl From<LinkError> for ConnectError {
     fn from(err: LinkError) -> Self {
         match err {
-            LinkError::Refused { code, message, .. } => {
+            LinkError::Refused { code, message } => {
                 let code = match code {
                     protocol::Code::NotFound => Code::NotFound,
                     protocol::Code::InvalidArgument => Code::InvalidArgument,
@@ -115,6 +115,11 @@ impl From<LinkError> for ConnectError {
                 Self::new(code, message)
             }
             LinkError::Broken(_) | LinkError::Version(_) => Self::lost(),
+            LinkError::Unfinished(_) => {
+                let message = err.to_string();
+                tracing::error!(error = &err as &dyn std::error::Error, "{message}");
+                Self::new(Code::Internal, message)
+            }
         }
     }
 }
@@ -249,6 +254,21 @@ impl<S: Send + Sync> FromRequestParts<S> for Pace {
     }
 }
 
+/// The answer of a unary call that is one long list, as it comes: `{"NAME": [...]}`. One that breaks off is no JSON.
+pub(super) fn listed(
+    name: &'static str,
+    items: impl Stream<Item = Result<Value, LinkError>> + Send + 'static,
+) -> Response {
+    let items = items.enumerate().map(|(index, item)| {
+        let item = item.inspect_err(|err| tracing::warn!(error = err as &dyn std::error::Error, "a list broke off"))?;
+        let comma = if index == 0 { "" } else { "," };
+        Ok::<_, LinkError>(Bytes::from(format!("{comma}{item}")))
+    });
+    let part = |text: String| futures::stream::iter([Ok(Bytes::from(text))]);
+    let body = part(format!("{{\"{name}\":[")).chain(items).chain(part("]}".to_owned()));
+    ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(body)).into_response()
+}
+
 /// Messages as they come, `silence` where there is none for long, and the end. A sandbox that is lost
 /// ([`ConnectError::lost`]) breaks the connection off: SDKs then ask whether it still lives.
 pub(super) fn streamed(
@@ -312,6 +332,16 @@ mod tests {
         let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.expect("a body");
         assert!(body.starts_with(&envelope(0, &json!({"keepalive": {}}))), "{body:?}");
         assert!(body.ends_with(&end(Some(&ConnectError::too_late()))), "{body:?}");
+    }
+
+    #[tokio::test]
+    async fn a_list_is_json_unless_it_breaks_off() {
+        let text = async |items: Vec<Result<Value, LinkError>>| {
+            axum::body::to_bytes(listed("items", futures::stream::iter(items)).into_body(), 1 << 20).await
+        };
+        assert_eq!(text(vec![]).await.expect("a body"), r#"{"items":[]}"#);
+        assert_eq!(text(vec![Ok(json!(1)), Ok(json!({"a": 2}))]).await.expect("a body"), r#"{"items":[1,{"a":2}]}"#);
+        assert!(text(vec![Ok(json!(1)), Err(LinkError::Broken("gone".into()))]).await.is_err());
     }
 
     #[tokio::test]

@@ -57,25 +57,31 @@ async fn require_token_or_signature(
 
 /// An agent's refusal, in the statuses from which SDKs choose their exceptions.
 pub(super) fn refusal(err: LinkError) -> E2bError {
-    let (status, message) = match err {
-        LinkError::Refused { code, message, .. } => {
-            let status = match code {
-                Code::NotFound => StatusCode::NOT_FOUND,
-                Code::InvalidArgument => StatusCode::BAD_REQUEST,
-                Code::AlreadyExists | Code::FailedPrecondition => StatusCode::CONFLICT,
-                Code::Unauthenticated => StatusCode::UNAUTHORIZED,
-                Code::PermissionDenied => StatusCode::FORBIDDEN,
-                Code::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
-                Code::Exhausted => StatusCode::TOO_MANY_REQUESTS,
-                Code::PortClosed | Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            };
-            (status, message)
-        }
+    match err {
+        LinkError::Refused { code, message } => E2bError::new(status(code), message),
         LinkError::Broken(_) | LinkError::Version(_) => {
-            (StatusCode::BAD_GATEWAY, "The sandbox was not found".to_owned())
+            E2bError::new(StatusCode::BAD_GATEWAY, "The sandbox was not found")
         }
-    };
-    E2bError::new(status, message)
+        LinkError::Unfinished(_) => {
+            let message = err.to_string();
+            tracing::error!(error = &err as &dyn std::error::Error, "{message}");
+            E2bError::new(StatusCode::INTERNAL_SERVER_ERROR, message)
+        }
+    }
+}
+
+/// The status of a refusal, outside of Connect.
+pub(super) fn status(code: Code) -> StatusCode {
+    match code {
+        Code::NotFound => StatusCode::NOT_FOUND,
+        Code::InvalidArgument => StatusCode::BAD_REQUEST,
+        Code::AlreadyExists | Code::FailedPrecondition => StatusCode::CONFLICT,
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Code::PermissionDenied => StatusCode::FORBIDDEN,
+        Code::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
+        Code::Exhausted => StatusCode::TOO_MANY_REQUESTS,
+        Code::PortClosed | Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+    }
 }
 
 /// `GET /files`: as Go's `http.ServeContent` does, but for answers of several ranges, which come as the whole file.

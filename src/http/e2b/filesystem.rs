@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
 use bytes::Bytes;
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -221,10 +221,9 @@ struct WatcherRequest {
 async fn watcher_events(
     Extension(sandbox): Extension<Arc<Sandbox>>,
     Unary(WatcherRequest { watcher_id: id }): Unary<WatcherRequest>,
-) -> Answer {
+) -> Result<Response, ConnectError> {
     let events = sandbox.link().watcher_events(&Watcher { id }).await?;
-    let events: Vec<_> = events.into_iter().map(event_shape).collect();
-    Ok(Json(json!({"events": events})))
+    Ok(connect::listed("events", events.map_ok(event_shape)))
 }
 
 async fn remove_watcher(

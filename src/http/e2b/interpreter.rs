@@ -17,10 +17,10 @@ use futures::{StreamExt, TryStreamExt};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::events;
 use super::letta::{self, LastExecution};
 use super::lifetime::while_it_lives;
 use super::notebook::Telling;
+use super::{events, files};
 use crate::http::json::{JsonError, parse};
 use crate::link::LinkError;
 use crate::protocol::{Code, Context, Event, Execute, Limits, StartContext};
@@ -206,9 +206,13 @@ fn refusal(err: LinkError, context: &str) -> Refusal {
         LinkError::Refused { code: Code::NotFound, .. } => {
             Refusal::Plain(StatusCode::NOT_FOUND, format!("Context {context} not found"))
         }
-        LinkError::Refused { status, message, .. } => Refusal::Plain(status, message),
+        LinkError::Refused { code, message } => Refusal::Plain(files::status(code), message),
         err @ (LinkError::Broken(_) | LinkError::Version(_)) => {
             Refusal::Plain(StatusCode::BAD_GATEWAY, format!("The sandbox was not found: {err}"))
+        }
+        err @ LinkError::Unfinished(_) => {
+            tracing::error!(error = &err as &dyn std::error::Error, "{err}");
+            Refusal::Plain(StatusCode::INTERNAL_SERVER_ERROR, err.to_string())
         }
     }
 }

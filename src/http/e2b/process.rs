@@ -12,7 +12,7 @@ use axum::{Json, Router};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -43,9 +43,12 @@ pub(super) fn input_routes() -> Router {
 #[derive(Debug, Deserialize)]
 struct ListRequest {}
 
-async fn list(Extension(sandbox): Extension<Arc<Sandbox>>, Unary(ListRequest {}): Unary<ListRequest>) -> Answer {
-    let processes: Vec<_> = sandbox.link().processes().await?.into_iter().map(shape).collect();
-    Ok(Json(json!({"processes": processes})))
+async fn list(
+    Extension(sandbox): Extension<Arc<Sandbox>>,
+    Unary(ListRequest {}): Unary<ListRequest>,
+) -> Result<Response, ConnectError> {
+    let processes = sandbox.link().processes().await?;
+    Ok(connect::listed("processes", processes.map_ok(shape)))
 }
 
 fn shape(process: ProcessInfo) -> Value {
@@ -164,7 +167,8 @@ fn messages(
                 let over = matches!(event, ProcessEvent::Ended(_));
                 (Ok(message(event)), (!over).then_some(events))
             }
-            Some(Err(_)) | None => (Err(ConnectError::lost()), None),
+            Some(Err(err)) => (Err(err.into()), None),
+            None => (Err(ConnectError::lost()), None),
         })
     });
     messages.boxed()
@@ -259,7 +263,7 @@ async fn send_input(Extension(sandbox): Extension<Arc<Sandbox>>, Unary(request):
 async fn input(sandbox: &Sandbox, process: &ProcessSelector, input: InputRequest) -> Result<(), ConnectError> {
     let decode = |text: String| {
         let bytes = BASE64_STANDARD.decode(text).map_err(|err| ConnectError::invalid(format!("input: {err}")))?;
-        Ok::<_, ConnectError>(futures::stream::iter([Ok::<_, std::convert::Infallible>(Bytes::from(bytes))]))
+        Ok::<_, ConnectError>(Bytes::from(bytes))
     };
     let written = match (input.stdin, input.pty) {
         (Some(text), None) => sandbox.link().write_stdin(process, decode(text)?).await,
@@ -272,9 +276,7 @@ async fn input(sandbox: &Sandbox, process: &ProcessSelector, input: InputRequest
 /// What E2B's daemon makes of an input that is closed, or is not there.
 fn closed(err: LinkError, code: Code) -> ConnectError {
     match err {
-        LinkError::Refused { code: protocol::Code::FailedPrecondition, message, .. } => {
-            ConnectError::new(code, message)
-        }
+        LinkError::Refused { code: protocol::Code::FailedPrecondition, message } => ConnectError::new(code, message),
         err => err.into(),
     }
 }
