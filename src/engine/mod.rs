@@ -27,9 +27,8 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
     /// Lets a frozen container go on.
     fn resume<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<(), EngineError>>;
 
-    /// Whether the kernel killed something in a container because its memory was used up. For a container whose agent
-    /// went silent: while the agent lives, it tells.
-    fn ran_out_of_memory<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, bool>;
+    /// How a container ended, for one whose agent no longer answers. To be asked before it is destroyed, which is an end too.
+    fn end_of<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, ContainerEnd>;
 
     /// What is written to the file system of a container whose whole file system is writable, bytes.
     fn written_bytes<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<u64, EngineError>>;
@@ -85,6 +84,17 @@ impl fmt::Display for InstanceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// How a container ended, as far as the engine knows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ContainerEnd {
+    /// Whether the kernel killed something in it because its memory was used up.
+    pub out_of_memory: bool,
+    /// The exit code of its first process, the agent; 137 if that was killed. `None` while it lives, or if nobody knows.
+    pub exit_code: Option<i64>,
+    /// The last line of the agent's log. Root in a sandbox can write there too.
+    pub agent_log: Option<String>,
 }
 
 /// Two directions of bytes.

@@ -92,6 +92,39 @@ pub(crate) fn seconds(wait: Duration) -> u64 {
     wait.as_millis().div_ceil(1000).max(1) as u64
 }
 
+/// Why a sandbox ended although nobody asked for that and its time was not up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// Its memory was used up, and the kernel killed its agent too.
+    OutOfMemory {
+        /// What it may use, bytes.
+        memory_bytes: u64,
+    },
+    /// More was written to its disk than may be.
+    DiskFull {
+        /// What may be written, bytes.
+        disk_bytes: u64,
+    },
+    /// Its container ended.
+    Exited {
+        /// The exit code of the agent; 137 if that was killed.
+        exit_code: i64,
+    },
+    /// Its agent could not be reached any longer, or talked nonsense.
+    Unreachable,
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OutOfMemory { memory_bytes } => write!(f, "it needed more than memory_bytes = {memory_bytes}"),
+            Self::DiskFull { disk_bytes } => write!(f, "it wrote more than disk_bytes = {disk_bytes}"),
+            Self::Exited { exit_code } => write!(f, "its container ended with exit code {exit_code}"),
+            Self::Unreachable => f.write_str("its agent could not be reached any longer"),
+        }
+    }
+}
+
 /// Why no container could be started.
 #[derive(Debug, Error)]
 pub enum LaunchError {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio_util::task::TaskTracker;
 
 use super::admission::Permit;
-use super::error::LaunchError;
+use super::error::{Ending, LaunchError};
 use super::template::Template;
 use crate::engine::{Engine, EngineError, InstanceId, Spec};
 use crate::link::Link;
@@ -162,8 +162,22 @@ impl Instance {
         self.guard.reaper.engine.ping().await
     }
 
-    /// Whether the kernel took something of it for want of memory; for when its agent no longer answers.
-    pub(crate) async fn ran_out_of_memory(&self) -> bool {
-        self.guard.reaper.engine.ran_out_of_memory(&self.guard.id).await
+    /// Finds out why its agent no longer answers, and logs it.
+    pub(crate) async fn find_ending(&self, memory_bytes: u64) -> Ending {
+        let end = self.guard.reaper.engine.end_of(&self.guard.id).await;
+        let ending = match (end.out_of_memory, end.exit_code) {
+            (true, _) => Ending::OutOfMemory { memory_bytes },
+            (false, Some(exit_code)) => Ending::Exited { exit_code },
+            (false, None) => Ending::Unreachable,
+        };
+        tracing::warn!(
+            sandbox.id = %self.guard.id,
+            exit_code = end.exit_code,
+            agent_log = end.agent_log,
+            error = self.link.cause().map(|err| err as &dyn std::error::Error),
+            "lost the sandbox {}: {ending}",
+            self.guard.id
+        );
+        ending
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::error::Ending;
 use super::handle::Sandbox;
 use super::registry::Registry;
 use crate::engine::EngineError;
@@ -108,7 +109,7 @@ pub(super) async fn bound_disk(registry: Registry, sandbox: Weak<Sandbox>) {
         was_slow = false;
         if let Some(reason) = too_much {
             tracing::warn!(sandbox.id, "sandbox {} is ended: {reason}", sandbox.id);
-            registry.kill(&sandbox.id);
+            registry.end(&sandbox.id, Some(Ending::DiskFull { disk_bytes }));
             return;
         }
         let seldom = (asked.elapsed() * DISK_SHARE).min(DISK_SELDOM);

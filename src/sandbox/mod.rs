@@ -26,7 +26,7 @@ use registry::Registry;
 
 pub use admission::SandboxesConfig;
 pub(crate) use error::seconds;
-pub use error::{LaunchError, SandboxError, Whose};
+pub use error::{Ending, LaunchError, SandboxError, Whose};
 pub use handle::{CreateSpec, Life, OnTimeout, Profile, Sandbox, Tenant, Traffic};
 pub use meter::Reading;
 pub use pool::ShelfStatus;
@@ -178,6 +178,11 @@ impl Sandboxes {
     /// The id of the kept sandbox whose token this was, if it ended not long ago.
     pub fn ended_by_token(&self, token: &str) -> Option<String> {
         self.shared.kept.ended_by_token(token)
+    }
+
+    /// Why a kept sandbox ended, if nobody asked for that and it was not long ago.
+    pub fn ending(&self, id: &str) -> Option<Ending> {
+        self.shared.kept.ending(id)
     }
 
     /// All kept sandboxes.

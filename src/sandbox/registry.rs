@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use subtle::ConstantTimeEq;
 
+use super::error::Ending;
 use super::handle::{OnTimeout, Sandbox};
 use super::meter;
 
@@ -21,8 +22,17 @@ pub(crate) struct Registry {
 #[derive(Debug, Default)]
 struct Kept {
     sandboxes: BTreeMap<String, Arc<Sandbox>>,
-    /// Tokens and ids of the last that ended, so that who still sends one learns that, and not that it is wrong.
-    ended: VecDeque<(String, String)>,
+    /// The last that ended, so that a client that still names one learns that, and not that its token is wrong.
+    ended: VecDeque<Ended>,
+}
+
+/// A sandbox that is no more.
+#[derive(Debug)]
+struct Ended {
+    token: String,
+    id: String,
+    /// Why, if nobody asked for it.
+    ending: Option<Ending>,
 }
 
 impl Registry {
@@ -39,12 +49,8 @@ impl Registry {
 
     /// The sandbox of that id. One whose container is gone is gone too.
     pub(crate) fn get(&self, id: &str) -> Option<Arc<Sandbox>> {
-        let sandbox = self.lock().sandboxes.get(id).cloned()?;
-        if sandbox.is_lost() {
-            self.kill(id);
-            return None;
-        }
-        Some(sandbox)
+        // One that is lost is removed as soon as it is known why.
+        self.lock().sandboxes.get(id).filter(|sandbox| !sandbox.is_lost()).cloned()
     }
 
     /// The sandbox of that token.
@@ -56,20 +62,30 @@ impl Registry {
 
     /// The id of the sandbox of that token, if it ended not long ago.
     pub(crate) fn ended_by_token(&self, token: &str) -> Option<String> {
-        find_token(self.lock().ended.iter().map(|(own, id)| (own.as_str(), id)), token).cloned()
+        find_token(self.lock().ended.iter().map(|ended| (ended.token.as_str(), &ended.id)), token).cloned()
+    }
+
+    /// Why the sandbox of that id ended, if nobody asked for that and it was not long ago.
+    pub(crate) fn ending(&self, id: &str) -> Option<Ending> {
+        self.lock().ended.iter().find(|ended| ended.id == id)?.ending.clone()
     }
 
     /// All of them.
     pub(crate) fn all(&self) -> Vec<Arc<Sandbox>> {
-        self.lock().sandboxes.values().cloned().collect()
+        self.lock().sandboxes.values().filter(|sandbox| !sandbox.is_lost()).cloned().collect()
     }
 
     /// Removes a sandbox. False if there is none.
     pub(crate) fn kill(&self, id: &str) -> bool {
+        self.end(id, None)
+    }
+
+    /// The same; `ending` is why, if nobody asked for it.
+    pub(crate) fn end(&self, id: &str, ending: Option<Ending>) -> bool {
         let mut kept = self.lock();
         let Some(sandbox) = kept.sandboxes.remove(id) else { return false };
         kept.ended.truncate(REMEMBERED - 1);
-        kept.ended.push_front((sandbox.token.clone(), sandbox.id.clone()));
+        kept.ended.push_front(Ended { token: sandbox.token.clone(), id: sandbox.id.clone(), ending });
         drop(kept);
         sandbox.kill();
         true
@@ -113,8 +129,9 @@ async fn keep_time(registry: Registry, sandbox: Weak<Sandbox>) {
             }
             changed = changes.changed() => if changed.is_err() { return },
             () = lost.cancelled() => {
-                tracing::warn!(sandbox.id = id, "sandbox {id} has lost its container");
-                registry.kill(&id);
+                let Some(sandbox) = sandbox.upgrade() else { return };
+                let ending = sandbox.instance.find_ending(sandbox.spec.template.memory_bytes).await;
+                registry.end(&id, Some(ending));
                 return;
             }
         }

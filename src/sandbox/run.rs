@@ -9,7 +9,7 @@ use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
 
-use super::error::SandboxError;
+use super::error::{Ending, SandboxError};
 use super::handle::Tenant;
 use super::instance::Instance;
 use super::template::Template;
@@ -192,14 +192,14 @@ impl<E: Stream<Item = Result<Event, LinkError>> + Unpin> Watch<E> {
 
     /// The agent is gone. If the kernel took it for want of memory, that was the code's doing.
     async fn lost(&self, err: &LinkError) -> Event {
-        if self.sandbox.ran_out_of_memory().await {
-            let value = self.limits.memory_bytes;
+        let ending = self.sandbox.find_ending(self.limits.memory_bytes).await;
+        if let Ending::OutOfMemory { memory_bytes: value } = ending {
             let limit = crate::protocol::LimitHit { name: "memory_bytes".to_owned(), value };
             let message = format!("the code needed more than memory_bytes = {value} and its sandbox was lost");
             return self.end(OutcomeKind::OutOfMemory, message, Some(limit));
         }
         tracing::error!(sandbox.id = %self.sandbox.id(), error = err as &dyn std::error::Error, "a run lost its sandbox");
-        self.end(OutcomeKind::Infrastructure, "the sandbox was lost during the run".to_owned(), None)
+        self.end(OutcomeKind::Infrastructure, format!("the sandbox was lost during the run: {ending}"), None)
     }
 
     fn end(&self, kind: OutcomeKind, message: String, limit: Option<crate::protocol::LimitHit>) -> Event {

@@ -317,12 +317,12 @@ async fn a_container_removed_during_a_run_is_infrastructure() {
     let sandboxes = server.sandboxes();
     assert_eq!(sandboxes.len(), 1, "{sandboxes:?}");
     docker(&["rm", "-f", &sandboxes[0]]);
+    let message = "the sandbox was lost during the run: its container ended with exit code 137";
     let error = stream.next().await.expect("an event");
-    assert_eq!((error.name.as_str(), &error.data["error"]), ("error", &json!("the sandbox was lost during the run")));
+    assert_eq!((error.name.as_str(), &error.data["error"]), ("error", &json!(message)));
     let end = stream.next().await.expect("an event");
     assert_eq!(end.name, "end");
-    let outcome = json!({"kind": "infrastructure", "message": "the sandbox was lost during the run"});
-    assert_eq!(end.data["outcome"], outcome);
+    assert_eq!(end.data["outcome"], json!({"kind": "infrastructure", "message": message}));
     server.until_busy(0, 0).await;
     assert_eq!(server.run("js", "1 + 1").await["results"], json!(["2"]));
 }

@@ -72,7 +72,7 @@ async fn runs(server: &Server, (id, token): &(String, String)) {
 
 async fn sandboxes_whose_containers_are_gone_give_their_places_back() {
     let server = Server::start_cold(&[("ONCEBOX_MAX_KEPT_SANDBOXES", "2")]);
-    let (_, paused) = (create(&server).await, create(&server).await);
+    let (running, paused) = (create(&server).await, create(&server).await);
     assert_eq!(change(&server, &paused.0, "pause").await.0, 204);
     assert_eq!(listed(&server).await.len(), 2);
     let full = ask(&server, Method::POST, "/v2/sandboxes", Some(json!({"templateID": "base"}))).await;
@@ -82,7 +82,14 @@ async fn sandboxes_whose_containers_are_gone_give_their_places_back() {
     }
     // Nobody asks for either.
     eventually("they are listed no longer", async || listed(&server).await.is_empty()).await;
-    eventually("both are told", async || server.logged("has lost its container").len() == 2).await;
+    eventually("both are told", async || server.logged("lost the sandbox").len() == 2).await;
+    for id in [&running.0, &paused.0] {
+        let asked = server.http.get(format!("{}/files?path=a", server.url)).header("e2b-sandbox-id", id);
+        let answer = asked.header("e2b-sandbox-port", 49983).send().await.expect("an answer");
+        let gone: Value = answer.json().await.expect("JSON");
+        let message = "The sandbox was not found: it is gone, because its container ended with exit code 137";
+        assert_eq!(gone, json!({"sandboxId": id, "message": message, "code": 502}));
+    }
     assert_eq!(change(&server, &paused.0, "resume").await.0, 404);
     // A place is free when its container is known to be gone.
     let mut new = Vec::new();

@@ -63,12 +63,21 @@ struct Containers {
 pub(super) struct Wanted {
     name: String,
     daemon: Arc<Daemon>,
+    last_line: LastLine,
 }
+
+/// The last line of an agent's log.
+type LastLine = Arc<Mutex<Option<String>>>;
 
 impl Wanted {
     /// The container's name.
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The last line of its agent's log.
+    pub(super) fn last_line(&self) -> Option<String> {
+        self.last_line.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -121,7 +130,7 @@ impl Daemon {
     ) -> Result<(Wanted, Pipe), DockerError> {
         let name = self.new_name();
         self.lock().wanted.insert(name.clone());
-        let wanted = Wanted { name, daemon: Arc::clone(self) };
+        let wanted = Wanted { name, daemon: Arc::clone(self), last_line: LastLine::default() };
         let name = wanted.name();
         let _slot = self.slot().await;
         let options = CreateContainerOptionsBuilder::default().name(name).build();
@@ -136,7 +145,8 @@ impl Daemon {
             AttachContainerOptionsBuilder::default().stream(true).stdin(true).stdout(true).stderr(true).build();
         let attached = self.timed(self.docker.attach_container(name, Some(options))).await?;
         self.timed(self.docker.start_container(name, None)).await?;
-        let output = stdout_of(name.to_owned(), attached.output.take_until(Box::pin(until)));
+        let last_line = Arc::clone(&wanted.last_line);
+        let output = stdout_of(name.to_owned(), last_line, attached.output.take_until(Box::pin(until)));
         let pipe = Pipe::new(tokio::io::join(StreamReader::new(Box::pin(output)), attached.input));
         Ok((wanted, pipe))
     }
@@ -269,6 +279,7 @@ fn is_ending(err: &DockerError) -> bool {
 /// The agent's stdout is the protocol; its stderr is its log, repeated in ours.
 fn stdout_of(
     name: String,
+    last_line: LastLine,
     output: impl Stream<Item = Result<LogOutput, DockerError>>,
 ) -> impl Stream<Item = Result<bytes::Bytes, std::io::Error>> {
     let mut said = Said::new();
@@ -278,6 +289,7 @@ fn stdout_of(
             Ok(LogOutput::StdErr { message }) => {
                 for line in said.lines(&message) {
                     tracing::warn!(target: "agent", "{name}: {line}");
+                    *last_line.lock().unwrap_or_else(PoisonError::into_inner) = Some(line);
                 }
                 None
             }
@@ -286,6 +298,11 @@ fn stdout_of(
         };
         async move { stdout }
     })
+}
+
+/// Whether the daemon refused something in these words, whatever the status: that differs between its releases.
+pub(super) fn says(err: &DockerError, words: &str) -> bool {
+    matches!(err, DockerError::DockerResponseServerError { message, .. } if message.contains(words))
 }
 
 pub(super) fn labels(owner: &str) -> HashMap<String, String> {

@@ -19,13 +19,18 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use ipnet::Ipv4Net;
 
-use super::{Engine, EngineError, InstanceId, Launched, Spec};
-use daemon::{Daemon, Wanted, engine_error, is_missing_image, labels};
+use super::{ContainerEnd, Engine, EngineError, InstanceId, Launched, Spec};
+use daemon::{Daemon, Wanted, engine_error, is_missing_image, labels, says};
 use holders::{Holder, Holders};
 
 /// How often a container is tried to be paused, and how long apart.
 const PAUSE_TRIES: u32 = 5;
 const PAUSE_RETRY: Duration = Duration::from_millis(100);
+
+/// How long the daemon's word on whether a container is paused may be old, and how long apart it is asked: it hears from
+/// containerd of a pause and a resumption after it has answered for them, and then believes for a moment what is over.
+const STATE_LAG: Duration = Duration::from_secs(2);
+const STATE_RETRY: Duration = Duration::from_millis(20);
 
 /// How long a sweep goes on while the daemon refuses something or, where `engine_timeout_ms` is less, is slow; and how long apart:
 /// what it is still removing, or starting for a server that was killed, is in the way.
@@ -99,10 +104,17 @@ impl DockerEngine {
 
     /// Pauses, again if need be: a busy container does not always freeze at the first try.
     async fn pause_container(&self, id: &InstanceId) -> Result<(), EngineError> {
-        let mut tries = 1;
+        let (began, mut tries) = (Instant::now(), 1);
         loop {
             match self.daemon.timed(self.daemon.docker().pause_container(&id.0)).await {
                 Ok(()) => return Ok(()),
+                // What the daemon hears of a resumption may come after it has done it. If it does not change, it is true.
+                Err(err) if says(&err, "already paused") => {
+                    if began.elapsed() > STATE_LAG {
+                        return Ok(());
+                    }
+                    tokio::time::sleep(STATE_RETRY).await;
+                }
                 Err(DockerError::DockerResponseServerError { status_code: 500, .. }) if tries < PAUSE_TRIES => {
                     tries += 1;
                     tokio::time::sleep(PAUSE_RETRY).await;
@@ -114,13 +126,21 @@ impl DockerEngine {
 
     async fn resume_container(&self, id: &InstanceId) -> Result<(), EngineError> {
         let (daemon, docker) = (&self.daemon, self.daemon.docker());
-        let Err(err) = daemon.timed(docker.unpause_container(&id.0)).await else { return Ok(()) };
-        // A daemon that was too slow to say that it has done so refuses to do it again.
-        let found = daemon.timed(docker.inspect_container(&id.0, None)).await;
-        let state = found.ok().and_then(|container| container.state).unwrap_or_default();
-        match (state.running, state.paused) {
-            (Some(true), Some(false)) => Ok(()),
-            _ => Err(engine_error("resume a container", err)),
+        let began = Instant::now();
+        loop {
+            let Err(err) = daemon.timed(docker.unpause_container(&id.0)).await else { return Ok(()) };
+            // As with a pause: it may be frozen although the daemon has yet to hear of it.
+            if says(&err, "not paused") && began.elapsed() < STATE_LAG {
+                tokio::time::sleep(STATE_RETRY).await;
+                continue;
+            }
+            // A daemon that was too slow to say that it has done so refuses to do it again.
+            let found = daemon.timed(docker.inspect_container(&id.0, None)).await;
+            let state = found.ok().and_then(|container| container.state).unwrap_or_default();
+            return match (state.running, state.paused) {
+                (Some(true), Some(false)) => Ok(()),
+                _ => Err(engine_error("resume a container", err)),
+            };
         }
     }
 
@@ -167,18 +187,33 @@ impl Engine for DockerEngine {
         self.resume_container(id).boxed()
     }
 
-    fn ran_out_of_memory<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, bool> {
+    fn end_of<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, ContainerEnd> {
         async move {
+            let agent_log = {
+                let borrowed = self.borrowed.lock().unwrap_or_else(PoisonError::into_inner);
+                borrowed.get(id).and_then(|(container, _)| container.last_line())
+            };
+            let mut end = ContainerEnd { agent_log, ..ContainerEnd::default() };
             // The daemon keeps the last events of all containers. It may hear of this one later than we of the link's end.
-            let filters = HashMap::from([("container", vec![id.0.as_str()]), ("event", vec!["oom"])]);
+            let filters = HashMap::from([("container", vec![id.0.as_str()]), ("event", vec!["oom", "die"])]);
             let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
             let until = (now + 2).to_string();
             let options = EventsOptionsBuilder::default().since("0").until(&until).filters(&filters).build();
             let mut events = self.daemon.docker().events(Some(options));
-            self.daemon
-                .timed(events.next().map(|event| Ok(event.is_some_and(|event| event.is_ok()))))
-                .await
-                .unwrap_or(false)
+            let read = async {
+                while let Some(Ok(event)) = events.next().await {
+                    if event.action.as_deref() == Some("oom") {
+                        end.out_of_memory = true;
+                    } else {
+                        let attributes = event.actor.and_then(|actor| actor.attributes).unwrap_or_default();
+                        end.exit_code = attributes.get("exitCode").and_then(|code| code.parse().ok());
+                        break;
+                    }
+                }
+                Ok(())
+            };
+            let _ = self.daemon.timed(read).await;
+            end
         }
         .boxed()
     }

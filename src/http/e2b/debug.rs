@@ -48,7 +48,7 @@ pub(super) async fn find(state: &AppState, headers: &HeaderMap) -> Result<Arc<Sa
     let token = headers.get("x-access-token").and_then(|value| value.to_str().ok()).filter(|token| !token.is_empty());
     if let Some(token) = token {
         return state.sandboxes.by_token(token).ok_or_else(|| match state.sandboxes.ended_by_token(token) {
-            Some(id) => Missing::Ended(ProxyError::NotFound { id }),
+            Some(id) => Missing::Ended(ProxyError::NotFound { ending: state.sandboxes.ending(&id), id }),
             None => unauthorized().into(),
         });
     }

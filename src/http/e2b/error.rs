@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::engine::EngineError;
 use crate::http::json::JsonError;
-use crate::sandbox::{SandboxError, seconds};
+use crate::sandbox::{Ending, SandboxError, seconds};
 
 /// An answer of the control plane that is not 2xx: `{"code", "message"}`.
 ///
@@ -87,6 +87,8 @@ pub(crate) enum ProxyError {
     NotFound {
         /// What was asked for.
         id: String,
+        /// Why it ended, if nobody asked for that.
+        ending: Option<Ending>,
     },
     /// Nothing listens there.
     PortClosed {
@@ -113,11 +115,23 @@ pub(crate) enum ProxyError {
     BadAddress(String),
 }
 
+impl ProxyError {
+    /// There is no sandbox of this id, or none that goes on.
+    pub(super) fn not_found(id: impl Into<String>) -> Self {
+        Self::NotFound { id: id.into(), ending: None }
+    }
+}
+
 impl IntoResponse for ProxyError {
     fn into_response(self) -> Response {
         let (status, body) = match self {
-            Self::NotFound { id } => {
-                (StatusCode::BAD_GATEWAY, json!({"sandboxId": id, "message": "The sandbox was not found", "code": 502}))
+            Self::NotFound { id, ending } => {
+                // SDKs look for these words, wherever they are.
+                let message = match ending {
+                    Some(ending) => format!("The sandbox was not found: it is gone, because {ending}"),
+                    None => "The sandbox was not found".to_owned(),
+                };
+                (StatusCode::BAD_GATEWAY, json!({"sandboxId": id, "message": message, "code": 502}))
             }
             Self::PortClosed { id, port } => {
                 let message = "The sandbox is running but port is not open";

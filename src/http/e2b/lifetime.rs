@@ -25,7 +25,7 @@ pub(super) async fn while_it_lives(
 ) -> Response {
     let interrupted = sandbox.interrupted();
     let Some(response) = interrupted.run_until_cancelled(next.run(request)).await else {
-        return ProxyError::NotFound { id: sandbox.id.clone() }.into_response();
+        return ProxyError::not_found(&sandbox.id).into_response();
     };
     if response.body().size_hint().exact().is_some() {
         return response;

@@ -122,8 +122,9 @@ impl Dispatch {
     }
 
     async fn sandbox(self, id: &str, port: u16, mut request: Request) -> Response {
-        let not_found = || ProxyError::NotFound { id: id.to_owned() }.into_response();
-        let Some(sandbox) = self.state.sandboxes.get(id) else { return not_found() };
+        let sandboxes = &self.state.sandboxes;
+        let not_found = || ProxyError::NotFound { id: id.to_owned(), ending: sandboxes.ending(id) }.into_response();
+        let Some(sandbox) = sandboxes.get(id) else { return not_found() };
         if let Err(err) = may_reach(&sandbox, port, request.headers()) {
             return err.into_response();
         }

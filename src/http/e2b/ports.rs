@@ -26,7 +26,7 @@ const RETRIES_MS: [u64; 4] = [100, 200, 300, 400];
 pub(super) async fn forward(sandbox: &Arc<Sandbox>, port: u16, request: Request) -> Response {
     let interrupted = sandbox.interrupted();
     let answer = interrupted.run_until_cancelled(ask(sandbox, port, request, &interrupted)).await;
-    answer.unwrap_or_else(|| ProxyError::NotFound { id: sandbox.id.clone() }.into_response())
+    answer.unwrap_or_else(|| ProxyError::not_found(&sandbox.id).into_response())
 }
 
 async fn ask(sandbox: &Sandbox, port: u16, mut request: Request, interrupted: &CancellationToken) -> Response {
@@ -35,7 +35,7 @@ async fn ask(sandbox: &Sandbox, port: u16, mut request: Request, interrupted: &C
         Err(LinkError::Refused { code: Code::PortClosed, .. }) => {
             return ProxyError::PortClosed { id: sandbox.id.clone(), port }.into_response();
         }
-        Err(_) => return ProxyError::NotFound { id: sandbox.id.clone() }.into_response(),
+        Err(_) => return ProxyError::not_found(&sandbox.id).into_response(),
     };
     let unanswered = || ProxyError::Unanswered { id: sandbox.id.clone(), port }.into_response();
     let Ok((mut sender, connection)) = http1::handshake(TokioIo::new(io)).await else {
