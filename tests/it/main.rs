@@ -11,6 +11,7 @@ mod bad_input;
 mod capacity;
 mod cli;
 mod configuration;
+mod daemon;
 mod deeds;
 mod doctor;
 mod e2b;
@@ -34,6 +35,7 @@ mod languages;
 mod lifecycle;
 mod load;
 mod mix;
+mod names;
 mod network;
 mod oci_runtime;
 mod protocol;
@@ -76,6 +78,7 @@ fn main() -> ExitCode {
         isolation::trials(),
         kept::trials(),
         lifecycle::trials(),
+        names::trials(),
         network::trials(),
         oci_runtime::trials(),
         protocol::trials(),

@@ -43,6 +43,9 @@ const MAX_ADDRESSES: usize = 16;
 /// The longest line of a holder, bytes: the addresses of a host with very many of them.
 const MAX_LINE: u64 = 1 << 20;
 
+/// A name server that never answers, of a network that RFC 5737 keeps for documentation.
+const NO_NAMESERVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+
 /// The free holders of one owner.
 #[derive(Debug)]
 pub(super) struct Holders {
@@ -229,6 +232,9 @@ impl Holders {
         let mut body = helper(&self.owner, mode, "hold", argument.as_deref());
         if argument.is_some() {
             restricting(&mut body);
+        }
+        if egress.as_ref().is_some_and(|egress| egress.nameservers.is_empty()) {
+            resolving_nothing(&mut body);
         }
         if let (Some(surroundings), Some(host_config)) = (&surroundings, &mut body.host_config) {
             // In its `/etc/hosts`, which is its sandbox's too: what is reached by a name is what the name was found to mean,
@@ -491,5 +497,15 @@ fn restricting(body: &mut ContainerCreateBody) {
     body.user = Some("0:0".to_owned());
     if let Some(host_config) = &mut body.host_config {
         host_config.cap_add = Some(vec!["NET_ADMIN".to_owned()]);
+    }
+}
+
+/// Keeps the daemon's resolver from asking anybody. Containers on a network of one's own ask that resolver, inside their namespace,
+/// and it asks the host's name servers from the host's namespace, past the filter: always from Docker 28 on, and before that where
+/// the host's are on its loopback interface. A name server that the container is given itself is asked from the container's
+/// namespace by every version, and there the filter drops the question.
+fn resolving_nothing(body: &mut ContainerCreateBody) {
+    if let Some(host_config) = &mut body.host_config {
+        host_config.dns = Some(vec![NO_NAMESERVER.to_string()]);
     }
 }

@@ -1,0 +1,187 @@
+//! A Docker daemon of a test's own, in namespaces of its own.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// The images that the daemon has.
+pub(crate) const IMAGES: [&str; 2] = ["oncebox/node", "oncebox/agent"];
+
+/// A daemon, with all that it starts, in namespaces that end with this.
+pub(crate) struct Daemon {
+    directory: TempDir,
+    /// Its first process; all others end with it.
+    namespaces: Child,
+    daemon: Option<Child>,
+    cgroup: String,
+}
+
+impl Daemon {
+    pub(crate) fn start() -> Self {
+        Self::start_after("true")
+    }
+
+    /// One whose disk has so much room.
+    pub(crate) fn start_with_room(size: &str) -> Self {
+        Self::start_after(&format!("mkdir \"$DATA\" && mount -t tmpfs -o size={size} none \"$DATA\""))
+    }
+
+    /// One in whose namespaces a command of the shell was run.
+    pub(crate) fn start_after(command: &str) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut namespaces = Command::new("unshare");
+        namespaces.args(["--fork", "--pid", "--net", "--mount", "--mount-proc", "--kill-child", "sh", "-c"]);
+        // A containerd of the host's would be used by every daemon that finds it, and sees none of what is mounted in here.
+        let hide = "if [ -d /run/containerd ]; then mount -t tmpfs none /run/containerd; fi";
+        namespaces.arg(format!("ip link set lo up && {hide} && {command} && echo ready && exec sleep infinity"));
+        namespaces.env("DATA", directory.path().join("data"));
+        let mut namespaces = namespaces.stdout(Stdio::piped()).spawn().expect("unshare");
+        let mut ready = String::new();
+        let mut said = std::io::BufReader::new(namespaces.stdout.take().expect("its output"));
+        std::io::BufRead::read_line(&mut said, &mut ready).expect("its output");
+        assert_eq!(ready, "ready\n", "these namespaces need root, and `ip`");
+        static STARTED: AtomicUsize = AtomicUsize::new(0);
+        let cgroup = format!("oncebox-test-{}-{}", std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
+        let mut daemon = Self { directory, namespaces, daemon: None, cgroup };
+        daemon.start_again();
+        let began = Instant::now();
+        daemon.load(&IMAGES);
+        eprintln!("images in after {:?}", began.elapsed());
+        daemon
+    }
+
+    /// Starts it where there is none, and waits until it answers.
+    pub(crate) fn start_again(&mut self) {
+        // What a killed one leaves keeps the next from starting, where its number is another's by now, or nobody has looked at
+        // its end: containerd ends with it.
+        let _ = fs::remove_file(self.path("pid"));
+        let _ = fs::remove_file(self.path("exec/containerd/containerd.pid"));
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log")).expect("a log");
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &self.init(), "--pid", "--net", "--mount", "dockerd"]);
+        command.args(["--data-root", &self.path("data"), "--exec-root", &self.path("exec")]);
+        command.args(["--pidfile", &self.path("pid"), "--host", &self.address()]);
+        command.args(["--cgroup-parent", &format!("/{}", self.cgroup)]);
+        command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
+        self.daemon = Some(command.spawn().expect("nsenter"));
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !self
+            .command(&["version"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .expect("docker")
+            .success()
+        {
+            assert!(Instant::now() < deadline, "the daemon does not answer: {}", self.last_words());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn load(&self, images: &[&str]) {
+        let save = Command::new("docker").arg("save").args(images).stdout(Stdio::piped()).spawn();
+        let mut save = save.expect("docker save");
+        let mut load = self.command(&["load", "--quiet"]);
+        let load = load.stdin(save.stdout.take().expect("its output")).stdout(Stdio::null()).status();
+        assert!(load.expect("docker load").success() && save.wait().expect("docker save").success());
+    }
+
+    fn last_words(&self) -> String {
+        let log = fs::read_to_string(self.path("log")).unwrap_or_default();
+        log.lines().rev().take(5).collect::<Vec<_>>().join("\n")
+    }
+
+    /// Sends it a signal. Its containers are not told.
+    pub(crate) fn signal(&self, name: &str) {
+        let daemon = self.daemon.as_ref().expect("it runs").id();
+        let status = Command::new("kill").args([&format!("-{name}"), &child_of(daemon)]).status();
+        assert!(status.expect("kill").success());
+        if name == "CONT" {
+            // What waits for it has stopped with it.
+            let _ = Command::new("kill").args(["-CONT", &daemon.to_string()]).status();
+        }
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.signal("KILL");
+        self.daemon.take().expect("it runs").wait().expect("its end");
+    }
+
+    /// As the system stops it. It ends its containers itself.
+    pub(crate) fn stop(&mut self) {
+        self.signal("TERM");
+        self.daemon.take().expect("it runs").wait().expect("its end");
+    }
+
+    /// Runs a command in its namespaces; whether it went well.
+    pub(crate) fn within(&self, command: &[&str]) -> bool {
+        self.enter(command).stderr(Stdio::null()).status().expect("nsenter").success()
+    }
+
+    /// What a command prints there.
+    pub(crate) fn told(&self, command: &[&str]) -> String {
+        String::from_utf8(self.enter(command).output().expect("nsenter").stdout).expect("text")
+    }
+
+    fn enter(&self, command: &[&str]) -> Command {
+        let mut enter = Command::new("nsenter");
+        enter.args(["--target", &self.init(), "--pid", "--net", "--mount"]).args(command);
+        enter
+    }
+
+    pub(crate) fn address(&self) -> String {
+        format!("unix://{}", self.path("docker.sock"))
+    }
+
+    pub(crate) fn path(&self, name: &str) -> String {
+        self.directory.path().join(name).display().to_string()
+    }
+
+    fn init(&self) -> String {
+        child_of(self.namespaces.id())
+    }
+
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("docker");
+        command.args(["--host", &self.address()]).args(arguments);
+        command
+    }
+
+    /// What a docker command prints.
+    pub(crate) fn docker(&self, arguments: &[&str]) -> String {
+        let output = self.command(arguments).output().expect("the docker command");
+        assert!(output.status.success(), "docker {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").args(["-KILL", &self.init()]).status();
+        let _ = self.namespaces.wait();
+        if let Some(mut daemon) = self.daemon.take() {
+            let _ = daemon.kill();
+            let _ = daemon.wait();
+        }
+        // Theirs are in the host's tree.
+        let below = Path::new("/sys/fs/cgroup");
+        let hierarchies = fs::read_dir(below).into_iter().flatten().flatten().map(|entry| entry.path());
+        hierarchies.chain([below.to_owned()]).for_each(|hierarchy| remove_groups(&hierarchy.join(&self.cgroup)));
+    }
+}
+
+fn remove_groups(group: &Path) {
+    let within = fs::read_dir(group).into_iter().flatten().flatten().map(|entry| entry.path());
+    within.filter(|path| path.is_dir()).for_each(|path| remove_groups(&path));
+    let _ = fs::remove_dir(group);
+}
+
+/// The only child of a process that waits for it.
+fn child_of(process: u32) -> String {
+    let children = fs::read_to_string(format!("/proc/{process}/task/{process}/children"));
+    children.expect("the process").trim().to_owned()
+}
