@@ -43,6 +43,12 @@ const MAX_ADDRESSES: usize = 16;
 /// The longest line of a holder, bytes: the addresses of a host with very many of them.
 const MAX_LINE: u64 = 1 << 20;
 
+/// Containers do not reach each other. From Docker 28 on, the daemon announces each container's address from inside its namespace, in
+/// its first two seconds; nobody there needs that, and a namespace in which nothing was sent can be used again. Older versions know
+/// nothing of it, and take any option.
+const BRIDGE_OPTIONS: [(&str, &str); 2] =
+    [("com.docker.network.bridge.enable_icc", "false"), ("com.docker.network.advertise_addr_nmsgs", "0")];
+
 /// A name server that never answers, of a network that RFC 5737 keeps for documentation.
 const NO_NAMESERVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
@@ -406,7 +412,7 @@ impl Holders {
             driver: Some("bridge".to_owned()),
             // Whatever the daemon's default is.
             enable_ipv6: Some(false),
-            options: Some(HashMap::from([("com.docker.network.bridge.enable_icc".to_owned(), "false".to_owned())])),
+            options: Some(BRIDGE_OPTIONS.map(|(name, value)| (name.to_owned(), value.to_owned())).into()),
             labels: Some(labels(&self.owner)),
             ..NetworkCreateRequest::default()
         }
