@@ -491,7 +491,7 @@ fn helper(owner: &str, network_mode: String, work: &str, argument: Option<&str>)
             memory: Some(32 << 20),
             pids_limit: Some(16),
             cap_drop: Some(vec!["ALL".to_owned()]),
-            security_opt: Some(vec!["no-new-privileges:true".to_owned()]),
+            security_opt: Some(vec!["no-new-privileges=true".to_owned()]),
             ..HostConfig::default()
         }),
         ..ContainerCreateBody::default()

@@ -279,7 +279,7 @@ fn container(spec: &Spec, owner: &str, holder: &str) -> ContainerCreateBody {
             ulimits: Some(vec![ulimit("nofile", limit(spec.open_files)), ulimit("core", 0)]),
             cap_drop: Some(vec!["ALL".to_owned()]),
             cap_add: Some(AGENT_CAPABILITIES.iter().map(|name| (*name).to_owned()).collect()),
-            security_opt: Some(vec!["no-new-privileges:true".to_owned()]),
+            security_opt: Some(vec!["no-new-privileges=true".to_owned()]),
             runtime: spec.oci_runtime.clone(),
             ..HostConfig::default()
         }),
