@@ -172,6 +172,13 @@ impl Config {
     }
 }
 
+impl Config {
+    /// The templates by name, and the processor time that each may use, thousandths of a processor.
+    pub fn processors(&self) -> Vec<(String, u64)> {
+        self.templates.iter().map(|template| (template.name.clone(), template.cpu_millis)).collect()
+    }
+}
+
 /// A file of the configuration, from the disk or from the defaults.
 struct Source {
     name: String,

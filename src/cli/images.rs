@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use oncebox::config::{Config, ConfigError};
 use oncebox::engine::docker::images::ImageBuilder;
 use oncebox::engine::docker::report;
 
@@ -58,9 +59,13 @@ pub(super) async fn images(command: ImagesCommand) -> CliResult {
     Ok(ExitCode::SUCCESS)
 }
 
-pub(super) async fn doctor(DoctorArgs { sources, strict }: DoctorArgs) -> CliResult {
+pub(super) async fn doctor(
+    DoctorArgs { sources, strict }: DoctorArgs,
+    config: Result<Config, ConfigError>,
+) -> CliResult {
     let agent = sources.agent();
-    let report = report::examine(sources.images, agent).await;
+    let config = config?;
+    let report = report::examine(sources.images, agent, &config.processors()).await;
     print(&report.to_string());
     Ok(ExitCode::from(report.exit_code(strict)))
 }

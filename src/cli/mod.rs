@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use oncebox::config::{Config, LogFormat};
+use oncebox::config::{Config, ConfigError, LogFormat};
 use tracing_subscriber::EnvFilter;
 
 /// Runs untrusted code on your own machine, in fresh, single-use Docker containers.
@@ -67,16 +67,21 @@ impl Cli {
                 Ok(ExitCode::SUCCESS)
             }
             Command::Certs(args) => certs::certs(&args),
-            Command::Doctor(args) => images::doctor(args).await,
+            Command::Doctor(args) => images::doctor(args, read(self.config)).await,
         }
     }
 }
 
-/// Reads the configuration and begins to log at this level.
-fn configure(directory: Option<PathBuf>, level: &str) -> Result<Config, Box<dyn Error>> {
+/// Reads the configuration.
+fn read(directory: Option<PathBuf>) -> Result<Config, ConfigError> {
     let local = PathBuf::from("config");
     let directory = directory.or_else(|| local.join("oncebox.toml").exists().then_some(local));
-    let config = Config::read(directory.as_deref())?;
+    Config::read(directory.as_deref())
+}
+
+/// Reads the configuration and begins to log at this level.
+fn configure(directory: Option<PathBuf>, level: &str) -> Result<Config, Box<dyn Error>> {
+    let config = read(directory)?;
     log(level, config.log_format);
     Ok(config)
 }

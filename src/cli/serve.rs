@@ -9,6 +9,7 @@ use std::sync::Arc;
 use axum::serve::{Listener, ListenerExt};
 use oncebox::config::Config;
 use oncebox::engine::docker::DockerEngine;
+use oncebox::engine::docker::report::beyond;
 use oncebox::http::{self, Routers, TlsListener};
 use oncebox::sandbox::Sandboxes;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -33,7 +34,9 @@ pub(super) async fn serve(config: Config) -> CliResult {
         None => None,
     };
     let engine = Arc::new(DockerEngine::connect(&config.owner, config.engine_timeout, config.allow_private)?);
-    let sandboxes = Sandboxes::open(engine, config.templates, config.sandboxes).await?;
+    let processors = config.processors();
+    let sandboxes = Sandboxes::open(Arc::<DockerEngine>::clone(&engine), config.templates, config.sandboxes).await?;
+    tokio::spawn(async move { compare_processors(&engine, &processors).await });
     if let Some(address) = tls.as_ref().map(TlsListener::local_addr).transpose()? {
         tracing::info!(%address, domain = config.http.domain, "listening on https://{address}");
     }
@@ -76,6 +79,18 @@ pub(super) async fn serve(config: Config) -> CliResult {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Warns of templates that ask for more processors than there are. Their sandboxes start all the same.
+async fn compare_processors(engine: &DockerEngine, asked: &[(String, u64)]) {
+    match engine.processors().await {
+        Ok(processors) => {
+            if let Some(finding) = beyond(processors, asked) {
+                tracing::warn!(processors, "{finding}; their sandboxes share what there is");
+            }
+        }
+        Err(err) => tracing::debug!(error = &err as &dyn Error, "cannot compare templates with the host's processors"),
+    }
 }
 
 /// Each connection is an open file, of which many systems allow 1,024 unless more are asked for.

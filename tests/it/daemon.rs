@@ -18,11 +18,18 @@ pub(crate) struct Daemon {
     namespaces: Child,
     daemon: Option<Child>,
     cgroup: String,
+    /// The processors that it has, as `taskset` names them; none: all.
+    processors: Option<&'static str>,
 }
 
 impl Daemon {
     pub(crate) fn start() -> Self {
         Self::start_after("true")
+    }
+
+    /// One on a host with one processor.
+    pub(crate) fn start_on_one_processor() -> Self {
+        Self::start_on(Some("0"), "true")
     }
 
     /// One whose disk has so much room.
@@ -32,6 +39,10 @@ impl Daemon {
 
     /// One in whose namespaces a command of the shell was run.
     pub(crate) fn start_after(command: &str) -> Self {
+        Self::start_on(None, command)
+    }
+
+    fn start_on(processors: Option<&'static str>, command: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let mut namespaces = Command::new("unshare");
         namespaces.args(["--fork", "--pid", "--net", "--mount", "--mount-proc", "--kill-child", "sh", "-c"]);
@@ -46,7 +57,7 @@ impl Daemon {
         assert_eq!(ready, "ready\n", "these namespaces need root, and `ip`");
         static STARTED: AtomicUsize = AtomicUsize::new(0);
         let cgroup = format!("oncebox-test-{}-{}", std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
-        let mut daemon = Self { directory, namespaces, daemon: None, cgroup };
+        let mut daemon = Self { directory, namespaces, daemon: None, cgroup, processors };
         daemon.start_again();
         let began = Instant::now();
         daemon.load(&IMAGES);
@@ -62,7 +73,9 @@ impl Daemon {
         let _ = fs::remove_file(self.path("exec/containerd/containerd.pid"));
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log")).expect("a log");
         let mut command = Command::new("nsenter");
-        command.args(["--target", &self.init(), "--pid", "--net", "--mount", "dockerd"]);
+        command.args(["--target", &self.init(), "--pid", "--net", "--mount"]);
+        command.args(self.processors.iter().flat_map(|processors| ["taskset", "--cpu-list", processors]));
+        command.arg("dockerd");
         command.args(["--data-root", &self.path("data"), "--exec-root", &self.path("exec")]);
         command.args(["--pidfile", &self.path("pid"), "--host", &self.address()]);
         command.args(["--cgroup-parent", &format!("/{}", self.cgroup)]);

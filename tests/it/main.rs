@@ -25,6 +25,7 @@ mod e2b_ports;
 mod e2b_process;
 mod ends;
 mod faults;
+mod hosts;
 mod isolation;
 mod java;
 mod javascript;
@@ -75,6 +76,7 @@ fn main() -> ExitCode {
         auth::trials(),
         capacity::trials(),
         cli::trials(),
+        hosts::trials(),
         isolation::trials(),
         kept::trials(),
         lifecycle::trials(),

@@ -23,6 +23,9 @@ use super::{ContainerEnd, Engine, EngineError, InstanceId, Launched, Spec};
 use daemon::{Daemon, Wanted, engine_error, is_missing_image, labels, says};
 use holders::{Holder, Holders};
 
+/// The time in which a container may use its share of processor time, microseconds: the kernel's and Docker's default.
+const CPU_PERIOD_US: i64 = 100_000;
+
 /// How often a container is tried to be paused, and how long apart.
 const PAUSE_TRIES: u32 = 5;
 const PAUSE_RETRY: Duration = Duration::from_millis(100);
@@ -64,6 +67,18 @@ impl DockerEngine {
             owner: owner.to_owned(),
             borrowed: Arc::default(),
         })
+    }
+
+    /// How many processors the engine's host has.
+    ///
+    /// # Errors
+    ///
+    /// When the engine does not answer, or does not say.
+    pub async fn processors(&self) -> Result<u64, EngineError> {
+        let info = self.daemon.timed(self.daemon.docker().info()).await;
+        let info = info.map_err(|err| engine_error("describe its host", err))?;
+        let processors = info.ncpu.and_then(|processors| u64::try_from(processors).ok());
+        processors.ok_or_else(|| EngineError::Unreachable("it does not say how many processors it has".into()))
     }
 
     async fn launch_container(&self, spec: &Spec) -> Result<Launched, EngineError> {
@@ -274,7 +289,9 @@ fn container(spec: &Spec, owner: &str, holder: &str) -> ContainerCreateBody {
             tmpfs: Some(in_memory),
             memory: Some(limit(spec.memory_bytes)),
             memory_swap: Some(limit(spec.memory_bytes)),
-            nano_cpus: Some(limit(spec.cpu_millis.saturating_mul(1_000_000))),
+            // What the daemon takes as a number of processors must not be more than the host has; a quota may be.
+            cpu_period: Some(CPU_PERIOD_US),
+            cpu_quota: Some(limit(spec.cpu_millis).saturating_mul(CPU_PERIOD_US / 1000)),
             pids_limit: Some(limit(spec.processes)),
             ulimits: Some(vec![ulimit("nofile", limit(spec.open_files)), ulimit("core", 0)]),
             cap_drop: Some(vec!["ALL".to_owned()]),

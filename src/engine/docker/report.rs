@@ -89,9 +89,13 @@ impl Report {
 }
 
 /// Examines the daemon that `DOCKER_HOST` names, or the local one, and the images made from `images_dir` and
-/// `agent_binary`. Starts small containers on a network of their own to try the filter of sandboxes' networks, and removes
+/// `agent_binary`. `processors` is what each template asks for, thousandths of a processor. Starts small containers on a network of their own to try the filter of sandboxes' networks, and removes
 /// them. What cannot be found out is itself a finding.
-pub async fn examine(images_dir: impl Into<PathBuf>, agent_binary: impl Into<PathBuf>) -> Report {
+pub async fn examine(
+    images_dir: impl Into<PathBuf>,
+    agent_binary: impl Into<PathBuf>,
+    processors: &[(String, u64)],
+) -> Report {
     let mut report = Report::default();
     let address = Address::from_env(std::env::var("DOCKER_HOST").ok());
     access::address_check(&mut report, &address);
@@ -112,6 +116,7 @@ pub async fn examine(images_dir: impl Into<PathBuf>, agent_binary: impl Into<Pat
     engine_checks(&mut report, &address, &version, &info);
     runc_checks(&mut report, &version, &info);
     limit_checks(&mut report, &info);
+    processors_check(&mut report, &info, processors);
     isolation_checks(&mut report, &info);
     network_check(&mut report, docker.clone()).await;
     storage_check(&mut report, &info);
@@ -206,6 +211,27 @@ fn limit_checks(report: &mut Report, info: &SystemInfo) {
     };
     let finding = format!("this daemon cannot limit: {}", list(&cannot));
     report.checks.push(Check { status, subject: "limits", finding, advice: Some(advice.to_owned()) });
+}
+
+fn processors_check(report: &mut Report, info: &SystemInfo, asked: &[(String, u64)]) {
+    let processors = info.ncpu.and_then(|processors| u64::try_from(processors).ok()).unwrap_or(0);
+    match beyond(processors, asked) {
+        Some(finding) => {
+            let advice = "their sandboxes start and share what there is; `cpu_millis` in `config/templates` says what they ask for";
+            report.warning("processors", finding, advice);
+        }
+        None => report.ok("processors", format!("{processors}, and no template asks for more")),
+    }
+}
+
+/// Which templates ask for more processors than there are, as a sentence.
+pub fn beyond(processors: u64, asked: &[(String, u64)]) -> Option<String> {
+    let more = asked.iter().filter(|(_, cpu_millis)| *cpu_millis > processors.saturating_mul(1000));
+    let more: Vec<_> =
+        more.map(|(name, cpu_millis)| format!("`{name}` ({})", *cpu_millis as f64 / 1000.0)).collect();
+    let noun = if processors == 1 { "processor" } else { "processors" };
+    (!more.is_empty())
+        .then(|| format!("the engine's host has {processors} {noun}, and templates ask for more: {}", more.join(", ")))
 }
 
 fn isolation_checks(report: &mut Report, info: &SystemInfo) {
@@ -416,6 +442,17 @@ mod tests {
         assert!(lines(|report| limit_checks(report, &no_swap)).contains("warn limits: this daemon cannot limit: swap"));
         let shown = lines(|report| limit_checks(report, &SystemInfo { memory_limit: None, ..no_swap.clone() }));
         assert!(shown.contains("FAIL limits: this daemon cannot limit: memory, swap"), "{shown}");
+    }
+
+    #[test]
+    fn templates_that_ask_for_more_processors_than_there_are_are_named() {
+        let asked = [("small", 1000), ("large", 2000), ("odd", 2500)].map(|(name, cpus)| (name.to_owned(), cpus));
+        assert_eq!(beyond(3, &asked), None);
+        let found = "the engine's host has 1 processor, and templates ask for more: `large` (2), `odd` (2.5)";
+        assert_eq!(beyond(1, &asked).as_deref(), Some(found));
+        let shown = |ncpu| lines(|report| processors_check(report, &SystemInfo { ncpu, ..SystemInfo::default() }, &asked));
+        assert_eq!(shown(Some(4)), "ok   processors: 4, and no template asks for more\n");
+        assert!(shown(Some(1)).starts_with(&format!("warn processors: {found}\n     -> ")), "{}", shown(Some(1)));
     }
 
     #[test]
