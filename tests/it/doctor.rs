@@ -12,6 +12,7 @@ use crate::support::{docker, eventually, oncebox};
 trials![
     it_tries_the_filter_of_networks_and_leaves_nothing,
     it_says_how_another_hosts_engine_is_reached,
+    an_empty_address_is_none,
     an_engine_without_root_is_told_from_one_that_is_root,
     user_namespaces_are_told,
     the_version_of_cgroups_is_told_and_what_they_cannot_limit,
@@ -98,6 +99,12 @@ async fn it_says_how_another_hosts_engine_is_reached() {
     assert_eq!(code, Some(1));
     assert!(said.starts_with("FAIL engine: no Docker at ssh://user@host: "), "{said}");
     assert!(said.contains("`ssh -L /path/docker.sock:/var/run/docker.sock HOST`"), "{said}");
+}
+
+async fn an_empty_address_is_none() {
+    let (said, _) = doctor_at("");
+    assert!(said.contains(" at unix:///var/run/docker.sock"), "{said}");
+    assert!(!said.contains("DOCKER_HOST"), "{said}");
 }
 
 async fn an_engine_without_root_is_told_from_one_that_is_root() {

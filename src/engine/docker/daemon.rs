@@ -37,6 +37,19 @@ const SETTLED: Duration = Duration::from_secs(10);
 /// A daemon that does not answer a ping for so long is not well.
 const PING_LIMIT: Duration = Duration::from_secs(3);
 
+/// Where the daemon listens that no address is given for.
+pub(super) const LOCAL: &str = "unix:///var/run/docker.sock";
+
+/// The address in `DOCKER_HOST`. As for Docker's own command, an empty one is none.
+pub(super) fn host_from_env() -> Option<String> {
+    std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty())
+}
+
+/// Connects to the daemon that `DOCKER_HOST` names, or to the local one.
+pub(super) fn connect() -> Result<Docker, DockerError> {
+    Docker::connect_with_host(host_from_env().as_deref().unwrap_or(LOCAL))
+}
+
 /// One Docker daemon, as one owner uses it.
 #[derive(Debug)]
 pub(super) struct Daemon {

@@ -20,6 +20,7 @@ use bollard::query_parameters::{
 };
 use futures::StreamExt;
 
+use super::daemon;
 use debian::Debian;
 use output::{At, Output};
 use recipe::{Extra, Recipe};
@@ -172,7 +173,7 @@ impl ImageBuilder {
     ///
     /// When the address cannot be understood. Whether the daemon answers is seen at the first call.
     pub fn connect(images_dir: impl Into<PathBuf>, agent_binary: impl Into<PathBuf>) -> Result<Self, BuildError> {
-        let docker = Docker::connect_with_defaults().map_err(|err| BuildError::Unreachable(err.into()))?;
+        let docker = daemon::connect().map_err(|err| BuildError::Unreachable(err.into()))?;
         Ok(Self::new(docker, images_dir.into(), agent_binary.into()))
     }
 

@@ -59,7 +59,7 @@ impl DockerEngine {
     ///
     /// When the address cannot be understood. Whether the daemon answers is seen at the first call.
     pub fn connect(owner: &str, limit: Duration, allow_private: Vec<Ipv4Net>) -> Result<Self, EngineError> {
-        let docker = Docker::connect_with_defaults().map_err(|err| EngineError::Unreachable(err.into()))?;
+        let docker = daemon::connect().map_err(|err| EngineError::Unreachable(err.into()))?;
         let daemon = Daemon::new(docker, owner, limit);
         Ok(Self {
             holders: Arc::new(Holders::new(Arc::clone(&daemon), owner, allow_private)),

@@ -14,7 +14,7 @@ use bollard::Docker;
 use bollard::models::{SystemInfo, SystemVersion};
 
 use super::EngineError;
-use super::daemon::Daemon;
+use super::daemon::{self, Daemon};
 use super::holders::Holders;
 use super::images::{BuildError, ImageBuilder, ImageState};
 use crate::engine::Network;
@@ -97,9 +97,9 @@ pub async fn examine(
     processors: &[(String, u64)],
 ) -> Report {
     let mut report = Report::default();
-    let address = Address::from_env(std::env::var("DOCKER_HOST").ok());
+    let address = Address::new(daemon::host_from_env());
     access::address_check(&mut report, &address);
-    let connected = Docker::connect_with_defaults();
+    let connected = daemon::connect();
     let answers = async {
         let docker = connected?;
         Ok::<_, bollard::errors::Error>((docker.version().await?, docker.info().await?, docker))
@@ -227,8 +227,7 @@ fn processors_check(report: &mut Report, info: &SystemInfo, asked: &[(String, u6
 /// Which templates ask for more processors than there are, as a sentence.
 pub fn beyond(processors: u64, asked: &[(String, u64)]) -> Option<String> {
     let more = asked.iter().filter(|(_, cpu_millis)| *cpu_millis > processors.saturating_mul(1000));
-    let more: Vec<_> =
-        more.map(|(name, cpu_millis)| format!("`{name}` ({})", *cpu_millis as f64 / 1000.0)).collect();
+    let more: Vec<_> = more.map(|(name, cpu_millis)| format!("`{name}` ({})", *cpu_millis as f64 / 1000.0)).collect();
     let noun = if processors == 1 { "processor" } else { "processors" };
     (!more.is_empty())
         .then(|| format!("the engine's host has {processors} {noun}, and templates ask for more: {}", more.join(", ")))
@@ -450,7 +449,8 @@ mod tests {
         assert_eq!(beyond(3, &asked), None);
         let found = "the engine's host has 1 processor, and templates ask for more: `large` (2), `odd` (2.5)";
         assert_eq!(beyond(1, &asked).as_deref(), Some(found));
-        let shown = |ncpu| lines(|report| processors_check(report, &SystemInfo { ncpu, ..SystemInfo::default() }, &asked));
+        let shown =
+            |ncpu| lines(|report| processors_check(report, &SystemInfo { ncpu, ..SystemInfo::default() }, &asked));
         assert_eq!(shown(Some(4)), "ok   processors: 4, and no template asks for more\n");
         assert!(shown(Some(1)).starts_with(&format!("warn processors: {found}\n     -> ")), "{}", shown(Some(1)));
     }

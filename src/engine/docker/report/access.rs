@@ -8,6 +8,7 @@ use bollard::models::SystemInfo;
 use bollard::{API_DEFAULT_VERSION, Docker};
 
 use super::Report;
+use crate::engine::docker::daemon::LOCAL;
 
 /// Where daemons listen without TLS, when they do.
 pub(super) const PLAIN_TCP: &str = "127.0.0.1:2375";
@@ -24,9 +25,10 @@ pub(super) struct Address {
 }
 
 impl Address {
-    pub(super) fn from_env(host: Option<String>) -> Self {
+    /// The one that is named, or the local daemon's.
+    pub(super) fn new(host: Option<String>) -> Self {
         let named = host.is_some();
-        Self { text: host.unwrap_or_else(|| "unix:///var/run/docker.sock".to_owned()), named }
+        Self { text: host.unwrap_or_else(|| LOCAL.to_owned()), named }
     }
 
     pub(super) fn socket(&self) -> Option<&Path> {
@@ -140,7 +142,7 @@ mod tests {
 
     #[test]
     fn tcp_and_a_socket_for_everyone_give_the_host_away() {
-        let address = Address::from_env(Some("tcp://127.0.0.1:2375".to_owned()));
+        let address = Address::new(Some("tcp://127.0.0.1:2375".to_owned()));
         assert!(lines(|report| address_check(report, &address)).starts_with("FAIL socket: tcp://"));
 
         let dir = tempfile::tempdir().unwrap();
@@ -205,9 +207,9 @@ mod tests {
 
     #[test]
     fn where_no_daemon_can_be_spoken_to_the_way_to_one_is_told() {
-        let advice = |host: &str| Address::from_env(Some(host.to_owned())).advice();
+        let advice = |host: &str| Address::new(Some(host.to_owned())).advice();
         assert!(advice("ssh://user@host").contains("ssh -L"));
         assert!(advice("unix:///nowhere").starts_with("is DOCKER_HOST right?"));
-        assert!(Address::from_env(None).advice().starts_with("is it installed and started?"));
+        assert!(Address::new(None).advice().starts_with("is it installed and started?"));
     }
 }
