@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Counters {
     /// Processor time used, microseconds.
     pub(crate) cpu_us: u64,
-    /// The most memory ever held, bytes.
-    pub(crate) peak_memory_bytes: u64,
+    /// The most memory ever held, bytes. `None` if the kernel does not keep it: under cgroup v2 before Linux 5.19.
+    pub(crate) peak_memory_bytes: Option<u64>,
     /// How many processes the kernel has killed for want of memory.
     pub(crate) oom_kills: u64,
     /// How often a new process was refused.
@@ -71,21 +71,25 @@ fn read_at(root: &Path) -> Counters {
     if root.join("cgroup.controllers").exists() {
         return Counters {
             cpu_us: field(root.join("cpu.stat"), "usage_usec"),
-            peak_memory_bytes: number(root.join("memory.peak")),
+            peak_memory_bytes: reading(root.join("memory.peak")),
             oom_kills: field(root.join("memory.events"), "oom_kill"),
             refused_forks: field(root.join("pids.events"), "max"),
         };
     }
     Counters {
         cpu_us: number(root.join("cpuacct/cpuacct.usage")) / 1000,
-        peak_memory_bytes: number(root.join("memory/memory.max_usage_in_bytes")),
+        peak_memory_bytes: reading(root.join("memory/memory.max_usage_in_bytes")),
         oom_kills: field(root.join("memory/memory.oom_control"), "oom_kill"),
         refused_forks: field(root.join("pids/pids.events"), "max"),
     }
 }
 
 fn number(path: PathBuf) -> u64 {
-    fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    reading(path).unwrap_or(0)
+}
+
+fn reading(path: PathBuf) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
 /// The value of `key` in a file of `key value` lines.
@@ -117,8 +121,11 @@ mod tests {
         write(root.path(), "memory.events", "low 0\noom 3\noom_kill 2\n");
         write(root.path(), "pids.events", "max 5\n");
         let counters = read_at(root.path());
-        assert_eq!((counters.cpu_us, counters.peak_memory_bytes), (42, 1_048_576));
+        assert_eq!((counters.cpu_us, counters.peak_memory_bytes), (42, Some(1_048_576)));
         assert_eq!((counters.oom_kills, counters.refused_forks), (2, 5));
+        // As on older kernels.
+        fs::remove_file(root.path().join("memory.peak")).expect("a file");
+        assert_eq!(read_at(root.path()).peak_memory_bytes, None);
     }
 
     #[test]

@@ -45,7 +45,7 @@ impl Seen {
         let usage = Usage {
             wall_ms: self.wall_ms,
             cpu_ms: Some(self.after.cpu_us.saturating_sub(self.before.cpu_us) / 1000),
-            peak_memory_bytes: Some(self.after.peak_memory_bytes),
+            peak_memory_bytes: self.after.peak_memory_bytes,
         };
         let kills = self.after.oom_kills > self.before.oom_kills;
         let refused = self.after.refused_forks > self.before.refused_forks;

@@ -363,7 +363,8 @@ pub struct Usage {
     /// could be asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_ms: Option<u64>,
-    /// The most memory the container held since it was started, bytes; the interpreter's own is in it. Missing as `cpu_ms` is.
+    /// The most memory the container held since it was started, bytes; the interpreter's own is in it. Missing as `cpu_ms` is,
+    /// and where the kernel does not keep it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_memory_bytes: Option<u64>,
 }
