@@ -71,6 +71,7 @@ struct Keys {
     profile: Profile,
     drain_timeout_ms: u64,
     engine_timeout_ms: u64,
+    launch_timeout_ms: u64,
     log_format: LogFormat,
     #[serde(deserialize_with = "networks")]
     allow_private: Vec<Ipv4Net>,
@@ -162,6 +163,7 @@ impl Config {
                 max_starts_per_minute_per_key: NonZeroU32::new(keys.max_starts_per_minute_per_key),
                 max_queued: keys.max_queued,
                 queue_timeout: Duration::from_millis(keys.queue_timeout_ms),
+                launch_timeout: Duration::from_millis(keys.launch_timeout_ms),
             },
             allow_private: keys.allow_private,
             templates,
@@ -308,6 +310,7 @@ fn check_keys(keys: &Keys) -> Result<(), (&'static str, String)> {
         ("head_timeout_ms", keys.head_timeout_ms, 1),
         ("stall_timeout_ms", keys.stall_timeout_ms, 1),
         ("engine_timeout_ms", keys.engine_timeout_ms, 100),
+        ("launch_timeout_ms", keys.launch_timeout_ms, 100),
     ];
     for (key, value, least) in least {
         if value < least {

@@ -33,8 +33,8 @@ pub(super) async fn serve(config: Config) -> CliResult {
         Some(tls) => Some(TlsListener::bind(tls).await.map_err(|err| cannot_listen(tls.listen, &err))?),
         None => None,
     };
-    let engine = Arc::new(DockerEngine::connect(&config.owner, config.engine_timeout, config.allow_private)?);
     let processors = config.processors();
+    let engine = Arc::new(DockerEngine::connect(&config.owner, config.engine_timeout, config.allow_private)?);
     let sandboxes = Sandboxes::open(Arc::<DockerEngine>::clone(&engine), config.templates, config.sandboxes).await?;
     tokio::spawn(async move { compare_processors(&engine, &processors).await });
     if let Some(address) = tls.as_ref().map(TlsListener::local_addr).transpose()? {

@@ -31,6 +31,8 @@ pub struct SandboxesConfig {
     pub max_queued: usize,
     /// How long a request waits at the most.
     pub queue_timeout: Duration,
+    /// A launch that takes longer has failed.
+    pub launch_timeout: Duration,
 }
 
 /// Gives out the places.
@@ -253,6 +255,7 @@ mod tests {
             max_starts_per_minute_per_key: None,
             max_queued: 4,
             queue_timeout: Duration::from_secs(3600),
+            launch_timeout: Duration::from_secs(60),
         };
         change(&mut config);
         Arc::new(Admission::new(config))

@@ -135,6 +135,6 @@ pub enum LaunchError {
     #[error("the container did not become ready")]
     Agent(#[from] LinkError),
     /// It took longer than a launch may.
-    #[error("the container was not ready after {0:?}")]
+    #[error("the container was not ready within `launch_timeout_ms` ({0:?})")]
     Slow(Duration),
 }

@@ -14,9 +14,6 @@ use crate::engine::{Engine, EngineError, InstanceId, Spec};
 use crate::link::Link;
 use crate::protocol::{Language, StartContext};
 
-/// A launch that takes longer has failed.
-pub(super) const LAUNCH_LIMIT: Duration = Duration::from_secs(60);
-
 /// Between two tries to remove a container that the engine would not remove.
 const REMOVE_AGAIN: Duration = Duration::from_secs(2);
 
@@ -99,8 +96,14 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
-    /// Starts a container like `spec` and the template's interpreter. It is ready in truth: the runner has run code.
-    pub(crate) async fn launch(reaper: &Reaper, spec: &Spec, template: &Template) -> Result<Self, LaunchError> {
+    /// Starts a container like `spec` and the template's interpreter. It is ready in truth: the runner has run code. After `limit`
+    /// it has failed.
+    pub(crate) async fn launch(
+        reaper: &Reaper,
+        spec: &Spec,
+        template: &Template,
+        limit: Duration,
+    ) -> Result<Self, LaunchError> {
         let launch = async {
             let launched = reaper.engine.launch(spec).await?;
             let guard = Guard {
@@ -119,7 +122,7 @@ impl Instance {
             }
             Ok(Self { link, guard, contexts, languages: hello.languages })
         };
-        tokio::time::timeout(LAUNCH_LIMIT, launch).await.unwrap_or(Err(LaunchError::Slow(LAUNCH_LIMIT)))
+        tokio::time::timeout(limit, launch).await.unwrap_or(Err(LaunchError::Slow(limit)))
     }
 
     /// The container's name.

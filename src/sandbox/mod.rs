@@ -85,7 +85,7 @@ impl Sandboxes {
         let templates: Vec<_> = templates.into_iter().map(Arc::new).collect();
         let reaper = Reaper::new(Arc::clone(&engine));
         let workers = std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
-        let pool = Pool::start(&templates, reaper.clone(), workers);
+        let pool = Pool::start(&templates, reaper.clone(), workers, config.launch_timeout);
         let (admission, kept, cancelled) = (Admission::new(config), Registry::default(), CancellationToken::new());
         let shared = Shared { templates, engine, reaper, pool, admission, kept, cancelled };
         Ok(Self { shared: Arc::new(shared) })

@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use super::error::LaunchError;
 use super::handle::Tenant;
-use super::instance::{Instance, LAUNCH_LIMIT, Reaper};
+use super::instance::{Instance, Reaper};
 use super::line::Lines;
 use super::template::Template;
 use crate::engine::EngineError;
@@ -35,6 +35,8 @@ pub(crate) struct Pool {
 #[derive(Debug)]
 struct Shared {
     reaper: Reaper,
+    /// A launch that takes longer has failed.
+    launch_timeout: Duration,
     shelves: Mutex<Vec<Shelf>>,
     /// There is something to launch.
     wanted: Notify,
@@ -111,10 +113,11 @@ impl Shelf {
 
 impl Pool {
     /// Begins to fill the shelves, `workers` launches at once.
-    pub(crate) fn start(templates: &[Arc<Template>], reaper: Reaper, workers: usize) -> Self {
+    pub(crate) fn start(templates: &[Arc<Template>], reaper: Reaper, workers: usize, launch_timeout: Duration) -> Self {
         let shelves = templates.iter().cloned().map(Shelf::new);
         let shared = Arc::new(Shared {
             reaper,
+            launch_timeout,
             shelves: Mutex::new(shelves.collect()),
             wanted: Notify::new(),
             stopping: CancellationToken::new(),
@@ -145,8 +148,9 @@ impl Pool {
             receiver
         };
         self.shared.wanted.notify_one();
-        let slow = || Err(Arc::new(LaunchError::Slow(LAUNCH_LIMIT)));
-        match tokio::time::timeout(LAUNCH_LIMIT, receiver).await {
+        let limit = self.shared.launch_timeout;
+        let slow = || Err(Arc::new(LaunchError::Slow(limit)));
+        match tokio::time::timeout(limit, receiver).await {
             Ok(Ok(taken)) => taken.map(|sandbox| (sandbox, false)),
             // The pool has stopped, or launches for those before in line take so long.
             Ok(Err(_)) | Err(_) => slow(),
@@ -155,8 +159,8 @@ impl Pool {
 
     /// Starts one that differs from what waits. Finished, and removed, even if nobody waits for it any longer.
     pub(crate) async fn launch(&self, spec: crate::engine::Spec, template: Arc<Template>) -> Taken {
-        let reaper = self.shared.reaper.clone();
-        let launch = self.launches.spawn(async move { Instance::launch(&reaper, &spec, &template).await });
+        let (reaper, limit) = (self.shared.reaper.clone(), self.shared.launch_timeout);
+        let launch = self.launches.spawn(async move { Instance::launch(&reaper, &spec, &template, limit).await });
         launch.await.expect("a launch does not panic").map_err(Arc::new)
     }
 
@@ -203,7 +207,7 @@ impl Shared {
             };
             // What one worker takes on may not be all there is.
             self.wanted.notify_one();
-            let launched = Instance::launch(&self.reaper, &template.spec(), &template).await;
+            let launched = Instance::launch(&self.reaper, &template.spec(), &template, self.launch_timeout).await;
             self.deliver(&template, launched);
         }
     }

@@ -21,6 +21,7 @@ async fn a_variable_that_cannot_be_meant_stops_the_start() {
         ("ONCEBOX_QUEUE_TIMEOUT_MS", "0", "queue_timeout_ms must be at least 1, not 0"),
         ("ONCEBOX_STALL_TIMEOUT_MS", "0", "stall_timeout_ms must be at least 1, not 0"),
         ("ONCEBOX_ENGINE_TIMEOUT_MS", "0", "engine_timeout_ms must be at least 100, not 0"),
+        ("ONCEBOX_LAUNCH_TIMEOUT_MS", "0", "launch_timeout_ms must be at least 100, not 0"),
         ("ONCEBOX_MAX_BODY_BYTES", "10", "max_body_bytes must be at least 1024, not 10"),
         ("ONCEBOX_LISTEN", "localhost", "listen: "),
         ("ONCEBOX_LISTEN", "3000", "listen: "),

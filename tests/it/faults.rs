@@ -11,6 +11,7 @@ use crate::support::{Server, docker, eventually, refuses_to_start, stdout};
 
 trials![
     an_engine_that_takes_its_time_is_waited_for,
+    a_launch_may_take_as_long_as_is_configured,
     an_engine_that_refuses_is_an_error_and_tried_again,
     an_engine_that_hangs_up_is_an_error_and_tried_again,
     an_engine_that_hangs_is_an_error_and_tried_again,
@@ -38,6 +39,23 @@ const ONE_WARM: (&str, &str) = ("ONCEBOX_TEMPLATES__NODE__WARM", "1");
 /// it is a fifth of that.
 const BOUND: Duration = Duration::from_secs(20);
 const RECOVERY: Duration = Duration::from_secs(25);
+
+async fn a_launch_may_take_as_long_as_is_configured() {
+    let proxy = EngineProxy::start(
+        |_, path| match Calls::Start.include(&hyper::Method::POST, path) {
+            true => Fate::After(Duration::from_secs(2)),
+            false => Fate::Pass,
+        },
+        |_| {},
+    );
+    for (limit, expected) in [("1500", 503), ("40000", 200)] {
+        let server = Server::start_cold(&[("ONCEBOX_LAUNCH_TIMEOUT_MS", limit), ("DOCKER_HOST", &proxy.address())]);
+        let (status, answer) = server.post("/v1/run", &cold()).await;
+        assert_eq!(status, expected, "{limit}: {answer}");
+        let logged = server.logged("the container was not ready within `launch_timeout_ms` (1.5s)");
+        assert_eq!(logged.is_empty(), status == 200, "{logged:?}");
+    }
+}
 
 /// A run that is launched for itself, because its limits are its own.
 fn cold() -> Value {
