@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::lan::{Lan, METADATA, gateway};
-use crate::proxy::{EngineProxy, Fate};
+use crate::proxy::{EngineProxy, Fate, engine_socket};
 use crate::support::{Server, docker};
 
 /// The one image that no code runs in: what holds a network is let alone.
@@ -171,7 +171,7 @@ fn weaken(create: &mut Value, passwd: &std::path::Path, network: Option<&str>) {
     host["UTSMode"] = json!("host");
     host["ShmSize"] = Value::Null;
     host["Binds"] =
-        json!([format!("{}:/etc/passwd:ro", passwd.display()), "/var/run/docker.sock:/var/run/docker.sock"]);
+        json!([format!("{}:/etc/passwd:ro", passwd.display()), format!("{}:/var/run/docker.sock", engine_socket().display())]);
     if let Some(network) = network {
         host["NetworkMode"] = json!(network);
     }

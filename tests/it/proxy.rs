@@ -1,7 +1,7 @@
 //! A Docker Engine with something in between: its calls can be changed, delayed, refused and left unanswered.
 
 use std::convert::Infallible;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,8 +16,12 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::{UnixListener, UnixStream};
 
-/// The engine behind it.
-const ENGINE: &str = "/var/run/docker.sock";
+/// The socket of the engine behind it.
+pub(crate) fn engine_socket() -> PathBuf {
+    let named = std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty());
+    let address = named.as_deref().unwrap_or("unix:///var/run/docker.sock");
+    address.strip_prefix("unix://").expect("these tests need the engine's Unix socket").into()
+}
 
 type Body = BoxBody<Bytes, hyper::Error>;
 
@@ -63,7 +67,7 @@ pub(crate) enum Calls {
 }
 
 impl Calls {
-    fn include(self, method: &Method, path: &str) -> bool {
+    pub(crate) fn include(self, method: &Method, path: &str) -> bool {
         match self {
             Self::All => true,
             Self::Create => path == "/containers/create",
@@ -195,7 +199,7 @@ async fn forward(
         Fate::Cut => return Err("cut".into()),
         Fate::Never => std::future::pending().await,
     }
-    let engine = UnixStream::connect(Path::new(ENGINE)).await?;
+    let engine = UnixStream::connect(engine_socket()).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(engine)).await?;
     tokio::spawn(connection.with_upgrades());
     let mut response = sender.send_request(Request::from_parts(parts, body)).await?;
