@@ -8,6 +8,7 @@ use oncebox::config::{Config, ConfigError};
 use oncebox::engine::docker::images::ImageBuilder;
 use oncebox::engine::docker::report;
 
+use super::stop::StopSignals;
 use super::{CliResult, print};
 
 /// Where images are made from.
@@ -65,7 +66,19 @@ pub(super) async fn doctor(
 ) -> CliResult {
     let agent = sources.agent();
     let config = config?;
-    let report = report::examine(sources.images, agent, &config.processors()).await;
-    print(&report.to_string());
-    Ok(ExitCode::from(report.exit_code(strict)))
+    let processors = config.processors();
+    let mut stop = StopSignals::new()?;
+    tokio::select! {
+        report = report::examine(sources.images, agent, &processors, config.engine_timeout) => {
+            print(&report.to_string());
+            Ok(ExitCode::from(report.exit_code(strict)))
+        }
+        () = stop.next() => {
+            tokio::select! {
+                () = report::clear_up(config.engine_timeout) => {}
+                () = stop.next() => {}
+            }
+            Ok(ExitCode::FAILURE)
+        }
+    }
 }

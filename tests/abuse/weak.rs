@@ -170,8 +170,10 @@ fn weaken(create: &mut Value, passwd: &std::path::Path, network: Option<&str>) {
     host["IpcMode"] = json!("host");
     host["UTSMode"] = json!("host");
     host["ShmSize"] = Value::Null;
-    host["Binds"] =
-        json!([format!("{}:/etc/passwd:ro", passwd.display()), format!("{}:/var/run/docker.sock", engine_socket().display())]);
+    host["Binds"] = json!([
+        format!("{}:/etc/passwd:ro", passwd.display()),
+        format!("{}:/var/run/docker.sock", engine_socket().display())
+    ]);
     if let Some(network) = network {
         host["NetworkMode"] = json!(network);
     }

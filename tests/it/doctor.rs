@@ -1,16 +1,20 @@
 //! `oncebox doctor` on engines of every kind: this machine's, which says something else of itself.
 
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, UnixStream};
 
-use crate::proxy::{EngineProxy, Fate};
+use crate::proxy::{Calls, EngineProxy, Fate};
 use crate::support::{docker, eventually, oncebox};
 
 trials![
     it_tries_the_filter_of_networks_and_leaves_nothing,
+    it_leaves_nothing_on_an_engine_that_is_slow_and_says_so_once,
+    it_leaves_nothing_when_it_is_ended,
+    it_removes_what_one_that_was_killed_has_left,
     it_says_how_another_hosts_engine_is_reached,
     an_empty_address_is_none,
     an_engine_without_root_is_told_from_one_that_is_root,
@@ -76,22 +80,92 @@ async fn it_tries_the_filter_of_networks_and_leaves_nothing() {
     let mut strict = oncebox();
     strict.args(["doctor", "--strict"]).current_dir(directory.path());
     let strict = strict.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("oncebox");
-    let own = format!("oncebox-doctor-{}", strict.id());
+    let process = strict.id();
     let output = strict.wait_with_output().expect("its end");
     let said = String::from_utf8(output.stdout).expect("text");
     assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(1), ""), "{said}");
     for line in ["ok   network filter: can be imposed", "warn images: present: agent, base, ", "tcp: "] {
         assert!(said.contains(line), "{line} is not in {said}");
     }
-    eventually("nothing is left", async || {
-        let left = ["ps -a --format {{.Names}}", "network ls --format {{.Name}}"]
-            .map(|command| docker(&command.split(' ').collect::<Vec<_>>()));
-        !left.concat().contains(&own)
-    })
-    .await;
+    eventually("nothing is left", async || of_doctor(process).is_empty()).await;
     let help = oncebox().args(["doctor", "--help"]).output().expect("oncebox");
     let help = String::from_utf8(help.stdout).expect("text");
     assert!(help.contains("The exit code is 0 when all is well or there are warnings only"), "{help}");
+}
+
+/// The containers and networks on the engine that a process has made to try the filter.
+fn of_doctor(process: u32) -> Vec<String> {
+    let listed = ["ps -a --format {{.Names}}", "network ls --format {{.Name}}"]
+        .map(|command| docker(&command.split(' ').collect::<Vec<_>>()));
+    let names = listed.iter().flat_map(|names| names.lines());
+    // A network has its owner's name, and a container one more word.
+    let own = format!(".{process}");
+    let is_own = |name: &&str| name.starts_with("oncebox-doctor.") && name.split('-').any(|part| part.ends_with(&own));
+    names.filter(is_own).map(str::to_owned).collect()
+}
+
+/// An engine that meets the start of a container with this fate, and `oncebox doctor` beside it once it has made a network.
+async fn begun(fate: Fate, timeout_ms: &str) -> (EngineProxy, Child) {
+    let proxy = EngineProxy::start(
+        move |method, path| match Calls::Start.include(method, path) {
+            true => fate.clone(),
+            false => Fate::Pass,
+        },
+        |_| {},
+    );
+    let mut command = oncebox();
+    command.arg("doctor").env("DOCKER_HOST", proxy.address()).env("ONCEBOX_ENGINE_TIMEOUT_MS", timeout_ms);
+    let child = command.stdout(Stdio::piped()).spawn().expect("oncebox");
+    eventually("it has begun to try", async || !of_doctor(child.id()).is_empty()).await;
+    (proxy, child)
+}
+
+async fn it_leaves_nothing_on_an_engine_that_is_slow_and_says_so_once() {
+    let (_proxy, child) = begun(Fate::After(Duration::from_secs(4)), "2000").await;
+    let process = child.id();
+    let output = child.wait_with_output().expect("its end");
+    let said = String::from_utf8(output.stdout).expect("text");
+    let finding = "FAIL network filter: not tried: the engine did not start a holder within `engine_timeout_ms`\n     \
+                   -> see what keeps the engine busy, or raise `engine_timeout_ms`\n";
+    assert!(said.contains(finding), "{said}");
+    assert_eq!((output.status.code(), of_doctor(process)), (Some(1), vec![]), "{said}");
+}
+
+async fn it_leaves_nothing_when_it_is_ended() {
+    let (_proxy, mut child) = begun(Fate::Never, "60000").await;
+    let ended = Command::new("kill").arg(child.id().to_string()).status();
+    assert!(ended.expect("kill").success());
+    assert_eq!(child.wait().expect("its end").code(), Some(1));
+    assert_eq!(of_doctor(child.id()), Vec::<String>::new());
+}
+
+async fn it_removes_what_one_that_was_killed_has_left() {
+    // Of the second in which this one began, and so perhaps still at work; and of another year.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a time").as_secs();
+    let process = std::process::id();
+    let [new, old] = [now, 1_700_000_000].map(|second| format!("doctor.{second}.{process}"));
+    for owner in [&new, &old] {
+        let (label, name) = (format!("oncebox.owner={owner}"), format!("oncebox-{owner}"));
+        docker(&["network", "create", "--label", &label, &name]);
+        docker(&[
+            "create",
+            "--label",
+            &label,
+            "--network",
+            &name,
+            "--name",
+            &format!("{name}-left"),
+            "oncebox/agent",
+            "hold",
+        ]);
+    }
+    assert_eq!(of_doctor(process).len(), 4);
+    let output = oncebox().arg("doctor").output().expect("oncebox doctor");
+    let mut left = of_doctor(process);
+    docker(&["rm", "--force", &format!("oncebox-{new}-left")]);
+    docker(&["network", "rm", &format!("oncebox-{new}")]);
+    left.sort();
+    assert_eq!(left, [format!("oncebox-{new}"), format!("oncebox-{new}-left")], "{output:?}");
 }
 
 async fn it_says_how_another_hosts_engine_is_reached() {

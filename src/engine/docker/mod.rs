@@ -59,13 +59,17 @@ impl DockerEngine {
     /// When the address cannot be understood. Whether the daemon answers is seen at the first call.
     pub fn connect(owner: &str, limit: Duration, allow_private: Vec<Ipv4Net>) -> Result<Self, EngineError> {
         let docker = daemon::connect().map_err(|err| EngineError::Unreachable(err.into()))?;
+        Ok(Self::over(docker, owner, limit, allow_private))
+    }
+
+    fn over(docker: bollard::Docker, owner: &str, limit: Duration, allow_private: Vec<Ipv4Net>) -> Self {
         let daemon = Daemon::new(docker, owner, limit);
-        Ok(Self {
+        Self {
             holders: Arc::new(Holders::new(Arc::clone(&daemon), owner, allow_private)),
             daemon,
             owner: owner.to_owned(),
             borrowed: Arc::default(),
-        })
+        }
     }
 
     /// How many processors the engine's host has.

@@ -2,23 +2,20 @@
 //! are the images there.
 
 mod access;
+mod network;
 mod runc;
 
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use bollard::Docker;
 use bollard::models::{SystemInfo, SystemVersion};
 
-use super::EngineError;
-use super::daemon::{self, Daemon};
-use super::holders::Holders;
+use super::daemon;
 use super::images::{BuildError, ImageBuilder, ImageState};
-use crate::engine::Network;
 use access::Address;
+pub use network::clear_up;
 
 const GIB: u64 = 1 << 30;
 /// A disk with less cannot hold the images, with less than the second it soon will not.
@@ -89,12 +86,14 @@ impl Report {
 }
 
 /// Examines the daemon that `DOCKER_HOST` names, or the local one, and the images made from `images_dir` and
-/// `agent_binary`. `processors` is what each template asks for, thousandths of a processor. Starts small containers on a network of their own to try the filter of sandboxes' networks, and removes
+/// `agent_binary`. `processors` is what each template asks for, thousandths of a processor; `engine_timeout` is how long a
+/// sandbox's container may take. Starts small containers on a network of their own to try the filter of sandboxes' networks, and removes
 /// them. What cannot be found out is itself a finding.
 pub async fn examine(
     images_dir: impl Into<PathBuf>,
     agent_binary: impl Into<PathBuf>,
     processors: &[(String, u64)],
+    engine_timeout: Duration,
 ) -> Report {
     let mut report = Report::default();
     let address = Address::new(daemon::host_from_env());
@@ -118,7 +117,7 @@ pub async fn examine(
     limit_checks(&mut report, &info);
     processors_check(&mut report, &info, processors);
     isolation_checks(&mut report, &info);
-    network_check(&mut report, docker.clone()).await;
+    network::check(&mut report, docker.clone(), engine_timeout).await;
     storage_check(&mut report, &info);
     disk_check(&mut report, &address, &info);
     let images_dir = images_dir.into();
@@ -256,38 +255,6 @@ fn isolation_checks(report: &mut Report, info: &SystemInfo) {
         report.ok("user namespaces", "root in a container is nobody on the host");
     } else {
         report.ok("user namespaces", "not used: user code is uid 1000 there and here, without capabilities");
-    }
-}
-
-/// Starts what would hold a sandbox's network, with a filter that lets nothing through.
-async fn network_check(report: &mut Report, docker: Docker) {
-    let owner = format!("doctor-{}", std::process::id());
-    let holders = Arc::new(Holders::new(Daemon::new(docker, &owner, PATIENCE), &owner, Vec::new()));
-    let held = match holders.take(&Network::Allowlist(Vec::new())).await {
-        Ok(holder) => {
-            holders.discard(holder).await;
-            Ok(())
-        }
-        Err(err) => Err(err),
-    };
-    network_finding(report, held.and(holders.remove_networks().await));
-}
-
-fn network_finding(report: &mut Report, held: Result<(), EngineError>) {
-    match held {
-        Ok(()) => report.ok("network filter", "can be imposed: sandboxes reach what their template says, and no more"),
-        Err(EngineError::NoImage(image)) => {
-            let finding = format!("not tried, because the image {image} is missing");
-            report.warning("network filter", finding, "run `oncebox images build`, then this again");
-        }
-        Err(err) => report.failure(
-            "network filter",
-            match err {
-                EngineError::Network(reason) => reason,
-                err => format!("{err}: {}", innermost(&err)),
-            },
-            "without it no sandbox with a network is started; the kernel needs `sch_ingress` and `cls_bpf` (`modprobe cls_bpf`)",
-        ),
     }
 }
 
@@ -471,17 +438,6 @@ mod tests {
         let info = SystemInfo { security_options: Some(options), ..SystemInfo::default() };
         let shown = lines(|report| isolation_checks(report, &info));
         assert!(shown.starts_with("FAIL seccomp: off") && shown.contains("ok   access control: apparmor"), "{shown}");
-    }
-
-    #[test]
-    fn where_networks_cannot_be_filtered_it_is_a_failure_with_the_kernels_words() {
-        let shown = |held| lines(|report| network_finding(report, held));
-        assert!(shown(Ok(())).starts_with("ok   network filter: "));
-        let reason = "it cannot hook into the interface (kernel module `sch_ingress`): Operation not permitted";
-        let failed = shown(Err(EngineError::Network(reason.to_owned())));
-        assert!(failed.starts_with(&format!("FAIL network filter: {reason}\n     -> without it")), "{failed}");
-        let missing = shown(Err(EngineError::NoImage("oncebox/agent".to_owned())));
-        assert!(missing.starts_with("warn network filter: not tried, because the image oncebox/agent"), "{missing}");
     }
 
     #[test]
