@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::lan::{Lan, METADATA, gateway};
+use crate::lan::{Lan, METADATA, gateway, on_this_machine, until_greeted};
 use crate::proxy::{EngineProxy, Fate, engine_socket};
 use crate::support::{Server, docker};
 
@@ -221,7 +221,7 @@ impl World {
             ("LAN_100", lan_100),
             ("METADATA", lan.machine(METADATA)),
             ("GATEWAY", lan.machine(&bridge)),
-            ("DOCKER0", lan.machine(&gateway("bridge"))),
+            ("DOCKER0", lan.machine(&own_bridge())),
             ("HOST", lan.machine(&own_address())),
             ("LOOPBACK", lan.machine("127.0.0.1")),
             ("SERVER", server.url.trim_start_matches("http://").to_owned()),
@@ -232,6 +232,12 @@ impl World {
             ("SHARED", shared_memory.display().to_string()),
         ];
         facts.extend(names.into_iter().zip(own));
+        // With an empty address some languages connect to the machine itself, and so it would be held inside and reached outside.
+        for (name, value) in &facts {
+            assert!(!value.is_empty() && !value.starts_with(':'), "{name} is `{value}`: nothing can be tried with it");
+        }
+        let greeters = facts.iter().filter(|(name, value)| *name != "SERVER" && is_address(value));
+        greeters.for_each(|(_, target)| until_greeted(target));
         Self { _lan: lan, neighbour, facts, shared_memory, _abstract: listener }
     }
 
@@ -250,6 +256,22 @@ impl Drop for World {
         let _ = std::fs::remove_file(&self.shared_memory);
         docker(&["rm", "-f", &self.neighbour]);
     }
+}
+
+/// This machine's address on the engine's own bridge. The engine names it only once it was started again, so that the interface is
+/// asked.
+fn own_bridge() -> String {
+    let name = "{{index .Options \"com.docker.network.bridge.name\"}}";
+    let name = docker(&["network", "inspect", "-f", name, "bridge"]);
+    let shown = on_this_machine(&format!("ip -4 -oneline addr show dev '{}'", name.trim()));
+    let network = shown.split_whitespace().skip_while(|word| *word != "inet").nth(1);
+    let address = network.and_then(|network| network.split('/').next());
+    address.unwrap_or_else(|| panic!("the bridge {} has no address: {shown}", name.trim())).to_owned()
+}
+
+/// Whether it is `HOST:PORT`.
+fn is_address(value: &str) -> bool {
+    value.parse::<std::net::SocketAddr>().is_ok()
 }
 
 /// In which namespace of a kind this process is, and with it the machine.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::e2b::Sandbox;
-use crate::lan::Lan;
+use crate::lan::{Lan, gateway};
 use crate::support::{Server, docker, eventually, server, stdout};
 
 trials![
@@ -180,7 +180,7 @@ print([name for name in os.environ if "ONCEBOX" in name or "DOCKER" in name])
 
 async fn what_was_not_given_cannot_be_mounted_or_made() {
     let code = r#"
-import ctypes, os, socket, subprocess
+import ctypes, os, socket
 libc = ctypes.CDLL(None, use_errno=True)
 def refused(name, *arguments):
     ctypes.set_errno(0)
@@ -206,11 +206,22 @@ for family, kind in [(socket.AF_PACKET, socket.SOCK_RAW), (socket.AF_INET, socke
         print("could open a raw socket", family)
     except OSError:
         pass
-os.environ["PATH"] += ":/usr/sbin:/sbin"
-subprocess.run("ip link add dummy0 type dummy && echo made a link", shell=True, stderr=subprocess.DEVNULL)
 print("done")
 "#;
     assert_eq!(python(code).await, "done\n");
+    let interface = r#"
+import fcntl, socket, struct
+SIOCSIFMTU = 0x8922
+try:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, SIOCSIFMTU, struct.pack("16si12x", b"lo", 1400))
+    print("changed")
+except OSError as err:
+    print(err.strerror)
+"#;
+    assert_eq!(python(interface).await, "Operation not permitted\n");
+    let run = ["run", "--rm", "--network", "none", "--cap-add", "NET_ADMIN", "--entrypoint", "python3"];
+    assert_eq!(docker(&[&run[..], &["oncebox/python", "-c", interface]].concat()), "changed\n");
 }
 
 /// Names and numbers of system calls that are denied whatever their arguments are.
@@ -523,12 +534,18 @@ if served:
     }
 }
 
+/// Not even one that listens on every address of its machine, where an ordinary container reaches it.
 async fn the_server_cannot_be_reached_from_inside() {
-    let server = server();
+    const KEY: &str = "e2b_1111111111111111111111111111111111111111";
+    let server = Server::start_cold(&[("ONCEBOX_LISTEN", "0.0.0.0:0"), ("ONCEBOX_API_KEYS", KEY)]);
     let port = server.url.rsplit(':').next().expect("a port");
-    server.run("python", "1").await;
+    let run = async |request: Value| {
+        let post = server.http.post(format!("{}/v1/run", server.url)).header("x-api-key", KEY).json(&request);
+        post.send().await.expect("an answer").json::<Value>().await.expect("JSON")
+    };
+    run(json!({"language": "python", "code": "1"})).await;
     let network = format!("oncebox-{}", server.owner);
-    let gateway = docker(&["network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", &network]);
+    let gateway = gateway(&network);
     let code = r#"
 import os, socket, subprocess
 # No address, or one, and soon: where there is no such name, resolvers ask around for it.
@@ -542,8 +559,12 @@ for host in ["127.0.0.1", "localhost", os.environ["GATEWAY"], "0.0.0.0", *host]:
             pass
 print("done")
 "#;
-    let env = json!({"GATEWAY": gateway.trim(), "PORT": port});
-    let answer = server.run_with(json!({"language": "python", "code": code, "env": env})).await;
+    let variables = [format!("GATEWAY={gateway}"), format!("PORT={port}")];
+    let container = ["run", "--rm", "--network", &network, "--env", &variables[0], "--env", &variables[1]];
+    let reached = docker(&[&container[..], &["--entrypoint", "python3", "oncebox/python", "-c", code]].concat());
+    assert_eq!(reached, format!("reached {gateway} {port}\ndone\n"), "what an ordinary container reaches");
+    let env = json!({"GATEWAY": gateway, "PORT": port});
+    let answer = run(json!({"language": "python", "code": code, "env": env})).await;
     assert_eq!(stdout(&answer), "done\n", "{answer}");
 }
 

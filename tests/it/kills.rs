@@ -57,6 +57,13 @@ pub(crate) async fn round(seed: u64, bystander: &Server) -> Round {
     let killing = async {
         tokio::time::sleep(alive).await;
         let mut traces = traces(&victim).await;
+        if is_warm {
+            // What is looked for later is found as long as it is there.
+            let found = left(&victim, &traces, temporary.path());
+            for kind in ["container ", "network ", "mount of ", "process "] {
+                assert!(found.iter().any(|found| found.starts_with(kind)), "seed {seed}: no {kind}in {found:?}");
+            }
+        }
         let before = Instant::now();
         victim.kill();
         let killed = Instant::now();
@@ -203,8 +210,7 @@ async fn traces(server: &Server) -> BTreeSet<Trace> {
 }
 
 /// Volumes that an image asks for have no label, and stay where nobody removes them with their container.
-const FORMAT: &str =
-    "{{.Id}} {{.GraphDriver.Data.MergedDir}}{{range .Mounts}}{{if eq .Type \"volume\"}} {{.Name}}{{end}}{{end}}";
+const FORMAT: &str = "{{.Id}} {{with .GraphDriver}}{{with .Data}}{{.MergedDir}}{{end}}{{end}}{{range .Mounts}}{{if eq .Type \"volume\"}} {{.Name}}{{end}}{{end}}";
 
 fn look_for(label: &str) -> BTreeSet<Trace> {
     let ids = docker(&["ps", "-aq", "--no-trunc", "--filter", label]);
@@ -218,7 +224,10 @@ fn look_for(label: &str) -> BTreeSet<Trace> {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let trace = |line: &str| {
         let mut words = line.split(' ').map(str::to_owned);
-        Some(Trace { id: words.next()?, mount: words.next()?, volumes: words.collect() })
+        let (id, mount) = (words.next()?, words.next()?);
+        // Where the engine does not say, its path has the id in it.
+        let mount = if mount.is_empty() { id.clone() } else { mount };
+        Some(Trace { id, mount, volumes: words.collect() })
     };
     text.lines().filter_map(trace).collect()
 }

@@ -1,7 +1,7 @@
 //! Hosts that are really there, for sandboxes not to reach: this machine, and a simulated network beside it.
 
 use std::io::Read;
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -66,15 +66,7 @@ impl Lan {
                 ip link set eth0 up
                 ip route add default via 10.213.{number}.1'",
         ));
-        let greets = || {
-            let stream = TcpStream::connect(lan.private());
-            stream.is_ok_and(|mut stream| stream.read(&mut [0; 9]).is_ok_and(|read| read > 0))
-        };
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while !greets() {
-            assert!(Instant::now() < deadline, "the host beside this one does not greet");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        until_greeted(&lan.private());
         lan
     }
 
@@ -106,7 +98,10 @@ impl Lan {
         let [private, public] = [10, 11].map(|first| format!("{first}.213.{}.1", self.number));
         let machine = [gateway(network), own, private, public, METADATA.to_owned()];
         let machine = machine.iter().map(|address| self.machine(address));
-        [self.private(), self.public(2), self.public(3)].into_iter().chain(machine).collect()
+        let all: Vec<_> = [self.private(), self.public(2), self.public(3)].into_iter().chain(machine).collect();
+        // What is not there is not reached, and shows nothing.
+        all.iter().for_each(|target| until_greeted(target));
+        all
     }
 
     /// The same for a server that was there before: without the public address that this machine has only now.
@@ -122,9 +117,27 @@ impl Drop for Lan {
     }
 }
 
+/// Waits until `HOST:PORT` greets this machine. Panics if it does not.
+pub(crate) fn until_greeted(target: &str) {
+    let address = target.parse().unwrap_or_else(|err| panic!("{target}: {err}"));
+    let greeting = || {
+        let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(3))?;
+        stream.set_read_timeout(Some(Duration::from_secs(3)))?;
+        stream.read(&mut [0; 9])
+    };
+    let greets = || greeting().is_ok_and(|read| read > 0);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !greets() {
+        assert!(Instant::now() < deadline, "{target} does not greet this machine, and so nothing is tested with it");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// This machine's address on a network of the engine.
 pub(crate) fn gateway(network: &str) -> String {
-    docker(&["network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", network]).trim().to_owned()
+    let gateway = docker(&["network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", network]);
+    let address: Ipv4Addr = gateway.trim().parse().unwrap_or_else(|err| panic!("{network} has no gateway: {err}"));
+    address.to_string()
 }
 
 /// What a script prints that is run as root, outside of any container.
