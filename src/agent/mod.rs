@@ -78,7 +78,7 @@ where
     let agent = Arc::new(Agent {
         contexts: Contexts::new(processes.clone(), users.clone(), &options.languages, options.fifos)?,
         commands: Commands::new(processes, users.clone()),
-        watches: Watches::default(),
+        watches: Watches::new(&users),
         meter: Meter::new(),
         users,
     });

@@ -1,5 +1,6 @@
 //! The protocol's routes: what is asked, of whom, and what is answered.
 
+use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream;
 use hyper::body::Incoming;
@@ -42,7 +43,7 @@ impl Agent {
             (_, path) if path.starts_with(protocol::CONTEXTS) => self.route_context(method, path, query, body).await,
             (_, path) if path.starts_with(protocol::PROCESSES) => self.route_process(method, path, query, body).await,
             (_, path) if path.starts_with(protocol::FILES) => self.route_file(method, path, query, body).await,
-            (_, protocol::WATCHERS) => self.route_watcher(method, query),
+            (_, protocol::WATCHERS) => self.route_watcher(method, query).await,
             (_, path) => Err(no_route(path)),
         }
     }
@@ -124,7 +125,7 @@ impl Agent {
                 let asked: MoveQuery = read_query(query)?;
                 Ok(json(&files::relocate(&self.user(&asked.user)?, &asked.from, &asked.to)?))
             }
-            (&Method::GET, protocol::WATCH) => Ok(lines(self.watch(query)?.into_stream())),
+            (&Method::GET, protocol::WATCH) => Ok(streamed(self.watch(query).await?.into_stream())),
             (_, path) => Err(no_route(path)),
         }
     }
@@ -139,19 +140,19 @@ impl Agent {
         Ok(response)
     }
 
-    fn route_watcher(&self, method: &Method, query: Option<&str>) -> Answer {
+    async fn route_watcher(&self, method: &Method, query: Option<&str>) -> Answer {
         let id = || read_query(query).map(|Watcher { id }| id);
         match *method {
-            Method::POST => Ok(json(&self.watches.keep(self.watch(query)?))),
-            Method::GET => Ok(lines(stream::iter(self.watches.take(&id()?)?))),
+            Method::POST => Ok(json(&self.watches.keep(self.watch(query).await?))),
+            Method::GET => Ok(streamed(stream::iter(self.watches.take(&id()?).await?).map(Ok))),
             Method::DELETE => self.watches.remove(&id()?).map(|()| done()),
             _ => Err(no_route(protocol::WATCHERS)),
         }
     }
 
-    fn watch(&self, query: Option<&str>) -> Result<files::Watch, Refused> {
+    async fn watch(&self, query: Option<&str>) -> Result<files::Watch, Refused> {
         let asked: WatchQuery = read_query(query)?;
-        files::Watch::new(&self.user(&asked.user)?, &asked)
+        self.watches.watch(self.user(&asked.user)?, asked).await
     }
 
     fn user(&self, name: &Option<String>) -> Result<User, Refused> {

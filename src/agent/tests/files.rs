@@ -255,6 +255,113 @@ async fn a_stream_of_events_begins_when_the_watch_is_in_place() {
 }
 
 #[tokio::test]
+async fn many_watches_share_one_inotify_instance_up_to_a_bound() {
+    let sandbox = Sandbox::start().await;
+    let link = &sandbox.link;
+    // The kernel lets a user have 128 instances on the whole host.
+    let mut watchers = Vec::new();
+    for number in 0..512 {
+        let path = format!("{}/{}", sandbox.home(), number % 200);
+        std::fs::create_dir_all(&path).expect("a directory");
+        let asked = WatchQuery { path, ..WatchQuery::default() };
+        watchers.push(link.create_watcher(&asked).await.expect("a watcher"));
+    }
+    let too_many = (Code::Exhausted, "a sandbox has at most 512 watches at once".to_owned());
+    assert_eq!(refusal(link.create_watcher(&WatchQuery::default()).await), too_many);
+    assert_eq!(refusal(link.watch(&WatchQuery::default()).await), too_many);
+    for (number, watcher) in watchers.iter().enumerate() {
+        std::fs::create_dir(format!("{}/{}/{number}", sandbox.home(), number % 200)).expect("a directory");
+        let events = link.watcher_events(watcher).await.expect("its events");
+        assert_eq!(events.last(), Some(&event(WatchKind::Create, &number.to_string())), "{events:?}");
+    }
+    link.remove_watcher(&watchers[0]).await.expect("removed");
+    let stream = link.watch(&WatchQuery::default()).await.expect("there is room again");
+    assert_eq!(refusal(link.watch(&WatchQuery::default()).await), too_many);
+    drop(stream);
+    let again = async || link.watch(&WatchQuery::default()).await.is_ok();
+    soon(async { while !again().await {} }).await;
+}
+
+#[tokio::test]
+async fn watches_on_one_directory_end_and_are_told_each_by_itself() {
+    let sandbox = Sandbox::start().await;
+    let link = &sandbox.link;
+    std::fs::create_dir_all(format!("{}/a/b", sandbox.home())).expect("directories");
+    let asked = |path: &str, recursive| WatchQuery { path: path.into(), recursive, ..WatchQuery::default() };
+    let all = link.create_watcher(&asked("", true)).await.expect("a watcher");
+    write(&sandbox, "a/b/before", "").await;
+    let one = link.create_watcher(&asked("a/b", false)).await.expect("a watcher");
+    let other = link.create_watcher(&asked("a/b", true)).await.expect("a watcher");
+    write(&sandbox, "a/b/file", "").await;
+    let events = async |watcher| link.watcher_events(watcher).await.expect("its events");
+    assert_eq!(events(&one).await, [event(WatchKind::Create, "file")]);
+    assert_eq!(events(&other).await, [event(WatchKind::Create, "file")]);
+    let created = ["a/b/before", "a/b/file"].map(|name| event(WatchKind::Create, name));
+    assert_eq!(events(&all).await, created);
+
+    // What one no longer watches, the others do.
+    link.remove_watcher(&one).await.expect("removed");
+    write(&sandbox, "a/b/more", "").await;
+    assert_eq!(events(&other).await, [event(WatchKind::Create, "more")]);
+    assert_eq!(events(&all).await, [event(WatchKind::Create, "a/b/more")]);
+    link.move_path(&MoveQuery { from: "a/b".into(), to: "c".into(), user: None }).await.expect("moved");
+    write(&sandbox, "c/last", "").await;
+    assert_eq!(events(&other).await, [event(WatchKind::Create, "last")]);
+    let told = events(&all).await;
+    let expected = [(WatchKind::Rename, "a/b"), (WatchKind::Create, "c")].map(|(kind, name)| event(kind, name));
+    assert_eq!(told[..2], expected, "{told:?}");
+    let last = told.iter().filter(|told| **told == event(WatchKind::Create, "c/last")).count();
+    assert_eq!(last, 1, "{told:?}");
+    link.remove_watcher(&all).await.expect("removed");
+    link.remove_path(&at("c")).await.expect("removed");
+    let told = events(&other).await;
+    assert!(told.contains(&event(WatchKind::Remove, "last")), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_sandbox_watches_a_bounded_number_of_directories() {
+    let allowed = std::fs::read_to_string("/proc/sys/fs/inotify/max_user_watches").expect("the host's limit");
+    let limit = match allowed.trim().parse::<u64>().expect("a number") {
+        // Other tests watch too.
+        ..100_000 => "fs.inotify.max_user_watches",
+        100_000.. => "at most 65536 directories",
+    };
+    let sandbox = Sandbox::start().await;
+    let many = tempfile::tempdir_in("/dev/shm").expect("a directory");
+    for number in 0..65_536 {
+        std::fs::create_dir(many.path().join(number.to_string())).expect("a directory");
+    }
+    let path = many.path().display().to_string();
+    let asked = WatchQuery { path, recursive: true, ..WatchQuery::default() };
+    let (code, message) = refusal(sandbox.link.create_watcher(&asked).await);
+    assert!(code == Code::Exhausted && message.contains(limit), "{code:?} {message}");
+    // It holds none of them.
+    std::fs::remove_dir(many.path().join("0")).expect("removed");
+    let fewer = sandbox.link.create_watcher(&asked).await;
+    assert_eq!(fewer.is_ok(), limit != "fs.inotify.max_user_watches", "{fewer:?}");
+}
+
+#[tokio::test]
+async fn a_watcher_that_nobody_reads_keeps_no_more_than_one_answer() {
+    let sandbox = Sandbox::start().await;
+    let asked = WatchQuery { entries: true, ..WatchQuery::default() };
+    let watcher = sandbox.link.create_watcher(&asked).await.expect("a watcher");
+    // Each is six letters as JSON, three times over: the name, and those in the entry.
+    let name = |number| format!("{}{number}", "\u{1}".repeat(100));
+    for number in 0..9_000 {
+        std::fs::create_dir(sandbox.home.path().join(name(number))).expect("a directory");
+        // The kernel's queue has a bound of its own.
+        if number % 4_000 == 0 {
+            sandbox.link.metrics().await.expect("an answer");
+        }
+    }
+    let events = sandbox.link.watcher_events(&watcher).await.expect("its events");
+    assert!(events.len() > 1_000, "{}", events.len());
+    assert_eq!(events.last().map(|event| event.name.clone()), Some(name(8_999)));
+    assert!(sandbox.link.watcher_events(&watcher).await.expect("its events").is_empty());
+}
+
+#[tokio::test]
 async fn metrics_are_plausible() {
     let sandbox = Sandbox::start().await;
     let metrics = sandbox.link.metrics().await.expect("metrics");
