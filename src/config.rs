@@ -15,7 +15,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 
-use crate::engine::networks;
+use crate::engine::{UserIdRange, networks, user_ids};
 use crate::http::{ApiKeys, HttpConfig, Patience, TlsConfig};
 use crate::sandbox::{Profile, SandboxesConfig, Template};
 
@@ -75,6 +75,8 @@ struct Keys {
     log_format: LogFormat,
     #[serde(deserialize_with = "networks")]
     allow_private: Vec<Ipv4Net>,
+    #[serde(deserialize_with = "user_ids")]
+    user_ids: Option<UserIdRange>,
 }
 
 /// Everything that can be configured.
@@ -88,6 +90,8 @@ pub struct Config {
     pub sandboxes: SandboxesConfig,
     /// For the engine: what sandboxes with the internet reach although it is not public.
     pub allow_private: Vec<Ipv4Net>,
+    /// For the engine: the uids that user code runs as, if they are not left to it.
+    pub user_ids: Option<UserIdRange>,
     /// The recipes.
     pub templates: Vec<Template>,
     /// How long runs may go on after the server was told to stop.
@@ -166,6 +170,7 @@ impl Config {
                 launch_timeout: Duration::from_millis(keys.launch_timeout_ms),
             },
             allow_private: keys.allow_private,
+            user_ids: keys.user_ids,
             templates,
             drain_timeout: Duration::from_millis(keys.drain_timeout_ms),
             engine_timeout: Duration::from_millis(keys.engine_timeout_ms),

@@ -54,6 +54,8 @@ pub struct Options {
     pub fifos: PathBuf,
     /// Who code runs as; without it, the image's account `user`.
     pub user: Option<User>,
+    /// The uid of that account in this sandbox; without it, the image's.
+    pub uid: Option<u32>,
     /// Whether code may become root by [`sudo`], and files are read and written with root's rights, whoever they are for.
     pub superuser: bool,
 }
@@ -68,8 +70,12 @@ where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut user = options.user.map_or_else(User::find, Ok)?;
+    let of_image = user.ids.map(|(uid, _)| uid);
+    if let Some(uid) = options.uid {
+        user.take_uid(uid)?;
+    }
+    files::fill_home(&user, of_image)?;
     user.confined = !options.superuser;
-    files::fill_home(&user)?;
     let users = Users::new(user);
     let processes = sys::Processes::start()?;
     if options.superuser {

@@ -7,6 +7,7 @@
 //! are looked at. All others the kernel remembers to be allowed.
 
 use std::env::consts::ARCH;
+use std::ops::RangeInclusive;
 
 use seccompiler::{
     BackendError, BpfProgram, Error, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
@@ -17,17 +18,23 @@ use seccompiler::{
 ///
 /// Programs for another instruction set are killed at their first system call: their calls have other numbers.
 ///
+/// `user` is the uid of user code, and the range that it is from. Not even root becomes another one of it.
+///
 /// # Errors
 ///
 /// When the kernel has no such filters, or the processor is one that we have no rules for.
-pub fn restrict() -> Result<(), Error> {
-    programs()?.iter().try_for_each(|program| seccompiler::apply_filter(program))
+pub fn restrict(user: Option<(u32, RangeInclusive<u32>)>) -> Result<(), Error> {
+    programs(user)?.iter().try_for_each(|program| seccompiler::apply_filter(program))
 }
 
 /// One program for each error that it answers with.
-fn programs() -> Result<[BpfProgram; 3], BackendError> {
+fn programs(user: Option<(u32, RangeInclusive<u32>)>) -> Result<[BpfProgram; 3], BackendError> {
+    let mut not_permitted = not_permitted()?;
+    if let Some((own, all)) = user {
+        not_permitted.extend(others(own, &all)?);
+    }
     Ok([
-        without_x32(program(libc::EPERM, not_permitted()?)?),
+        without_x32(program(libc::EPERM, not_permitted)?),
         program(libc::ENOSYS, absent())?,
         program(libc::EAFNOSUPPORT, sockets()?)?,
     ])
@@ -141,6 +148,22 @@ fn not_permitted() -> Result<Rules, BackendError> {
     Ok(rules)
 }
 
+/// Becoming the user of another sandbox, whose count of everything that the kernel counts for a uid would then be used up.
+fn others(own: u32, all: &RangeInclusive<u32>) -> Result<Rules, BackendError> {
+    let calls = [
+        (libc::SYS_setuid, &[0][..]),
+        (libc::SYS_setfsuid, &[0]),
+        (libc::SYS_setreuid, &[0, 1]),
+        (libc::SYS_setresuid, &[0, 1, 2]),
+    ];
+    let rule = |argument: &u8| {
+        let at = |how, value: &u32| compare(*argument, how, *value);
+        self::all([at(SeccompCmpOp::Ge, all.start()), at(SeccompCmpOp::Le, all.end()), at(SeccompCmpOp::Ne, &own)])
+    };
+    let rules = calls.map(|(call, arguments)| Ok((call, arguments.iter().map(rule).collect::<Result<_, _>>()?)));
+    rules.into_iter().collect()
+}
+
 /// Calls that programs try, and do without where the kernel does not have them.
 fn absent() -> Rules {
     // The flags of `clone3` lie in memory, where no filter can look. The C library then uses `clone`.
@@ -233,7 +256,8 @@ mod tests {
         let mut data = vec![number as u32, architecture, 0, 0];
         let arguments = arguments.iter().copied().chain(std::iter::repeat(0)).take(6);
         data.extend(arguments.flat_map(|argument| [argument as u32, (argument >> 32) as u32]));
-        let answers = programs().expect("a processor with rules").map(|program| run(&program, &data));
+        let user = Some((1_100_000, 1_048_576..=2_097_151));
+        let answers = programs(user).expect("a processor with rules").map(|program| run(&program, &data));
         if answers.contains(&libc::SECCOMP_RET_KILL_PROCESS) {
             return Killed;
         }
@@ -257,6 +281,7 @@ mod tests {
                     at += match code & 0xf0 {
                         libc::BPF_JA => step.k as usize,
                         libc::BPF_JEQ => jump(value == step.k),
+                        libc::BPF_JGT => jump(value > step.k),
                         libc::BPF_JGE => jump(value >= step.k),
                         other => panic!("jump {other}"),
                     }
@@ -324,6 +349,38 @@ mod tests {
     }
 
     #[test]
+    fn nobody_becomes_the_user_of_another_sandbox() {
+        let (none, refused) = (u64::from(u32::MAX), Refused(libc::EPERM));
+        for (uid, verdict) in [
+            (0, Allowed),
+            (42, Allowed),
+            (1_048_575, Allowed),
+            (1_048_576, refused),
+            (1_099_999, refused),
+            (1_100_000, Allowed),
+            (1_100_001, refused),
+            (2_097_151, refused),
+            (2_097_152, Allowed),
+            (none, Allowed),
+            // The kernel takes the lower half.
+            (1_100_001 | 1 << 40, refused),
+        ] {
+            for (number, before, after) in [
+                (libc::SYS_setuid, 0, 0),
+                (libc::SYS_setfsuid, 0, 0),
+                (libc::SYS_setreuid, 0, 1),
+                (libc::SYS_setreuid, 1, 0),
+                (libc::SYS_setresuid, 0, 2),
+                (libc::SYS_setresuid, 1, 1),
+                (libc::SYS_setresuid, 2, 0),
+            ] {
+                let arguments = [vec![none; before], vec![uid], vec![none; after]].concat();
+                assert_eq!(call(number, &arguments), verdict, "{number}: {arguments:?}");
+            }
+        }
+    }
+
+    #[test]
     fn sockets_are_local_or_the_internets() {
         let (stream, raw) = (libc::SOCK_STREAM as u64, libc::SOCK_RAW as u64);
         let socket = |family: i32, kind, protocol: i32| {
@@ -368,7 +425,7 @@ mod tests {
     #[test]
     fn the_kernel_takes_it_and_what_is_started_inherits_it() {
         let tried = std::thread::spawn(|| {
-            restrict().expect("a kernel with seccomp");
+            restrict(None).expect("a kernel with seccomp");
             let vsock = AddressFamily::from_raw(libc::AF_VSOCK as u16);
             assert_eq!(rustix::net::socket(vsock, SocketType::STREAM, None).err(), Some(Errno::AFNOSUPPORT));
             rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket of the internet's");

@@ -15,6 +15,9 @@ use crate::protocol::Code;
 const PASSWD: &str = "/etc/passwd";
 const GROUP: &str = "/etc/group";
 
+/// Where the C library looks first, by the images' `nsswitch.conf`: `/etc/passwd` cannot be written in most sandboxes.
+const OWN_PASSWD: &str = "/run/extrausers/passwd";
+
 /// An account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
@@ -44,6 +47,25 @@ impl User {
         Ok(passwd.lines().filter_map(Self::from_passwd).find(|user| user.name == name))
     }
 
+    /// Has the account be this uid in this sandbox, as far as the system knows accounts. Its group stays.
+    pub(crate) fn take_uid(&mut self, uid: u32) -> io::Result<()> {
+        let Some((_, gid)) = self.ids else { return Ok(()) };
+        self.ids = Some((uid, gid));
+        self.act(|| Ok(())).map_err(|err: io::Error| {
+            io::Error::other(format!("user code cannot be uid {uid}, see `user_ids` in oncebox.toml: {err}"))
+        })?;
+        let passwd = String::from_utf8_lossy(&std::fs::read(PASSWD)?).into_owned();
+        let (passwd, own) = with_uid(&passwd, &self.name, uid);
+        match std::fs::write(PASSWD, passwd) {
+            Err(err) if err.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+                let path = Path::new(OWN_PASSWD);
+                path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+                std::fs::write(path, own)
+            }
+            written => written,
+        }
+    }
+
     fn from_passwd(line: &str) -> Option<Self> {
         let mut fields = line.split(':');
         let name = fields.next().filter(|name| !name.is_empty())?;
@@ -56,16 +78,15 @@ impl User {
     /// it cannot wait for anything meanwhile.
     pub(crate) fn act<T, E: From<io::Error>>(&self, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         let Some((uid, gid)) = self.ids.filter(|_| self.confined) else { return work() };
+        // Also when not all of it could be done, and when the work panics.
+        let _root_again = RootAgain;
         let become_user = || {
             set_thread_groups(&[])?;
             set_thread_res_gid(None, Gid::from_raw(gid), None)?;
             set_thread_res_uid(None, Uid::from_raw(uid), None)
         };
         become_user().map_err(io::Error::from)?;
-        let done = work();
-        set_thread_res_uid(None, Uid::ROOT, None).expect("root is still the saved user");
-        set_thread_res_gid(None, Gid::ROOT, None).expect("root may");
-        done
+        work()
     }
 
     /// Gives a path to the user.
@@ -105,6 +126,36 @@ impl User {
         }
         Err(Refused::invalid(format!("cwd '{}' does not exist", path.display())))
     }
+}
+
+/// Dropped, makes the calling thread root again.
+struct RootAgain;
+
+impl Drop for RootAgain {
+    fn drop(&mut self) {
+        set_thread_res_uid(None, Uid::ROOT, None).expect("root is still the saved user");
+        set_thread_res_gid(None, Gid::ROOT, None).expect("root may");
+    }
+}
+
+/// A `passwd` in which the account has this uid, and the account's line of it.
+fn with_uid(passwd: &str, name: &str, uid: u32) -> (String, String) {
+    let mut own = String::new();
+    let mut all = String::new();
+    for line in passwd.lines() {
+        let mut fields: Vec<_> = line.split(':').collect();
+        let number = uid.to_string();
+        let is_own = fields.len() > 2 && fields[0] == name;
+        if is_own {
+            fields[2] = &number;
+        }
+        let line = fields.join(":") + "\n";
+        all += &line;
+        if is_own {
+            own += &line;
+        }
+    }
+    (all, own)
 }
 
 /// Takes `.`, `..` and doubled slashes out of a path, by its text alone.
@@ -173,7 +224,9 @@ pub(crate) struct Names {
 impl Names {
     /// Reads them as they are now.
     pub(crate) fn read() -> Self {
-        Self { users: names_in(PASSWD), groups: names_in(GROUP) }
+        let mut users = names_in(PASSWD);
+        users.extend(names_in(OWN_PASSWD));
+        Self { users, groups: names_in(GROUP) }
     }
 
     /// The account's name, or else its number.
@@ -213,6 +266,15 @@ mod tests {
         assert_eq!((user.ids, user.home), (Some((1000, 1001)), PathBuf::from("/home/user")));
         assert!(User::from_passwd("user:x:many:0").is_none());
         assert!(User::from_passwd("").is_none());
+    }
+
+    #[test]
+    fn an_account_gets_another_uid_and_the_others_stay() {
+        let passwd =
+            "root:x:0:0:root:/root:/bin/bash\nuser:x:1000:1001::/home/user:/bin/bash\nuser2:x:1:1::/:/bin/sh\n";
+        let (all, own) = with_uid(passwd, "user", 1_234_567);
+        assert_eq!(all, passwd.replace("1000", "1234567"));
+        assert_eq!(own, "user:x:1234567:1001::/home/user:/bin/bash\n");
     }
 
     #[test]

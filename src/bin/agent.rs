@@ -2,6 +2,7 @@
 //! keeps a network namespace.
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
@@ -27,8 +28,8 @@ fn run() -> io::Result<ExitCode> {
     }
     let work = Work::named(arguments.map(|word| word.to_string_lossy().into_owned()))?;
     // Before there is another thread, which would not have it.
-    if matches!(work, Work::Serve { restricted: true, .. }) {
-        agent::seccomp::restrict()
+    if let Work::Serve { restricted: true, uid, uids, .. } = &work {
+        agent::seccomp::restrict(uid.zip(uids.clone()))
             .map_err(|err| io::Error::other(format!("no sandbox, because it cannot be restricted: {err}")))?;
     }
     work_until_the_end(work)?;
@@ -37,8 +38,9 @@ fn run() -> io::Result<ExitCode> {
 
 /// What the command line asks for.
 enum Work {
-    /// To be the agent of a sandbox.
-    Serve { restricted: bool, superuser: bool },
+    /// To be the agent of a sandbox: restricted or not, with a way to root or not; and the uid of user code, with those of other
+    /// sandboxes' around it.
+    Serve { restricted: bool, superuser: bool, uid: Option<u32>, uids: Option<RangeInclusive<u32>> },
     /// To hold a network namespace for others.
     Hold { egress: Option<String> },
     /// To tell the addresses of a network namespace.
@@ -48,18 +50,27 @@ enum Work {
 impl Work {
     /// A word that is not known may be a restriction that a newer server counts on, and so is refused.
     fn named(mut words: impl Iterator<Item = String>) -> io::Result<Self> {
-        let (mut restricted, mut superuser) = (false, false);
+        let (mut restricted, mut superuser, mut uid, mut uids) = (false, false, None, None);
         while let Some(word) = words.next() {
-            match word.as_str() {
+            let (name, value) = word.split_once('=').unwrap_or((&word, ""));
+            match name {
                 "hold" => return Ok(Self::Hold { egress: words.next() }),
                 "addresses" => return Ok(Self::Addresses),
                 "restricted" => restricted = true,
                 "superuser" => superuser = true,
-                _ => return Err(io::Error::other(format!("`{word}` is nothing that this agent can be told"))),
+                "user" if value.parse::<u32>().is_ok() => uid = value.parse().ok(),
+                "users" if range(value).is_some() => uids = range(value),
+                _ => return Err(io::Error::other(format!("unknown argument `{word}`"))),
             }
         }
-        Ok(Self::Serve { restricted, superuser })
+        Ok(Self::Serve { restricted, superuser, uid, uids })
     }
+}
+
+/// `FIRST-LAST`.
+fn range(text: &str) -> Option<RangeInclusive<u32>> {
+    let (first, last) = text.split_once('-')?;
+    Some(first.parse().ok()?..=last.parse().ok()?)
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -71,8 +82,8 @@ async fn sudo() -> io::Result<ExitCode> {
 async fn work_until_the_end(work: Work) -> io::Result<()> {
     let input = pipe::Receiver::from_owned_fd(io::stdin().as_fd().try_clone_to_owned()?)?;
     let output = pipe::Sender::from_owned_fd(io::stdout().as_fd().try_clone_to_owned()?)?;
-    let superuser = match work {
-        Work::Serve { superuser, .. } => superuser,
+    let (superuser, uid) = match work {
+        Work::Serve { superuser, uid, .. } => (superuser, uid),
         Work::Hold { egress } => return agent::network::hold(egress.as_deref(), input, output).await,
         Work::Addresses => return agent::network::addresses(output).await,
     };
@@ -80,6 +91,7 @@ async fn work_until_the_end(work: Work) -> io::Result<()> {
         languages: std::env::var_os("ONCEBOX_LANGUAGES").unwrap_or_else(|| "/opt/oncebox".into()).into(),
         fifos: std::env::var_os("ONCEBOX_FIFOS").unwrap_or_else(|| "/run/oncebox".into()).into(),
         user: None,
+        uid,
         superuser,
     };
     agent::serve(tokio::io::join(input, output), options).await

@@ -52,6 +52,7 @@ pub(super) async fn run(args: RunArgs, config: Config) -> CliResult {
         &format!("run-{}", std::process::id()),
         config.engine_timeout,
         config.allow_private,
+        config.user_ids,
     )?);
     let sandboxes = Sandboxes::open(engine, vec![template.clone()], config.sandboxes).await?;
     let spec = RunSpec {

@@ -34,7 +34,8 @@ pub(super) async fn serve(config: Config) -> CliResult {
         None => None,
     };
     let processors = config.processors();
-    let engine = Arc::new(DockerEngine::connect(&config.owner, config.engine_timeout, config.allow_private)?);
+    let engine =
+        Arc::new(DockerEngine::connect(&config.owner, config.engine_timeout, config.allow_private, config.user_ids)?);
     let sandboxes = Sandboxes::open(Arc::<DockerEngine>::clone(&engine), config.templates, config.sandboxes).await?;
     tokio::spawn(async move { compare_processors(&engine, &processors).await });
     if let Some(address) = tls.as_ref().map(TlsListener::local_addr).transpose()? {

@@ -2,6 +2,7 @@
 
 pub mod docker;
 mod network;
+mod user_ids;
 
 use std::error::Error;
 use std::fmt;
@@ -12,6 +13,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use network::{Choice, Network, Target, parse_network, parse_target};
 pub(crate) use network::{networks, targets};
+pub use user_ids::UserIdRange;
+pub(crate) use user_ids::{UserId, UserIds, user_ids};
 
 /// A place that can start and remove containers. What is inside is reached through the [`Pipe`].
 pub trait Engine: fmt::Debug + Send + Sync + 'static {
@@ -148,6 +151,9 @@ pub enum EngineError {
     /// It keeps a network, because it counts endpoints on it although this owner's are removed: somebody else's, or none that there are.
     #[error("the engine keeps a network: {0}")]
     InUse(String),
+    /// It cannot give user code a uid that no other sandbox has.
+    #[error("every uid of `user_ids` ({0}) is in use")]
+    NoUserId(UserIdRange),
     /// The network of a sandbox cannot be made what it is to be. There is then no sandbox, rather than one that reaches more.
     #[error("cannot set up the network of a sandbox: {0}")]
     Network(String),

@@ -195,7 +195,7 @@ async fn an_engine_without_root_is_told_from_one_that_is_root() {
 async fn user_namespaces_are_told() {
     says(
         &with_options(&[]),
-        &["ok   user namespaces: not used: user code is uid 1000 there and here, without capabilities"],
+        &["ok   user namespaces: not used: user code has uids of `user_ids` there and here, and no capabilities"],
     );
     says(
         &with_options(&["name=userns"]),

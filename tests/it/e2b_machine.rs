@@ -36,7 +36,9 @@ async fn files_can_be_written_anywhere_and_belong_to_the_user() {
 
 async fn sudo_is_root_and_ends_as_its_command_does() {
     let sandbox = Sandbox::interpreted().await;
-    assert_eq!(sandbox.shell("id -u; sudo id -u; sudo -n -u user id -u; sudo -s id -u").await, "1000\n0\n1000\n0\n");
+    let own = sandbox.shell("id -u").await;
+    let told = sandbox.shell("sudo id -u; sudo -n -u user id -u; sudo -s id -u; sudo su user -c 'id -u'").await;
+    assert_eq!(told, format!("0\n{own}0\n{own}"));
     assert_eq!(sandbox.shell("sudo sh -c 'exit 7'; echo $?").await, "7\n");
     assert_eq!(sandbox.shell("sudo sh -c 'kill -9 $$'; echo $?").await, "137\n");
     for (command, message) in [

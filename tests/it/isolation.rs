@@ -31,7 +31,10 @@ async fn python(code: &str) -> String {
 async fn user_code_has_no_rights() {
     let code = r#"
 import os
-print(os.getuid(), os.geteuid(), os.getgid(), os.getgroups(), os.path.expanduser("~"))
+import getpass, pwd
+own = pwd.getpwuid(os.getuid())
+is_own = 1_048_576 <= os.getuid() <= 2_097_151 and own == pwd.getpwnam("user") and os.stat(".").st_uid == os.getuid()
+print(is_own, os.getuid() == os.geteuid(), own.pw_name, own.pw_dir, getpass.getuser(), os.getgid(), os.getgroups(), os.path.expanduser("~"))
 fields = dict(line.split(":\t") for line in open("/proc/self/status").read().splitlines() if ":\t" in line)
 for name in ["CapInh", "CapPrm", "CapEff", "CapAmb"]:
     print(name, int(fields[name], 16))
@@ -43,7 +46,11 @@ os.system("bash -c 'cat /proc/1/oom_score_adj /proc/self/oom_score_adj' | xargs"
 "#;
     let said = python(code).await;
     let lines: Vec<_> = said.lines().collect();
-    assert_eq!(lines[..5], ["1000 1000 1000 [] /home/user", "CapInh 0", "CapPrm 0", "CapEff 0", "CapAmb 0"], "{said}");
+    assert_eq!(
+        lines[..5],
+        ["True True user /home/user user 1000 [] /home/user", "CapInh 0", "CapPrm 0", "CapEff 0", "CapAmb 0"],
+        "{said}"
+    );
     // What the agent has, and nobody else comes to: CHOWN, DAC_OVERRIDE, FOWNER, KILL, SETGID and SETUID, bits 0, 1, 3, 5, 6 and 7.
     assert_eq!(lines[5..7], ["CapBnd 00000000000000eb", "1 2"], "{said}");
     assert_eq!(lines[7..], ["0", "0 1000"], "{said}");
@@ -57,12 +64,12 @@ full=$(mktemp -u); mkfifo $full; exec 3<> $full; dd if=/dev/zero of=$full bs=409
 for file in $(find / -xdev -perm /6000 -type f 2> /dev/null | sort); do
   "$file" --help < /dev/null >&3 2>&3 &
   until [ "$(cat /proc/$!/comm)" = "$(basename "$file" | head -c 15)" ]; do :; done
-  echo $file $(grep -E '^(Uid|Gid|NoNewPrivs):' /proc/$!/status)
+  echo $file $(grep -E '^(Uid|Gid|NoNewPrivs):' /proc/$!/status | sed "s/\b$(id -u)\b/UID/g")
   kill -9 $!
 done
 rm $full
 "#;
-    let ordinary = "Uid: 1000 1000 1000 1000 Gid: 1000 1000 1000 1000";
+    let ordinary = "Uid: UID UID UID UID Gid: 1000 1000 1000 1000";
     let gained = |image: &str| {
         let run = ["run", "--rm", "--network", "none", "--user", "1000:1000", "--entrypoint", "timeout"];
         let said = docker(&[&run[..], &[image, "60", "sh", "-c", script]].concat());

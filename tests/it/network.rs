@@ -336,9 +336,10 @@ print(libc.unshare(CLONE_NEWUSER), libc.unshare(CLONE_NEWNET))
         "export TARGETS='{}'\npython3 - <<'END'\n{PROBE}\nEND",
         lan.everything_before(&e2b_network()).join(" ")
     );
-    for (who, uid) in [("", "1000"), ("sudo -n ", "0")] {
+    let own = sandbox.shell("id -u").await;
+    for (who, uid) in [("", own.as_str()), ("sudo -n ", "0\n")] {
         let said = sandbox.shell(&format!("{who}python3 - <<'END'\n{attack}\nEND")).await;
-        assert_eq!(said, format!("{uid}\n-1 -1\n"));
+        assert_eq!(said, format!("{uid}-1 -1\n"));
         let said = sandbox.shell(&format!("{who}bash -c \"$(cat <<'ALL'\n{probe}\nALL\n)\"")).await;
         assert_eq!(said.lines().collect::<Vec<_>>(), both_ways(&[lan.public(2), lan.public(3)]));
     }

@@ -11,6 +11,7 @@ mod list;
 mod watch;
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::answer::Refused;
@@ -50,12 +51,30 @@ fn create_directories(user: &User, path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Fills the user's home, which is an empty file system at the start, from the image's `/etc/skel`.
-pub(crate) fn fill_home(user: &User) -> io::Result<()> {
+/// Fills the user's home, which is an empty file system at the start, from the image's `/etc/skel`. What the image has there already
+/// belongs to the account under the image's uid, and is given to it under its own.
+pub(crate) fn fill_home(user: &User, of_image: Option<u32>) -> io::Result<()> {
     if user.ids.is_none() {
         return Ok(());
     }
+    if let Some(of_image) = of_image.filter(|uid| user.ids.is_some_and(|(own, _)| own != *uid)) {
+        give_tree(user, of_image, &user.home)?;
+    }
     copy_tree(user, Path::new("/etc/skel"), &user.home)
+}
+
+/// Gives to the user what belongs to another, at a path and below it.
+fn give_tree(user: &User, other: u32, path: &Path) -> io::Result<()> {
+    let found = std::fs::symlink_metadata(path)?;
+    if found.uid() == other {
+        user.own(path)?;
+    }
+    if found.is_dir() {
+        for entry in std::fs::read_dir(path)? {
+            give_tree(user, other, &entry?.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn copy_tree(user: &User, from: &Path, to: &Path) -> io::Result<()> {

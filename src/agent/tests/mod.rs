@@ -46,6 +46,7 @@ impl Sandbox {
             languages: languages.path().to_owned(),
             fifos: languages.path().join("fifos"),
             user: Some(user),
+            uid: None,
             superuser: false,
         };
         let (near, far) = tokio::io::duplex(1 << 20);

@@ -17,8 +17,9 @@ use bollard::query_parameters::{EventsOptionsBuilder, InspectContainerOptionsBui
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use ipnet::Ipv4Net;
+use tokio::sync::OnceCell;
 
-use super::{ContainerEnd, Engine, EngineError, InstanceId, Launched, Spec};
+use super::{ContainerEnd, Engine, EngineError, InstanceId, Launched, Spec, UserId, UserIdRange, UserIds};
 use daemon::{Daemon, Wanted, engine_error, is_missing_image, labels, says};
 use holders::{Holder, Holders};
 
@@ -45,29 +46,44 @@ pub struct DockerEngine {
     daemon: Arc<Daemon>,
     owner: String,
     holders: Arc<Holders>,
-    /// The containers, and which network namespace each borrows.
-    borrowed: Arc<Mutex<HashMap<InstanceId, (Wanted, Holder)>>>,
+    /// The uids of user code, once it is known of which range.
+    user_ids: Arc<OnceCell<Arc<UserIds>>>,
+    /// The containers, and which network namespace and which uid each borrows.
+    borrowed: Arc<Mutex<HashMap<InstanceId, (Wanted, Holder, UserId)>>>,
 }
 
 impl DockerEngine {
     /// Connects to the daemon that `DOCKER_HOST` names, or to the local one. `owner` tells this server's containers from
     /// those of others on the same daemon; a call that takes longer than `limit` has failed; `allow_private` is what sandboxes
-    /// may reach although it is not public.
+    /// may reach although it is not public; `user_ids` are the uids that user code runs as, of which there is a choice for each
+    /// kind of daemon.
     ///
     /// # Errors
     ///
     /// When the address cannot be understood. Whether the daemon answers is seen at the first call.
-    pub fn connect(owner: &str, limit: Duration, allow_private: Vec<Ipv4Net>) -> Result<Self, EngineError> {
+    pub fn connect(
+        owner: &str,
+        limit: Duration,
+        allow_private: Vec<Ipv4Net>,
+        user_ids: Option<UserIdRange>,
+    ) -> Result<Self, EngineError> {
         let docker = daemon::connect().map_err(|err| EngineError::Unreachable(err.into()))?;
-        Ok(Self::over(docker, owner, limit, allow_private))
+        Ok(Self::over(docker, owner, limit, allow_private, user_ids))
     }
 
-    fn over(docker: bollard::Docker, owner: &str, limit: Duration, allow_private: Vec<Ipv4Net>) -> Self {
+    fn over(
+        docker: bollard::Docker,
+        owner: &str,
+        limit: Duration,
+        allow_private: Vec<Ipv4Net>,
+        user_ids: Option<UserIdRange>,
+    ) -> Self {
         let daemon = Daemon::new(docker, owner, limit);
         Self {
             holders: Arc::new(Holders::new(Arc::clone(&daemon), owner, allow_private)),
             daemon,
             owner: owner.to_owned(),
+            user_ids: Arc::new(OnceCell::new_with(user_ids.map(UserIds::new))),
             borrowed: Arc::default(),
         }
     }
@@ -85,14 +101,15 @@ impl DockerEngine {
     }
 
     async fn launch_container(&self, spec: &Spec) -> Result<Launched, EngineError> {
+        let uid = self.take_user_id().await?;
         loop {
             let holder = self.holders.take(&spec.network).await?;
-            let body = container(spec, &self.owner, holder.name());
+            let body = container(spec, &self.owner, holder.name(), &uid);
             match self.daemon.start(body, holder.ended()).await {
                 Ok((container, pipe)) => {
                     let id = InstanceId(container.name().to_owned());
                     let mut borrowed = self.borrowed.lock().unwrap_or_else(PoisonError::into_inner);
-                    borrowed.insert(id.clone(), (container, holder));
+                    borrowed.insert(id.clone(), (container, holder, uid));
                     return Ok(Launched { id, pipe });
                 }
                 Err(err) if is_missing_image(&err) => {
@@ -110,11 +127,23 @@ impl DockerEngine {
         }
     }
 
+    async fn take_user_id(&self) -> Result<UserId, EngineError> {
+        let ids = self.user_ids.get_or_try_init(|| async {
+            let info = self.daemon.timed(self.daemon.docker().info()).await;
+            let options = info.map_err(|err| engine_error("say how it maps users", err))?.security_options;
+            let maps = |option: &String| ["name=userns", "name=rootless"].iter().any(|name| option.starts_with(name));
+            let range = if options.iter().flatten().any(maps) { UserIdRange::NAMESPACE } else { UserIdRange::HOST };
+            Ok::<_, EngineError>(UserIds::new(range))
+        });
+        let ids = ids.await?;
+        ids.take().ok_or_else(|| EngineError::NoUserId(ids.range()))
+    }
+
     async fn destroy_container(&self, id: &InstanceId) -> Result<(), EngineError> {
         self.daemon.remove(&id.0).await?;
         // Nobody lives in its namespace now, and only now.
         let gone = self.borrowed.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
-        if let Some((_, holder)) = gone {
+        if let Some((_, holder, _)) = gone {
             self.holders.give_back(holder).await;
         }
         Ok(())
@@ -209,7 +238,7 @@ impl Engine for DockerEngine {
         async move {
             let agent_log = {
                 let borrowed = self.borrowed.lock().unwrap_or_else(PoisonError::into_inner);
-                borrowed.get(id).and_then(|(container, _)| container.last_line())
+                borrowed.get(id).and_then(|(container, ..)| container.last_line())
             };
             let mut end = ContainerEnd { agent_log, ..ContainerEnd::default() };
             // The daemon keeps the last events of all containers. It may hear of this one later than we of the link's end.
@@ -256,7 +285,7 @@ impl Engine for DockerEngine {
 }
 
 /// The container of a sandbox: the agent is root with the few rights it needs to act for the user, the rest is taken away.
-fn container(spec: &Spec, owner: &str, holder: &str) -> ContainerCreateBody {
+fn container(spec: &Spec, owner: &str, holder: &str, uid: &UserId) -> ContainerCreateBody {
     let limit = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
     // `exec`: native modules of packages installed with `pip install --user` are mapped executable from here.
     // As many files as pages: empty ones take kernel memory too, and are to end as a full disk, not as the whole memory.
@@ -267,12 +296,12 @@ fn container(spec: &Spec, owner: &str, holder: &str) -> ContainerCreateBody {
     let run = "rw,noexec,nosuid,nodev,size=1m,mode=0755".to_owned();
     let mut in_memory = HashMap::from([("/run".to_owned(), run), ("/dev/shm".to_owned(), shared)]);
     if !spec.writable_root {
-        in_memory.insert("/home/user".to_owned(), disk(",mode=0755,uid=1000,gid=1000"));
+        in_memory.insert("/home/user".to_owned(), disk(&format!(",mode=0755,uid={},gid=1000", uid.get())));
         in_memory.extend(["/tmp", "/var/tmp"].map(|path| (path.to_owned(), disk(",mode=1777"))));
     }
     ContainerCreateBody {
         image: Some(spec.image.clone()),
-        cmd: Some(agent_words(spec).map(str::to_owned).collect()),
+        cmd: Some(agent_words(spec, uid)),
         user: Some("0:0".to_owned()),
         labels: Some(labels(owner)),
         // `stdin_once`: when this server dies its connection closes, the agent reads the end of its stdin, and goes.
@@ -307,9 +336,11 @@ fn container(spec: &Spec, owner: &str, holder: &str) -> ContainerCreateBody {
     }
 }
 
-/// What the agent is told on its command line: to restrict itself, and whether code may become root.
-fn agent_words(spec: &Spec) -> impl Iterator<Item = &'static str> {
-    ["restricted"].into_iter().chain(spec.superuser.then_some("superuser"))
+/// The agent's command line: to restrict itself, as whom user code runs, and whether that may become root.
+fn agent_words(spec: &Spec, uid: &UserId) -> Vec<String> {
+    let mut words = vec!["restricted".to_owned(), format!("user={}", uid.get()), format!("users={}", uid.range())];
+    words.extend(spec.superuser.then(|| "superuser".to_owned()));
+    words
 }
 
 /// What the agent needs: become the user, own and write its files, end its processes.

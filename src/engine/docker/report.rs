@@ -254,7 +254,7 @@ fn isolation_checks(report: &mut Report, info: &SystemInfo) {
     if has_security_option(info, "userns").is_some() || has_security_option(info, "rootless").is_some() {
         report.ok("user namespaces", "root in a container is nobody on the host");
     } else {
-        report.ok("user namespaces", "not used: user code is uid 1000 there and here, without capabilities");
+        report.ok("user namespaces", "not used: user code has uids of `user_ids` there and here, and no capabilities");
     }
 }
 

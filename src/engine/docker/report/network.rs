@@ -25,7 +25,7 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Starts what would hold a sandbox's network, with a filter that lets nothing through. Removes it, and what earlier checks left.
 pub(super) async fn check(report: &mut Report, docker: Docker, engine_timeout: Duration) {
-    let engine = DockerEngine::over(docker.clone(), owner(), engine_timeout, Vec::new());
+    let engine = DockerEngine::over(docker.clone(), owner(), engine_timeout, Vec::new(), None);
     let held = match engine.holders.take(&Network::Allowlist(Vec::new())).await {
         Ok(holder) => {
             engine.holders.discard(holder).await;
@@ -37,14 +37,14 @@ pub(super) async fn check(report: &mut Report, docker: Docker, engine_timeout: D
     let removed = sweep(&engine, watch).await;
     finding(report, held.and(removed));
     for owner in left(&docker, since_epoch()).await {
-        let _ = sweep(&DockerEngine::over(docker.clone(), &owner, engine_timeout, Vec::new()), Duration::ZERO).await;
+        let _ = sweep(&DockerEngine::over(docker.clone(), &owner, engine_timeout, Vec::new(), None), Duration::ZERO).await;
     }
 }
 
 /// Removes what a check of this process has made on the engine, when it is ended before its end.
 pub async fn clear_up(engine_timeout: Duration) {
     if let Ok(docker) = daemon::connect() {
-        let _ = sweep(&DockerEngine::over(docker, owner(), engine_timeout, Vec::new()), WATCH).await;
+        let _ = sweep(&DockerEngine::over(docker, owner(), engine_timeout, Vec::new(), None), WATCH).await;
     }
 }
 
