@@ -31,6 +31,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use contexts::Contexts;
+pub use files::THREADS;
 use files::Watches;
 use metrics::Meter;
 use process::Commands;

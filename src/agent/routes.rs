@@ -106,7 +106,7 @@ impl Agent {
             }
             (&Method::DELETE, protocol::FILES) => {
                 let asked: FileQuery = read_query(query)?;
-                files::remove(&self.user(&asked.user)?, &asked.path).map(|()| done())
+                files::remove(self.user(&asked.user)?, &asked.path).await.map(|()| done())
             }
             (&Method::GET, protocol::ENTRY) => {
                 let asked: FileQuery = read_query(query)?;
@@ -114,7 +114,7 @@ impl Agent {
             }
             (&Method::GET, protocol::LIST) => {
                 let asked: ListQuery = read_query(query)?;
-                let batches = files::list(&self.user(&asked.user)?, &asked)?;
+                let batches = files::list(self.user(&asked.user)?, &asked).await?;
                 Ok(streamed(batches.map(|entries| Ok(entries.iter().flat_map(line).collect()))))
             }
             (&Method::POST, protocol::DIRECTORIES) => {
@@ -123,7 +123,7 @@ impl Agent {
             }
             (&Method::POST, protocol::MOVE) => {
                 let asked: MoveQuery = read_query(query)?;
-                Ok(json(&files::relocate(&self.user(&asked.user)?, &asked.from, &asked.to)?))
+                Ok(json(&files::relocate(self.user(&asked.user)?, &asked.from, &asked.to).await?))
             }
             (&Method::GET, protocol::WATCH) => Ok(streamed(self.watch(query).await?.into_stream())),
             (_, path) => Err(no_route(path)),

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use oncebox::agent::{self, Options};
 use tokio::net::unix::pipe;
@@ -32,7 +33,13 @@ fn run() -> io::Result<ExitCode> {
         agent::seccomp::restrict(uid.zip(uids.clone()))
             .map_err(|err| io::Error::other(format!("no sandbox, because it cannot be restricted: {err}")))?;
     }
-    work_until_the_end(work)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(agent::THREADS)
+        // For ever: code may have used up the processes when the next one is needed.
+        .thread_keep_alive(Duration::from_secs(u32::MAX.into()))
+        .build()?;
+    runtime.block_on(work_until_the_end(work))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -78,7 +85,6 @@ async fn sudo() -> io::Result<ExitCode> {
     std::process::exit(agent::sudo::main().await)
 }
 
-#[tokio::main(flavor = "current_thread")]
 async fn work_until_the_end(work: Work) -> io::Result<()> {
     let input = pipe::Receiver::from_owned_fd(io::stdin().as_fd().try_clone_to_owned()?)?;
     let output = pipe::Sender::from_owned_fd(io::stdout().as_fd().try_clone_to_owned()?)?;
@@ -94,5 +100,7 @@ async fn work_until_the_end(work: Work) -> io::Result<()> {
         uid,
         superuser,
     };
+    // The first of the threads for what may take long is there before any code.
+    tokio::task::spawn_blocking(|| ()).await?;
     agent::serve(tokio::io::join(input, output), options).await
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::{create_directories, create_parents, entry, refused};
+use super::{apart, create_directories, create_parents, entry, refused};
 use crate::agent::answer::Refused;
 use crate::agent::users::{Names, User};
 use crate::protocol::{Code, Entry};
@@ -30,19 +30,21 @@ fn make(user: &User, path: &Path) -> Result<Entry, Refused> {
 }
 
 /// Moves a file or a directory, making the directories above its new place.
-pub(crate) fn relocate(user: &User, from: &str, to: &str) -> Result<Entry, Refused> {
+pub(crate) async fn relocate(user: User, from: &str, to: &str) -> Result<Entry, Refused> {
     let (from, to) = (user.resolve(from)?, user.resolve(to)?);
-    user.act(|| {
-        std::fs::symlink_metadata(&from).map_err(|err| refused(&from, &err))?;
-        let failed = |err| refused(&to, &err);
-        create_parents(user, &to).map_err(failed)?;
-        match std::fs::rename(&from, &to) {
-            Err(err) if err.kind() == io::ErrorKind::CrossesDevices => move_across(&from, &to),
-            moved => moved,
-        }
-        .map_err(failed)?;
-        entry::entry(&to, &Names::read()).map_err(failed)
-    })
+    apart(move || user.act(|| rename(&user, &from, &to))).await
+}
+
+fn rename(user: &User, from: &Path, to: &Path) -> Result<Entry, Refused> {
+    std::fs::symlink_metadata(from).map_err(|err| refused(from, &err))?;
+    let failed = |err| refused(to, &err);
+    create_parents(user, to).map_err(failed)?;
+    match std::fs::rename(from, to) {
+        Err(err) if err.kind() == io::ErrorKind::CrossesDevices => move_across(from, to),
+        moved => moved,
+    }
+    .map_err(failed)?;
+    entry::entry(to, &Names::read()).map_err(failed)
 }
 
 /// Each writable directory is a file system of its own, which should not be seen.
@@ -87,9 +89,9 @@ fn keep_attributes(found: &Metadata, to: &Path) -> io::Result<()> {
 }
 
 /// Removes a file, or a directory and all below it. What is not there is removed already.
-pub(crate) fn remove(user: &User, path: &str) -> Result<(), Refused> {
+pub(crate) async fn remove(user: User, path: &str) -> Result<(), Refused> {
     let path = user.resolve(path)?;
-    user.act(|| remove_all(&path)).map_err(|err| refused(&path, &err))
+    apart(move || user.act(|| remove_all(&path)).map_err(|err| refused(&path, &err))).await
 }
 
 fn remove_all(path: &Path) -> io::Result<()> {

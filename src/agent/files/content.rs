@@ -5,18 +5,22 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt, stream};
 use rustix::fs::OFlags;
 
-use super::{create_parents, entry, refused};
+use super::{apart, create_parents, entry, refused};
 use crate::agent::answer::Refused;
 use crate::agent::users::User;
 use crate::protocol::{ReadQuery, WriteQuery};
 
 /// Read at once, bytes.
 const CHUNK: usize = 64 * 1024;
+
+/// So much is written at once, bytes. A disk that has more to write may keep its writers waiting.
+const SHORT: usize = 256 * 1024;
 
 /// A file that is being read.
 #[derive(Debug)]
@@ -59,9 +63,12 @@ impl Content {
     /// Its bytes, until its end.
     pub(crate) fn into_stream(self) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
         let Self { first, file, left, .. } = self;
-        let rest = stream::try_unfold((file, left), |(mut file, mut left)| async move {
-            let next = read_some(&mut file, &mut left)?;
-            Ok((!next.is_empty()).then_some((next, (file, left))))
+        // A disk may take its time. What is short is read already.
+        let rest = stream::try_unfold((file, left), |(mut file, mut left)| {
+            apart(move || {
+                let next = read_some(&mut file, &mut left)?;
+                Ok((!next.is_empty()).then_some((next, (file, left))))
+            })
         });
         stream::iter((!first.is_empty()).then_some(Ok(first))).chain(rest)
     }
@@ -93,10 +100,17 @@ where
     let metadata = query.metadata.as_deref().map(parse_metadata).transpose()?;
     let path = user.resolve(given)?;
     let refused = |err| Refused::io(format!("cannot write `{given}`"), &err);
-    let mut file = user.act(|| create(user, &path, metadata.as_ref())).map_err(refused)?;
+    let file = Arc::new(user.act(|| create(user, &path, metadata.as_ref())).map_err(refused)?);
+    let mut written = 0;
     while let Some(chunk) = body.next().await {
         let chunk = chunk.map_err(|_| Refused::invalid(format!("the content of `{given}` broke off")))?;
-        file.write_all(&chunk).map_err(refused)?;
+        written += chunk.len();
+        if written <= SHORT {
+            file.as_ref().write_all(&chunk).map_err(refused)?;
+        } else {
+            let file = Arc::clone(&file);
+            apart(move || file.as_ref().write_all(&chunk)).await.map_err(refused)?;
+        }
     }
     Ok(())
 }

@@ -6,32 +6,32 @@ use std::path::{Path, PathBuf};
 
 use futures::Stream;
 
-use super::{entry, refused};
+use super::{apart, entry, refused};
 use crate::agent::answer::Refused;
 use crate::agent::users::{Names, User};
 use crate::protocol::{Entry, ListQuery};
 
-/// After this many entries others get their turn.
+/// Entries that are looked at in one go.
 const TURN: usize = 64;
 
 /// The entries below a directory in lexical order, each directory followed by its own. Symbolic links below it are not
 /// followed; what disappears meanwhile is left out.
-pub(crate) fn list(
-    user: &User,
+pub(crate) async fn list(
+    user: User,
     query: &ListQuery,
 ) -> Result<impl Stream<Item = Vec<Entry>> + Send + 'static + use<>, Refused> {
     let path = user.resolve(&query.path)?;
-    let first = user.act(|| {
-        if std::fs::metadata(&path).map_err(|err| refused(&path, &err))?.is_dir() {
-            return Level::read(&path).map_err(|err| refused(&path, &err));
-        }
-        Err(Refused::invalid(format!("path is not a directory: {}", path.display())))
-    })?;
-    let walk = Walk { depth: query.depth.max(1) as usize, levels: vec![first], names: Names::read() };
-    Ok(futures::stream::unfold((user.clone(), walk), |(user, mut walk)| async move {
-        let entries = user.act(|| Ok::<_, io::Error>(walk.by_ref().take(TURN).collect::<Vec<_>>())).ok()?;
-        tokio::task::yield_now().await;
-        (!entries.is_empty()).then_some((entries, (user, walk)))
+    let depth = query.depth.max(1) as usize;
+    let walk = apart({
+        let user = user.clone();
+        move || user.act(|| Walk::begin(&path, depth))
+    });
+    let walk = walk.await?;
+    Ok(futures::stream::unfold((user, walk), |(user, mut walk)| {
+        apart(move || {
+            let entries = user.act(|| Ok::<_, io::Error>(walk.by_ref().take(TURN).collect::<Vec<_>>())).ok()?;
+            (!entries.is_empty()).then_some((entries, (user, walk)))
+        })
     }))
 }
 
@@ -40,6 +40,16 @@ struct Walk {
     /// From the outermost directory to the innermost; never empty before the end.
     levels: Vec<Level>,
     names: Names,
+}
+
+impl Walk {
+    fn begin(path: &Path, depth: usize) -> Result<Self, Refused> {
+        if !std::fs::metadata(path).map_err(|err| refused(path, &err))?.is_dir() {
+            return Err(Refused::invalid(format!("path is not a directory: {}", path.display())));
+        }
+        let first = Level::read(path).map_err(|err| refused(path, &err))?;
+        Ok(Self { depth, levels: vec![first], names: Names::read() })
+    }
 }
 
 /// What is left of one directory, last name first.

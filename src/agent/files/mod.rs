@@ -1,8 +1,8 @@
 //! Files inside the container, with the rights of the user that is acted for and no others, so that a link that leads to what
 //! is not the user's leads nowhere; or, where the client may do anything inside, with root's.
 //!
-//! All calls are plain blocking ones. The writable directories are memory or its cache, and threads to block in are what a container
-//! that has used up its processes cannot have.
+//! What may take long is done on a thread for that, see [`apart`]. The rest is plain blocking calls: the writable directories are
+//! memory or its cache.
 
 mod change;
 mod content;
@@ -21,6 +21,20 @@ pub(crate) use content::{read, write};
 pub(crate) use entry::stat;
 pub(crate) use list::list;
 pub(crate) use watch::{Watch, Watches};
+
+/// Threads for work that may take long.
+pub const THREADS: usize = 4;
+
+/// Does work that may take long on a thread for that, so that everything else is answered meanwhile. Whoever is acted for there is so on
+/// that thread alone.
+///
+/// In a container that has used up its processes there is one such thread, which was started before any code, and work waits for it.
+async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(failed) => std::panic::resume_unwind(failed.into_panic()),
+    }
+}
 
 /// An error of the operating system's about a path.
 fn refused(path: &Path, err: &io::Error) -> Refused {

@@ -191,6 +191,34 @@ async fn a_move_between_file_systems_keeps_everything() {
     assert!(names(&sandbox, "", 1).await.is_empty());
 }
 
+#[tokio::test]
+async fn others_are_answered_while_many_files_are_listed_and_removed() {
+    let sandbox = Sandbox::start().await;
+    std::fs::create_dir(format!("{}/many", sandbox.home())).expect("a directory");
+    for number in 0..50_000 {
+        std::fs::write(format!("{}/many/{number}", sandbox.home()), "").expect("a file");
+    }
+    let answered_during = async |work: &mut (dyn Future<Output = ()> + Unpin)| {
+        for answers in 0.. {
+            tokio::select! {
+                biased;
+                () = &mut *work => return answers,
+                metrics = sandbox.link.metrics() => drop(metrics.expect("an answer")),
+            }
+        }
+        0
+    };
+    let asked = ListQuery { path: "many".into(), user: None, depth: 1 };
+    let mut listing = Box::pin(async { drop(sandbox.link.list_directory(&asked).await.expect("a list").next().await) });
+    let answers = answered_during(&mut listing).await;
+    assert!(answers > 3, "{answers} answers while a large directory was read");
+    let many = at("many");
+    let mut removal = Box::pin(async { sandbox.link.remove_path(&many).await.expect("removed") });
+    let answers = answered_during(&mut removal).await;
+    assert!(answers > 10, "{answers} answers while many files were removed");
+    assert!(names(&sandbox, "", 1).await.is_empty());
+}
+
 fn event(kind: WatchKind, name: &str) -> WatchEvent {
     WatchEvent { kind, name: name.into(), entry: None }
 }
