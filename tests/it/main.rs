@@ -33,6 +33,7 @@ mod kept;
 mod kills;
 mod lan;
 mod languages;
+mod life;
 mod lifecycle;
 mod load;
 mod mix;
@@ -71,6 +72,7 @@ fn main() -> ExitCode {
         bad_input::trials(),
         ends::trials(),
         faults::trials(),
+        life::trials(),
         load::trials(),
         restart::trials(),
         auth::trials(),

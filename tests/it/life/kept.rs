@@ -1,0 +1,291 @@
+//! One kept sandbox, and the ways to speak with it: those of E2B's SDKs, and those of clients that read nothing or leave early.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper_util::rt::TokioIo;
+use reqwest::{Method, RequestBuilder};
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::{OnceCell, RwLock};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::e2b::{Answer, ENVD, INTERPRETER, KEY, Stream, answer, envelope, stdout, told};
+use crate::support::Server;
+
+/// Of what a client has not read, the kernel holds about so much for it, bytes.
+const SMALL_BUFFER: u32 = 4096;
+
+/// How long a condition is waited for.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What envelopes are in.
+pub(crate) const STREAM: &str = "application/connect+json";
+
+/// One kept sandbox.
+pub(crate) struct Kept {
+    server: &'static Server,
+    http: reqwest::Client,
+    pub(crate) id: String,
+    token: String,
+    /// Held by whatever needs a sandbox that runs; alone, by what pauses it.
+    pub(crate) awake: RwLock<()>,
+    requests: AtomicU64,
+    /// What many requests use, and the first of them makes.
+    pub(super) large_file: OnceCell<()>,
+    pub(super) tiny_files: OnceCell<()>,
+    pub(super) reader: OnceCell<u64>,
+    pub(super) context: OnceCell<String>,
+    pub(super) port: OnceCell<()>,
+}
+
+impl Kept {
+    pub(crate) async fn create(server: &'static Server, body: Value) -> Self {
+        // An idle connection is closed before the server closes it, which a request could meet.
+        let http = reqwest::Client::builder().pool_idle_timeout(Duration::from_secs(3)).build().expect("a client");
+        let mut kept = Self {
+            server,
+            http,
+            id: String::new(),
+            token: String::new(),
+            awake: RwLock::default(),
+            requests: AtomicU64::default(),
+            large_file: OnceCell::new(),
+            tiny_files: OnceCell::new(),
+            reader: OnceCell::new(),
+            context: OnceCell::new(),
+            port: OnceCell::new(),
+        };
+        let created = kept.control(Method::POST, "/v2/sandboxes", Some(body)).await;
+        assert_eq!(created.status, 201, "{}", created.text());
+        let created = created.json();
+        let text = |name: &str| created[name].as_str().unwrap_or_else(|| panic!("{name}: {created}")).to_owned();
+        (kept.id, kept.token) = (text("sandboxID"), text("envdAccessToken"));
+        kept
+    }
+
+    /// How many requests have been made.
+    pub(crate) fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    fn count(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether the server still has it, running, and has not lost a container.
+    pub(crate) async fn lives(&self) -> bool {
+        let found = self.control(Method::GET, &format!("/sandboxes/{}", self.id), None).await;
+        found.status == 200 && found.json()["state"] == "running" && self.losses().is_empty()
+    }
+
+    /// What the server's log tells of its loss.
+    pub(crate) fn losses(&self) -> Vec<String> {
+        let lines = self.server.logged("has lost its container");
+        lines.into_iter().filter(|line| line.contains(&self.id)).collect()
+    }
+
+    pub(crate) async fn kill(&self) {
+        let killed = self.control(Method::DELETE, &format!("/sandboxes/{}", self.id), None).await;
+        assert_eq!(killed.status, 204, "{}", killed.text());
+    }
+
+    /// A call of the control plane.
+    pub(super) async fn control(&self, method: Method, path: &str, body: Option<Value>) -> Answer {
+        let request = self.request(method, path).header("x-api-key", KEY);
+        answer(match body {
+            Some(body) => request.json(&body),
+            None => request,
+        })
+        .await
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.count();
+        self.http.request(method, format!("{}{path}", self.server.url))
+    }
+
+    /// A request to one of its ports.
+    pub(super) fn at(&self, port: u16, method: Method, path: &str) -> RequestBuilder {
+        let request = self.request(method, path).header("E2b-Sandbox-Id", &self.id);
+        request.header("E2b-Sandbox-Port", port).header("X-Access-Token", &self.token)
+    }
+
+    /// A request to its daemon.
+    pub(super) fn envd(&self, method: Method, path: &str) -> RequestBuilder {
+        self.at(ENVD, method, path)
+    }
+
+    /// The content of a file.
+    pub(super) async fn read(&self, path: &str) -> Answer {
+        answer(self.envd(Method::GET, "/files").query(&[("path", path)])).await
+    }
+
+    /// An upload of bytes as they are, but for these.
+    pub(super) fn octets(&self, path: &str) -> RequestBuilder {
+        let request = self.envd(Method::POST, "/files").query(&[("path", path)]);
+        request.header("content-type", "application/octet-stream")
+    }
+
+    /// A unary call, such as `filesystem.Filesystem/Stat`.
+    pub(super) async fn call(&self, method: &str, message: Value) -> Answer {
+        answer(self.envd(Method::POST, &format!("/{method}")).json(&message)).await
+    }
+
+    /// The same, which must not be refused.
+    pub(super) async fn done(&self, method: &str, message: Value) -> Value {
+        let answer = self.call(method, message).await;
+        assert_eq!(answer.status, 200, "{method}: {:.500}", answer.text());
+        answer.json()
+    }
+
+    /// A call whose answer is a stream, which is begun.
+    pub(super) async fn stream(&self, method: &str, message: Value) -> Stream {
+        let request = self.envd(Method::POST, &format!("/{method}")).header("content-type", STREAM);
+        Stream::new(request.body(envelope(0, message.to_string().as_bytes())).send().await.expect("an answer"))
+    }
+
+    /// Runs a command of the shell to its end; what it wrote to its standard output.
+    pub(super) async fn shell(&self, command: &str) -> String {
+        let mut stream = self.stream("process.Process/Start", bash(command, false)).await;
+        let messages = stream.rest().await.unwrap_or_else(|| panic!("{command:.200}: it broke off"));
+        let end = messages.len().checked_sub(2).map(|at| &messages[at]["event"]["end"]);
+        assert!(end.is_some_and(|end| end["exitCode"] == 0), "{command:.200}: {messages:?}");
+        stdout(&messages)
+    }
+
+    /// Starts a command of the shell, whose number it is, and leaves.
+    pub(super) async fn background(&self, command: &str, stdin: bool) -> u64 {
+        self.stream("process.Process/Start", bash(command, stdin)).await.pid().await
+    }
+
+    pub(super) async fn end(&self, pid: u64) {
+        let message = json!({"process": {"pid": pid}, "signal": "SIGNAL_SIGKILL"});
+        assert_eq!(self.done("process.Process/SendSignal", message).await, json!({}));
+    }
+
+    /// Executes code to its end; the lines of the answer.
+    pub(super) async fn execute(&self, body: &Value) -> Vec<Value> {
+        let answer = answer(self.at(INTERPRETER, Method::POST, "/execute").json(body)).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        told(&answer.text())
+    }
+
+    /// Waits until a file is there.
+    pub(super) async fn until_there(&self, path: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let stat = self.call("filesystem.Filesystem/Stat", json!({"path": path})).await;
+            match stat.status {
+                200 => return,
+                404 => assert!(Instant::now() < deadline, "{path} did not come"),
+                _ => panic!("{}", stat.text()),
+            }
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    }
+
+    /// A connection of one's own, for whom the kernel holds little that is not read.
+    pub(super) async fn connect(&self) -> TcpStream {
+        self.count();
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(SMALL_BUFFER).expect("a size");
+        let address = self.server.url.trim_start_matches("http://").parse().expect("an address");
+        socket.connect(address).await.expect("a connection")
+    }
+
+    /// The first lines of a request; what a request needs beside them, and the empty line, come after.
+    pub(super) fn head(&self, port: u16, method: &str, path: &str) -> String {
+        format!(
+            "{method} {path} HTTP/1.1\r\nhost: sandbox\r\ne2b-sandbox-id: {}\r\ne2b-sandbox-port: {port}\r\n\
+             x-access-token: {}\r\n",
+            self.id, self.token
+        )
+    }
+
+    /// Sends these bytes and hangs up at once.
+    pub(super) async fn send_and_leave(&self, bytes: &[u8]) {
+        let mut connection = self.connect().await;
+        // A server that has refused it need not take all of it.
+        let _ = connection.write_all(bytes).await;
+    }
+
+    /// The request of a call whose answer is a stream, as bytes.
+    pub(super) fn stream_request(&self, method: &str, message: &Value) -> Vec<u8> {
+        let message = envelope(0, message.to_string().as_bytes());
+        let head = self.head(ENVD, "POST", &format!("/{method}"));
+        let head = format!("{head}content-type: {STREAM}\r\ncontent-length: {}\r\n\r\n", message.len());
+        [head.into_bytes(), message].concat()
+    }
+
+    /// A request whose answer is not read but on demand.
+    pub(super) async fn unread(&self, port: u16, method: Method, path: &str, kind: &str, body: Vec<u8>) -> Unread {
+        let (mut requests, connection) = hyper::client::conn::http1::Builder::new()
+            .max_buf_size(8192)
+            .handshake(TokioIo::new(self.connect().await))
+            .await
+            .expect("a connection");
+        let connection = AbortOnDropHandle::new(tokio::spawn(async move {
+            let _ = connection.await;
+        }));
+        let request = hyper::Request::builder().method(method).uri(path).header("host", "sandbox");
+        let request = request.header("e2b-sandbox-id", &self.id).header("e2b-sandbox-port", port);
+        let request = request.header("x-access-token", &self.token).header("content-type", kind);
+        let response = requests.send_request(request.body(Full::new(Bytes::from(body))).expect("a request")).await;
+        let response = response.expect("an answer");
+        assert_eq!(response.status(), 200);
+        Unread { body: response.into_body(), _connection: connection }
+    }
+
+    /// The same for a call whose answer is a stream.
+    pub(super) async fn unread_stream(&self, method: &str, message: &Value) -> Unread {
+        let message = envelope(0, message.to_string().as_bytes());
+        self.unread(ENVD, Method::POST, &format!("/{method}"), STREAM, message).await
+    }
+}
+
+/// What starts a command of the shell.
+pub(super) fn bash(command: &str, stdin: bool) -> Value {
+    json!({"process": {"cmd": "/bin/bash", "args": ["-c", command]}, "stdin": stdin})
+}
+
+/// An answer that is not read but on demand. Dropping it hangs up.
+pub(super) struct Unread {
+    body: Incoming,
+    _connection: AbortOnDropHandle<()>,
+}
+
+impl Unread {
+    /// The next bytes, this many or a few more.
+    pub(super) async fn take(&mut self, length: usize) -> Vec<u8> {
+        let mut taken = Vec::new();
+        while taken.len() < length {
+            let frame = self.body.frame().await.expect("it goes on").expect("it is not broken off");
+            taken.extend_from_slice(frame.data_ref().expect("content"));
+        }
+        taken
+    }
+
+    /// All that is left of a stream, which ends in order.
+    pub(super) async fn messages(self) -> Vec<Value> {
+        let body = self.body.collect().await.expect("it is not broken off").to_bytes();
+        let mut rest = &body[..];
+        let mut messages = Vec::new();
+        while let Some((head, after)) = rest.split_first_chunk::<5>() {
+            let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
+            let (message, after) = after.split_at(length);
+            messages.push(serde_json::from_slice(message).expect("JSON"));
+            rest = after;
+        }
+        assert!(rest.is_empty(), "half an envelope");
+        messages
+    }
+}
+
+/// Bytes that tell where they belong.
+pub(super) fn content(number: u64, length: usize) -> Vec<u8> {
+    (0..length as u64).map(|at| ((at + number * 7) % 251) as u8).collect()
+}
