@@ -46,5 +46,5 @@ bench: images ## Latency per language, beside `docker run` and the bare engine.
 abuse: images ## Hostile and careless code, and what holds; into docs/abuse.md.
 	ABUSE_REPORT=docs/abuse.md cargo test --test abuse
 
-soak: images ## 20,000 runs and 200 kills, into docs/soak.md and docs/kills.md. SOAK_RUNS=300 SOAK_KILLS=5 is a try, SOAK_SECONDS=9000 bounds each.
+soak: images ## 20,000 runs, an hour of one sandbox, 200 kills, into docs/soak.md and docs/kills.md. SOAK_RUNS=300 SOAK_LIFE_SECONDS=300 SOAK_KILLS=5 is a try.
 	cargo test --release --test soak

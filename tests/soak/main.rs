@@ -1,10 +1,12 @@
 //! `make soak`: hours of what `tests/it/load.rs` does for a minute. A mix of runs at full load, each answer compared with what it
-//! must be, while memory, open files and threads of the server and of the engine are read; then the server is killed again and
-//! again. What came of the one is written to `docs/soak.md`, of the other to `docs/kills.md`.
+//! must be, while memory, open files and threads of the server and of the engine are read; then one kept sandbox does all that
+//! `tests/it/life` does, at once and for an hour; then the server is killed again and again. Reports of the first two are the
+//! parts of `docs/soak.md`; that of the kills is `docs/kills.md`.
 //!
 //! `SOAK_RUNS`, `SOAK_KILLS`, `SOAK_CLIENTS`, `SOAK_SEED` and `SOAK_REPORTS`, the directory, change what is done; `SOAK_SECONDS`
-//! ends each of both parts early (9000 if it is not set), which is good once 2,000 runs or 50 kills are done; 0 runs or kills leave
-//! a part out, and its report as it is.
+//! ends runs and kills early (9000 if it is not set), which is good once 2,000 runs or 50 kills are done. `SOAK_LIFE_SECONDS` and
+//! `SOAK_LIFE_REQUESTS` are the least that the kept sandbox lives (3600) and answers (100,000); `SOAK_LIFE_ONLY=pauses,code` leaves
+//! only kinds with one of these in their name. 0 runs, kills or seconds of life leave a part out, and its report as it is.
 
 #[macro_use]
 #[path = "../it/support.rs"]
@@ -12,8 +14,16 @@
 mod support;
 #[path = "../it/deeds.rs"]
 mod deeds;
+#[path = "../it/e2b.rs"]
+#[allow(dead_code, reason = "written for the other tests too")]
+mod e2b;
 #[path = "../it/kills.rs"]
 mod kills;
+#[path = "../it/life/mod.rs"]
+#[allow(dead_code, reason = "its trials are those of the other tests")]
+mod life;
+mod long_life;
+mod long_life_report;
 #[path = "../it/machine.rs"]
 mod machine;
 #[path = "../it/mix.rs"]
@@ -21,12 +31,13 @@ mod mix;
 mod report;
 mod sample;
 
-use std::fmt::Display;
+use std::any::Any;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
+use long_life::LifePlan;
 use mix::Tally;
 use report::{Kills, Runs};
 use sample::Sample;
@@ -47,6 +58,7 @@ struct Plan {
     seed: u64,
     /// For the runs, and again for the kills.
     seconds: u64,
+    life: LifePlan,
 }
 
 impl Plan {
@@ -57,6 +69,7 @@ impl Plan {
             clients: number("SOAK_CLIENTS").unwrap_or(24) as usize,
             seed: number("SOAK_SEED").unwrap_or_else(|| u64::from(std::process::id())),
             seconds: number("SOAK_SECONDS").unwrap_or(9000),
+            life: LifePlan::from_env(),
         }
     }
 
@@ -82,22 +95,47 @@ async fn main() -> ExitCode {
     let mut good = true;
     if plan.runs > 0 {
         let runs = runs(&plan).await;
-        write("soak.md", &runs);
+        write("soak.md", |before| {
+            let (_, life) = parts(before);
+            format!("{runs}{life}")
+        });
         good &= runs.is_good();
+    }
+    if plan.life.seconds > 0 {
+        let life = long_life::live(&plan).await;
+        write("soak.md", |before| {
+            let (runs, _) = parts(before);
+            format!("{runs}\n{life}")
+        });
+        good &= life.is_good();
     }
     if plan.kills > 0 {
         let kills = kill_again_and_again(&plan).await;
-        write("kills.md", &kills);
+        write("kills.md", |_| kills.to_string());
         good &= kills.is_good();
     }
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn write(name: &str, report: &impl Display) {
+/// The two parts of `soak.md`: that of the runs, and that of the long life with the empty line before it.
+fn parts(report: &str) -> (&str, &str) {
+    let at = report.find(&format!("\n{}", long_life_report::TITLE)).unwrap_or(report.len());
+    report.split_at(at)
+}
+
+/// Makes a report of the one that is there.
+fn write(name: &str, report: impl FnOnce(&str) -> String) {
     let directory = std::env::var("SOAK_REPORTS").unwrap_or_else(|_| "docs".to_owned());
     let path = Path::new(&directory).join(name);
-    std::fs::write(&path, report.to_string()).expect("the report is written");
+    let report = report(&std::fs::read_to_string(&path).unwrap_or_default());
+    std::fs::write(&path, &report).expect("the report is written");
     eprintln!("{report}\nwritten to {}", path.display());
+}
+
+/// The message of a panic.
+fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "it failed".to_owned())
 }
 
 /// The mix, on a server as the configuration has it.
@@ -141,8 +179,8 @@ async fn kill_again_and_again(plan: &Plan) -> Kills<'_> {
                 rounds.push(round);
             }
             Err(panic) => {
-                let said = panic.downcast_ref::<String>().cloned();
-                failed.push(said.unwrap_or_else(|| format!("seed {seed} failed")));
+                let said = said(&*panic);
+                failed.push(if said.starts_with("seed ") { said } else { format!("seed {seed}: {said}") });
             }
         }
     }

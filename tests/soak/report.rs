@@ -256,13 +256,15 @@ fn fewer(f: &mut fmt::Formatter<'_>, done: usize, planned: usize, fewest: usize,
     }
 }
 
-fn left(f: &mut fmt::Formatter<'_>, clean: bool, miscounted: usize) -> fmt::Result {
+/// Says what the engine has left.
+pub(crate) fn left(f: &mut fmt::Formatter<'_>, clean: bool, miscounted: usize) -> fmt::Result {
     let left = if clean { "Nothing is" } else { "**Something is**" };
     let but = if miscounted > 0 { ", but those of which the daemon has lost count" } else { "" };
     writeln!(f, "\n{left} left on the engine at the end: no container and no network of any of these servers{but}.")
 }
 
-fn median(values: &[u64]) -> u64 {
+/// The median, or 0 of nothing.
+pub(crate) fn median(values: &[u64]) -> u64 {
     let mut sorted = values.to_vec();
     sorted.sort_unstable();
     sorted.get(sorted.len() / 2).copied().unwrap_or_default()

@@ -37,7 +37,8 @@ impl Sample {
     }
 }
 
-fn usage(pid: u32) -> Option<Usage> {
+/// What a process uses. `None` if it is not on this machine, or may not be looked at.
+pub(crate) fn usage(pid: u32) -> Option<Usage> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let field =
         |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok());
