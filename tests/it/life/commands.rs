@@ -42,7 +42,7 @@ pub(super) async fn unread(kept: &Kept, number: u64) {
 pub(super) async fn abandoned(kept: &Kept, number: u64) {
     let command = ["exit 0", "printf x", "sleep 1", "seq 10000"][number as usize % 4];
     kept.send_and_leave(&kept.stream_request("process.Process/Start", &bash(command, false))).await;
-    if number % 20 == 0 {
+    if number.is_multiple_of(20) {
         assert_eq!(kept.shell("echo on").await, "on\n");
     }
 }

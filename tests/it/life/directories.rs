@@ -30,7 +30,7 @@ pub(super) async fn watched_as_a_stream(kept: &Kept, number: u64) {
     const FILES: usize = 2000;
     let directory = format!("/tmp/streamed-{number}");
     make(kept, &directory).await;
-    let watch = json!({"path": directory, "includeEntry": number % 2 == 0});
+    let watch = json!({"path": directory, "includeEntry": number.is_multiple_of(2)});
     let mut stream = kept.stream("filesystem.Filesystem/WatchDir", watch).await;
     assert_eq!(stream.message().await, json!({"start": {}}));
     let mut names = BTreeSet::new();

@@ -54,7 +54,7 @@ pub(super) async fn of_ranges(kept: &Kept, number: u64) {
 /// leave early: then the agent is still sending as much as it may.
 pub(super) async fn broken_off(kept: &Kept, number: u64) {
     large_file(kept).await;
-    let begun = if number % 8 == 0 {
+    let begun = if number.is_multiple_of(8) {
         let mut unread = kept.unread(ENVD, Method::GET, &format!("/files?path={LARGE}"), "", Vec::new()).await;
         unread.take(100).await
     } else {

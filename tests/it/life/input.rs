@@ -20,7 +20,7 @@ async fn reader(kept: &Kept) -> u64 {
 pub(super) async fn of_nothing(kept: &Kept, number: u64) {
     let pid = reader(kept).await;
     assert_eq!(kept.done("process.Process/SendInput", input(pid, "")).await, json!({}));
-    if number % 50 == 0 {
+    if number.is_multiple_of(50) {
         assert_eq!(kept.read("/tmp/read").await.text(), "");
     }
 }
@@ -76,7 +76,7 @@ pub(super) async fn broken_off(kept: &Kept, number: u64) {
     let head = kept.head(ENVD, "POST", "/process.Process/StreamInput");
     let head = format!("{head}content-type: {STREAM}\r\ncontent-length: 1000\r\n\r\n");
     kept.send_and_leave(&[head.as_bytes(), sent].concat()).await;
-    if number % 50 == 0 {
+    if number.is_multiple_of(50) {
         assert_eq!(kept.read("/tmp/read").await.text(), "");
     }
 }

@@ -35,7 +35,7 @@ pub(super) async fn answers_in_tiny_pieces(kept: &Kept, _: u64) {
 
 pub(super) async fn left_by_clients(kept: &Kept, number: u64) {
     serve(kept).await;
-    if number % 3 == 0 {
+    if number.is_multiple_of(3) {
         // Before there is an answer.
         return kept.send_and_leave(format!("{}\r\n", kept.head(PORT, "GET", "/endless")).as_bytes()).await;
     }
@@ -57,7 +57,7 @@ pub(super) async fn unread_streams(kept: &Kept, number: u64) {
         assert!(Instant::now() < deadline, "they are not sent");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         return;
     }
     let mut all = Vec::new();

@@ -10,8 +10,9 @@ use super::kept::{Kept, bash};
 use crate::e2b::{Answer, ENVD, answer, whole};
 
 /// The answer to a request whose body may be refused before it is sent: the refusal may be lost with the connection, and is then
-/// asked for again.
+/// asked for again. The connection serves no other request: a server that does not read the body hangs up.
 async fn refused(request: impl Fn() -> RequestBuilder) -> Answer {
+    let request = || request().header("connection", "close");
     for _ in 0..5 {
         if let Ok(response) = request().send().await {
             return whole(response).await;

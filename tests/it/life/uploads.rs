@@ -42,7 +42,7 @@ pub(super) async fn of_an_empty_piece(kept: &Kept, number: u64) {
     let path = path("empty", number);
     let request = kept.envd(Method::POST, "/files").query(&[("path", &path)]).header("content-type", MULTIPART);
     is_written(request.body(part("a", "") + "--b--\r\n"), std::slice::from_ref(&path)).await;
-    if number % 10 == 0 {
+    if number.is_multiple_of(10) {
         holds(kept, &path, b"").await;
     }
 }
@@ -51,7 +51,7 @@ pub(super) async fn of_an_empty_piece(kept: &Kept, number: u64) {
 pub(super) async fn of_many_pieces(kept: &Kept, number: u64) {
     let directory = path("pieces", number);
     let paths: Vec<_> = (0..24).map(|piece| format!("{directory}/{piece}")).collect();
-    let text = |piece: usize| if piece % 2 == 0 { String::new() } else { format!("{number} {piece}") };
+    let text = |piece: usize| if piece.is_multiple_of(2) { String::new() } else { format!("{number} {piece}") };
     let parts: String = paths.iter().enumerate().map(|(piece, path)| part(path, &text(piece))).collect();
     let request = kept.envd(Method::POST, "/files").header("content-type", MULTIPART);
     is_written(request.body(parts + "--b--\r\n"), &paths).await;
@@ -103,7 +103,7 @@ pub(super) async fn broken_off(kept: &Kept, number: u64) {
     let head = format!("{head}content-type: {kind}\r\n\r\n");
     let mut connection = kept.connect().await;
     connection.write_all(&[head.as_bytes(), &body].concat()).await.expect("it is taken");
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         // So that the agent has seen some of it.
         tokio::task::yield_now().await;
         assert_eq!(answer(kept.envd(Method::GET, "/health")).await.status, 204);
