@@ -146,6 +146,16 @@ def wait_until(process, ready, complaint):
         time.sleep(0.1)
 
 
+# What is printed of one line of a suite, and of all that it said: a failed assertion may quote a flood of output.
+MAX_LINE, MAX_SAID = 4096, 262_144
+
+
+def cut(text, most):
+    """The beginning and the end of a text that is longer than this, and how long it is."""
+    half = most // 2
+    return text if len(text) <= most else f"{text[:half]}\n[... {len(text)} characters ...]\n{text[-half:]}"
+
+
 def watch(title, command, where, variables, timeout_s):
     """Runs one suite with no `E2B_*` variables but these; whether it went well. One that ends without its last line did not."""
     print(f"== {title}: begins", flush=True)
@@ -162,12 +172,12 @@ def watch(title, command, where, variables, timeout_s):
     alarm = threading.Timer(timeout_s, child.kill)
     alarm.start()
     for line in child.stdout:
-        said.append(line)
+        said.append(cut(line, MAX_LINE))
         closed = closed or re.match(r"test result: \w+\. \d+ passed; \d+ failed;", line)
     status = child.wait()
     alarm.cancel()
     if not closed:
         said.append(f"test result: FAILED. 0 passed; 1 failed; the suite ended with status {status} and no result\n")
     # At once, because others run beside it.
-    print("".join(said), end="", flush=True)
+    print(cut("".join(said), MAX_SAID), end="", flush=True)
     return bool(closed) and status == 0

@@ -32,7 +32,6 @@ mod tenants;
 mod weak;
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process::ExitCode;
 use std::sync::Mutex;
 
@@ -71,15 +70,14 @@ where
 fn trial(class: &'static str, name: &str, test: impl AsyncFnOnce() + Send + 'static) -> Trial {
     Trial::test(format!("{class}::{name}"), move || {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        let runtime = runtime.expect("a runtime");
-        let done = catch_unwind(AssertUnwindSafe(|| runtime.block_on(test())));
+        let done = support::panics::caught(|| runtime.expect("a runtime").block_on(test()));
         {
             let mut classes = CLASSES.lock().expect("the counts");
             let class = classes.entry(class).or_default();
             class.tried += 1;
             class.held += usize::from(done.is_ok());
         }
-        done.map_err(|panic| resume_unwind(panic))
+        done
     })
 }
 

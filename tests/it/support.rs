@@ -13,6 +13,9 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
+#[path = "panics.rs"]
+pub(crate) mod panics;
+
 /// Lists the test functions of a module as its `trials()`.
 macro_rules! trials {
     ($($name:ident),* $(,)?) => {
@@ -30,8 +33,7 @@ where
     let module = module.rsplit("::").next().unwrap_or(module);
     Trial::test(format!("{module}::{name}"), move || {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        runtime.expect("a runtime").block_on(test());
-        Ok(())
+        panics::caught(|| runtime.expect("a runtime").block_on(test()))
     })
 }
 

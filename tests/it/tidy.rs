@@ -3,13 +3,26 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::support::panics;
+
 trials![
     the_engines_library_is_named_only_by_its_engine,
     the_web_framework_is_named_only_where_http_is_spoken,
     no_language_is_named_by_the_program,
     no_path_of_a_machine_is_in_the_repository,
     every_test_that_the_promises_name_is_there,
+    a_test_that_fails_on_a_flood_of_output_prints_little_of_it,
 ];
+
+async fn a_test_that_fails_on_a_flood_of_output_prints_little_of_it() {
+    let flood = format!("head{}tail", "é".repeat(1 << 20));
+    let failed = panics::caught(|| panic!("{flood}")).expect_err("it failed");
+    let message = failed.message().expect("a message");
+    assert!(message.len() < 5000, "{} bytes", message.len());
+    assert!(message.starts_with("head") && message.ends_with("tail") && message.contains("2097160 bytes"), "{message}");
+    let failed = panics::caught(|| panic!("{}", "short")).expect_err("it failed");
+    assert_eq!(failed.message(), Some("short"));
+}
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
