@@ -3,9 +3,10 @@
 // An optional argument names a module whose `transpile` turns another language into JavaScript.
 import { closeSync, openSync, writeFileSync, writeSync } from 'node:fs';
 import { Socket } from 'node:net';
-import { Writable } from 'node:stream';
 
 import { evaluate, forget } from './evaluate.mjs';
+import { abandon, isAbandoned, runAs } from './owner.mjs';
+import { mendStreams } from './output.mjs';
 import { bundle, encode, failure, show } from './report.mjs';
 
 // User code may declare globals that hide these, and overwrite their members.
@@ -77,7 +78,7 @@ async function execute({ code, env, cwd, drain = true }) {
   let done = {};
   try {
     if (cwd) process.chdir(cwd);
-    const { value } = await race([evaluate(code, `[eval${++count}]`, transpile), failed.promise]);
+    const { value } = await race([runAs(own, () => evaluate(code, `[eval${++count}]`, transpile)), failed.promise]);
     isSettled = true;
     if (value !== undefined) result({ 'text/plain': show(value) }, true);
     // Without draining one turn of the loop is left, for what has failed already to be reported.
@@ -86,7 +87,10 @@ async function execute({ code, env, cwd, drain = true }) {
     if (process.exitCode !== undefined) done.exit_code = Number(process.exitCode);
   } catch (error) {
     done = failure(error);
-    if (done.error.value === INTERRUPTED) await settle();
+    if (done.error.value === INTERRUPTED) {
+      abandon(own);
+      mendStreams();
+    }
   }
   process.exitCode = undefined;
   enterEnvironment(outer);
@@ -104,20 +108,6 @@ function enterEnvironment(variables) {
     else process.env[name] = value;
   }
   return outer;
-}
-
-/**
- * Forgets a write that was broken off. For its stream it never ends, and whatever else is written would be kept until it
- * does.
- */
-async function settle() {
-  // What the system does still write says so in the next turns of the loop.
-  for (let turn = 0; turn < 2; turn++) await new Promise((resolve) => setImmediate(resolve));
-  for (const stream of streams.filter((stream) => stream.writable && stream.writableLength > 0)) {
-    const { highWaterMark } = stream._writableState;
-    const options = { highWaterMark, decodeStrings: false, emitClose: false }; // as Node's sockets have them
-    stream._writableState = new Writable.WritableState(options, stream, true);
-  }
 }
 
 function unsettled() {
@@ -148,26 +138,28 @@ process.on('SIGINT', () => {
 });
 
 process.setUncaughtExceptionCaptureCallback((error) => {
+  if (isAbandoned()) return;
   if (process.emit('uncaughtException', error, 'uncaughtException')) return; // the user's own handler
   if (running) running.fail(error);
   else writeSync(2, `Uncaught ${show(error)}\n`);
 });
 
-// Node writes to a pipe without waiting: a child process would overtake, and process.exit would lose the rest.
-const streams = [process.stdout, process.stderr];
-for (const stream of streams) stream._handle?.setBlocking(true);
+/** Whether there is an execution for what is displayed now. */
+function isHeard() {
+  return running && !isAbandoned();
+}
 
 /** Shows a value beside the result; `display.mime({ 'text/html': … })` shows it in representations of one's own. */
 function display(value) {
-  if (running) result({ 'text/plain': show(value) }, false);
+  if (isHeard()) result({ 'text/plain': show(value) }, false);
 }
 display.mime = (representations) => {
-  if (running) result(bundle(representations), false);
+  if (isHeard()) result(bundle(representations), false);
 };
 Object.defineProperty(globalThis, 'display', { value: display, configurable: true, writable: true });
 
 /** What notebooks for JavaScript offer: `$$.html('<b>…')` is the result, as the last expression's value would be. */
-const $$ = { mime: (representations) => void (running && result(bundle(representations), true)) };
+const $$ = { mime: (representations) => void (isHeard() && result(bundle(representations), true)) };
 for (const [name, type] of entries(TYPES)) $$[name] = (data) => $$.mime({ [type]: data });
 Object.defineProperty(globalThis, '$$', { value: $$, configurable: true, writable: true, enumerable: false });
 

@@ -24,7 +24,7 @@ trials![
 ];
 
 /// A context of its own, so that a test waits for no other.
-async fn context(sandbox: &Sandbox, language: &str) -> String {
+pub(crate) async fn context(sandbox: &Sandbox, language: &str) -> String {
     let created = post(sandbox, "/contexts", json!({"language": language})).await;
     assert_eq!(created.status, 200, "{}", created.text());
     created.json()["id"].as_str().expect("an id").to_owned()

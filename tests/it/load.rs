@@ -9,7 +9,7 @@ use crate::{kills, mix};
 trials![each_end_is_named_rightly_under_full_load, a_server_killed_at_any_moment_leaves_nothing];
 
 /// Told by the one who repeats what failed, or another each time.
-fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
     eprintln!("SEED={seed} repeats this");

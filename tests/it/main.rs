@@ -26,6 +26,7 @@ mod e2b_process;
 mod ends;
 mod faults;
 mod hosts;
+mod interrupts;
 mod isolation;
 mod java;
 mod javascript;
@@ -99,6 +100,7 @@ fn main() -> ExitCode {
         e2b_files::trials(),
         e2b_ports::trials(),
         e2b_bad_input::trials(),
+        interrupts::trials(),
     ]
     .into_iter()
     .flatten()
