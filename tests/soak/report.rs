@@ -218,7 +218,8 @@ impl fmt::Display for Kills<'_> {
             )?;
         }
         writeln!(f, "| ms | median | longest |\n| --- | ---: | ---: |")?;
-        let figures: [(&str, fn(&Round) -> Duration); 3] = [
+        type Time = fn(&Round) -> Duration;
+        let figures: [(&str, Time); 3] = [
             ("from the start of the successor until it listens", |round| round.started),
             ("then, until nothing is left", |round| round.clean),
             ("both", |round| round.started + round.clean),
