@@ -19,7 +19,7 @@ use super::outcome::{self, Seen, Stop};
 use super::runner::Runner;
 use super::text::Decoder;
 use crate::protocol::runner::{Line, Request};
-use crate::protocol::{End, Event, Exception, Execute, Limits, Outcome, OutcomeKind, Usage};
+use crate::protocol::{End, Event, Exception, Execute, Limits, MAX_VALUE_BYTES, Outcome, OutcomeKind, Usage};
 
 /// Read from a pipe at once, bytes: what a pipe holds.
 const CHUNK: usize = 64 * 1024;
@@ -236,8 +236,7 @@ impl Execution {
                 _ = runner.stderr.readable(), if self.stderr.open => self.read_piece(runner, Stream::Stderr, REST_OF_LINE).await,
                 line = runner.lines.next() => match line {
                     Some(Ok(line)) => self.line(runner, &line).await.map(|()| true),
-                    // Longer than any line may be.
-                    Some(Err(LinesCodecError::MaxLineLengthExceeded)) => Err(Halt::Stop(Stop::OutputLimit)),
+                    Some(Err(LinesCodecError::MaxLineLengthExceeded)) => Err(self.too_long()),
                     Some(Err(LinesCodecError::Io(err))) => Err(broken(&err)),
                     // As long as the agent holds the other end too, there is none.
                     None => Err(broken(&"it ended")),
@@ -343,6 +342,12 @@ impl Execution {
         let text = source.decoder.push(&chunk[..allowed]);
         self.send_text(stream, text).await?;
         if allowed < read { Err(Halt::Stop(Stop::OutputLimit)) } else { Ok(read > 0) }
+    }
+
+    /// A line of the runner's that is longer than any may be: it is beyond the room for output, unless there is more room than that.
+    fn too_long(&self) -> Halt {
+        let has_room = self.room >= MAX_VALUE_BYTES as u64;
+        Halt::Stop(if has_room { Stop::ValueLimit } else { Stop::OutputLimit })
     }
 
     async fn send_text(&mut self, stream: Stream, text: String) -> Result<(), Halt> {

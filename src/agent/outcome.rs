@@ -5,7 +5,7 @@ use std::process::ExitStatus;
 
 use super::cgroup::Counters;
 use crate::protocol::runner::{Cause, Done};
-use crate::protocol::{End, Exception, LimitHit, Limits, Outcome, OutcomeKind, Usage};
+use crate::protocol::{End, Exception, LimitHit, Limits, MAX_VALUE_BYTES, Outcome, OutcomeKind, Usage};
 
 /// What stopped the agent from listening to an execution.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub(crate) enum Stop {
     Timeout,
     /// There was more output than is allowed.
     OutputLimit,
+    /// The runner began a line that is longer than can be sent.
+    ValueLimit,
     /// The context was restarted or removed.
     Restarted,
 }
@@ -56,6 +58,9 @@ impl Seen {
             }
             Stop::OutputLimit => {
                 return End { outcome: output_limit(limits), exception: None, usage, lost: true };
+            }
+            Stop::ValueLimit => {
+                return End { outcome: value_limit(), exception: None, usage, lost: true };
             }
             Stop::Restarted => {
                 return End { outcome: restarted(), exception: None, usage, lost: true };
@@ -149,6 +154,15 @@ fn output_limit(limits: &Limits) -> Outcome {
     limited(OutcomeKind::OutputLimit, "output_bytes", value, message)
 }
 
+fn value_limit() -> Outcome {
+    let value = MAX_VALUE_BYTES as u64;
+    let message = format!(
+        "a single value, display or error message of the code was larger than value_bytes = {value} and could not be sent; \
+         print it in pieces, or write it to a file"
+    );
+    limited(OutcomeKind::OutputLimit, "value_bytes", value, message)
+}
+
 fn out_of_memory(limits: &Limits) -> Outcome {
     let value = limits.memory_bytes;
     let message = format!("the code needed more than memory_bytes = {value}; files it wrote count too");
@@ -221,6 +235,9 @@ mod tests {
         assert_eq!(kind(seen(done(None))), OutcomeKind::Exception);
         assert_eq!(kind(seen(Stop::Timeout)), OutcomeKind::Timeout);
         assert_eq!(kind(seen(Stop::OutputLimit)), OutcomeKind::OutputLimit);
+        let value = seen(Stop::ValueLimit).end(&LIMITS).outcome;
+        assert_eq!(value.kind, OutcomeKind::OutputLimit);
+        assert_eq!(value.limit, Some(LimitHit { name: "value_bytes".into(), value: 48 << 20 }));
     }
 
     #[test]

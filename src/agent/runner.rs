@@ -16,7 +16,7 @@ use tokio_util::codec::{FramedRead, LinesCodec};
 
 use super::sys::{self, Processes};
 use super::users::User;
-use crate::protocol::MAX_EVENT_BYTES;
+use crate::protocol::MAX_VALUE_BYTES;
 use crate::protocol::runner::Line;
 
 /// How a runner is started.
@@ -93,7 +93,7 @@ impl Runner {
             ends,
             requests,
             fifos,
-            lines: FramedRead::new(lines, LinesCodec::new_with_max_length(MAX_EVENT_BYTES)),
+            lines: FramedRead::new(lines, LinesCodec::new_with_max_length(MAX_VALUE_BYTES)),
         })
     }
 

@@ -22,9 +22,13 @@ pub use process::*;
 /// Both ends must speak the same version; another one is refused by name.
 pub const PROTOCOL_VERSION: u32 = 4;
 
+/// The longest line, in bytes, that the agent accepts from a runner: one value, one display (an image, say) or one error. A
+/// longer one ends the execution with `output_limit`.
+pub const MAX_VALUE_BYTES: usize = 48 * 1024 * 1024;
+
 /// The longest event line, in bytes, that the server accepts from an agent. It bounds what one lying agent can make
-/// the server hold; an output (an image, say) larger than this ends the run with `output_limit`.
-pub const MAX_EVENT_BYTES: usize = 48 * 1024 * 1024;
+/// the server hold, and has room for what the agent adds to the longest line of a runner.
+pub const MAX_EVENT_BYTES: usize = MAX_VALUE_BYTES + 64 * 1024;
 
 /// `GET`: [`Hello`].
 pub const HELLO: &str = "/hello";
@@ -307,7 +311,7 @@ pub struct Outcome {
 /// The limit that ended an execution.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LimitHit {
-    /// A field of [`Limits`].
+    /// A field of [`Limits`], or `value_bytes` for [`MAX_VALUE_BYTES`].
     pub name: String,
     /// Its value, in the unit of its name.
     pub value: u64,
@@ -331,7 +335,7 @@ pub enum OutcomeKind {
     ProcessLimit,
     /// It filled a writable directory.
     DiskFull,
-    /// It printed more than `output_bytes`.
+    /// It printed more than `output_bytes`, or had a single value larger than `value_bytes`.
     OutputLimit,
     /// A signal killed its interpreter.
     Signal,

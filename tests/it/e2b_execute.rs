@@ -10,6 +10,7 @@ use crate::e2b::{Answer, INTERPRETER, Sandbox, answer, in_time, is_as_recorded, 
 trials![
     an_execution_is_told_in_lines_of_ascii_from_its_number_to_its_end,
     an_exception_is_one_line_before_the_end,
+    a_value_that_is_too_large_to_be_sent_names_that_limit,
     headers_and_the_first_line_come_before_the_code_has_ended,
     a_line_tells_every_five_seconds_that_silent_code_still_runs,
     a_client_that_hangs_up_interrupts_the_code,
@@ -86,6 +87,33 @@ async fn an_exception_is_one_line_before_the_end() {
     assert_eq!(kinds, ["number_of_executions", "stdout", "error", "end_of_execution"]);
     assert_eq!((&lines[2]["name"], &lines[2]["value"]), (&json!("ZeroDivisionError"), &json!("division by zero")));
     assert!(lines[2]["traceback"].as_str().expect("text").contains("1/0"), "{}", lines[2]);
+}
+
+async fn a_value_that_is_too_large_to_be_sent_names_that_limit() {
+    let sandbox = Sandbox::interpreted().await;
+    let programs = [
+        ("java", "\"x\".repeat(60_000_000)"),
+        ("java", "throw new RuntimeException(\"x\".repeat(60_000_000));"),
+        ("python", "'x' * 60_000_000"),
+        ("python", "raise ValueError('x' * 60_000_000)"),
+        ("js", "throw new Error('x'.repeat(60_000_000))"),
+        ("ts", "display.mime({ 'text/html': 'x'.repeat(60_000_000) })"),
+        // R cuts its errors itself.
+        ("r", "strrep('x', 60000000)"),
+    ];
+    for (language, code) in programs {
+        let context = context(sandbox, language).await;
+        let lines = sandbox.execute(&json!({"code": format!("{code}\n"), "context_id": context})).await;
+        let message = "a single value, display or error message of the code was larger than value_bytes = 50331648 and could not be \
+                       sent; print it in pieces, or write it to a file";
+        let [_, error, _] = &lines[..] else { panic!("{language}: {code}: {}", json!(lines)) };
+        assert_eq!((&error["name"], &error["value"]), (&json!("OutputLimit"), &json!(message)), "{language}: {code}");
+        answer(sandbox.at(INTERPRETER, Method::DELETE, &format!("/contexts/{context}"))).await;
+    }
+    // One that fits is sent whole.
+    let context = context(sandbox, "python").await;
+    let lines = sandbox.execute(&json!({"code": "'x' * 25_000_000", "context_id": context})).await;
+    assert_eq!(lines[1]["text"].as_str().map(str::len), Some(25_000_002));
 }
 
 /// Code that runs until a file is there.
