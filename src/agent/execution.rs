@@ -83,6 +83,7 @@ pub(crate) async fn run(
         chunk: vec![0; 2 * CHUNK].into_boxed_slice(),
         events,
         interrupts,
+        interrupted: None,
     };
     let halt = tokio::select! {
         biased;
@@ -122,6 +123,9 @@ pub(crate) async fn run(
         let _ = execution.drain(runner).await;
     }
     execution.finish(end, &limits).await;
+    if survived && let Some(interrupted) = execution.interrupted {
+        execution.discard_until(runner, interrupted + NOTICE).await;
+    }
     survived
 }
 
@@ -162,6 +166,8 @@ struct Execution {
     events: mpsc::Sender<Event>,
     /// Signals to pass on.
     interrupts: mpsc::Receiver<Signal>,
+    /// When the last of them was passed on.
+    interrupted: Option<Deadline>,
     /// How many pieces have been read.
     pieces: u32,
     /// Whether writes are still kept apart.
@@ -228,6 +234,7 @@ impl Execution {
             let step = tokio::select! {
                 () = self.events.closed() => return Halt::HungUp,
                 Some(signal) = self.interrupts.recv() => {
+                    self.interrupted = Some(Deadline::now());
                     runner.signal(signal);
                     Ok(true)
                 }
@@ -276,16 +283,32 @@ impl Execution {
         if let Ok(settled) = tokio::time::timeout(GRACE, self.is_done(runner)).await {
             return settled;
         }
+        let began = Deadline::now();
         // Counted, and not by a clock that goes on while the sandbox is paused.
         for _ in 0..INTERRUPTS {
             let told = Deadline::now();
             runner.signal(Signal::INT);
             if let Ok(settled) = tokio::time::timeout(SETTLE, self.is_done(runner)).await {
-                tokio::time::sleep_until(told + NOTICE).await;
+                if settled {
+                    // Where the interpreter was slow to heed an interrupt, it is as slow to heed the last one.
+                    self.discard_until(runner, told + NOTICE.max(began.elapsed())).await;
+                }
                 return settled;
             }
         }
         false
+    }
+
+    /// Discards what is still written: the code's threads and children end in their own time.
+    async fn discard_until(&mut self, runner: &Runner, until: Deadline) {
+        loop {
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep_until(until) => return,
+                _ = runner.stdout.readable(), if self.stdout.open => self.stdout.open = discard(&runner.stdout),
+                _ = runner.stderr.readable(), if self.stderr.open => self.stderr.open = discard(&runner.stderr),
+            }
+        }
     }
 
     async fn is_done(&mut self, runner: &mut Runner) -> bool {
