@@ -40,7 +40,7 @@ use users::Users;
 
 /// What waits unread in one stream, bytes, and in all of them. The second is many times the first: a process or a port
 /// that does not read must not hold up the others.
-const WINDOW: u32 = 256 << 10;
+const WINDOW: u32 = 128 << 10;
 const ALL_WINDOWS: u32 = 16 << 20;
 
 /// Requests at once; a process that is followed and a connection to a port are one each.

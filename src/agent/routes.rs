@@ -1,6 +1,5 @@
 //! The protocol's routes: what is asked, of whom, and what is answered.
 
-use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream;
 use hyper::body::Incoming;

@@ -299,7 +299,7 @@ async fn many_watches_share_one_inotify_instance_up_to_a_bound() {
     assert_eq!(refusal(link.watch(&WatchQuery::default()).await), too_many);
     for (number, watcher) in watchers.iter().enumerate() {
         std::fs::create_dir(format!("{}/{}/{number}", sandbox.home(), number % 200)).expect("a directory");
-        let events = link.watcher_events(watcher).await.expect("its events");
+        let events = all(link.watcher_events(watcher).await.expect("its events")).await;
         assert_eq!(events.last(), Some(&event(WatchKind::Create, &number.to_string())), "{events:?}");
     }
     link.remove_watcher(&watchers[0]).await.expect("removed");
@@ -316,31 +316,31 @@ async fn watches_on_one_directory_end_and_are_told_each_by_itself() {
     let link = &sandbox.link;
     std::fs::create_dir_all(format!("{}/a/b", sandbox.home())).expect("directories");
     let asked = |path: &str, recursive| WatchQuery { path: path.into(), recursive, ..WatchQuery::default() };
-    let all = link.create_watcher(&asked("", true)).await.expect("a watcher");
+    let whole = link.create_watcher(&asked("", true)).await.expect("a watcher");
     write(&sandbox, "a/b/before", "").await;
     let one = link.create_watcher(&asked("a/b", false)).await.expect("a watcher");
     let other = link.create_watcher(&asked("a/b", true)).await.expect("a watcher");
     write(&sandbox, "a/b/file", "").await;
-    let events = async |watcher| link.watcher_events(watcher).await.expect("its events");
+    let events = async |watcher| all(link.watcher_events(watcher).await.expect("its events")).await;
     assert_eq!(events(&one).await, [event(WatchKind::Create, "file")]);
     assert_eq!(events(&other).await, [event(WatchKind::Create, "file")]);
     let created = ["a/b/before", "a/b/file"].map(|name| event(WatchKind::Create, name));
-    assert_eq!(events(&all).await, created);
+    assert_eq!(events(&whole).await, created);
 
     // What one no longer watches, the others do.
     link.remove_watcher(&one).await.expect("removed");
     write(&sandbox, "a/b/more", "").await;
     assert_eq!(events(&other).await, [event(WatchKind::Create, "more")]);
-    assert_eq!(events(&all).await, [event(WatchKind::Create, "a/b/more")]);
+    assert_eq!(events(&whole).await, [event(WatchKind::Create, "a/b/more")]);
     link.move_path(&MoveQuery { from: "a/b".into(), to: "c".into(), user: None }).await.expect("moved");
     write(&sandbox, "c/last", "").await;
     assert_eq!(events(&other).await, [event(WatchKind::Create, "last")]);
-    let told = events(&all).await;
+    let told = events(&whole).await;
     let expected = [(WatchKind::Rename, "a/b"), (WatchKind::Create, "c")].map(|(kind, name)| event(kind, name));
     assert_eq!(told[..2], expected, "{told:?}");
     let last = told.iter().filter(|told| **told == event(WatchKind::Create, "c/last")).count();
     assert_eq!(last, 1, "{told:?}");
-    link.remove_watcher(&all).await.expect("removed");
+    link.remove_watcher(&whole).await.expect("removed");
     link.remove_path(&at("c")).await.expect("removed");
     let told = events(&other).await;
     assert!(told.contains(&event(WatchKind::Remove, "last")), "{told:?}");
@@ -383,10 +383,10 @@ async fn a_watcher_that_nobody_reads_keeps_no_more_than_one_answer() {
             sandbox.link.metrics().await.expect("an answer");
         }
     }
-    let events = sandbox.link.watcher_events(&watcher).await.expect("its events");
+    let events = all(sandbox.link.watcher_events(&watcher).await.expect("its events")).await;
     assert!(events.len() > 1_000, "{}", events.len());
     assert_eq!(events.last().map(|event| event.name.clone()), Some(name(8_999)));
-    assert!(sandbox.link.watcher_events(&watcher).await.expect("its events").is_empty());
+    assert!(all(sandbox.link.watcher_events(&watcher).await.expect("its events")).await.is_empty());
 }
 
 #[tokio::test]

@@ -37,7 +37,8 @@ pub(super) async fn check(report: &mut Report, docker: Docker, engine_timeout: D
     let removed = sweep(&engine, watch).await;
     finding(report, held.and(removed));
     for owner in left(&docker, since_epoch()).await {
-        let _ = sweep(&DockerEngine::over(docker.clone(), &owner, engine_timeout, Vec::new(), None), Duration::ZERO).await;
+        let _ =
+            sweep(&DockerEngine::over(docker.clone(), &owner, engine_timeout, Vec::new(), None), Duration::ZERO).await;
     }
 }
 
@@ -107,7 +108,7 @@ fn finding(report: &mut Report, held: Result<(), EngineError>) {
             format!("can be imposed, but the engine keeps the network that it was tried on: {reason}"),
             "a later `oncebox doctor` removes it; if it stays, restart the engine",
         ),
-        Err(err @ (EngineError::Refused { .. } | EngineError::Unreachable(_))) => {
+        Err(err @ (EngineError::Refused { .. } | EngineError::Unreachable(_) | EngineError::NoUserId(_))) => {
             let finding = format!("not tried: {err}: {}", innermost(&err));
             report.failure(SUBJECT, finding, "no sandbox starts like this; the engine's log may say why");
         }
