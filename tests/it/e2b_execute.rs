@@ -113,7 +113,7 @@ async fn a_value_that_is_too_large_to_be_sent_names_that_limit() {
     // One that fits is sent whole.
     let context = context(sandbox, "python").await;
     let lines = sandbox.execute(&json!({"code": "'x' * 25_000_000", "context_id": context})).await;
-    assert_eq!(lines[1]["text"].as_str().map(str::len), Some(25_000_002));
+    assert_eq!(lines[1]["text"].as_str().map(str::len), Some(25_000_000));
 }
 
 /// Code that runs until a file is there.
