@@ -44,6 +44,8 @@ async fn a_variable_that_cannot_be_meant_stops_the_start() {
         ("ONCEBOX_ALLOW_PRIVATE", "[\"10.0.0.0/33\"]", "allow_private: `10.0.0.0/33` is not an IPv4 network"),
         ("ONCEBOX_ALLOW_PRIVATE", "[\"fd00::/8\"]", "allow_private: `fd00::/8` is IPv6, which sandboxes do not have"),
         ("ONCEBOX_ALLOW_PRIVATE", "10.0.0.1", "allow_private: invalid type"),
+        ("ONCEBOX_USER_IDS", "1000-", "user_ids: `1000-` is not a range of uids, FIRST-LAST"),
+        ("ONCEBOX_USER_IDS", "0-65535", "user_ids: `0-65535` must be at least 256 uids, from 1000 to 2147483646"),
         ("ONCEBOX_TEMPLATES__NODE__MEMORY_BYTES", "1000", "memory_bytes must be at least 67108864, not 1000"),
         ("ONCEBOX_TEMPLATES__NODE__PROCESSES", "2", "processes must be at least 16, not 2"),
         ("ONCEBOX_TEMPLATES__NODE__MAX_TIMEOUT_MS", "1000", "max_timeout_ms must be at least 30000, not 1000"),

@@ -40,6 +40,9 @@ const STATE_RETRY: Duration = Duration::from_millis(20);
 const SWEEP_LIMIT: Duration = Duration::from_secs(10);
 const SWEEP_RETRY: Duration = Duration::from_millis(200);
 
+/// The containers, and which network namespace and which uid each borrows.
+type Borrowed = HashMap<InstanceId, (Wanted, Holder, UserId)>;
+
 /// Containers of one owner on one Docker daemon.
 #[derive(Debug, Clone)]
 pub struct DockerEngine {
@@ -48,8 +51,7 @@ pub struct DockerEngine {
     holders: Arc<Holders>,
     /// The uids of user code, once it is known of which range.
     user_ids: Arc<OnceCell<Arc<UserIds>>>,
-    /// The containers, and which network namespace and which uid each borrows.
-    borrowed: Arc<Mutex<HashMap<InstanceId, (Wanted, Holder, UserId)>>>,
+    borrowed: Arc<Mutex<Borrowed>>,
 }
 
 impl DockerEngine {
