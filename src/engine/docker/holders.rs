@@ -43,9 +43,9 @@ const MAX_ADDRESSES: usize = 16;
 /// The longest line of a holder, bytes: the addresses of a host with very many of them.
 const MAX_LINE: u64 = 1 << 20;
 
-/// Containers do not reach each other. From Docker 28 on, the daemon announces each container's address from inside its namespace, in
-/// its first two seconds; nobody there needs that, and a namespace in which nothing was sent can be used again. Older versions know
-/// nothing of it, and take any option.
+/// The options of our network. Containers on it do not reach each other. The daemon does not announce a container's address: since
+/// Docker 28 it sends three ARP messages from inside the namespace, and a namespace in which something was sent is not used again.
+/// Older versions ignore that option.
 const BRIDGE_OPTIONS: [(&str, &str); 2] =
     [("com.docker.network.bridge.enable_icc", "false"), ("com.docker.network.advertise_addr_nmsgs", "0")];
 
@@ -506,10 +506,10 @@ fn restricting(body: &mut ContainerCreateBody) {
     }
 }
 
-/// Keeps the daemon's resolver from asking anybody. Containers on a network of one's own ask that resolver, inside their namespace,
-/// and it asks the host's name servers from the host's namespace, past the filter: always from Docker 28 on, and before that where
-/// the host's are on its loopback interface. A name server that the container is given itself is asked from the container's
-/// namespace by every version, and there the filter drops the question.
+/// Lets no name be resolved. On a network like ours, containers ask Docker's embedded resolver, which forwards questions from the
+/// host's network namespace, past the filter: always since Docker 28, and in older versions if the host's name server is on its
+/// loopback interface. A name server that is set for the container is asked from the container's namespace by every version, where
+/// the filter drops the question.
 fn resolving_nothing(body: &mut ContainerCreateBody) {
     if let Some(host_config) = &mut body.host_config {
         host_config.dns = Some(vec![NO_NAMESERVER.to_string()]);
