@@ -78,7 +78,7 @@ where
     files::fill_home(&user, of_image)?;
     user.confined = !options.superuser;
     let users = Users::new(user);
-    let processes = sys::Processes::start()?;
+    let processes = sys::Processes::start(&users.default)?;
     if options.superuser {
         sudo::serve(processes.clone(), users.clone())?;
     }

@@ -7,6 +7,7 @@
 //! are looked at. All others the kernel remembers to be allowed.
 
 use std::env::consts::ARCH;
+use std::io;
 use std::ops::RangeInclusive;
 
 use seccompiler::{
@@ -26,6 +27,24 @@ use seccompiler::{
 pub fn restrict(user: Option<(u32, RangeInclusive<u32>)>) -> Result<(), Error> {
     programs(user)?.iter().try_for_each(|program| seccompiler::apply_filter(program))
 }
+
+/// A further filter, for processes that are root in the sandbox: they make no inotify instances. The kernel counts those for root of
+/// the whole host, who may have 128, however many sandboxes there are. Programs that watch files then say so or look themselves.
+///
+/// Also for user code that root starts, which is nobody's loss: the agent starts user code without it.
+///
+/// # Errors
+///
+/// When the processor is one that we have no rules for.
+pub(crate) fn without_inotify() -> io::Result<BpfProgram> {
+    program(libc::EMFILE, INOTIFY.iter().map(|call| (*call, Vec::new())).collect()).map_err(io::Error::other)
+}
+
+const INOTIFY: &[i64] = &[
+    libc::SYS_inotify_init1,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_inotify_init,
+];
 
 /// One program for each error that it answers with.
 fn programs(user: Option<(u32, RangeInclusive<u32>)>) -> Result<[BpfProgram; 3], BackendError> {
@@ -120,6 +139,9 @@ const OPEN_TREE_ATTR: i64 = 467;
 /// Of `linux/sched.h`. For `clone` this bit is part of a signal's number, and there is no such signal.
 const CLONE_NEWTIME: i32 = 0x80;
 
+/// Of `linux/shm.h`.
+const SHM_LOCK: i32 = 11;
+
 const NEW_NAMESPACES: [i32; 8] = [
     libc::CLONE_NEWNS,
     libc::CLONE_NEWCGROUP,
@@ -144,6 +166,8 @@ fn not_permitted() -> Result<Rules, BackendError> {
     // A debugger may trace what it starts itself, which asks for it; it may not take hold of what runs.
     let attach = [libc::PTRACE_ATTACH, libc::PTRACE_SEIZE].map(|request| all([is(0, request)]));
     rules.push((libc::SYS_ptrace, attach.into_iter().collect::<Result<_, _>>()?));
+    // Memory that is locked for good counts for its user, whatever sandbox it is in.
+    rules.push((libc::SYS_shmctl, vec![all([is(1, SHM_LOCK)])?]));
     rules.push((libc::SYS_personality, vec![all(PERSONALITIES.map(|plain| is_not(0, plain)))?]));
     Ok(rules)
 }
@@ -167,7 +191,8 @@ fn others(own: u32, all: &RangeInclusive<u32>) -> Result<Rules, BackendError> {
 /// Calls that programs try, and do without where the kernel does not have them.
 fn absent() -> Rules {
     // The flags of `clone3` lie in memory, where no filter can look. The C library then uses `clone`.
-    [libc::SYS_clone3, libc::SYS_vmsplice].map(|call| (call, Vec::new())).into()
+    // The kernel has 65,536 requests of `io_setup` for all of the host; databases do without them.
+    [libc::SYS_clone3, libc::SYS_vmsplice, libc::SYS_io_setup].map(|call| (call, Vec::new())).into()
 }
 
 /// Sockets are local ones, the internet's by its three protocols, and those by which the C library asks for addresses. Asking
@@ -307,6 +332,9 @@ mod tests {
         }
         assert_eq!(call(libc::SYS_clone3, &[]), Refused(libc::ENOSYS));
         assert_eq!(call(libc::SYS_vmsplice, &[]), Refused(libc::ENOSYS));
+        assert_eq!(call(libc::SYS_io_setup, &[1, 2]), Refused(libc::ENOSYS));
+        assert_eq!(call(libc::SYS_shmctl, &[0, 11]), Refused(libc::EPERM));
+        assert_eq!(call(libc::SYS_shmctl, &[0, libc::IPC_STAT as u64]), Allowed);
         for number in [libc::SYS_read, libc::SYS_execve, libc::SYS_openat, libc::SYS_futex, libc::SYS_seccomp] {
             assert_eq!(call(number, &[1, 2, 3]), Allowed, "{number}");
         }

@@ -9,7 +9,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
+use rustix::process::{Pid, Resource, Rlimit, Signal, WaitOptions, WaitStatus, getrlimit, setrlimit};
 use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
 use tokio::io::Interest;
@@ -18,6 +18,7 @@ use tokio::net::unix::pipe;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
+use super::seccomp;
 use super::users::User;
 use crate::protocol::TerminalSize;
 
@@ -25,6 +26,8 @@ use crate::protocol::TerminalSize;
 #[derive(Debug, Clone)]
 pub(crate) struct Processes {
     waiters: Arc<Mutex<HashMap<i32, oneshot::Sender<ExitStatus>>>>,
+    /// The uid of user code. What runs under another one, as root's does, is restrained.
+    own: Option<u32>,
 }
 
 /// A process that was started.
@@ -37,9 +40,9 @@ pub(crate) struct Started {
 }
 
 impl Processes {
-    /// Starts the reaper. It needs a runtime and lives as long as that does.
-    pub(crate) fn start() -> io::Result<Self> {
-        let processes = Self { waiters: Arc::default() };
+    /// Starts the reaper. It needs a runtime and lives as long as that does. `user` is who code runs as.
+    pub(crate) fn start(user: &User) -> io::Result<Self> {
+        let processes = Self { waiters: Arc::default(), own: user.ids.map(|(uid, _)| uid) };
         let mut ended = signal(SignalKind::child())?;
         let reaper = processes.clone();
         tokio::spawn(async move {
@@ -79,6 +82,9 @@ impl Processes {
         if let Some((uid, gid)) = user.ids {
             // As root, this also drops the supplementary groups.
             command.gid(gid).uid(uid);
+            if Some(uid) != self.own {
+                restrain(&mut command)?;
+            }
         }
         // Held until the pid is known, so that the reaper cannot meet a child that nobody waits for yet.
         let mut waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
@@ -111,6 +117,36 @@ impl Processes {
             }
         }
     }
+}
+
+/// Signals and timers that wait, of all processes of root in all sandboxes.
+const WAITING_SIGNALS: u64 = 4096;
+
+/// Bytes of message queues, of all processes of root in all sandboxes: half of the usual limit.
+const MESSAGE_QUEUES: u64 = 400_000;
+
+/// Takes from a process that is root, or that some other account of the image is, what it could use up for root of the host or for an
+/// account of the host's. They have the same uids, and the kernel counts for these. Where it compares the count with a limit of the
+/// process, that is so low here that the host's own processes, whose limits are higher, never meet it.
+#[expect(unsafe_code, reason = "only between fork and exec is a process restrained and the agent not")]
+fn restrain(command: &mut Command) -> io::Result<()> {
+    let without_inotify = seccomp::without_inotify()?;
+    // SAFETY: after the fork of a process with threads only async-signal-safe calls are allowed. These are plain system calls;
+    // what the filter is made of is there already.
+    unsafe {
+        command.pre_exec(move || {
+            lower(Resource::Sigpending, WAITING_SIGNALS)?;
+            lower(Resource::Msgqueue, MESSAGE_QUEUES)?;
+            seccompiler::apply_filter(&without_inotify).map_err(|_| io::ErrorKind::PermissionDenied.into())
+        });
+    }
+    Ok(())
+}
+
+fn lower(resource: Resource, most: u64) -> io::Result<()> {
+    let limit = getrlimit(resource);
+    let lower = |limit: Option<u64>| Some(limit.map_or(most, |limit| limit.min(most)));
+    Ok(setrlimit(resource, Rlimit { current: lower(limit.current), maximum: lower(limit.maximum) })?)
 }
 
 /// When memory runs out the kernel is to take user code first and the agent last. A child is born with that, or what it forks at
@@ -192,8 +228,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_exit_of_a_process_is_told_once_it_is_reaped() {
-        let processes = Processes::start().expect("a reaper");
         let user = User { name: String::new(), ids: None, home: "/".into(), confined: true };
+        let processes = Processes::start(&user).expect("a reaper");
         let mut command = Command::new("sh");
         command.args(["-c", "exit 7"]);
         let started = processes.spawn(command, &user).expect("sh");

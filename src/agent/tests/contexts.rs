@@ -266,7 +266,7 @@ async fn code_that_ends_just_when_its_client_hangs_up_keeps_its_interpreter() {
     let user = User { name: "tester".to_owned(), ids: None, home: home.path().to_owned(), confined: true };
     let command = ["/bin/sh".to_owned(), home.path().join("piecemeal/runner.sh").display().to_string()];
     let start = Start { command: &command, cwd: home.path(), environment: vec![], keep_writes_apart: true };
-    let processes = Processes::start().expect("a reaper");
+    let processes = Processes::start(&user).expect("a reaper");
     let mut runner = Runner::spawn(&processes, &user, home.path().join("fifos"), start).expect("a runner");
     assert!(soon(runner.ready()).await);
     for _ in 0..20 {
