@@ -27,6 +27,7 @@ mod probes;
 mod replies;
 mod report;
 mod requests;
+mod shares;
 mod slow;
 mod tenants;
 mod weak;
@@ -94,6 +95,7 @@ fn main() -> ExitCode {
         slow::trials(),
         replies::trials(),
         files::trials(),
+        shares::trials(),
     ];
     let trials = trials.into_iter().flatten().collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
@@ -104,7 +106,7 @@ fn main() -> ExitCode {
     };
     report.publish();
     let servers = weak::stop() & support::stop_shared() & e2b::stop() & neighbours::stop();
-    let stopped = servers & requests::stop() & slow::stop() & files::stop();
+    let stopped = servers & requests::stop() & slow::stop() & files::stop() & shares::stop();
     let clean = stopped && support::nothing_is_left();
     if clean { conclusion.exit_code() } else { ExitCode::FAILURE }
 }

@@ -1,0 +1,125 @@
+//! What the kernel counts for a user or for the whole host: code in one sandbox takes all that it gets, and keeps it; another sandbox and
+//! the host still have theirs. The attempt must have got something there, or it shows nothing.
+
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use libtest_mimic::Trial;
+use serde_json::json;
+
+use crate::attacker::create;
+use crate::case_alone;
+use crate::e2b::Sandbox;
+use crate::support::{Server, eventually};
+
+/// What all programs find defined.
+const COMMON: &str = include_str!("shares/common.py");
+
+/// What is shared: a program that takes all of it, one that takes one, and how it goes.
+const SHARES: [Share; 9] = [
+    Share { name: "inotify instances", program: include_str!("shares/instances.py"), root: Root::Refused },
+    Share { name: "inotify watches", program: include_str!("shares/watches.py"), root: Root::Refused },
+    Share { name: "waiting signals", program: include_str!("shares/signals.py"), root: Root::Takes },
+    Share { name: "timers", program: include_str!("shares/timers.py"), root: Root::Takes },
+    Share { name: "message queues", program: include_str!("shares/queues.py"), root: Root::Takes },
+    Share { name: "pages of pipes", program: include_str!("shares/pipes.py"), root: Root::Takes },
+    Share { name: "descriptors in flight", program: include_str!("shares/flight.py"), root: Root::Takes },
+    Share { name: "locked shared memory", program: include_str!("shares/locked.py"), root: Root::Nobody },
+    Share { name: "requests of io_setup", program: include_str!("shares/aio.py"), root: Root::Nobody },
+];
+
+struct Share {
+    name: &'static str,
+    program: &'static str,
+    root: Root,
+}
+
+/// What root in a sandbox gets of it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Root {
+    /// Nothing. User code does.
+    Refused,
+    /// Some of it, which the host's root does not miss.
+    Takes,
+    /// Nothing, and user code neither. The host's users do, which shows that the attempt is one.
+    Nobody,
+}
+
+static SERVER: OnceLock<Server> = OnceLock::new();
+
+/// Stops the server, if a case has started it. False if it did not end well.
+pub(crate) fn stop() -> bool {
+    SERVER.get().is_none_or(Server::stop)
+}
+
+/// Each share, taken by user code and by root.
+pub(crate) fn trials() -> Vec<Trial> {
+    let one = |share: &'static Share, by_root: bool| {
+        let who = if by_root { "root" } else { "user code" };
+        // What it takes is missing on the whole machine, if it is.
+        case_alone("shares", &format!("{who} takes all {}", share.name), move || takes_no_others(share, by_root))
+    };
+    SHARES.iter().flat_map(|share| [one(share, false), one(share, true)]).collect()
+}
+
+async fn takes_no_others(share: &'static Share, by_root: bool) {
+    let server = SERVER.get_or_init(|| Server::start_cold(&[]));
+    let [taker, other] = [create(server, "code-interpreter-v1").await, create(server, "code-interpreter-v1").await];
+    let program_as = |uid: &str, mode: &str| format!("UID = {uid}\nMODE = '{mode}'\n{COMMON}\n{}", share.program);
+    let program = |mode: &str| program_as("None", mode);
+
+    let gets = share.root == Root::Takes || (share.root == Root::Refused && !by_root);
+    let mut taken = 0;
+    // Root in the sandbox of the case before may still have them.
+    eventually("it takes what it gets", async || {
+        taken = take_all(server, &taker, &program("all"), by_root).await;
+        taken > 0 || !gets
+    })
+    .await;
+    assert!(gets || taken == 0, "{}: {taken} were taken", share.name);
+
+    if share.root != Root::Nobody {
+        assert_eq!(inside(server, &other, &program("one")).await, "1\n", "{}: another sandbox", share.name);
+    }
+    for uid in ["None", "1000", "65534"] {
+        let output = Command::new("python3").args(["-c", &program_as(uid, "one")]).stdin(Stdio::null()).output();
+        let output = output.expect("python3");
+        let told = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert_eq!(told, "1\n", "{}: the host's user {uid}", share.name);
+    }
+    for sandbox in [taker, other] {
+        let delete = server.http.delete(format!("{}/sandboxes/{}", server.url, sandbox.id));
+        let gone = delete.header("x-api-key", crate::e2b::KEY).send().await.expect("an answer");
+        assert_eq!(gone.status(), 204);
+    }
+}
+
+/// Takes all and keeps it: how much it was.
+async fn take_all(server: &Server, sandbox: &Sandbox, program: &str, by_root: bool) -> u64 {
+    let sudo = if by_root { "sudo -n " } else { "" };
+    let begin = format!("setsid {sudo}python3 -c \"$PROGRAM\" > /tmp/taken 2>&1 < /dev/null & true");
+    inside_shell(server, sandbox, &begin, program).await;
+    let mut told = String::new();
+    eventually("all is taken", async || {
+        told = inside_shell(server, sandbox, "cat /tmp/taken", "").await;
+        told.ends_with('\n')
+    })
+    .await;
+    told.trim().parse().unwrap_or_else(|_| panic!("{told}"))
+}
+
+async fn inside(server: &Server, sandbox: &Sandbox, program: &str) -> String {
+    inside_shell(server, sandbox, "python3 -c \"$PROGRAM\" 2>&1", program).await
+}
+
+async fn inside_shell(server: &Server, sandbox: &Sandbox, command: &str, program: &str) -> String {
+    let code = "import os, subprocess\nprint(subprocess.run(os.environ['COMMAND'], shell=True, executable='/bin/bash', \
+                stdout=subprocess.PIPE, text=True).stdout, end='')";
+    let body = json!({"code": code, "env_vars": {"COMMAND": command, "PROGRAM": program}});
+    let request = server.http.post(format!("{}/execute", server.url)).header("e2b-sandbox-id", &sandbox.id);
+    let request = request.header("e2b-sandbox-port", crate::e2b::INTERPRETER).json(&body);
+    let lines = request.send().await.expect("an answer").text().await.expect("all of it");
+    let told = crate::e2b::told(&lines);
+    let printed = told.iter().find(|line| line["type"] == "stdout");
+    printed.and_then(|line| line["text"].as_str()).unwrap_or_default().to_owned()
+}
