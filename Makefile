@@ -5,13 +5,16 @@ AGENT := target/$(HOST)/agent/oncebox-agent
 # The program that builds the images: `make test` takes the one that its tests run, and builds no other.
 PROFILE := release
 
-.PHONY: run test test-sdk test-letta abuse soak check agent images engine bench server-image
+.PHONY: run test test-hosts test-sdk test-letta abuse soak check agent images engine bench server-image
 
 run: images ## Build what is missing and serve on 127.0.0.1:3000.
 	target/release/oncebox serve
 
 test: ## Everything there is to test, on the real engine; ends with `N passed, M failed`.
 	@scripts/test
+
+test-hosts: images ## What depends on the host, on the Docker of other Debian releases; into docs/hosts.md. Only root can.
+	@scripts/test-hosts
 
 test-sdk: images ## The published SDKs of E2B against a server of this program.
 	@scripts/sdk

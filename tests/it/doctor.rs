@@ -2,6 +2,8 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -104,11 +106,17 @@ fn of_doctor(process: u32) -> Vec<String> {
     names.filter(is_own).map(str::to_owned).collect()
 }
 
-/// An engine that meets the start of a container with this fate, and `oncebox doctor` beside it once it has made a network.
+/// An engine that meets the start of a container with this fate, and `oncebox doctor` beside it once it has asked for one: it has a
+/// network then.
 async fn begun(fate: Fate, timeout_ms: &str) -> (EngineProxy, Child) {
+    let asked = Arc::<AtomicBool>::default();
+    let begins = Arc::clone(&asked);
     let proxy = EngineProxy::start(
         move |method, path| match Calls::Start.include(method, path) {
-            true => fate.clone(),
+            true => {
+                begins.store(true, Ordering::Relaxed);
+                fate.clone()
+            }
             false => Fate::Pass,
         },
         |_| {},
@@ -116,12 +124,12 @@ async fn begun(fate: Fate, timeout_ms: &str) -> (EngineProxy, Child) {
     let mut command = oncebox();
     command.arg("doctor").env("DOCKER_HOST", proxy.address()).env("ONCEBOX_ENGINE_TIMEOUT_MS", timeout_ms);
     let child = command.stdout(Stdio::piped()).spawn().expect("oncebox");
-    eventually("it has begun to try", async || !of_doctor(child.id()).is_empty()).await;
+    eventually("it has begun to try", async || asked.load(Ordering::Relaxed)).await;
     (proxy, child)
 }
 
 async fn it_leaves_nothing_on_an_engine_that_is_slow_and_says_so_once() {
-    let (_proxy, child) = begun(Fate::After(Duration::from_secs(4)), "2000").await;
+    let (_proxy, child) = begun(Fate::After(Duration::from_secs(10)), "5000").await;
     let process = child.id();
     let output = child.wait_with_output().expect("its end");
     let said = String::from_utf8(output.stdout).expect("text");
@@ -133,6 +141,7 @@ async fn it_leaves_nothing_on_an_engine_that_is_slow_and_says_so_once() {
 
 async fn it_leaves_nothing_when_it_is_ended() {
     let (_proxy, mut child) = begun(Fate::Never, "60000").await;
+    assert_ne!(of_doctor(child.id()), Vec::<String>::new());
     let ended = Command::new("kill").arg(child.id().to_string()).status();
     assert!(ended.expect("kill").success());
     assert_eq!(child.wait().expect("its end").code(), Some(1));
