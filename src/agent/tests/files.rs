@@ -370,7 +370,7 @@ async fn a_sandbox_watches_a_bounded_number_of_directories() {
 }
 
 #[tokio::test]
-async fn a_watcher_that_nobody_reads_keeps_no_more_than_one_answer() {
+async fn a_watcher_that_nobody_reads_keeps_a_bounded_number_of_bytes() {
     let sandbox = Sandbox::start().await;
     let asked = WatchQuery { entries: true, ..WatchQuery::default() };
     let watcher = sandbox.link.create_watcher(&asked).await.expect("a watcher");

@@ -8,7 +8,7 @@ use bytes::Bytes;
 const MAX_EVENTS: usize = 8192;
 
 /// Bytes of the events of one watch, as lines of JSON.
-pub(super) const MAX_BYTES: usize = 4 << 20;
+pub(super) const MAX_BYTES: usize = 16 << 20;
 
 /// The events of one watch, each a line of JSON.
 #[derive(Debug, Default)]
@@ -51,7 +51,7 @@ mod tests {
         assert_eq!((many.lines.len(), many.pop()), (MAX_EVENTS, Some(Bytes::from("3"))));
 
         let mut large = Events::default();
-        for letter in 0..6 {
+        for letter in 0..18 {
             large.push(Bytes::from(vec![letter; 1 << 20]));
         }
         assert_eq!(large.bytes(), MAX_BYTES);
