@@ -3,7 +3,7 @@
 //! h2 protects itself against peers that send many empty or tiny DATA frames: 100 empty ones end a connection, counted over
 //! its whole life, and every frame of less than 256 bytes that is not read is charged to a budget which a stream that was reset
 //! never pays back. A sandbox is asked for days, prints a byte at a time, and its clients leave in the middle. So whatever is
-//! carried piece by piece is cut into records here, each at least [`MIN_RECORD_BYTES`] long. The frames they fill pay more into
+//! carried piece by piece is cut into records here, each at least 512 bytes long. The frames they fill pay more into
 //! that budget than the odd remainder at the edge of a window takes out, and the windows bound how many of them wait.
 //!
 //! Requests and answers that are one value need none of this: theirs is the last frame of its stream, which is not charged.
