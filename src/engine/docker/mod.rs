@@ -30,6 +30,10 @@ const CPU_PERIOD_US: i64 = 100_000;
 const PAUSE_TRIES: u32 = 5;
 const PAUSE_RETRY: Duration = Duration::from_millis(100);
 
+/// How long it is tried where the OCI runtime only did not manage to freeze it: under cgroup v1 each of its processes must be met
+/// by the freezer, and many that want the processors are not.
+const FREEZE_LIMIT: Duration = Duration::from_secs(20);
+
 /// How long the daemon's word on whether a container is paused may be old, and how long apart it is asked: it hears from
 /// containerd of a pause and a resumption after it has answered for them, and then believes for a moment what is over.
 const STATE_LAG: Duration = Duration::from_secs(2);
@@ -164,7 +168,9 @@ impl DockerEngine {
                     }
                     tokio::time::sleep(STATE_RETRY).await;
                 }
-                Err(DockerError::DockerResponseServerError { status_code: 500, .. }) if tries < PAUSE_TRIES => {
+                Err(ref err @ DockerError::DockerResponseServerError { status_code: 500, .. })
+                    if tries < PAUSE_TRIES || (says(err, "unable to freeze") && began.elapsed() < FREEZE_LIMIT) =>
+                {
                     tries += 1;
                     tokio::time::sleep(PAUSE_RETRY).await;
                 }
