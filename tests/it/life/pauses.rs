@@ -39,7 +39,7 @@ pub(super) async fn right_after_resumptions(kept: &Kept, _: u64) {
 
 /// Many more commands want the processors than there are processors, and each must be stopped.
 pub(super) async fn of_many_commands_that_spin(kept: &Kept, _: u64) {
-    pairs(kept, "while :; do :; done", 60, 5).await;
+    pairs(kept, "while :; do :; done", 24, 5).await;
 }
 
 /// What goes on is broken off, and nothing else is lost.
