@@ -51,9 +51,11 @@ impl User {
     pub(crate) fn take_uid(&mut self, uid: u32) -> io::Result<()> {
         let Some((_, gid)) = self.ids else { return Ok(()) };
         self.ids = Some((uid, gid));
-        self.act(|| Ok(())).map_err(|err: io::Error| {
-            io::Error::other(format!("user code cannot be uid {uid}, see `user_ids` in oncebox.toml: {err}"))
-        })?;
+        if !is_mapped(&std::fs::read_to_string("/proc/self/uid_map")?, uid) {
+            return Err(io::Error::other(format!(
+                "user code cannot be uid {uid}, which the engine's user namespace lacks: see `user_ids` in oncebox.toml"
+            )));
+        }
         let passwd = String::from_utf8_lossy(&std::fs::read(PASSWD)?).into_owned();
         let (passwd, own) = with_uid(&passwd, &self.name, uid);
         match std::fs::write(PASSWD, passwd) {
@@ -136,6 +138,15 @@ impl Drop for RootAgain {
         set_thread_res_uid(None, Uid::ROOT, None).expect("root is still the saved user");
         set_thread_res_gid(None, Gid::ROOT, None).expect("root may");
     }
+}
+
+/// Whether a user namespace with this map, `FIRST OUTSIDE COUNT` a line, has this uid.
+fn is_mapped(map: &str, uid: u32) -> bool {
+    map.lines().any(|line| {
+        let mut numbers = line.split_whitespace().map(|number| number.parse().unwrap_or(0_u64));
+        let (first, count) = (numbers.next().unwrap_or(0), numbers.nth(1).unwrap_or(0));
+        (first..first + count).contains(&uid.into())
+    })
 }
 
 /// A `passwd` in which the account has this uid, and the account's line of it.
@@ -266,6 +277,16 @@ mod tests {
         assert_eq!((user.ids, user.home), (Some((1000, 1001)), PathBuf::from("/home/user")));
         assert!(User::from_passwd("user:x:many:0").is_none());
         assert!(User::from_passwd("").is_none());
+    }
+
+    #[test]
+    fn a_user_namespace_has_the_uids_of_its_map() {
+        let host = "         0          0 4294967295\n";
+        assert!(is_mapped(host, 1_048_576));
+        let mapped = "         0     100000      1000\n      5000     200000       10\n";
+        let found = [0, 999, 1000, 5000, 5009, 5010].map(|uid| is_mapped(mapped, uid));
+        assert_eq!(found, [true, true, false, true, true, false]);
+        assert!(!is_mapped("", 0));
     }
 
     #[test]
