@@ -25,6 +25,7 @@ test-letta: images ## Letta's own package, and what its older versions call, aga
 check: ## Format, lints, docs and the tests that need no engine.
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
+	cargo clippy --test soak -- -D warnings
 	cargo clippy --no-default-features --bin oncebox-agent -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --quiet
 	cargo test --lib --bins --quiet

@@ -45,19 +45,9 @@ impl Refused {
     }
 
     pub(crate) fn into_response(self) -> Response<Body> {
-        let status = match self.0.code {
-            Code::NotFound => StatusCode::NOT_FOUND,
-            Code::InvalidArgument => StatusCode::BAD_REQUEST,
-            Code::AlreadyExists | Code::FailedPrecondition => StatusCode::CONFLICT,
-            Code::Unauthenticated => StatusCode::UNAUTHORIZED,
-            Code::PermissionDenied => StatusCode::FORBIDDEN,
-            Code::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
-            Code::Exhausted => StatusCode::TOO_MANY_REQUESTS,
-            Code::PortClosed => StatusCode::BAD_GATEWAY,
-            Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-        };
         let mut response = json(&self.0);
-        *response.status_mut() = status;
+        // What kind of refusal it is, its code says; which status that is to a client, each dialect of the server decides.
+        *response.status_mut() = StatusCode::BAD_REQUEST;
         response
     }
 }
