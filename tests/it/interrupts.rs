@@ -184,7 +184,7 @@ fn is_begun(read: &[u8]) -> bool {
     read.windows(3).any(|word| word == b"old")
 }
 
-/// Whether these are the lines, whenever they were told.
+/// Whether these are the lines, whatever their times.
 fn is_told(lines: &[Value], expected: &[Value]) -> bool {
     let known = |line: &Value| json!({"type": line["type"], "text": line["text"]});
     lines.iter().map(known).eq(expected.iter().map(known))

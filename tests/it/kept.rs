@@ -82,7 +82,7 @@ async fn sandboxes_whose_containers_are_gone_give_their_places_back() {
     }
     // Nobody asks for either.
     eventually("they are listed no longer", async || listed(&server).await.is_empty()).await;
-    eventually("both are told", async || server.logged("lost the sandbox").len() == 2).await;
+    eventually("the log has both losses", async || server.logged("lost the sandbox").len() == 2).await;
     for id in [&running.0, &paused.0] {
         let asked = server.http.get(format!("{}/files?path=a", server.url)).header("e2b-sandbox-id", id);
         let answer = asked.header("e2b-sandbox-port", 49983).send().await.expect("an answer");

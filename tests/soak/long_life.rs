@@ -16,7 +16,7 @@ use crate::sample::{Usage, usage};
 use crate::support::{Server, docker, nothing_is_left};
 use crate::{Plan, number, said};
 
-/// Wrong answers that are told; more are counted.
+/// Wrong answers that the report quotes. All are counted.
 const TOLD: usize = 50;
 
 /// The most samples, and the shortest time between two.
@@ -26,7 +26,7 @@ const SAMPLE_EVERY: Duration = Duration::from_secs(2);
 /// What is to be done with one sandbox.
 #[derive(Debug)]
 pub(crate) struct LifePlan {
-    /// How long it lives at least; it is given up after twice as long.
+    /// How long it lives at least; after twice as long the part ends, whatever is missing.
     pub(crate) seconds: u64,
     /// How many requests it answers at least.
     pub(crate) requests: u64,

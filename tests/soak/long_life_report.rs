@@ -17,7 +17,7 @@ const MORE_KIB: u64 = 4096;
 const MORE_FILES: u64 = 32;
 const MORE_THREADS: u64 = 8;
 
-/// With fewer samples nothing can be said of flat or not.
+/// Fewer samples do not show whether a figure is flat.
 const FEWEST: usize = 16;
 
 /// One figure: its name, its unit's part, what may come on top, and where it is in a sample.

@@ -7,7 +7,8 @@ use bytes::Bytes;
 /// Events kept of one watch. The oldest are dropped first.
 const MAX_EVENTS: usize = 8192;
 
-/// Bytes of the events of one watch, as lines of JSON.
+/// Bytes of the events of one watch, and of all watches together, as lines of JSON. Beyond these the oldest events are dropped, of the
+/// watch with the most bytes first.
 pub(super) const MAX_BYTES: usize = 16 << 20;
 
 /// The events of one watch, each a line of JSON.

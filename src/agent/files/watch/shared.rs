@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
-use super::kept::Events;
+use super::kept::{Events, MAX_BYTES};
 use super::walk::Walk;
 use super::{Relative, refused, too_many};
 use crate::agent::answer::{Refused, line};
@@ -26,13 +26,10 @@ use crate::protocol::{WatchEvent, WatchKind, WatchQuery};
 /// Directories watched at once in one sandbox. One that two watches share counts twice.
 const MAX_DIRECTORIES: usize = 65_536;
 
-/// Bytes of all events that wait, as JSON. Beyond these the oldest of the watch with the most bytes are dropped.
-const MAX_BYTES: usize = 16 << 20;
-
 /// Events and directory entries that are handled in one step.
 const STEP: usize = 64;
 
-/// What is told of a directory.
+/// The events that a directory is watched for.
 const TOLD: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::MOVED_TO)
     .union(WatchFlags::MOVED_FROM)
@@ -225,7 +222,7 @@ impl Shared {
             }
             return;
         }
-        // A directory's own events are told by the one above it, with a name.
+        // The watch on the directory above reports a directory's own events, with a name.
         let (Some(name), Some(kind)) = (&event.name, kind(event.flags)) else { return };
         for id in ids {
             let Some(directory) = self.watches.get(&id).and_then(|watched| watched.directories.get(&event.number))
@@ -317,7 +314,7 @@ impl Shared {
                 if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                     match self.add(id, &relative) {
                         Ok(()) => walk.descend(path),
-                        // Of new directories nobody can be told that they are not watched.
+                        // No request waits for a new directory, so that there is none to refuse if it cannot be watched.
                         Err(err) if !walk.told && full(&err).is_some() => return Err(err),
                         Err(_) => {}
                     }
