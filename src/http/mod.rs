@@ -4,6 +4,7 @@ mod auth;
 mod e2b;
 mod error;
 mod json;
+mod linger;
 mod native;
 mod patience;
 mod serve;

@@ -7,7 +7,6 @@ use std::pin::pin;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
 use axum::http::Request;
 use axum::serve::Listener;
 use hyper::body::Incoming;
@@ -20,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+use super::linger::linger;
 use super::patience::{Patience, Watched};
 
 /// Answers until `stopping` is cancelled, and then what is being answered.
@@ -42,7 +42,7 @@ pub async fn serve<L: Listener>(mut listener: L, router: Router, patience: Patie
         let service = service_fn(move |request: Request<Incoming>| {
             let (router, open) = (router.clone(), Open::new(requests.clone()));
             async move {
-                let answer = router.oneshot(request.map(Body::new)).await.unwrap_or_else(|never| match never {});
+                let answer = router.oneshot(linger(request)).await.unwrap_or_else(|never| match never {});
                 Ok::<_, Infallible>(answer.map(|body| Watched::new(body, patience.stall, open)))
             }
         });

@@ -2,24 +2,12 @@
 
 use std::time::Duration;
 
-use reqwest::{Method, RequestBuilder};
+use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::kept::{Kept, bash};
-use crate::e2b::{Answer, ENVD, answer, whole};
-
-/// The answer to a request whose body may be refused before it is sent: the refusal may be lost with the connection, and is then
-/// asked for again. The connection serves no other request: a server that does not read the body hangs up.
-async fn refused(request: impl Fn() -> RequestBuilder) -> Answer {
-    let request = || request().header("connection", "close");
-    for _ in 0..5 {
-        if let Ok(response) = request().send().await {
-            return whole(response).await;
-        }
-    }
-    answer(request()).await
-}
+use crate::e2b::{ENVD, answer};
 
 pub(super) async fn of_what_makes_no_sense(kept: &Kept, number: u64) {
     let download = |query: &str| kept.envd(Method::GET, &format!("/files?{query}"));
@@ -29,12 +17,12 @@ pub(super) async fn of_what_makes_no_sense(kept: &Kept, number: u64) {
     answer(kept.envd(Method::DELETE, "/files?path=x")).await.error(405);
     let body = vec![0; [0, 1, 100_000, 4_000_000][number as usize % 4]];
     for path in ["", "/tmp", "/tmp/nul\0byte"] {
-        refused(|| kept.octets(path).body(body.clone())).await.error(400);
+        answer(kept.octets(path).body(body.clone())).await.error(400);
     }
-    refused(|| kept.octets("/tmp/x").query(&[("username", "nosuchuser")]).body(body.clone())).await.error(401);
-    refused(|| kept.octets("/tmp/x").header("content-encoding", "gzip").body(vec![1; 100])).await.error(400);
-    let multipart = || kept.envd(Method::POST, "/files?path=/tmp/x").header("content-type", "multipart/form-data");
-    refused(|| multipart().body(body.clone())).await.error(400);
+    answer(kept.octets("/tmp/x").query(&[("username", "nosuchuser")]).body(body.clone())).await.error(401);
+    answer(kept.octets("/tmp/x").header("content-encoding", "gzip").body(vec![1; 100])).await.error(400);
+    let multipart = kept.envd(Method::POST, "/files?path=/tmp/x").header("content-type", "multipart/form-data");
+    answer(multipart.body(body)).await.error(400);
     let calls: [(&str, Value, u16, &str); 5] = [
         ("filesystem.Filesystem/Stat", json!({"path": "/no/such"}), 404, "not_found"),
         ("filesystem.Filesystem/MakeDir", json!({"path": "/tmp"}), 409, "already_exists"),
