@@ -2,6 +2,7 @@
 
 mod certs;
 mod images;
+mod memory;
 mod run;
 mod serve;
 mod stop;

@@ -17,8 +17,8 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::CliResult;
 use super::stop::StopSignals;
+use super::{CliResult, memory};
 
 pub(super) async fn serve(config: Config) -> CliResult {
     allow_many_connections();
@@ -38,6 +38,7 @@ pub(super) async fn serve(config: Config) -> CliResult {
         Arc::new(DockerEngine::connect(&config.owner, config.engine_timeout, config.allow_private, config.user_ids)?);
     let sandboxes = Sandboxes::open(Arc::<DockerEngine>::clone(&engine), config.templates, config.sandboxes).await?;
     tokio::spawn(async move { compare_processors(&engine, &processors).await });
+    tokio::spawn(memory::give_back());
     if let Some(address) = tls.as_ref().map(TlsListener::local_addr).transpose()? {
         tracing::info!(%address, domain = config.http.domain, "listening on https://{address}");
     }

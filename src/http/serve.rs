@@ -22,6 +22,10 @@ use tower::ServiceExt;
 use super::linger::linger;
 use super::patience::{Patience, Watched};
 
+/// What HTTP/1 may hold of a connection, each way, bytes: a whole head, or a piece of a body. Each step of an upload holds a piece,
+/// eight at a time, so that a thousand slow uploads take half a gigabyte.
+const MAX_BUFFER_BYTES: usize = 64 << 10;
+
 /// Answers until `stopping` is cancelled, and then what is being answered.
 ///
 /// A connection is closed on which no whole head of a request arrives for `patience.head` while nothing is being answered, be it
@@ -29,7 +33,7 @@ use super::patience::{Patience, Watched};
 /// takes in all is not bounded.
 pub async fn serve<L: Listener>(mut listener: L, router: Router, patience: Patience, stopping: CancellationToken) {
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(patience.head);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(patience.head).max_buf_size(MAX_BUFFER_BYTES);
     builder.http2().timer(TokioTimer::new());
     let connections = TaskTracker::new();
     loop {

@@ -3,10 +3,26 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::Server;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use serde_json::json;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use crate::e2b::ENVD;
+use crate::life::Kept;
+use crate::support::{Server, docker};
 use crate::{kills, mix};
 
-trials![each_end_is_named_rightly_under_full_load, a_server_killed_at_any_moment_leaves_nothing];
+trials![
+    each_end_is_named_rightly_under_full_load,
+    a_server_killed_at_any_moment_leaves_nothing,
+    a_crowd_of_uploads_takes_little_memory_and_gives_it_back,
+];
+
+/// Uploads at a time, and what the server may hold of each, bytes, all its steps together.
+const CROWD: u64 = 200;
+const MAX_HELD_BYTES: u64 = 640 << 10;
 
 /// Told by the one who repeats what failed, or another each time.
 pub(crate) fn seed() -> u64 {
@@ -31,4 +47,40 @@ async fn a_server_killed_at_any_moment_leaves_nothing() {
         eprintln!("{round:?}");
     }
     assert_eq!(bystander.run("js", "1 + 1").await["results"], serde_json::json!(["2"]));
+}
+
+/// Every upload stands still on its way, because its sandbox does. Then the clients vanish.
+async fn a_crowd_of_uploads_takes_little_memory_and_gives_it_back() {
+    let server: &'static Server = Box::leak(Box::new(Server::start_cold(&[])));
+    let kept = Kept::create(server, json!({"templateID": "base", "timeout": 900})).await;
+    let [sandbox] = &server.sandboxes()[..] else { panic!("one sandbox") };
+    let before = server.memory_bytes();
+    docker(&["pause", sandbox]);
+    let uploads: FuturesUnordered<_> = (0..CROWD).map(|number| begun_upload(&kept, number)).collect();
+    let uploads: Vec<TcpStream> = uploads.collect().await;
+    let held = server.memory_bytes().saturating_sub(before);
+    drop(uploads);
+    docker(&["unpause", sandbox]);
+    assert!(held < CROWD * MAX_HELD_BYTES, "{CROWD} uploads hold {} KiB each", held / CROWD / 1024);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while server.memory_bytes() > before + held / 2 {
+        assert!(Instant::now() < deadline, "{} of {held} bytes are kept", server.memory_bytes() - before);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    kept.kill().await;
+    assert!(server.stop(), "the server ends well");
+}
+
+/// An upload of which as much is sent as is taken, without a pause of a second.
+async fn begun_upload(kept: &Kept, number: u64) -> TcpStream {
+    let mut connection = kept.connect().await;
+    let head = kept.head(ENVD, "POST", &format!("/files?path=/tmp/{number}"));
+    let part = "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a\"\r\n\r\n";
+    let kind = "content-type: multipart/form-data; boundary=b\r\ncontent-length: 33554432\r\n\r\n";
+    connection.write_all(format!("{head}{kind}{part}").as_bytes()).await.expect("it is taken");
+    let piece = vec![b'x'; 64 << 10];
+    while let Ok(sent) = tokio::time::timeout(Duration::from_secs(1), connection.write_all(&piece)).await {
+        sent.expect("the server goes on");
+    }
+    connection
 }

@@ -189,7 +189,7 @@ impl Kept {
     }
 
     /// A connection of one's own, for whom the kernel holds little that is not read.
-    pub(super) async fn connect(&self) -> TcpStream {
+    pub(crate) async fn connect(&self) -> TcpStream {
         self.count();
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(SMALL_BUFFER).expect("a size");
@@ -198,7 +198,7 @@ impl Kept {
     }
 
     /// The first lines of a request; what a request needs beside them, and the empty line, come after.
-    pub(super) fn head(&self, port: u16, method: &str, path: &str) -> String {
+    pub(crate) fn head(&self, port: u16, method: &str, path: &str) -> String {
         format!(
             "{method} {path} HTTP/1.1\r\nhost: sandbox\r\ne2b-sandbox-id: {}\r\ne2b-sandbox-port: {port}\r\n\
              x-access-token: {}\r\n",
