@@ -42,7 +42,10 @@ const GRACE: Duration = Duration::from_millis(50);
 /// when the first one came.
 const INTERRUPTS: usize = 5;
 
-/// How long it is waited for after each.
+/// How long an interpreter has to itself to heed an interrupt, before what its code has started is interrupted too.
+const HEED: Duration = Duration::from_millis(100);
+
+/// How long the code is waited for after each.
 const SETTLE: Duration = Duration::from_secs(1);
 
 /// How long after an interrupt the next execution may begin: interpreters take note of one in their own time, also of one that came
@@ -287,8 +290,7 @@ impl Execution {
         // Counted, and not by a clock that goes on while the sandbox is paused.
         for _ in 0..INTERRUPTS {
             let told = Deadline::now();
-            runner.signal(Signal::INT);
-            if let Ok(settled) = tokio::time::timeout(SETTLE, self.is_done(runner)).await {
+            if let Some(settled) = self.interrupt(runner).await {
                 if settled {
                     // Where the interpreter was slow to heed an interrupt, it is as slow to heed the last one.
                     self.discard_until(runner, told + NOTICE.max(began.elapsed())).await;
@@ -297,6 +299,19 @@ impl Execution {
             }
         }
         false
+    }
+
+    /// Interrupts the interpreter, and then what the code has started: code that only waits for a child would end with that, and the
+    /// interrupt come too late for it; and the child may have begun after the interrupt. `None` if the code goes on.
+    async fn interrupt(&mut self, runner: &mut Runner) -> Option<bool> {
+        runner.signal_alone(Signal::INT);
+        let mut settled = tokio::time::timeout(HEED, self.is_done(runner)).await.ok();
+        if settled.is_none() {
+            runner.signal_children(Signal::INT);
+            settled = tokio::time::timeout(SETTLE, self.is_done(runner)).await.ok();
+        }
+        runner.signal_children(Signal::INT);
+        settled
     }
 
     /// Discards what is still written: the code's threads and children end in their own time.

@@ -133,6 +133,17 @@ impl Runner {
     pub(crate) fn signal(&self, signal: Signal) {
         sys::signal_group(self.group, signal);
     }
+
+    /// Sends a signal to the runner alone.
+    pub(crate) fn signal_alone(&self, signal: Signal) {
+        sys::signal_process(self.group, signal);
+    }
+
+    /// Sends a signal to what the runner has started, and not to itself.
+    pub(crate) fn signal_children(&self, signal: Signal) {
+        let children = sys::members(self.group).into_iter().filter(|pid| *pid != self.group);
+        children.for_each(|child| sys::signal_process(child, signal));
+    }
 }
 
 impl Drop for Runner {

@@ -222,6 +222,25 @@ pub(crate) fn signal_group(group: Pid, signal: Signal) {
     let _ = rustix::process::kill_process_group(group, signal);
 }
 
+/// Sends a signal to one process. One that is gone is not an error.
+pub(crate) fn signal_process(process: Pid, signal: Signal) {
+    let _ = rustix::process::kill_process(process, signal);
+}
+
+/// The processes of a group, as far as `/proc` shows them.
+pub(crate) fn members(group: Pid) -> Vec<Pid> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    numbers.filter(|number| group_of(*number) == Some(group)).filter_map(Pid::from_raw).collect()
+}
+
+/// The process group of a process: in `/proc/NUMBER/stat`, the third field after the name, which is in brackets and may hold any.
+fn group_of(number: i32) -> Option<Pid> {
+    let stat = std::fs::read_to_string(format!("/proc/{number}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(')')?;
+    Pid::from_raw(fields.split_whitespace().nth(2)?.parse().ok()?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
