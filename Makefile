@@ -13,7 +13,7 @@ run: images ## Build what is missing and serve on 127.0.0.1:3000.
 test: ## Everything there is to test, on the real engine; ends with `N passed, M failed`.
 	@scripts/test
 
-test-hosts: images ## What depends on the host, on the Docker of other Debian releases; into docs/hosts.md. Only root can.
+test-hosts: images ## What depends on the host, on other versions of Docker; into docs/hosts.md. Only root can.
 	@scripts/test-hosts
 
 test-sdk: images ## The published SDKs of E2B against a server of this program.
