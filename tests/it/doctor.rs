@@ -86,7 +86,9 @@ async fn it_tries_the_filter_of_networks_and_leaves_nothing() {
     let output = strict.wait_with_output().expect("its end");
     let said = String::from_utf8(output.stdout).expect("text");
     assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(1), ""), "{said}");
-    for line in ["ok   network filter: can be imposed", "warn images: present: agent, base, ", "tcp: "] {
+    for line in
+        ["ok   network filter: can be imposed", "warn images: present: agent, base, ", "tcp: ", " tested host: "]
+    {
         assert!(said.contains(line), "{line} is not in {said}");
     }
     eventually("nothing is left", async || of_doctor(process).is_empty()).await;

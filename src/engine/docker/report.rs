@@ -2,6 +2,7 @@
 //! are the images there.
 
 mod access;
+mod hosts;
 mod network;
 mod runc;
 
@@ -113,6 +114,7 @@ pub async fn examine(
     };
     access::plain_tcp_check(&mut report, &info, access::PLAIN_TCP).await;
     engine_checks(&mut report, &address, &version, &info);
+    hosts::check(&mut report, &version, &info);
     runc_checks(&mut report, &version, &info);
     limit_checks(&mut report, &info);
     processors_check(&mut report, &info, processors);
