@@ -46,7 +46,15 @@ impl Address {
             return format!("oncebox speaks to a Unix socket; for another host's, {forward}");
         }
         let how = if self.named { "is DOCKER_HOST right?" } else { "is it installed and started?" };
-        format!("{how} may this user open the socket (group `docker`)?")
+        let how = format!("{how} may this user open the socket (group `docker`)?");
+        if self.named {
+            return how;
+        }
+        // Docker's own command finds such a daemon by its context.
+        format!(
+            "{how} where Docker is rootless, Docker Desktop or Colima, set DOCKER_HOST to what \
+             `docker context inspect --format '{{{{.Endpoints.docker.Host}}}}'` prints"
+        )
     }
 }
 
@@ -210,6 +218,8 @@ mod tests {
         let advice = |host: &str| Address::new(Some(host.to_owned())).advice();
         assert!(advice("ssh://user@host").contains("ssh -L"));
         assert!(advice("unix:///nowhere").starts_with("is DOCKER_HOST right?"));
-        assert!(Address::new(None).advice().starts_with("is it installed and started?"));
+        let local = Address::new(None).advice();
+        assert!(local.starts_with("is it installed and started?"), "{local}");
+        assert!(local.ends_with("`docker context inspect --format '{{.Endpoints.docker.Host}}'` prints"), "{local}");
     }
 }
