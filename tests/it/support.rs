@@ -37,9 +37,20 @@ where
     })
 }
 
+/// How many times longer than elsewhere tests wait on a slow machine: `PATIENCE` of the environment. The server that tests share keeps
+/// nothing warm there.
+fn patience() -> Option<u32> {
+    std::env::var("PATIENCE").ok().map(|factor| factor.parse().expect("PATIENCE is a number"))
+}
+
+/// This time from now, or later on a slow machine.
+fn deadline(usual: Duration) -> Instant {
+    Instant::now() + usual * patience().unwrap_or(1)
+}
+
 /// Waits until it holds; panics with `what` after half a minute.
 pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = deadline(Duration::from_secs(30));
     while !holds().await {
         assert!(Instant::now() < deadline, "did not come true in time: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -63,7 +74,10 @@ static SHARED: OnceLock<Server> = OnceLock::new();
 
 /// The server that tests share. Its templates are the default ones, fewer of them warm.
 pub(crate) fn server() -> &'static Server {
-    SHARED.get_or_init(|| Server::start(&[]))
+    SHARED.get_or_init(|| match patience() {
+        Some(_) => Server::start_cold(&[]),
+        None => Server::start(&[]),
+    })
 }
 
 /// Stops the shared server, if a test has started it. False if it did not end well.
@@ -134,7 +148,7 @@ impl Server {
 
     fn until_ready(self) -> Self {
         let server = self;
-        let deadline = Instant::now() + Duration::from_secs(120);
+        let deadline = deadline(Duration::from_secs(120));
         while !server.is_ready() {
             assert!(Instant::now() < deadline, "the server did not become ready");
             std::thread::sleep(Duration::from_millis(50));
@@ -320,7 +334,7 @@ impl Server {
     pub(crate) fn stop(&self) -> bool {
         let Some(mut child) = self.child.lock().expect("the child").take() else { return true };
         let _ = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = deadline(Duration::from_secs(60));
         while Instant::now() < deadline {
             if let Ok(Some(status)) = child.try_wait() {
                 return status.success();
@@ -414,7 +428,7 @@ pub(crate) fn refuses_to_start(variables: &[(&str, &str)], directory: Option<&Pa
         .env("ONCEBOX_LISTEN", "127.0.0.1:0")
         .env("ONCEBOX_OWNER", format!("{}refused", owner_prefix()));
     let mut child = command.envs(variables.iter().copied()).stderr(Stdio::piped()).spawn().expect("oncebox serve");
-    let deadline = Instant::now() + Duration::from_secs(40);
+    let deadline = deadline(Duration::from_secs(40));
     while child.try_wait().expect("a status").is_none() {
         if Instant::now() > deadline {
             let _ = child.kill();
