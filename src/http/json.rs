@@ -8,8 +8,6 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use serde::de::DeserializeOwned;
 
-use super::error::ApiError;
-
 /// What is wrong with a body.
 #[derive(Debug)]
 pub(crate) struct JsonError {
@@ -26,7 +24,7 @@ impl JsonError {
 }
 
 /// A JSON body; `E` is the shape of its rejection.
-pub(crate) struct Json<T, E = ApiError>(pub(crate) T, pub(crate) PhantomData<E>);
+pub(crate) struct Json<T, E>(pub(crate) T, pub(crate) PhantomData<E>);
 
 impl<S, T, E> FromRequest<S> for Json<T, E>
 where

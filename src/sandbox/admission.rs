@@ -11,8 +11,8 @@ use governor::{Quota, RateLimiter};
 use tokio::sync::oneshot;
 
 use super::error::{SandboxError, Whose};
-use super::handle::Tenant;
 use super::line::Lines;
+use super::tenant::Tenant;
 
 /// How many sandboxes there may be.
 #[derive(Debug, Clone)]

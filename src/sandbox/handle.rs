@@ -8,15 +8,12 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::instance::Instance;
-use super::meter::{Meter, Reading};
+use super::readings::{Reading, Readings};
 use super::template::Template;
+use super::tenant::Tenant;
 use crate::engine::{EngineError, Network};
 use crate::link::{Link, LinkError};
 use crate::protocol::{Metrics, Notebook};
-
-/// Whose sandbox it is: which API key made it. Nobody sees another's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Tenant(pub usize);
 
 /// What happens at the deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,7 +95,7 @@ pub struct Sandbox {
     pub started: SystemTime,
     pub(super) instance: Instance,
     pub(super) life: watch::Sender<Life>,
-    pub(super) meter: Meter,
+    pub(super) readings: Readings,
     /// Cancelled when it is killed.
     pub(super) gone: CancellationToken,
     /// Cancelled when it is killed or paused: what streams from it must end then.
@@ -126,7 +123,7 @@ impl Sandbox {
             changing: tokio::sync::Mutex::default(),
             defaults: tokio::sync::Mutex::new(instance.contexts.clone()),
             executions: Mutex::default(),
-            meter: Meter::default(),
+            readings: Readings::default(),
             spec,
             instance,
         }
@@ -168,14 +165,14 @@ impl Sandbox {
         if self.spec.template.writable_root {
             // The agent sees the engine's whole disk.
             metrics.disk_total_bytes = self.spec.template.disk_bytes;
-            metrics.disk_used_bytes = self.meter.written_bytes();
+            metrics.disk_used_bytes = self.readings.written_bytes();
         }
         Ok(metrics)
     }
 
     /// What it used every five seconds, oldest first.
     pub fn readings(&self) -> Vec<Reading> {
-        self.meter.readings()
+        self.readings.all()
     }
 
     /// The context that is meant where only a language is named, by language. Whoever holds it may start one.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::handle::Tenant;
+use super::tenant::Tenant;
 
 /// Those who wait. A tenant with many waits behind one with few, not before.
 #[derive(Debug)]

@@ -7,9 +7,11 @@ mod instance;
 mod line;
 mod meter;
 mod pool;
+mod readings;
 mod registry;
 mod run;
 mod template;
+mod tenant;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,11 +29,12 @@ use registry::Registry;
 pub use admission::SandboxesConfig;
 pub(crate) use error::seconds;
 pub use error::{Ending, LaunchError, SandboxError, Whose};
-pub use handle::{CreateSpec, Life, OnTimeout, Profile, Sandbox, Tenant, Traffic};
-pub use meter::Reading;
+pub use handle::{CreateSpec, Life, OnTimeout, Profile, Sandbox, Traffic};
 pub use pool::ShelfStatus;
+pub use readings::Reading;
 pub use run::{Place, Report, RunSpec, Running};
 pub use template::{NetworkKind, Template};
+pub use tenant::Tenant;
 
 /// The one door to sandboxes.
 #[derive(Debug, Clone)]

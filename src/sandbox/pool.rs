@@ -9,10 +9,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::error::LaunchError;
-use super::handle::Tenant;
 use super::instance::{Instance, Reaper};
 use super::line::Lines;
 use super::template::Template;
+use super::tenant::Tenant;
 use crate::engine::EngineError;
 use crate::protocol::Language;
 

@@ -43,7 +43,7 @@ impl Registry {
         tokio::spawn(keep_time(self.clone(), Arc::downgrade(&sandbox)));
         tokio::spawn(meter::read(Arc::downgrade(&sandbox)));
         if sandbox.spec.template.writable_root {
-            tokio::spawn(meter::bound_disk(self.clone(), Arc::downgrade(&sandbox)));
+            tokio::spawn(bound_disk(self.clone(), sandbox.id.clone(), Arc::downgrade(&sandbox)));
         }
     }
 
@@ -102,6 +102,13 @@ fn find_token<'a, T>(owners: impl Iterator<Item = (&'a str, T)>, token: &str) ->
         let equal = bool::from(own.as_bytes().ct_eq(token.as_bytes()));
         if equal { Some(owner) } else { found }
     })
+}
+
+/// Ends a sandbox that has written too much.
+async fn bound_disk(registry: Registry, id: String, sandbox: Weak<Sandbox>) {
+    if let Some(ending) = meter::over_disk(sandbox).await {
+        registry.end(&id, Some(ending));
+    }
 }
 
 /// Ends a sandbox at its deadline, which may move, or when its container is gone.

@@ -10,9 +10,9 @@ use futures::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
 
 use super::error::{Ending, SandboxError};
-use super::handle::Tenant;
 use super::instance::Instance;
 use super::template::Template;
+use super::tenant::Tenant;
 use crate::engine::Spec;
 use crate::link::LinkError;
 use crate::protocol::{End, Event, Exception, Execute, Limits, Outcome, OutcomeKind, Output, Usage};

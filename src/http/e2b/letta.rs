@@ -3,9 +3,9 @@
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 
-use super::address;
-use super::events::{Failures, Manner, Strings};
-use super::notebook::Telling;
+use super::interpreter::events::{Failures, Manner, Strings};
+use super::interpreter::notebook::Telling;
+use super::proxy::address;
 use crate::http::AppState;
 use crate::protocol::{Notebook, Pieces};
 use crate::sandbox::{CreateSpec, Profile, Sandbox, Sandboxes};

@@ -2,45 +2,31 @@
 //!
 //! A request that says which sandbox it means is that sandbox's; every other one is for the server itself.
 
-mod address;
-mod connect;
+mod access;
 mod control;
-mod debug;
 mod envd;
-mod envelope;
 pub(super) mod error;
-mod events;
-mod files;
-mod filesystem;
 mod interpreter;
 mod letta;
-mod lifetime;
-mod listing;
-mod network;
-mod notebook;
-mod ports;
-mod process;
-mod query;
-mod readings;
-mod shapes;
-mod signature;
-mod upload;
+mod proxy;
+mod refusal;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use subtle::ConstantTimeEq;
 use tower::ServiceExt;
 use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 use tower_http::timeout::RequestBodyTimeoutLayer;
 
 use super::AppState;
-use crate::sandbox::Sandbox;
-use address::{Address, ENVD_PORT, INTERPRETER_PORT};
+use access::{may_reach, sent_token_is_right, unauthorized};
+use control::shapes;
+use envd::signature::{self, FilesQuery};
 use error::{E2bError, ProxyError};
-use signature::FilesQuery;
+use proxy::address::{self, Address, ENVD_PORT, INTERPRETER_PORT};
+use proxy::{debug, ports};
 
 pub(in crate::http) use control::owns;
 
@@ -161,24 +147,4 @@ fn asks_for_sandbox(request: &Request) -> bool {
 
 async fn answer(router: Router, request: Request) -> Response {
     router.oneshot(request).await.unwrap_or_else(|never| match never {})
-}
-
-/// Lets through to a private port only what carries its token. E2B's own daemon has another.
-fn may_reach(sandbox: &Sandbox, port: u16, headers: &HeaderMap) -> Result<(), ProxyError> {
-    let Some(token) = sandbox.traffic_token.as_ref().filter(|_| port != ENVD_PORT) else { return Ok(()) };
-    let given = headers.get("e2b-traffic-access-token");
-    match given.is_some_and(|given| given.as_bytes().ct_eq(token.as_bytes()).into()) {
-        true => Ok(()),
-        false => Err(ProxyError::Private { id: sandbox.id.clone(), given: given.is_some() }),
-    }
-}
-
-/// Whether the token that a request carries is that of the sandbox; `None` if it carries none.
-fn sent_token_is_right(sandbox: &Sandbox, headers: &HeaderMap) -> Option<bool> {
-    headers.get("x-access-token").map(|given| given.as_bytes().ct_eq(sandbox.token.as_bytes()).into())
-}
-
-fn unauthorized() -> E2bError {
-    let message = "unauthorized access, please provide a valid access token or method signing if supported";
-    E2bError::new(StatusCode::UNAUTHORIZED, message)
 }

@@ -20,7 +20,7 @@ pub(in crate::http) async fn run(
     State(sandboxes): State<Sandboxes>,
     Extension(tenant): Extension<Tenant>,
     headers: HeaderMap,
-    Json(request, _): Json<RunRequest>,
+    Json(request, _): Json<RunRequest, ApiError>,
 ) -> Result<Response, ApiError> {
     let template = sandboxes.template(&request.language)?;
     let running = sandboxes.run(request.check(template, tenant)?).await?;

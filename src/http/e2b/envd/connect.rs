@@ -6,14 +6,12 @@
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use futures::{Stream, StreamExt, TryStreamExt};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -21,112 +19,16 @@ use tokio_util::codec::FramedRead;
 use tokio_util::io::StreamReader;
 
 use super::envelope::{Envelopes, MAX_MESSAGE_BYTES, end, envelope};
+use super::error::{Code, ConnectError};
 use crate::http::json::parse;
 use crate::link::LinkError;
-use crate::protocol;
 
 /// Exactly this: with a `charset` behind it the Python SDK does not take it for a stream.
 const STREAM_TYPE: &str = "application/connect+json";
 
-/// What ended a call badly, as the protocol names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Code {
-    Unknown,
-    InvalidArgument,
-    DeadlineExceeded,
-    NotFound,
-    AlreadyExists,
-    PermissionDenied,
-    ResourceExhausted,
-    FailedPrecondition,
-    Unimplemented,
-    Internal,
-    Unavailable,
-    Unauthenticated,
-}
-
-impl Code {
-    fn status(self) -> StatusCode {
-        match self {
-            Self::Unknown | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::InvalidArgument | Self::FailedPrecondition => StatusCode::BAD_REQUEST,
-            Self::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
-            Self::NotFound => StatusCode::NOT_FOUND,
-            Self::AlreadyExists => StatusCode::CONFLICT,
-            Self::PermissionDenied => StatusCode::FORBIDDEN,
-            Self::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
-            Self::Unimplemented => StatusCode::NOT_IMPLEMENTED,
-            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Unauthenticated => StatusCode::UNAUTHORIZED,
-        }
-    }
-}
-
-/// A call that failed. As a response it is that of a unary call.
-#[derive(Debug, thiserror::Error, Serialize)]
-#[error("{message}")]
-pub(super) struct ConnectError {
-    pub(super) code: Code,
-    pub(super) message: String,
-}
-
-impl ConnectError {
-    pub(super) fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
-    }
-
-    pub(super) fn invalid(message: impl Into<String>) -> Self {
-        Self::new(Code::InvalidArgument, message)
-    }
-
-    /// The sandbox went away meanwhile. SDKs know it by these words.
-    pub(super) fn lost() -> Self {
-        Self::new(Code::Unavailable, "The sandbox was not found")
-    }
-
-    pub(super) fn too_late() -> Self {
-        Self::new(Code::DeadlineExceeded, "the deadline of the request has passed")
-    }
-}
-
-impl IntoResponse for ConnectError {
-    fn into_response(self) -> Response {
-        (self.code.status(), Json(self)).into_response()
-    }
-}
-
-impl From<LinkError> for ConnectError {
-    fn from(err: LinkError) -> Self {
-        match err {
-            LinkError::Refused { code, message } => {
-                let code = match code {
-                    protocol::Code::NotFound => Code::NotFound,
-                    protocol::Code::InvalidArgument => Code::InvalidArgument,
-                    protocol::Code::AlreadyExists => Code::AlreadyExists,
-                    protocol::Code::Unauthenticated => Code::Unauthenticated,
-                    protocol::Code::PermissionDenied => Code::PermissionDenied,
-                    protocol::Code::FailedPrecondition => Code::FailedPrecondition,
-                    protocol::Code::Exhausted => Code::ResourceExhausted,
-                    protocol::Code::PortClosed => Code::Unavailable,
-                    // `resource_exhausted` would be told to users as a limit of their rate.
-                    protocol::Code::NoSpace | protocol::Code::Internal => Code::Internal,
-                };
-                Self::new(code, message)
-            }
-            LinkError::Broken(_) | LinkError::Version(_) => Self::lost(),
-            LinkError::Unfinished(_) => {
-                let message = err.to_string();
-                tracing::error!(error = &err as &dyn std::error::Error, "{message}");
-                Self::new(Code::Internal, message)
-            }
-        }
-    }
-}
-
 /// A streaming call that failed before its first message: 200, and an envelope that says so. SDKs would make something
 /// else of a status.
-pub(super) struct StreamError(ConnectError);
+pub(in crate::http::e2b) struct StreamError(ConnectError);
 
 impl IntoResponse for StreamError {
     fn into_response(self) -> Response {
@@ -141,7 +43,7 @@ impl<E: Into<ConnectError>> From<E> for StreamError {
 }
 
 /// The message of a unary call.
-pub(super) struct Unary<T>(pub(super) T);
+pub(in crate::http::e2b) struct Unary<T>(pub(in crate::http::e2b) T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Unary<T> {
     type Rejection = ConnectError;
@@ -155,7 +57,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Unary<T> {
 }
 
 /// The message of a call whose answer is a stream.
-pub(super) struct Opening<T>(pub(super) T);
+pub(in crate::http::e2b) struct Opening<T>(pub(in crate::http::e2b) T);
 
 impl<S: Send + Sync, T: DeserializeOwned + 'static> FromRequest<S> for Opening<T> {
     type Rejection = StreamError;
@@ -170,14 +72,14 @@ impl<S: Send + Sync, T: DeserializeOwned + 'static> FromRequest<S> for Opening<T
 }
 
 /// The messages of a call whose request is a stream.
-pub(super) struct Messages<T> {
+pub(in crate::http::e2b) struct Messages<T> {
     envelopes: futures::stream::BoxStream<'static, Result<Bytes, ConnectError>>,
     message: PhantomData<fn() -> T>,
 }
 
 impl<T: DeserializeOwned> Messages<T> {
     /// The next one; `None` at the end.
-    pub(super) async fn next(&mut self) -> Result<Option<T>, ConnectError> {
+    pub(in crate::http::e2b) async fn next(&mut self) -> Result<Option<T>, ConnectError> {
         match self.envelopes.next().await {
             Some(payload) => read(&payload?).map(Some),
             None => Ok(None),
@@ -213,16 +115,16 @@ fn stream_response(body: Body) -> Response {
 }
 
 /// The answer of a call whose request was a stream: one message that says nothing.
-pub(super) fn done() -> Response {
+pub(in crate::http::e2b) fn done() -> Response {
     let body = [envelope(0, &json!({})), end(None)].concat();
     stream_response(Body::from(body))
 }
 
 /// What a client wants of an answer that is a stream.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pace {
+pub(in crate::http::e2b) struct Pace {
     /// How long it may last.
-    pub(super) timeout: Option<Duration>,
+    pub(in crate::http::e2b) timeout: Option<Duration>,
     /// After this long without a message it wants to hear that there is none.
     keep_alive: Duration,
 }
@@ -241,7 +143,7 @@ impl Pace {
     }
 
     /// The same, but for something that keeps the time itself: it gets a little longer.
-    pub(super) fn lenient(self) -> Self {
+    pub(in crate::http::e2b) fn lenient(self) -> Self {
         Self { timeout: self.timeout.and_then(|timeout| timeout.checked_add(Duration::from_secs(2))), ..self }
     }
 }
@@ -255,7 +157,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Pace {
 }
 
 /// The answer of a unary call that is one long list, as it comes: `{"NAME": [...]}`. One that breaks off is no JSON.
-pub(super) fn listed(
+pub(in crate::http::e2b) fn listed(
     name: &'static str,
     items: impl Stream<Item = Result<Value, LinkError>> + Send + 'static,
 ) -> Response {
@@ -271,7 +173,7 @@ pub(super) fn listed(
 
 /// Messages as they come, `silence` where there is none for long, and the end. A sandbox that is lost
 /// ([`ConnectError::lost`]) breaks the connection off: SDKs then ask whether it still lives.
-pub(super) fn streamed(
+pub(in crate::http::e2b) fn streamed(
     messages: impl Stream<Item = Result<Value, ConnectError>> + Send + Unpin + 'static,
     pace: Pace,
     silence: Value,

@@ -4,7 +4,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 
-use super::error::E2bError;
+use crate::http::e2b::error::E2bError;
 
 /// What a query says.
 pub(super) struct Query<T>(pub(super) T);

@@ -12,7 +12,7 @@ use serde_json::json;
 use serde_json::ser::{CompactFormatter, Formatter};
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::shapes::rfc3339;
+use crate::http::e2b::control::shapes::rfc3339;
 use crate::protocol::{End, Event, Exception, Outcome, OutcomeKind, Output};
 
 /// Mime types that have a member of their own; all others go into `extra`.
@@ -32,21 +32,21 @@ const MEMBERS: [(&str, &str); 12] = [
 ];
 
 /// What E2B's interpreters make of figures, tables and values beside the rest, and others have no use for.
-pub(super) const FORMATS: [&str; 4] = ["e2b/data", "e2b/chart", "text/markdown", "text/latex"];
+pub(in crate::http::e2b) const FORMATS: [&str; 4] = ["e2b/data", "e2b/chart", "text/markdown", "text/latex"];
 
 /// The first line: how many executions the context has seen, this one included.
-pub(super) fn count(count: u64) -> Bytes {
+pub(in crate::http::e2b) fn count(count: u64) -> Bytes {
     line(&json!({"type": "number_of_executions", "execution_count": count}))
 }
 
 /// The line that says that nothing has been said for a while.
-pub(super) fn keep_alive() -> Bytes {
+pub(in crate::http::e2b) fn keep_alive() -> Bytes {
     line(&json!({"type": "keepalive"}))
 }
 
 /// How it is told that code failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Failures {
+pub(in crate::http::e2b) enum Failures {
     /// By an event of its own.
     Event,
     /// On standard error, as an interpreter in a terminal tells it.
@@ -55,7 +55,7 @@ pub(super) enum Failures {
 
 /// What becomes of a string that is a value, which comes in its language's notation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Strings {
+pub(in crate::http::e2b) enum Strings {
     /// Its quotes are taken off, and nothing else is done: as E2B has it.
     Unquoted,
     /// It is read, so that what arrives is the string itself.
@@ -64,9 +64,9 @@ pub(super) enum Strings {
 
 /// What can be told in more ways than one.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Manner {
-    pub(super) failures: Failures,
-    pub(super) strings: Strings,
+pub(in crate::http::e2b) struct Manner {
+    pub(in crate::http::e2b) failures: Failures,
+    pub(in crate::http::e2b) strings: Strings,
 }
 
 /// As E2B tells it.
@@ -77,7 +77,7 @@ impl Default for Manner {
 }
 
 /// The lines for one event; those for the end are the last.
-pub(super) fn lines(event: Event, manner: Manner) -> Bytes {
+pub(in crate::http::e2b) fn lines(event: Event, manner: Manner) -> Bytes {
     let stream =
         |kind: &str, text: String| line(&json!({"type": kind, "text": text, "timestamp": rfc3339(SystemTime::now())}));
     match event {

@@ -11,7 +11,7 @@ use crate::protocol::{End, Event, Exception, Notebook, Pieces};
 const LONGEST: usize = 1 << 20;
 
 /// Tells the events of one execution.
-pub(super) struct Telling {
+pub(in crate::http::e2b) struct Telling {
     notebook: Notebook,
     manner: Manner,
     /// The beginning of a piece of standard output.
@@ -21,12 +21,12 @@ pub(super) struct Telling {
 }
 
 impl Telling {
-    pub(super) fn new(notebook: Notebook, manner: Manner) -> Self {
+    pub(in crate::http::e2b) fn new(notebook: Notebook, manner: Manner) -> Self {
         Self { notebook, manner, begun: String::new(), begun_error: String::new() }
     }
 
     /// What is to be said after `event`, which may be nothing yet.
-    pub(super) fn tell(&mut self, event: Event) -> Bytes {
+    pub(in crate::http::e2b) fn tell(&mut self, event: Event) -> Bytes {
         let mut told = BytesMut::new();
         match (event, self.notebook.pieces) {
             (Event::Stdout { text }, Pieces::Lines) => {

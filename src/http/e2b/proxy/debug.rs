@@ -10,18 +10,18 @@ use std::time::Duration;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use super::control::environment;
-use super::error::{E2bError, ProxyError};
-use super::shapes::DEFAULT_TIMEOUT_S;
-use super::unauthorized;
 use crate::http::AppState;
+use crate::http::e2b::access::unauthorized;
+use crate::http::e2b::control::environment;
+use crate::http::e2b::control::shapes::DEFAULT_TIMEOUT_S;
+use crate::http::e2b::error::{E2bError, ProxyError};
 use crate::sandbox::{CreateSpec, OnTimeout, Sandbox, Tenant};
 
 /// What such SDKs would have asked for.
 const TEMPLATE: &str = "code-interpreter-v1";
 
 /// Why there is no sandbox for a request.
-pub(super) enum Missing {
+pub(in crate::http::e2b) enum Missing {
     /// It has ended.
     Ended(ProxyError),
     /// It is not for whoever asks, or there can be none.
@@ -44,7 +44,7 @@ impl From<E2bError> for Missing {
 }
 
 /// The sandbox whose token a request carries, or else the one that is meant without.
-pub(super) async fn find(state: &AppState, headers: &HeaderMap) -> Result<Arc<Sandbox>, Missing> {
+pub(in crate::http::e2b) async fn find(state: &AppState, headers: &HeaderMap) -> Result<Arc<Sandbox>, Missing> {
     let token = headers.get("x-access-token").and_then(|value| value.to_str().ok()).filter(|token| !token.is_empty());
     if let Some(token) = token {
         return state.sandboxes.by_token(token).ok_or_else(|| match state.sandboxes.ended_by_token(token) {

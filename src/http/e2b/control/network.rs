@@ -9,8 +9,8 @@ use ipnet::Ipv4Net;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::error::E2bError;
 use crate::engine::{Choice, Network, Target, parse_network, parse_target};
+use crate::http::e2b::error::E2bError;
 use crate::sandbox::{Template, Traffic};
 
 type Answer<T> = Result<T, E2bError>;

@@ -16,14 +16,16 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use futures::{Stream, StreamExt};
 
-use super::error::E2bError;
 use super::signature::{FilesQuery, unauthorized};
-use super::{filesystem, sent_token_is_right, upload};
+use super::{filesystem, upload};
+use crate::http::e2b::access::sent_token_is_right;
+use crate::http::e2b::error::E2bError;
+use crate::http::e2b::refusal::refusal;
 use crate::link::LinkError;
-use crate::protocol::{Code, ReadQuery};
+use crate::protocol::ReadQuery;
 use crate::sandbox::Sandbox;
 
-pub(super) fn routes() -> Router {
+pub(in crate::http::e2b) fn routes() -> Router {
     Router::new()
         .route("/files", get(download).post(upload::upload))
         .layer(middleware::from_fn(require_token_or_signature))
@@ -52,35 +54,6 @@ async fn require_token_or_signature(
     match may_enter {
         Ok(()) => next.run(request).await,
         Err(err) => err.into_response(),
-    }
-}
-
-/// An agent's refusal, in the statuses from which SDKs choose their exceptions.
-pub(super) fn refusal(err: LinkError) -> E2bError {
-    match err {
-        LinkError::Refused { code, message } => E2bError::new(status(code), message),
-        LinkError::Broken(_) | LinkError::Version(_) => {
-            E2bError::new(StatusCode::BAD_GATEWAY, "The sandbox was not found")
-        }
-        LinkError::Unfinished(_) => {
-            let message = err.to_string();
-            tracing::error!(error = &err as &dyn std::error::Error, "{message}");
-            E2bError::new(StatusCode::INTERNAL_SERVER_ERROR, message)
-        }
-    }
-}
-
-/// The status of a refusal, outside of Connect.
-pub(super) fn status(code: Code) -> StatusCode {
-    match code {
-        Code::NotFound => StatusCode::NOT_FOUND,
-        Code::InvalidArgument => StatusCode::BAD_REQUEST,
-        Code::AlreadyExists | Code::FailedPrecondition => StatusCode::CONFLICT,
-        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
-        Code::PermissionDenied => StatusCode::FORBIDDEN,
-        Code::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
-        Code::Exhausted => StatusCode::TOO_MANY_REQUESTS,
-        Code::PortClosed | Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 

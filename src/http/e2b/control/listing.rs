@@ -10,9 +10,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 
-use super::error::E2bError;
 use super::query::Query;
 use super::shapes::ListedSandbox;
+use crate::http::e2b::error::E2bError;
 use crate::sandbox::{Sandbox, Sandboxes, Tenant};
 
 const MAX_PAGE: usize = 100;

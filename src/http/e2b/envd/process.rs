@@ -16,15 +16,16 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::connect::{self, Code, ConnectError, Messages, Opening, Pace, StreamError, Unary};
-use super::envd::User;
+use super::connect::{self, Messages, Opening, Pace, StreamError, Unary};
+use super::error::{Code, ConnectError};
+use super::user::User;
 use crate::link::LinkError;
 use crate::protocol::{self, ProcessEnd, ProcessEvent, ProcessInfo, ProcessSelector, StartProcess, TerminalSize};
 use crate::sandbox::Sandbox;
 
 type Answer = Result<Json<Value>, ConnectError>;
 
-pub(super) fn routes() -> Router {
+pub(in crate::http::e2b) fn routes() -> Router {
     Router::new()
         .route("/process.Process/List", post(list))
         .route("/process.Process/Start", post(start))
@@ -36,7 +37,7 @@ pub(super) fn routes() -> Router {
 }
 
 /// The route whose requests take as long as somebody types.
-pub(super) fn input_routes() -> Router {
+pub(in crate::http::e2b) fn input_routes() -> Router {
     Router::new().route("/process.Process/StreamInput", post(stream_input))
 }
 

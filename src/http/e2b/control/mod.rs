@@ -2,14 +2,20 @@
 //!
 //! Source: e2b-dev/infra, `spec/openapi.yml`.
 
+mod listing;
+mod named;
+mod network;
+mod query;
+mod readings;
+
+pub(in crate::http::e2b) mod shapes;
+
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Extension, FromRequestParts, Path, State};
+use axum::extract::{Extension, Path, State};
 use axum::http::StatusCode;
-use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post, put};
 use serde::Deserialize;
@@ -17,13 +23,13 @@ use serde_json::Value;
 
 use super::error::E2bError;
 use super::letta::ToldDomain;
-use super::network::NetworkRequest;
-use super::shapes::{DEFAULT_TIMEOUT_S, SandboxDetail, SandboxResponse};
-use super::{listing, readings};
 use crate::engine::Network;
 use crate::http::AppState;
 use crate::http::json::{self, Json};
 use crate::sandbox::{CreateSpec, OnTimeout, Sandbox, Sandboxes, Tenant};
+use named::Named;
+use network::NetworkRequest;
+use shapes::{DEFAULT_TIMEOUT_S, SandboxDetail, SandboxResponse};
 
 type Answer<T> = Result<T, E2bError>;
 
@@ -37,7 +43,7 @@ pub(in crate::http) fn owns(path: &str) -> bool {
 }
 
 /// The routes, without the check of the key.
-pub(super) fn routes() -> Router<AppState> {
+pub(in crate::http::e2b) fn routes() -> Router<AppState> {
     Router::new()
         .route("/sandboxes", post(create_v1).get(listing::list_v1))
         .route("/v2/sandboxes", post(create_v2).get(listing::list_v2))
@@ -157,7 +163,7 @@ async fn create(
 }
 
 /// What everything in a sandbox sees: the client's variables over those that E2B sets.
-pub(super) fn environment(sandbox: &Sandbox) -> BTreeMap<String, String> {
+pub(in crate::http::e2b) fn environment(sandbox: &Sandbox) -> BTreeMap<String, String> {
     let own =
         [("E2B_SANDBOX", "true"), ("E2B_SANDBOX_ID", &sandbox.id), ("E2B_TEMPLATE_ID", &sandbox.spec.template.name)];
     let mut environment: BTreeMap<_, _> = own.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
@@ -183,27 +189,6 @@ fn timeout(seconds: i64) -> Answer<Duration> {
             let hours = MAX_TIMEOUT_S / 3600;
             Err(E2bError::bad_request(format!("Timeout cannot be greater than {hours} hours")))
         }
-    }
-}
-
-/// The sandbox a path names: `ID`, or `ID-CLIENT` as old SDKs have it. Another tenant's does not exist.
-pub(super) fn find(sandboxes: &Sandboxes, tenant: Tenant, path_id: &str) -> Answer<Arc<Sandbox>> {
-    let id = path_id.split('-').next().unwrap_or_default();
-    let found = sandboxes.get(id).filter(|sandbox| sandbox.spec.tenant == tenant);
-    found.ok_or_else(|| E2bError::no_sandbox(id))
-}
-
-/// The sandbox that the path names.
-pub(super) struct Named(pub(super) Arc<Sandbox>);
-
-impl FromRequestParts<AppState> for Named {
-    type Rejection = E2bError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Answer<Self> {
-        let id = Path::<String>::from_request_parts(parts, state).await;
-        let Path(id) = id.map_err(|err| E2bError::bad_request(err.body_text()))?;
-        let tenant = *parts.extensions.get::<Tenant>().expect("whoever comes here has shown a key");
-        find(&state.sandboxes, tenant, &id).map(Self)
     }
 }
 

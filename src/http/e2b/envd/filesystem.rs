@@ -16,15 +16,16 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::connect::{self, ConnectError, Opening, Pace, StreamError, Unary};
-use super::envd::User;
+use super::connect::{self, Opening, Pace, StreamError, Unary};
+use super::error::ConnectError;
+use super::user::User;
 use crate::link::LinkError;
 use crate::protocol::{Entry, EntryKind, FileQuery, ListQuery, MoveQuery, WatchEvent, WatchKind, WatchQuery, Watcher};
 use crate::sandbox::Sandbox;
 
 type Answer = Result<Json<Value>, ConnectError>;
 
-pub(super) fn routes() -> Router {
+pub(in crate::http::e2b) fn routes() -> Router {
     Router::new()
         .route("/filesystem.Filesystem/Stat", post(stat))
         .route("/filesystem.Filesystem/MakeDir", post(make_directory))
@@ -145,7 +146,7 @@ fn shape(entry: Entry) -> Value {
 }
 
 /// The time that an agent tells. There is none before 1970, where the ways to write it end.
-pub(super) fn time(ns: i64) -> SystemTime {
+pub(in crate::http::e2b) fn time(ns: i64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_nanos(u64::try_from(ns).unwrap_or(0))
 }
 

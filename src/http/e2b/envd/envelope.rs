@@ -5,10 +5,10 @@ use bytes::{Buf, BufMut, BytesMut};
 use serde_json::{Value, json};
 use tokio_util::codec::Decoder;
 
-use super::connect::{Code, ConnectError};
+use super::error::{Code, ConnectError};
 
 /// The largest message that is taken, bytes.
-pub(super) const MAX_MESSAGE_BYTES: usize = 32 << 20;
+pub(in crate::http::e2b) const MAX_MESSAGE_BYTES: usize = 32 << 20;
 
 const COMPRESSED: u8 = 1;
 const END_OF_STREAM: u8 = 2;
@@ -17,7 +17,7 @@ const HEAD_BYTES: usize = 5;
 
 /// Takes envelopes apart.
 #[derive(Debug)]
-pub(super) struct Envelopes;
+pub(in crate::http::e2b) struct Envelopes;
 
 impl Decoder for Envelopes {
     type Item = Bytes;
@@ -58,7 +58,7 @@ impl From<std::io::Error> for ConnectError {
 }
 
 /// A message with its envelope around it.
-pub(super) fn envelope(flags: u8, message: &Value) -> Bytes {
+pub(in crate::http::e2b) fn envelope(flags: u8, message: &Value) -> Bytes {
     let mut envelope = BytesMut::zeroed(HEAD_BYTES).writer();
     serde_json::to_writer(&mut envelope, message).expect("a JSON value can be written to memory");
     let mut envelope = envelope.into_inner();
@@ -69,7 +69,7 @@ pub(super) fn envelope(flags: u8, message: &Value) -> Bytes {
 }
 
 /// The last envelope: it tells how the stream ended.
-pub(super) fn end(err: Option<&ConnectError>) -> Bytes {
+pub(in crate::http::e2b) fn end(err: Option<&ConnectError>) -> Bytes {
     envelope(END_OF_STREAM, &err.map_or(json!({}), |err| json!({"error": err})))
 }
 

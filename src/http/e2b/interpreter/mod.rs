@@ -2,6 +2,9 @@
 //!
 //! Source: e2b-dev/code-interpreter, `template/server/main.py`.
 
+pub(in crate::http::e2b) mod events;
+pub(in crate::http::e2b) mod notebook;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,13 +21,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::letta::{self, LastExecution};
-use super::lifetime::while_it_lives;
-use super::notebook::Telling;
-use super::{events, files};
+use super::proxy::lifetime::while_it_lives;
+use super::refusal;
 use crate::http::json::{JsonError, parse};
 use crate::link::LinkError;
 use crate::protocol::{Code, Context, Event, Execute, Limits, StartContext};
 use crate::sandbox::{Sandbox, Sandboxes};
+use notebook::Telling;
 
 /// Without output for this long, a line says that the execution still runs; a client that has gone is noticed by it.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
@@ -32,7 +35,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// The largest request, bytes. It is held, once, while it is read.
 const MAX_BODY_BYTES: usize = 32 << 20;
 
-pub(super) fn routes(sandboxes: Sandboxes) -> Router {
+pub(in crate::http::e2b) fn routes(sandboxes: Sandboxes) -> Router {
     Router::new()
         .route("/health", get(|| async { Json("OK") }))
         .route("/execute", post(execute))
@@ -206,7 +209,7 @@ fn refusal(err: LinkError, context: &str) -> Refusal {
         LinkError::Refused { code: Code::NotFound, .. } => {
             Refusal::Plain(StatusCode::NOT_FOUND, format!("Context {context} not found"))
         }
-        LinkError::Refused { code, message } => Refusal::Plain(files::status(code), message),
+        LinkError::Refused { code, message } => Refusal::Plain(refusal::status(code), message),
         err @ (LinkError::Broken(_) | LinkError::Version(_)) => {
             Refusal::Plain(StatusCode::BAD_GATEWAY, format!("The sandbox was not found: {err}"))
         }

@@ -8,7 +8,7 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::control::{Named, find};
+use super::named::{Named, find};
 use super::query::Query;
 use super::shapes;
 use crate::http::AppState;

@@ -20,9 +20,9 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::io::{ReaderStream, StreamReader};
 
-use super::error::E2bError;
-use super::files::refusal;
 use super::signature::FilesQuery;
+use crate::http::e2b::error::E2bError;
+use crate::http::e2b::refusal::refusal;
 use crate::protocol::{FileQuery, WriteQuery};
 use crate::sandbox::Sandbox;
 
@@ -35,7 +35,7 @@ const MAX_METADATA_KEY_BYTES: usize = 255 - "user.e2b.".len();
 
 type Content = BoxStream<'static, std::io::Result<Bytes>>;
 
-pub(super) async fn upload(
+pub(in crate::http::e2b) async fn upload(
     Extension(sandbox): Extension<Arc<Sandbox>>,
     query: FilesQuery,
     headers: HeaderMap,

@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
-use super::error::ProxyError;
+use crate::http::e2b::error::ProxyError;
 use crate::link::LinkError;
 use crate::protocol::Code;
 use crate::sandbox::Sandbox;
@@ -23,7 +23,7 @@ const RETRIES_MS: [u64; 4] = [100, 200, 300, 400];
 
 /// Sends a request to a port and gives back its answer. What is upgraded becomes two directions of bytes. All of it ends when the
 /// sandbox is killed or paused.
-pub(super) async fn forward(sandbox: &Arc<Sandbox>, port: u16, request: Request) -> Response {
+pub(in crate::http::e2b) async fn forward(sandbox: &Arc<Sandbox>, port: u16, request: Request) -> Response {
     let interrupted = sandbox.interrupted();
     let answer = interrupted.run_until_cancelled(ask(sandbox, port, request, &interrupted)).await;
     answer.unwrap_or_else(|| ProxyError::not_found(&sandbox.id).into_response())

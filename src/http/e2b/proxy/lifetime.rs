@@ -13,12 +13,12 @@ use hyper::body::Frame;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::connect::ConnectError;
-use super::error::ProxyError;
+use crate::http::e2b::envd::error::ConnectError;
+use crate::http::e2b::error::ProxyError;
 use crate::sandbox::Sandbox;
 
 /// Breaks an answer off when the sandbox is killed or paused: an orderly end would look like a success.
-pub(super) async fn while_it_lives(
+pub(in crate::http::e2b) async fn while_it_lives(
     Extension(sandbox): Extension<Arc<Sandbox>>,
     request: Request,
     next: Next,

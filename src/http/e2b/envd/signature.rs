@@ -10,20 +10,20 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::error::E2bError;
+use crate::http::e2b::error::E2bError;
 
 /// The query of `/files`.
 #[derive(Debug, Clone, Default)]
-pub(super) struct FilesQuery {
-    pub(super) path: Option<String>,
-    pub(super) username: Option<String>,
+pub(in crate::http::e2b) struct FilesQuery {
+    pub(in crate::http::e2b) path: Option<String>,
+    pub(in crate::http::e2b) username: Option<String>,
     signature: Option<String>,
     signature_expiration: Option<String>,
 }
 
 impl FilesQuery {
     /// That of a request.
-    pub(super) fn of(uri: &Uri) -> Self {
+    pub(in crate::http::e2b) fn of(uri: &Uri) -> Self {
         Self::parse(uri.query())
     }
 
@@ -44,7 +44,7 @@ impl FilesQuery {
     }
 
     /// Whether it is signed with this token. Its time is not looked at.
-    pub(super) fn is_signed_with(&self, token: &str, method: &Method) -> bool {
+    pub(in crate::http::e2b) fn is_signed_with(&self, token: &str, method: &Method) -> bool {
         let Some(given) = &self.signature else { return false };
         let operation = if *method == Method::POST { "write" } else { "read" };
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
@@ -57,7 +57,7 @@ impl FilesQuery {
     }
 
     /// Whether there is a signature, right or not.
-    pub(super) fn is_signed(&self) -> bool {
+    pub(in crate::http::e2b) fn is_signed(&self) -> bool {
         self.signature.is_some()
     }
 
@@ -66,7 +66,7 @@ impl FilesQuery {
     /// # Errors
     ///
     /// 401 in the words that clients know.
-    pub(super) fn check(&self, token: &str, method: &Method) -> Result<(), E2bError> {
+    pub(in crate::http::e2b) fn check(&self, token: &str, method: &Method) -> Result<(), E2bError> {
         if !self.is_signed() {
             return Err(missing());
         }
@@ -83,15 +83,15 @@ impl FilesQuery {
     }
 }
 
-pub(super) fn missing() -> E2bError {
+pub(in crate::http::e2b) fn missing() -> E2bError {
     unauthorized("missing signature query parameter")
 }
 
-pub(super) fn invalid() -> E2bError {
+pub(in crate::http::e2b) fn invalid() -> E2bError {
     unauthorized("invalid signature")
 }
 
-pub(super) fn unauthorized(message: &str) -> E2bError {
+pub(in crate::http::e2b) fn unauthorized(message: &str) -> E2bError {
     E2bError::new(StatusCode::UNAUTHORIZED, message)
 }
 

@@ -2,13 +2,22 @@
 //!
 //! Source: e2b-dev/infra, `packages/envd`.
 
+mod connect;
+mod envelope;
+mod files;
+mod filesystem;
+mod process;
+mod upload;
+mod user;
+
+pub(in crate::http::e2b) mod error;
+pub(in crate::http::e2b) mod signature;
+
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use axum::extract::{DefaultBodyLimit, Extension, FromRequestParts, Request};
-use axum::http::request::Parts;
+use axum::extract::{DefaultBodyLimit, Extension, Request};
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -17,14 +26,15 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 use tower_http::timeout::RequestBodyTimeoutLayer;
 
-use super::connect::ConnectError;
+use super::access::{sent_token_is_right, unauthorized};
+use super::control;
 use super::error::E2bError;
-use super::lifetime::while_it_lives;
-use super::{address, control, files, filesystem, process, sent_token_is_right, unauthorized};
+use super::proxy::lifetime::while_it_lives;
 use crate::sandbox::Sandbox;
+use error::ConnectError;
 
 /// The routes. The sandbox is among the request's extensions. A request's body may rest for `stall_timeout`, but for what is typed.
-pub(super) fn routes(stall_timeout: Duration) -> Router {
+pub(in crate::http::e2b) fn routes(stall_timeout: Duration) -> Router {
     let in_time = RequestBodyTimeoutLayer::new(stall_timeout);
     Router::new()
         .merge(process::routes())
@@ -54,18 +64,6 @@ async fn require_token(Extension(sandbox): Extension<Arc<Sandbox>>, request: Req
     match has_token(&sandbox, request.headers()) {
         true => next.run(request).await,
         false => unauthorized().into_response(),
-    }
-}
-
-/// The account that a call is made for. It is a choice, not a credential; whoever makes none gets the default.
-pub(super) struct User(pub(super) Option<String>);
-
-impl<S: Send + Sync> FromRequestParts<S> for User {
-    type Rejection = Infallible;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        // An account's name has no dot; with one it is a part of the address.
-        Ok(Self(address::basic_user(&parts.headers).filter(|user| !user.contains('.'))))
     }
 }
 

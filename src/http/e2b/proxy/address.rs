@@ -5,13 +5,13 @@ use axum::http::{HeaderMap, Uri, header};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
-use super::error::ProxyError;
+use crate::http::e2b::error::ProxyError;
 
 /// Where a sandbox's interpreters are asked for.
-pub(super) const INTERPRETER_PORT: u16 = 49999;
+pub(in crate::http::e2b) const INTERPRETER_PORT: u16 = 49999;
 
 /// Where a sandbox's commands and files are asked for.
-pub(super) const ENVD_PORT: u16 = 49983;
+pub(in crate::http::e2b) const ENVD_PORT: u16 = 49983;
 
 /// Names below it reach this machine without any set-up, in browsers and in curl.
 const LOCAL_DOMAIN: &str = "localhost";
@@ -21,7 +21,7 @@ const DEBUG_ID: &str = "debug_sandbox_id";
 
 /// What a request means.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Address {
+pub(in crate::http::e2b) enum Address {
     /// The server itself.
     Server,
     /// A port of a sandbox.
@@ -44,7 +44,7 @@ pub(super) enum Address {
 /// # Errors
 ///
 /// When there is half an address.
-pub(super) fn of(
+pub(in crate::http::e2b) fn of(
     headers: &HeaderMap,
     uri: &Uri,
     domain: Option<&str>,
@@ -89,7 +89,7 @@ fn from_user(headers: &HeaderMap) -> Option<Address> {
 }
 
 /// Whom Basic authentication names, whatever the password.
-pub(super) fn basic_user(headers: &HeaderMap) -> Option<String> {
+pub(in crate::http::e2b) fn basic_user(headers: &HeaderMap) -> Option<String> {
     let (scheme, credentials) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {
         return None;

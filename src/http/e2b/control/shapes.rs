@@ -13,7 +13,7 @@ use crate::engine::{Choice, Network, Target};
 use crate::sandbox::{OnTimeout, Reading, Sandbox};
 
 /// How long a sandbox lives that does not say, seconds.
-pub(super) const DEFAULT_TIMEOUT_S: i64 = 300;
+pub(in crate::http::e2b) const DEFAULT_TIMEOUT_S: i64 = 300;
 
 /// The version of E2B's daemon whose behaviour we have; SDKs choose their calls by it.
 const ENVD_VERSION: &str = "0.6.13";
@@ -24,7 +24,7 @@ const CLIENT_ID: &str = "oncebox";
 /// The answer of creation and connection.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct SandboxResponse {
+pub(in crate::http::e2b) struct SandboxResponse {
     #[serde(rename = "sandboxID")]
     sandbox_id: String,
     #[serde(rename = "templateID")]
@@ -39,7 +39,7 @@ pub(super) struct SandboxResponse {
 }
 
 impl SandboxResponse {
-    pub(super) fn new(sandbox: &Sandbox, domain: Option<String>) -> Self {
+    pub(in crate::http::e2b) fn new(sandbox: &Sandbox, domain: Option<String>) -> Self {
         Self {
             sandbox_id: sandbox.id.clone(),
             template_id: sandbox.spec.template.name.clone(),
@@ -56,7 +56,7 @@ impl SandboxResponse {
 /// One sandbox of a list.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct ListedSandbox {
+pub(in crate::http::e2b) struct ListedSandbox {
     #[serde(rename = "sandboxID")]
     sandbox_id: String,
     #[serde(rename = "templateID")]
@@ -77,7 +77,7 @@ pub(super) struct ListedSandbox {
 }
 
 impl ListedSandbox {
-    pub(super) fn new(sandbox: &Sandbox) -> Self {
+    pub(in crate::http::e2b) fn new(sandbox: &Sandbox) -> Self {
         let (spec, life) = (&sandbox.spec, sandbox.life());
         Self {
             sandbox_id: sandbox.id.clone(),
@@ -99,7 +99,7 @@ impl ListedSandbox {
 /// One sandbox with all there is to say.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct SandboxDetail {
+pub(in crate::http::e2b) struct SandboxDetail {
     #[serde(flatten)]
     listed: ListedSandbox,
     envd_access_token: String,
@@ -129,7 +129,7 @@ struct Lifecycle {
 }
 
 impl SandboxDetail {
-    pub(super) fn new(sandbox: &Sandbox, domain: Option<String>) -> Self {
+    pub(in crate::http::e2b) fn new(sandbox: &Sandbox, domain: Option<String>) -> Self {
         let choice = match &sandbox.spec.network {
             Network::Full(choice) => choice.clone(),
             Network::Allowlist(_) | Network::None => Choice::default(),
@@ -157,17 +157,17 @@ impl SandboxDetail {
 }
 
 /// `2026-11-22T18:36:02.207627Z`
-pub(super) fn rfc3339(time: SystemTime) -> String {
+pub(in crate::http::e2b) fn rfc3339(time: SystemTime) -> String {
     humantime::format_rfc3339_micros(time).to_string()
 }
 
 /// Whole seconds since 1970.
-pub(super) fn unix_seconds(time: SystemTime) -> u64 {
+pub(in crate::http::e2b) fn unix_seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// A reading of what a sandbox uses.
-pub(super) fn metric(Reading { at, metrics }: &Reading) -> Value {
+pub(in crate::http::e2b) fn metric(Reading { at, metrics }: &Reading) -> Value {
     json!({
         "timestamp": rfc3339(*at),
         "timestampUnix": unix_seconds(*at),

@@ -1,0 +1,31 @@
+//! The sandbox that a path of the control plane names.
+
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, Path};
+use axum::http::request::Parts;
+
+use crate::http::AppState;
+use crate::http::e2b::error::E2bError;
+use crate::sandbox::{Sandbox, Sandboxes, Tenant};
+
+/// The sandbox a path names: `ID`, or `ID-CLIENT` as old SDKs have it. Another tenant's does not exist.
+pub(super) fn find(sandboxes: &Sandboxes, tenant: Tenant, path_id: &str) -> Result<Arc<Sandbox>, E2bError> {
+    let id = path_id.split('-').next().unwrap_or_default();
+    let found = sandboxes.get(id).filter(|sandbox| sandbox.spec.tenant == tenant);
+    found.ok_or_else(|| E2bError::no_sandbox(id))
+}
+
+/// The sandbox that the path names.
+pub(super) struct Named(pub(super) Arc<Sandbox>);
+
+impl FromRequestParts<AppState> for Named {
+    type Rejection = E2bError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, E2bError> {
+        let id = Path::<String>::from_request_parts(parts, state).await;
+        let Path(id) = id.map_err(|err| E2bError::bad_request(err.body_text()))?;
+        let tenant = *parts.extensions.get::<Tenant>().expect("whoever comes here has shown a key");
+        find(&state.sandboxes, tenant, &id).map(Self)
+    }
+}

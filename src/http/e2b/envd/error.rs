@@ -1,0 +1,107 @@
+//! What failed in a call of the Connect protocol.
+//!
+//! Source: connectrpc.com/docs/protocol, "Error codes".
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::link::LinkError;
+use crate::protocol;
+
+/// What ended a call badly, as the protocol names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::http::e2b) enum Code {
+    Unknown,
+    InvalidArgument,
+    DeadlineExceeded,
+    NotFound,
+    AlreadyExists,
+    PermissionDenied,
+    ResourceExhausted,
+    FailedPrecondition,
+    Unimplemented,
+    Internal,
+    Unavailable,
+    Unauthenticated,
+}
+
+impl Code {
+    fn status(self) -> StatusCode {
+        match self {
+            Self::Unknown | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::InvalidArgument | Self::FailedPrecondition => StatusCode::BAD_REQUEST,
+            Self::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::AlreadyExists => StatusCode::CONFLICT,
+            Self::PermissionDenied => StatusCode::FORBIDDEN,
+            Self::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+            Self::Unimplemented => StatusCode::NOT_IMPLEMENTED,
+            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unauthenticated => StatusCode::UNAUTHORIZED,
+        }
+    }
+}
+
+/// A call that failed. As a response it is that of a unary call.
+#[derive(Debug, thiserror::Error, Serialize)]
+#[error("{message}")]
+pub(in crate::http::e2b) struct ConnectError {
+    pub(in crate::http::e2b) code: Code,
+    pub(in crate::http::e2b) message: String,
+}
+
+impl ConnectError {
+    pub(in crate::http::e2b) fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+
+    pub(in crate::http::e2b) fn invalid(message: impl Into<String>) -> Self {
+        Self::new(Code::InvalidArgument, message)
+    }
+
+    /// The sandbox went away meanwhile. SDKs know it by these words.
+    pub(in crate::http::e2b) fn lost() -> Self {
+        Self::new(Code::Unavailable, "The sandbox was not found")
+    }
+
+    pub(in crate::http::e2b) fn too_late() -> Self {
+        Self::new(Code::DeadlineExceeded, "the deadline of the request has passed")
+    }
+}
+
+impl IntoResponse for ConnectError {
+    fn into_response(self) -> Response {
+        (self.code.status(), Json(self)).into_response()
+    }
+}
+
+impl From<LinkError> for ConnectError {
+    fn from(err: LinkError) -> Self {
+        match err {
+            LinkError::Refused { code, message } => {
+                let code = match code {
+                    protocol::Code::NotFound => Code::NotFound,
+                    protocol::Code::InvalidArgument => Code::InvalidArgument,
+                    protocol::Code::AlreadyExists => Code::AlreadyExists,
+                    protocol::Code::Unauthenticated => Code::Unauthenticated,
+                    protocol::Code::PermissionDenied => Code::PermissionDenied,
+                    protocol::Code::FailedPrecondition => Code::FailedPrecondition,
+                    protocol::Code::Exhausted => Code::ResourceExhausted,
+                    protocol::Code::PortClosed => Code::Unavailable,
+                    // `resource_exhausted` would be told to users as a limit of their rate.
+                    protocol::Code::NoSpace | protocol::Code::Internal => Code::Internal,
+                };
+                Self::new(code, message)
+            }
+            LinkError::Broken(_) | LinkError::Version(_) => Self::lost(),
+            LinkError::Unfinished(_) => {
+                let message = err.to_string();
+                tracing::error!(error = &err as &dyn std::error::Error, "{message}");
+                Self::new(Code::Internal, message)
+            }
+        }
+    }
+}

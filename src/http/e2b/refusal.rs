@@ -1,0 +1,36 @@
+//! What an agent refuses, as E2B's daemons answer outside of Connect.
+
+use axum::http::StatusCode;
+
+use super::error::E2bError;
+use crate::link::LinkError;
+use crate::protocol::Code;
+
+/// An agent's refusal, in the statuses from which SDKs choose their exceptions.
+pub(super) fn refusal(err: LinkError) -> E2bError {
+    match err {
+        LinkError::Refused { code, message } => E2bError::new(status(code), message),
+        LinkError::Broken(_) | LinkError::Version(_) => {
+            E2bError::new(StatusCode::BAD_GATEWAY, "The sandbox was not found")
+        }
+        LinkError::Unfinished(_) => {
+            let message = err.to_string();
+            tracing::error!(error = &err as &dyn std::error::Error, "{message}");
+            E2bError::new(StatusCode::INTERNAL_SERVER_ERROR, message)
+        }
+    }
+}
+
+/// The status of a refusal, outside of Connect.
+pub(super) fn status(code: Code) -> StatusCode {
+    match code {
+        Code::NotFound => StatusCode::NOT_FOUND,
+        Code::InvalidArgument => StatusCode::BAD_REQUEST,
+        Code::AlreadyExists | Code::FailedPrecondition => StatusCode::CONFLICT,
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Code::PermissionDenied => StatusCode::FORBIDDEN,
+        Code::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
+        Code::Exhausted => StatusCode::TOO_MANY_REQUESTS,
+        Code::PortClosed | Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
