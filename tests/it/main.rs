@@ -9,6 +9,7 @@ mod support;
 mod auth;
 mod bad_input;
 mod capacity;
+mod circles;
 mod cli;
 mod configuration;
 mod daemon;
@@ -78,6 +79,7 @@ fn main() -> ExitCode {
         restart::trials(),
         auth::trials(),
         capacity::trials(),
+        circles::trials(),
         cli::trials(),
         hosts::trials(),
         isolation::trials(),

@@ -24,12 +24,12 @@ async fn a_test_that_fails_on_a_flood_of_output_prints_little_of_it() {
     assert_eq!(failed.message(), Some("short"));
 }
 
-fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// All files below a directory.
-fn files(directory: &Path) -> Vec<PathBuf> {
+pub(crate) fn files(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).expect("a directory") {
         let path = entry.expect("an entry").path();
@@ -156,6 +156,6 @@ async fn every_test_that_the_promises_name_is_there() {
     assert!(named > 30, "the promises were not found");
 }
 
-fn has_end(path: &Path, end: &str) -> bool {
+pub(crate) fn has_end(path: &Path, end: &str) -> bool {
     path.extension().is_some_and(|own| own == end)
 }
