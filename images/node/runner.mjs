@@ -4,7 +4,7 @@
 import { closeSync, openSync, writeFileSync, writeSync } from 'node:fs';
 import { Socket } from 'node:net';
 
-import { evaluate, forget } from './evaluate.mjs';
+import { absorbInterrupt, evaluate, forget } from './evaluate.mjs';
 import { abandon, isAbandoned, runAs } from './owner.mjs';
 import { mendStreams } from './output.mjs';
 import { bundle, encode, failure, show } from './report.mjs';
@@ -87,10 +87,12 @@ async function execute({ code, env, cwd, drain = true }) {
     if (process.exitCode !== undefined) done.exit_code = Number(process.exitCode);
   } catch (error) {
     done = failure(error);
-    if (done.error.value === INTERRUPTED) {
+    const isInterrupted = done.error.value === INTERRUPTED;
+    if (isInterrupted) {
       abandon(own);
       mendStreams();
     }
+    if (isInterrupted || isOfInterruptedChild(error)) absorbInterrupt();
   }
   process.exitCode = undefined;
   enterEnvironment(outer);
@@ -108,6 +110,15 @@ function enterEnvironment(variables) {
     else process.env[name] = value;
   }
   return outer;
+}
+
+/** Whether a child that the code waited for was interrupted, perhaps just before the code. */
+function isOfInterruptedChild(error) {
+  try {
+    return error?.signal === 'SIGINT';
+  } catch {
+    return false; // user code may throw anything
+  }
 }
 
 function unsettled() {

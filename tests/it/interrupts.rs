@@ -162,6 +162,11 @@ async fn interrupt(language: &Language) {
 
 /// Hangs up somewhere in what the code prints: after its first word or a megabyte, at once or a moment later.
 async fn hang_up_within(sandbox: &Sandbox, context: &str, code: &str, random: &mut StdRng) {
+    let more = async |response: &mut reqwest::Response, read: &mut Vec<u8>| {
+        let chunk = response.chunk().await.expect("it goes on");
+        let end = String::from_utf8_lossy(&read[read.len().saturating_sub(1000)..]).into_owned();
+        read.extend(chunk.unwrap_or_else(|| panic!("{code:?} ended: {end}")));
+    };
     let request = sandbox.at(INTERPRETER, Method::POST, "/execute").json(&json!({"code": code, "context_id": context}));
     let mut response = request.send().await.expect("an answer");
     let wanted = [1, 1, 200, 65_536, 1_000_000][random.random_range(0..5)];
@@ -169,12 +174,12 @@ async fn hang_up_within(sandbox: &Sandbox, context: &str, code: &str, random: &m
     // What writes little takes too long for a megabyte.
     let _ = tokio::time::timeout(Duration::from_secs(1), async {
         while read.len() < wanted || !is_begun(&read) {
-            read.extend(response.chunk().await.expect("it goes on").expect("it does not end"));
+            more(&mut response, &mut read).await;
         }
     })
     .await;
     while !is_begun(&read) {
-        read.extend(in_time(response.chunk()).await.expect("it goes on").expect("it does not end"));
+        in_time(more(&mut response, &mut read)).await;
     }
     tokio::time::sleep(Duration::from_micros([0, 500, 5_000, 50_000][random.random_range(0..4)])).await;
     drop(response);

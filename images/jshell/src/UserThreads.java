@@ -5,6 +5,9 @@ import java.util.Set;
 
 /** The threads of user code: the main one and those that it, or they, start. */
 final class UserThreads extends ThreadGroup {
+    /** How long the threads of an interrupted execution may take to end. */
+    private static final long STOP_NANOS = 2_000_000_000;
+
     private Tracebacks tracebacks;
     private Set<Thread> older = Set.of();
     private boolean executing;
@@ -26,8 +29,19 @@ final class UserThreads extends ThreadGroup {
         StopCheck.requested = false;
     }
 
-    synchronized void end() {
-        executing = false;
+    /** Ends the execution. Threads of one that was interrupted ask whether it was only until the next one begins: they get a while. */
+    void end() {
+        long deadline = System.nanoTime() + STOP_NANOS;
+        for (Thread left; StopCheck.requested && (left = left(true)) != null && System.nanoTime() < deadline; ) {
+            try {
+                left.join(10);
+            } catch (InterruptedException again) {
+                // It was interrupted already.
+            }
+        }
+        synchronized (this) {
+            executing = false;
+        }
     }
 
     /** Interrupts the execution, if there is one: at once in user code, before its next snippet in ours. */
@@ -65,7 +79,7 @@ final class UserThreads extends ThreadGroup {
     void drain() throws InterruptedException {
         // Twice idle in a row: one idle worker may just have been given work by a thread that ended since.
         for (int idle = 0; idle < 2; ) {
-            Thread busy = busy();
+            Thread busy = left(false);
             if (busy == null) {
                 idle++;
             } else {
@@ -76,9 +90,11 @@ final class UserThreads extends ThreadGroup {
         StopCheck.check(); // the threads may have ended only because they were told to
     }
 
-    private Thread busy() {
+    /** A thread that this execution has left behind and that does something. */
+    private Thread left(boolean daemons) {
         for (Thread thread : alive()) {
-            if (!thread.isDaemon() && thread != Thread.currentThread() && !older.contains(thread) && !isIdleWorker(thread)) {
+            boolean counts = daemons || !thread.isDaemon();
+            if (counts && thread != Thread.currentThread() && !older.contains(thread) && !isIdleWorker(thread)) {
                 return thread;
             }
         }
