@@ -13,7 +13,7 @@ use axum::http::{Request, Version, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
-/// How long the rest is read, and how long the client may rest meanwhile: a third and a whole of nginx's defaults.
+/// How long the rest is read, and how long the client may send nothing meanwhile. By default nginx reads for 30 s and waits for 5 s.
 const LINGER: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(5);
 

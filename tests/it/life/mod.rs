@@ -1,7 +1,7 @@
 //! The long life of one kept sandbox: kinds of requests, each made again and again, with every answer compared.
 //!
 //! A trial is one kind in a sandbox of its own, as often as its count says, in about two minutes for all of them. `make soak` does
-//! all kinds at once in one sandbox, for an hour; `tests/soak/life.rs` is that.
+//! all kinds at once in one sandbox, for an hour; `tests/soak/long_life.rs` is that.
 
 mod code;
 mod commands;

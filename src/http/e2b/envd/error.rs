@@ -91,7 +91,7 @@ impl From<LinkError> for ConnectError {
                     protocol::Code::FailedPrecondition => Code::FailedPrecondition,
                     protocol::Code::Exhausted => Code::ResourceExhausted,
                     protocol::Code::PortClosed => Code::Unavailable,
-                    // `resource_exhausted` would be told to users as a limit of their rate.
+                    // SDKs show `resource_exhausted` to users as a limit of their rate.
                     protocol::Code::NoSpace | protocol::Code::Internal => Code::Internal,
                 };
                 Self::new(code, message)
