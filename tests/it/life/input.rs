@@ -12,9 +12,14 @@ fn input(pid: u64, text: &str) -> Value {
     json!({"process": {"pid": pid}, "input": {"stdin": BASE64_STANDARD.encode(text)}})
 }
 
-/// The command that many inputs of nothing go to.
+/// The command that many inputs of nothing go to. Its shell makes the file after the start was answered.
 async fn reader(kept: &Kept) -> u64 {
-    *kept.reader.get_or_init(|| kept.background("exec cat > /tmp/read", true)).await
+    let start = async || {
+        let pid = kept.background("exec cat > /tmp/read", true).await;
+        kept.until_there("/tmp/read").await;
+        pid
+    };
+    *kept.reader.get_or_init(start).await
 }
 
 pub(super) async fn of_nothing(kept: &Kept, number: u64) {
