@@ -16,8 +16,9 @@ use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 
 use crate::engine::{UserIdRange, networks, user_ids};
+use crate::http::Profile;
 use crate::http::{ApiKeys, HttpConfig, Patience, TlsConfig};
-use crate::sandbox::{Profile, SandboxesConfig, Template};
+use crate::sandbox::{SandboxesConfig, Template};
 
 /// The files of `config/` as they were when this program was built: what holds where no directory is given.
 static DEFAULTS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/config");

@@ -60,7 +60,7 @@ function result(data, main) {
   send({ result: { data, main } });
 }
 
-async function execute({ code, env, cwd, drain = true }) {
+async function execute({ code, env, cwd, mode }) {
   const failed = withResolvers();
   const drained = withResolvers();
   let isSettled = false;
@@ -81,8 +81,8 @@ async function execute({ code, env, cwd, drain = true }) {
     const { value } = await race([runAs(own, () => evaluate(code, `[eval${++count}]`, transpile)), failed.promise]);
     isSettled = true;
     if (value !== undefined) result({ 'text/plain': show(value) }, true);
-    // Without draining one turn of the loop is left, for what has failed already to be reported.
-    if (!drain) setImmediate(drained.resolve);
+    // A notebook leaves one turn of the loop, in which rejections that are there already are reported.
+    if (mode === 'notebook') setImmediate(drained.resolve);
     await race([drained.promise, failed.promise]);
     if (process.exitCode !== undefined) done.exit_code = Number(process.exitCode);
   } catch (error) {

@@ -215,7 +215,7 @@ impl Execution {
             code: &execute.code,
             env: &execute.env,
             cwd: execute.cwd.as_deref(),
-            drain: execute.drain,
+            mode: execute.mode,
             stdin: has_stdin,
             formats: &execute.formats,
         };

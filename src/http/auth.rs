@@ -11,8 +11,9 @@ use axum::response::{IntoResponse, Response};
 use subtle::ConstantTimeEq;
 
 use super::AppState;
+use super::e2b::Profile;
 use super::error::ApiError;
-use crate::sandbox::{Profile, Tenant};
+use crate::sandbox::Tenant;
 
 /// The keys that open the API. None at all means that it is open, which only loopback may be.
 #[derive(Clone, Default)]

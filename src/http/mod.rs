@@ -27,6 +27,7 @@ use crate::sandbox::Sandboxes;
 use error::ApiError;
 
 pub use auth::ApiKeys;
+pub use e2b::Profile;
 pub use patience::Patience;
 pub use serve::serve;
 pub use tls::{TlsConfig, TlsListener};

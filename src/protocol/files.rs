@@ -60,8 +60,12 @@ pub struct WriteQuery {
     pub path: String,
     /// As in [`FileQuery`].
     pub user: Option<String>,
-    /// A JSON object of strings that replaces the file's metadata; without it, the metadata stays.
-    pub metadata: Option<String>,
+    /// A JSON object of strings: extended attributes by name. They replace those whose names begin with `attribute_prefix`.
+    /// Without it, the attributes stay.
+    pub attributes: Option<String>,
+    /// The beginning of the names of `attributes`; within the namespace `user.`.
+    #[serde(default)]
+    pub attribute_prefix: String,
 }
 
 /// What to list.
@@ -102,7 +106,7 @@ pub struct WatchQuery {
     pub entries: bool,
 }
 
-/// A file, a directory, or something else that has a name. Of a symbolic link, `kind` and `mode` are its target's.
+/// A file, a directory, or something else that has a name. Of a symbolic link, `kind` is its target's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// The last part of the path.
@@ -113,10 +117,8 @@ pub struct Entry {
     pub path: String,
     /// Bytes.
     pub size: u64,
-    /// The permission bits.
+    /// `st_mode` of `lstat`: its type and its permission bits.
     pub mode: u32,
-    /// Those and the kind as `ls` shows them, but for `L`, which is a symbolic link.
-    pub permissions: String,
     /// The name of the account, or its number if it has none.
     pub owner: String,
     /// The name of the group, or its number if it has none.
@@ -126,9 +128,12 @@ pub struct Entry {
     /// Of a symbolic link: where it leads, through all links; the link itself if that is nowhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub symlink_target: Option<String>,
-    /// What [`WriteQuery::metadata`] was.
+    /// `st_mode` of a symbolic link's target, if it leads somewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_mode: Option<u32>,
+    /// Its extended attributes in the namespace `user.` whose values are UTF-8, by their full names; none of a symbolic link.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub metadata: BTreeMap<String, String>,
+    pub attributes: BTreeMap<String, String>,
 }
 
 /// The kinds of [`Entry`].
@@ -174,6 +179,6 @@ pub enum WatchKind {
     Remove,
     /// It was moved away from here.
     Rename,
-    /// Its permissions, owner, times or metadata were changed.
+    /// Its permissions, owner, times or attributes were changed.
     Chmod,
 }

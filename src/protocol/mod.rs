@@ -20,7 +20,7 @@ pub use network::*;
 pub use process::*;
 
 /// Both ends must speak the same version; another one is refused by name.
-pub const PROTOCOL_VERSION: u32 = 4;
+pub const PROTOCOL_VERSION: u32 = 5;
 
 /// The longest line, in bytes, that the agent accepts from a runner: one value, one display (an image, say) or one error. A
 /// longer one ends the execution with `output_limit`.
@@ -177,7 +177,7 @@ pub struct ContextQuery {
 }
 
 /// One piece of code to run.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Execute {
     /// The context to run it in.
     pub context: String,
@@ -195,30 +195,23 @@ pub struct Execute {
     /// The directory to change to before, for this and later executions; a path as in [`FileQuery::path`].
     #[serde(default)]
     pub cwd: Option<String>,
-    /// Whether the end waits for what the code left running in the interpreter: timers, unfinished promises, threads.
-    #[serde(default = "yes")]
-    pub drain: bool,
+    /// How the code is run.
+    #[serde(default)]
+    pub mode: Mode,
     /// What ends the execution before its time.
     pub limits: Limits,
 }
 
-impl Default for Execute {
-    fn default() -> Self {
-        Self {
-            context: String::new(),
-            code: String::new(),
-            env: BTreeMap::new(),
-            stdin: None,
-            formats: Vec::new(),
-            cwd: None,
-            drain: true,
-            limits: Limits::default(),
-        }
-    }
-}
-
-fn yes() -> bool {
-    true
+/// How code is run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// As a program: it ends when nothing that it started in the interpreter is left (timers, unfinished promises, threads),
+    /// and an exit ends it.
+    #[default]
+    Script,
+    /// As a cell of a notebook: it ends at its last line, lets what it started go on, and an exit is an exception.
+    Notebook,
 }
 
 /// The limits an execution runs under. The container enforces memory, processes and disk; the agent enforces time and

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Exception, Output};
+use super::{Exception, Mode, Output};
 
 /// One line from the agent to the runner: code to run.
 #[derive(Debug, Clone, Serialize)]
@@ -17,8 +17,8 @@ pub struct Request<'a> {
     pub env: &'a BTreeMap<String, String>,
     /// The directory to change to before, if any.
     pub cwd: Option<&'a str>,
-    /// Whether to wait for what the code leaves running, in a language where code can.
-    pub drain: bool,
+    /// How the code is run.
+    pub mode: Mode,
     /// Whether there is a standard input. Without one, code that asks for a line is told that nobody can answer.
     pub stdin: bool,
     /// Mime types that the caller wants of outputs, beside those that every caller gets.

@@ -11,7 +11,7 @@ use governor::{Quota, RateLimiter};
 use tokio::sync::oneshot;
 
 use super::error::{SandboxError, Whose};
-use super::line::Lines;
+use super::fair_queue::FairQueue;
 use super::tenant::Tenant;
 
 /// How many sandboxes there may be.
@@ -51,7 +51,7 @@ struct Places {
     running: Taken,
     kept: Taken,
     /// Who waits for one to run in.
-    waiting: Lines<oneshot::Sender<Permit>>,
+    waiting: FairQueue<oneshot::Sender<Permit>>,
 }
 
 /// How many places are taken.
@@ -127,7 +127,7 @@ impl Admission {
         let places = Mutex::new(Places {
             running: Taken::new(config.max_sandboxes, config.max_sandboxes_per_key),
             kept: Taken::new(config.max_kept_sandboxes, config.max_kept_sandboxes_per_key),
-            waiting: Lines::new(),
+            waiting: FairQueue::new(),
         });
         Self(Arc::new(Shared { config, starts, places }))
     }

@@ -1,5 +1,6 @@
 //! Why a sandbox could not do what it was asked.
 
+use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use thiserror::Error;
 
 use crate::engine::EngineError;
 use crate::link::LinkError;
+use crate::protocol::Code;
 
 /// This program could not do its work, or the request cannot be met. Code that fails is an outcome instead.
 #[derive(Debug, Error)]
@@ -67,6 +69,36 @@ pub enum SandboxError {
     /// The server is going down.
     #[error("the server is shutting down")]
     ShuttingDown,
+}
+
+/// Why an operation on a sandbox failed.
+#[derive(Debug, Error)]
+pub enum OperationError {
+    /// The agent refused it.
+    #[error("{message}")]
+    Refused {
+        /// The kind of reason.
+        code: Code,
+        /// The reason in words.
+        message: String,
+    },
+    /// The sandbox is gone.
+    #[error("the sandbox was lost")]
+    Lost(#[source] Box<dyn StdError + Send + Sync>),
+    /// The operation broke off. The sandbox lives on.
+    #[error("the sandbox did not finish this operation")]
+    Unfinished(#[source] Box<dyn StdError + Send + Sync>),
+}
+
+impl From<LinkError> for OperationError {
+    fn from(err: LinkError) -> Self {
+        match err {
+            LinkError::Refused { code, message } => Self::Refused { code, message },
+            LinkError::Broken(cause) => Self::Lost(cause),
+            err @ LinkError::Version(_) => Self::Lost(err.into()),
+            LinkError::Unfinished(cause) => Self::Unfinished(cause),
+        }
+    }
 }
 
 /// Among whose sandboxes a bound was met.

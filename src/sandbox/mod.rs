@@ -1,15 +1,17 @@
 //! Which container serves a request, and how long it lives.
 
 mod admission;
+mod container;
 mod error;
-mod handle;
-mod instance;
-mod line;
-mod meter;
+mod execution;
+mod fair_queue;
+mod kept;
+mod operations;
 mod pool;
 mod readings;
 mod registry;
 mod run;
+mod supervise;
 mod template;
 mod tenant;
 
@@ -21,15 +23,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engine::{Engine, EngineError, Spec};
 use admission::Admission;
-use instance::{Instance, Reaper};
+use container::{Container, Reaper};
 use pool::Pool;
 use rand::distr::{Alphanumeric, SampleString};
 use registry::Registry;
 
 pub use admission::SandboxesConfig;
 pub(crate) use error::seconds;
-pub use error::{Ending, LaunchError, SandboxError, Whose};
-pub use handle::{CreateSpec, Life, OnTimeout, Profile, Sandbox, Traffic};
+pub use error::{Ending, LaunchError, OperationError, SandboxError, Whose};
+pub use execution::Execution;
+pub use kept::{CreateSpec, Life, OnTimeout, Sandbox, Traffic};
+pub use operations::{File, Items};
 pub use pool::ShelfStatus;
 pub use readings::Reading;
 pub use run::{Place, Report, RunSpec, Running};
@@ -120,7 +124,7 @@ impl Sandboxes {
             permit = self.shared.admission.run(spec.tenant) => permit?,
             () = self.shared.cancelled.cancelled() => return Err(SandboxError::ShuttingDown),
         };
-        let (sandbox, warm) = self.instance(&spec.template, &spec.container, spec.tenant).await?;
+        let (sandbox, warm) = self.container(&spec.template, &spec.container, spec.tenant).await?;
         sandbox.hold(permit);
         let wait_ms = asked.elapsed().as_millis() as u64;
         tracing::debug!(sandbox.id = %sandbox.id(), warm, wait_ms, "took sandbox {}", sandbox.id());
@@ -158,9 +162,9 @@ impl Sandboxes {
     ) -> Result<Arc<Sandbox>, SandboxError> {
         let permit = self.shared.admission.keep(spec.tenant)?;
         let container = Spec { network: spec.network.clone(), ..spec.template.spec() };
-        let (instance, warm) = self.instance(&spec.template, &container, spec.tenant).await?;
-        instance.hold(permit);
-        let sandbox = Arc::new(Sandbox::new(new_id(), new_token(), spec, instance));
+        let (container, warm) = self.container(&spec.template, &container, spec.tenant).await?;
+        container.hold(permit);
+        let sandbox = Arc::new(Sandbox::new(new_id(), new_token(), spec, container));
         sandbox.link().set_environment(&environment(&sandbox)).await.map_err(SandboxError::Lost)?;
         sandbox.set_timeout(sandbox.spec.timeout);
         self.shared.kept.insert(Arc::clone(&sandbox));
@@ -199,17 +203,17 @@ impl Sandboxes {
     }
 
     /// A container like `container`: one that waits, if those are like it.
-    async fn instance(
+    async fn container(
         &self,
         template: &Arc<Template>,
         container: &Spec,
         tenant: Tenant,
-    ) -> Result<(Instance, bool), SandboxError> {
+    ) -> Result<(Container, bool), SandboxError> {
         let taken = if *container == template.spec() {
             self.shared.pool.take(template, tenant).await
         } else {
             let launch = self.shared.pool.launch(container.clone(), Arc::clone(template));
-            launch.await.map(|instance| (instance, false))
+            launch.await.map(|container| (container, false))
         };
         taken.map_err(|err| match self.shared.cancelled.is_cancelled() {
             true => SandboxError::ShuttingDown,

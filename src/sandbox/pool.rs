@@ -8,9 +8,9 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::container::{Container, Reaper};
 use super::error::LaunchError;
-use super::instance::{Instance, Reaper};
-use super::line::Lines;
+use super::fair_queue::FairQueue;
 use super::template::Template;
 use super::tenant::Tenant;
 use crate::engine::EngineError;
@@ -43,14 +43,14 @@ struct Shared {
     stopping: CancellationToken,
 }
 
-type Taken = Result<Instance, Arc<LaunchError>>;
+type Taken = Result<Container, Arc<LaunchError>>;
 
 /// The sandboxes of one template.
 #[derive(Debug)]
 struct Shelf {
     template: Arc<Template>,
-    idle: VecDeque<Instance>,
-    waiting: Lines<Waiting>,
+    idle: VecDeque<Container>,
+    waiting: FairQueue<Waiting>,
     launching: usize,
     language: Option<Language>,
     has_launched: bool,
@@ -89,7 +89,7 @@ impl Shelf {
         Self {
             template,
             idle: VecDeque::new(),
-            waiting: Lines::new(),
+            waiting: FairQueue::new(),
             launching: 0,
             language: None,
             has_launched: false,
@@ -130,7 +130,11 @@ impl Pool {
     }
 
     /// Takes a sandbox of the template; tells whether it was warm.
-    pub(crate) async fn take(&self, template: &Template, tenant: Tenant) -> Result<(Instance, bool), Arc<LaunchError>> {
+    pub(crate) async fn take(
+        &self,
+        template: &Template,
+        tenant: Tenant,
+    ) -> Result<(Container, bool), Arc<LaunchError>> {
         let receiver = {
             let mut shelves = self.shared.lock();
             let shelf = shelves
@@ -160,7 +164,7 @@ impl Pool {
     /// Starts one that differs from what waits. Finished, and removed, even if nobody waits for it any longer.
     pub(crate) async fn launch(&self, spec: crate::engine::Spec, template: Arc<Template>) -> Taken {
         let (reaper, limit) = (self.shared.reaper.clone(), self.shared.launch_timeout);
-        let launch = self.launches.spawn(async move { Instance::launch(&reaper, &spec, &template, limit).await });
+        let launch = self.launches.spawn(async move { Container::launch(&reaper, &spec, &template, limit).await });
         launch.await.expect("a launch does not panic").map_err(Arc::new)
     }
 
@@ -207,7 +211,7 @@ impl Shared {
             };
             // What one worker takes on may not be all there is.
             self.wanted.notify_one();
-            let launched = Instance::launch(&self.reaper, &template.spec(), &template, self.launch_timeout).await;
+            let launched = Container::launch(&self.reaper, &template.spec(), &template, self.launch_timeout).await;
             self.deliver(&template, launched);
         }
     }
@@ -223,7 +227,7 @@ impl Shared {
         Some(Arc::clone(&shelf.template))
     }
 
-    fn deliver(&self, template: &Template, launched: Result<Instance, LaunchError>) {
+    fn deliver(&self, template: &Template, launched: Result<Container, LaunchError>) {
         let mut shelves = self.lock();
         let shelf = shelves.iter_mut().find(|shelf| shelf.template.name == template.name).expect("shelves stay");
         shelf.launching -= 1;

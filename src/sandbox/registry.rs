@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 use subtle::ConstantTimeEq;
 
 use super::error::Ending;
-use super::handle::{OnTimeout, Sandbox};
-use super::meter;
+use super::kept::{OnTimeout, Sandbox};
+use super::supervise;
 
 /// How many sandboxes are remembered after their end.
 const REMEMBERED: usize = 1024;
@@ -41,7 +41,7 @@ impl Registry {
         // First: what ends it looks for it here.
         self.lock().sandboxes.insert(sandbox.id.clone(), Arc::clone(&sandbox));
         tokio::spawn(keep_time(self.clone(), Arc::downgrade(&sandbox)));
-        tokio::spawn(meter::read(Arc::downgrade(&sandbox)));
+        tokio::spawn(supervise::read(Arc::downgrade(&sandbox)));
         if sandbox.spec.template.writable_root {
             tokio::spawn(bound_disk(self.clone(), sandbox.id.clone(), Arc::downgrade(&sandbox)));
         }
@@ -106,7 +106,7 @@ fn find_token<'a, T>(owners: impl Iterator<Item = (&'a str, T)>, token: &str) ->
 
 /// Ends a sandbox that has written too much.
 async fn bound_disk(registry: Registry, id: String, sandbox: Weak<Sandbox>) {
-    if let Some(ending) = meter::over_disk(sandbox).await {
+    if let Some(ending) = supervise::over_disk(sandbox).await {
         registry.end(&id, Some(ending));
     }
 }
@@ -137,7 +137,7 @@ async fn keep_time(registry: Registry, sandbox: Weak<Sandbox>) {
             changed = changes.changed() => if changed.is_err() { return },
             () = lost.cancelled() => {
                 let Some(sandbox) = sandbox.upgrade() else { return };
-                let ending = sandbox.instance.find_ending(sandbox.spec.template.memory_bytes).await;
+                let ending = sandbox.container.find_ending(sandbox.spec.template.memory_bytes).await;
                 registry.end(&id, Some(ending));
                 return;
             }

@@ -17,7 +17,7 @@ import com.google.gson.stream.JsonWriter;
 /** The agent's two FIFOs: one JSON object per line each way. */
 final class Channel {
     /** One execution asked for; {@code cwd} may be null. */
-    record Request(String code, Map<String, String> env, String cwd, boolean drain) { }
+    record Request(String code, Map<String, String> env, String cwd, boolean isNotebook) { }
 
     private final BufferedReader in;
     private final OutputStream out;
@@ -37,7 +37,7 @@ final class Channel {
     private static Request parse(String line) throws IOException {
         String code = "";
         String cwd = null;
-        boolean drain = true;
+        boolean isNotebook = false;
         var env = new LinkedHashMap<String, String>();
         var json = new JsonReader(new StringReader(line));
         json.beginObject();
@@ -50,7 +50,7 @@ final class Channel {
             switch (name) {
                 case "code" -> code = json.nextString();
                 case "cwd" -> cwd = json.nextString();
-                case "drain" -> drain = json.nextBoolean();
+                case "mode" -> isNotebook = json.nextString().equals("notebook");
                 case "env" -> {
                     json.beginObject();
                     while (json.hasNext()) {
@@ -61,7 +61,7 @@ final class Channel {
                 default -> json.skipValue();
             }
         }
-        return new Request(code, env, cwd, drain);
+        return new Request(code, env, cwd, isNotebook);
     }
 
     void ready() throws IOException {

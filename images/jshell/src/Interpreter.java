@@ -85,12 +85,12 @@ final class Interpreter {
     }
 
     /** Runs the code; null when it did not fail. */
-    Failure execute(String code, boolean drain, Results results) throws IOException {
+    Failure execute(String code, boolean isNotebook, Results results) throws IOException {
         tracebacks.begin(++executions);
         threads.begin(tracebacks);
         try {
             Failure failure = run(code, results);
-            if (drain && !StopCheck.requested) {
+            if (!isNotebook && !StopCheck.requested) {
                 threads.call(() -> {
                     threads.drain();
                     return null;

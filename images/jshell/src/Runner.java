@@ -34,7 +34,7 @@ public final class Runner {
             channel.ready();
             for (Channel.Request request; (request = channel.next()) != null; ) {
                 environment.enter(request.env(), request.cwd());
-                Failure failure = interpreter.execute(request.code(), request.drain(), channel::result);
+                Failure failure = interpreter.execute(request.code(), request.isNotebook(), channel::result);
                 environment.leave();
                 channel.done(failure);
             }

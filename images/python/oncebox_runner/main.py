@@ -58,7 +58,7 @@ def _serve(shell: Shell, request: dict) -> dict:
                 if request.get("cwd") is not None:
                     os.chdir(request["cwd"])
                 formats, stdin = request.get("formats") or [], request.get("stdin", True)
-                return shell.execute(request["code"], formats, stdin)
+                return shell.execute(request["code"], request.get("mode", "script"), formats, stdin)
             finally:
                 try:
                     _repair_builtins()

@@ -46,8 +46,8 @@ class Shell(InteractiveShell):
         self._has_main = False
         self._extras = None
         self._pid = os.getpid()
-        #: Whether the caller expects E2B's interpreter: it asked for formats that only that one has.
-        self._as_e2b = False
+        #: Whether the code is a cell of a notebook.
+        self._is_notebook = False
         #: Whether the code asked for the end of this interpreter.
         self.quit = False
         self._runner = asyncio.Runner()
@@ -58,21 +58,22 @@ class Shell(InteractiveShell):
         self.set_hook("show_in_pager", self._print_help)
         self._prepare_formatters()
 
-    def execute(self, code: str, formats: list[str] = (), stdin: bool = True) -> dict:
+    def execute(self, code: str, mode: str = "script", formats: list[str] = (), stdin: bool = True) -> dict:
         """Executes code and returns the members of its `done` message.
 
-        `formats` are mime types that the caller wants of outputs beside those that all get; without `stdin` nobody answers
+        `mode` is `script` or `notebook`. `formats` are mime types that the caller wants of outputs beside those that all get; without `stdin` nobody answers
         questions.
         """
         self._failure = None
         self._has_main = False
+        self._is_notebook = mode == "notebook"
         self._want(formats, code)
         _open_input(stdin)
         result = self.run_cell(code, store_history=True)
         error = result.error_in_exec if result.error_before_exec is None else result.error_before_exec
         self.quit = isinstance(error, Quit)
-        # E2B has an exit as one error among others; a child of the user's own `os.fork()` is a process that does exit.
-        if isinstance(error, SystemExit) and (self.quit or not self._as_e2b or os.getpid() != self._pid):
+        # In a notebook an exit is one error among others; a child of the user's own `os.fork()` is a process that does exit.
+        if isinstance(error, SystemExit) and (self.quit or not self._is_notebook or os.getpid() != self._pid):
             return {"exit_code": _exit_code(error)}
         # Whatever IPython showed as a traceback is a failure: also a script of %run, or a figure that cannot be drawn.
         if self._failure is None and error is not None:
@@ -109,8 +110,7 @@ class Shell(InteractiveShell):
 
     def _want(self, formats, code):
         """Sees to it that outputs have these formats; nothing is imported for a caller who wants none."""
-        self._as_e2b = bool(formats)
-        if self._as_e2b and self._extras is None:
+        if formats and self._extras is None:
             from .e2b import Extras
 
             self._extras = Extras(self)
@@ -151,10 +151,10 @@ class Shell(InteractiveShell):
     # Errors
 
     def showtraceback(self, exc_tuple=None, *args, **kwargs):
-        """Keeps the error for `done`. An exit is none but for E2B, and of exception groups IPython has no picture."""
+        """Keeps the error for `done`. An exit is an error in notebooks only, and of exception groups IPython has no picture."""
         etype, error, tb = self._get_exc_info(exc_tuple)
         if isinstance(error, SystemExit):
-            if self._as_e2b:
+            if self._is_notebook:
                 self._failure = describe(error)
             return
         tb = _without_runner(tb)
@@ -210,12 +210,12 @@ class Shell(InteractiveShell):
         return Exit(self)
 
     def exit(self, code):
-        """Ends the code, as in Python itself; for E2B, where the interpreter is kept, it ends that with all its variables."""
-        raise Quit(code) if self._as_e2b else SystemExit(code)
+        """Ends the code, as in Python itself; in a notebook, it ends the interpreter with all its variables."""
+        raise Quit(code) if self._is_notebook else SystemExit(code)
 
     def _print_help(self, shell, data, start, screen_lines):
-        """Prints what `print?` shows in a terminal's pager. E2B shows none."""
-        if not self._as_e2b:
+        """Prints what `print?` shows in a terminal's pager. Notebooks show nothing."""
+        if not self._is_notebook:
             print(data["text/plain"] if isinstance(data, dict) else data)
 
     def _prepare_formatters(self):

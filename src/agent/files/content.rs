@@ -97,10 +97,11 @@ where
     if given.is_empty() || given.ends_with('/') {
         return Err(Refused::invalid(format!("`{given}` does not name a file")));
     }
-    let metadata = query.metadata.as_deref().map(parse_metadata).transpose()?;
+    let attributes =
+        query.attributes.as_deref().map(|json| Attributes::parse(&query.attribute_prefix, json)).transpose()?;
     let path = user.resolve(given)?;
     let refused = |err| Refused::io(format!("cannot write `{given}`"), &err);
-    let file = Arc::new(user.act(|| create(user, &path, metadata.as_ref())).map_err(refused)?);
+    let file = Arc::new(user.act(|| create(user, &path, attributes.as_ref())).map_err(refused)?);
     let mut written = 0;
     while let Some(chunk) = body.next().await {
         let chunk = chunk.map_err(|_| Refused::invalid(format!("the content of `{given}` broke off")))?;
@@ -117,7 +118,7 @@ where
 
 /// Opens a file for writing, empty. Clients that watch expect this order, and each once: created, its attributes changed,
 /// written.
-fn create(user: &User, path: &Path, metadata: Option<&BTreeMap<String, String>>) -> io::Result<File> {
+fn create(user: &User, path: &Path, attributes: Option<&Attributes>) -> io::Result<File> {
     create_parents(user, path)?;
     // Not truncated by opening: it may turn out not to be a file.
     let file = open(File::options().write(true).create(true).truncate(false), path)?;
@@ -131,14 +132,32 @@ fn create(user: &User, path: &Path, metadata: Option<&BTreeMap<String, String>>)
     if !user.confined || user.ids.is_some_and(|(uid, _)| uid == found.uid()) {
         user.own_file(&file)?;
     }
-    if let Some(metadata) = metadata {
-        entry::write_metadata(&file, path, metadata)?;
+    if let Some(Attributes { prefix, values }) = attributes {
+        entry::replace_attributes(&file, path, prefix, values)?;
     }
     Ok(file)
 }
 
-fn parse_metadata(json: &str) -> Result<BTreeMap<String, String>, Refused> {
-    serde_json::from_str(json).map_err(|err| Refused::invalid(format!("metadata: {err}")))
+/// Extended attributes that replace those whose names begin with `prefix`.
+struct Attributes<'a> {
+    prefix: &'a str,
+    values: BTreeMap<String, String>,
+}
+
+impl<'a> Attributes<'a> {
+    fn parse(prefix: &'a str, json: &str) -> Result<Self, Refused> {
+        let values: BTreeMap<String, String> =
+            serde_json::from_str(json).map_err(|err| Refused::invalid(format!("attributes: {err}")))?;
+        // Other namespaces are the system's: an attribute of `security.` gives capabilities to a file.
+        if !prefix.starts_with(entry::NAMESPACE) || values.keys().any(|name| !name.starts_with(prefix)) {
+            let message = format!(
+                "attributes: every name must begin with `attribute_prefix`, and that with `{}`",
+                entry::NAMESPACE
+            );
+            return Err(Refused::invalid(message));
+        }
+        Ok(Self { prefix, values })
+    }
 }
 
 /// Opens without waiting for the other end of a named pipe, and without taking a terminal.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::Metadata;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::refused;
@@ -11,8 +11,8 @@ use crate::agent::answer::Refused;
 use crate::agent::users::{Names, User};
 use crate::protocol::{Entry, EntryKind};
 
-/// Metadata are extended attributes of this prefix.
-const METADATA: &str = "user.e2b.";
+/// The namespace of the extended attributes that a user may write.
+pub(super) const NAMESPACE: &str = "user.";
 
 /// The entry at a path.
 pub(crate) fn stat(user: &User, path: &str) -> Result<Entry, Refused> {
@@ -35,13 +35,13 @@ pub(super) fn entry(path: &Path, names: &Names) -> io::Result<Entry> {
         kind: described.as_ref().map_or(EntryKind::Other, kind),
         path: path.to_string_lossy().into_owned(),
         size: found.len(),
-        mode: described.as_ref().map_or(0, |described| described.mode() & 0o777),
-        permissions: permissions(&found),
+        mode: found.mode(),
+        target_mode: described.filter(|_| is_link).map(|target| target.mode()),
         owner: names.user(found.uid()),
         group: names.group(found.gid()),
         modified_ns: modified_ns(&found),
         symlink_target: target.map(|target| target.unwrap_or_else(|_| path.to_owned()).to_string_lossy().into_owned()),
-        metadata: if is_link { BTreeMap::new() } else { read_metadata(path) },
+        attributes: if is_link { BTreeMap::new() } else { read_attributes(path) },
     })
 }
 
@@ -60,35 +60,7 @@ fn kind(found: &Metadata) -> EntryKind {
     }
 }
 
-/// As Go's `FileMode.String`, which is what E2B's clients see: letters for what is special, then nine bits.
-fn permissions(found: &Metadata) -> String {
-    let (kind, mode) = (found.file_type(), found.mode());
-    let mut text: String = [
-        (kind.is_dir(), 'd'),
-        (kind.is_symlink(), 'L'),
-        (kind.is_block_device() || kind.is_char_device(), 'D'),
-        (kind.is_fifo(), 'p'),
-        (kind.is_socket(), 'S'),
-        (mode & 0o4000 != 0, 'u'),
-        (mode & 0o2000 != 0, 'g'),
-        (kind.is_char_device(), 'c'),
-        (mode & 0o1000 != 0, 't'),
-    ]
-    .into_iter()
-    .filter_map(|(is_so, letter)| is_so.then_some(letter))
-    .collect();
-    if text.is_empty() {
-        text.push('-');
-    }
-    text.extend("rwxrwxrwx".chars().enumerate().map(
-        |(at, letter)| {
-            if mode & (0o400 >> at) != 0 { letter } else { '-' }
-        },
-    ));
-    text
-}
-
-fn read_metadata(path: &Path) -> BTreeMap<String, String> {
+fn read_attributes(path: &Path) -> BTreeMap<String, String> {
     // What a file system does not know is not there.
     let read = || -> rustix::io::Result<BTreeMap<String, String>> {
         let length = rustix::fs::listxattr_query(path)?;
@@ -98,7 +70,8 @@ fn read_metadata(path: &Path) -> BTreeMap<String, String> {
         let mut names = vec![0_u8; length];
         let length = rustix::fs::listxattr(path, &mut names)?;
         let names = names[..length].split(|byte| *byte == 0).filter_map(|name| std::str::from_utf8(name).ok());
-        Ok(names.filter_map(|name| Some((name.strip_prefix(METADATA)?.to_owned(), attribute(path, name)?))).collect())
+        let ours = names.filter(|name| name.starts_with(NAMESPACE));
+        Ok(ours.filter_map(|name| Some((name.to_owned(), attribute(path, name)?))).collect())
     };
     read().unwrap_or_default()
 }
@@ -110,36 +83,28 @@ fn attribute(path: &Path, name: &str) -> Option<String> {
     String::from_utf8(value).ok()
 }
 
-/// Replaces the metadata of an open file; `path` is its path.
-pub(super) fn write_metadata(file: &std::fs::File, path: &Path, metadata: &BTreeMap<String, String>) -> io::Result<()> {
-    for name in read_metadata(path).into_keys().filter(|name| !metadata.contains_key(name)) {
-        rustix::fs::fremovexattr(file, format!("{METADATA}{name}"))?;
+/// Replaces an open file's extended attributes whose names begin with `prefix`; `path` is its path.
+pub(super) fn replace_attributes(
+    file: &std::fs::File,
+    path: &Path,
+    prefix: &str,
+    attributes: &BTreeMap<String, String>,
+) -> io::Result<()> {
+    let old = read_attributes(path).into_keys().filter(|name| name.starts_with(prefix));
+    for name in old.filter(|name| !attributes.contains_key(name)) {
+        rustix::fs::fremovexattr(file, name)?;
     }
-    for (name, value) in metadata {
-        let flags = rustix::fs::XattrFlags::empty();
-        rustix::fs::fsetxattr(file, format!("{METADATA}{name}"), value.as_bytes(), flags)?;
+    for (name, value) in attributes {
+        rustix::fs::fsetxattr(file, name.as_str(), value.as_bytes(), rustix::fs::XattrFlags::empty())?;
     }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::symlink;
 
     use super::*;
-
-    #[test]
-    fn permissions_are_written_as_clients_know_them() {
-        let root = tempfile::tempdir().expect("a directory");
-        let path = root.path().join("file");
-        std::fs::write(&path, "").expect("a file");
-        for (mode, text) in [(0o644, "-rw-r--r--"), (0o751, "-rwxr-x--x"), (0o4755, "urwxr-xr-x")] {
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("a mode");
-            assert_eq!(permissions(&std::fs::symlink_metadata(&path).expect("it")), text);
-        }
-        std::fs::set_permissions(root.path(), std::fs::Permissions::from_mode(0o1777)).expect("a mode");
-        assert_eq!(permissions(&std::fs::metadata(root.path()).expect("it")), "dtrwxrwxrwx");
-    }
 
     #[test]
     fn of_a_symbolic_link_the_target_is_described() {
@@ -151,10 +116,10 @@ mod tests {
         symlink("nowhere", root.join("broken")).expect("a link");
         let names = Names::default();
         let link = entry(&root.join("link-to-link"), &names).expect("an entry");
-        assert_eq!((link.kind, link.mode, link.permissions.as_str()), (EntryKind::Directory, 0o755, "Lrwxrwxrwx"));
+        assert_eq!((link.kind, link.mode, link.target_mode), (EntryKind::Directory, 0o120777, Some(0o40755)));
         assert_eq!(link.symlink_target, Some(root.join("real").display().to_string()));
         let broken = entry(&root.join("broken"), &names).expect("an entry");
-        assert_eq!(broken.kind, EntryKind::Other);
+        assert_eq!((broken.kind, broken.target_mode), (EntryKind::Other, None));
         assert_eq!(broken.symlink_target, Some(root.join("broken").display().to_string()));
     }
 }

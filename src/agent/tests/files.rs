@@ -44,7 +44,7 @@ async fn a_file_is_written_with_its_parents_and_read_back_whole_or_in_part() {
     let content = sandbox.link.read_file(&whole).await.expect("the file");
     let entry = sandbox.link.stat(&at("a/b/c.txt")).await.expect("its entry");
     assert_eq!((content.size, content.modified_ns), (11, entry.modified_ns));
-    assert_eq!((entry.kind, entry.mode, entry.permissions.as_str()), (EntryKind::File, 0o644, "-rw-r--r--"));
+    assert_eq!((entry.kind, entry.mode, entry.target_mode), (EntryKind::File, 0o100644, None));
     assert_eq!((entry.name.as_str(), entry.path), ("c.txt", format!("{}/a/b/c.txt", sandbox.home())));
 }
 
@@ -99,20 +99,34 @@ async fn what_cannot_be_read_or_written_is_refused() {
 }
 
 #[tokio::test]
-async fn metadata_is_replaced_by_each_write_that_has_some() {
+async fn attributes_of_a_prefix_are_replaced_by_each_write_that_has_some() {
     let sandbox = Sandbox::start().await;
-    let write = async |metadata: Option<&str>| {
-        let asked = WriteQuery { path: "f".into(), user: None, metadata: metadata.map(str::to_owned) };
-        let nothing = stream::empty::<Result<Bytes, std::io::Error>>();
-        sandbox.link.write_file_from(&asked, nothing).await.expect("it is written");
-        sandbox.link.stat(&at("f")).await.expect("its entry").metadata
+    let write = async |prefix: &str, attributes: Option<&str>| {
+        let asked = WriteQuery {
+            path: "f".into(),
+            attributes: attributes.map(str::to_owned),
+            attribute_prefix: prefix.into(),
+            ..WriteQuery::default()
+        };
+        sandbox.link.write_file_from(&asked, stream::empty::<Result<Bytes, std::io::Error>>()).await?;
+        Ok(sandbox.link.stat(&at("f")).await.expect("its entry").attributes)
     };
-    assert_eq!(write(Some(r#"{"a":"1","b":"é"}"#)).await, [("a", "1"), ("b", "é")].map(owned).into());
-    assert_eq!(write(None).await.len(), 2);
-    assert_eq!(write(Some(r#"{"c":""}"#)).await, [("c", "")].map(owned).into());
-    let asked = WriteQuery { path: "f".into(), user: None, metadata: Some("[]".into()) };
-    let nothing = stream::empty::<Result<Bytes, std::io::Error>>();
-    assert_eq!(refusal(sandbox.link.write_file_from(&asked, nothing).await).0, Code::InvalidArgument);
+    let written = async |prefix, attributes| write(prefix, attributes).await.expect("it is written");
+    let own = write("user.own.", Some(r#"{"user.own.a":"0"}"#)).await.expect("it is written");
+    assert_eq!(own, [("user.own.a", "0")].map(owned).into());
+    let both = written("user.x.", Some(r#"{"user.x.a":"1","user.x.b":"é"}"#)).await;
+    assert_eq!(both, [("user.own.a", "0"), ("user.x.a", "1"), ("user.x.b", "é")].map(owned).into());
+    assert_eq!(written("user.x.", None).await.len(), 3);
+    let replaced = written("user.x.", Some(r#"{"user.x.c":""}"#)).await;
+    assert_eq!(replaced, [("user.own.a", "0"), ("user.x.c", "")].map(owned).into());
+    for (prefix, attributes) in [
+        ("user.x.", "[]"),
+        ("user.x.", r#"{"user.y.a":"1"}"#),
+        ("", r#"{"security.capability":"1"}"#),
+        ("security.", r#"{"security.capability":"1"}"#),
+    ] {
+        assert_eq!(refusal(write(prefix, Some(attributes)).await).0, Code::InvalidArgument, "{attributes}");
+    }
 }
 
 fn owned((name, value): (&str, &str)) -> (String, String) {
@@ -154,7 +168,7 @@ async fn directories_are_made_moved_and_removed() {
     let sandbox = Sandbox::start().await;
     let link = &sandbox.link;
     let made = link.make_directory(&at("a/b")).await.expect("made");
-    assert_eq!((made.kind, made.mode, made.name.as_str()), (EntryKind::Directory, 0o755, "b"));
+    assert_eq!((made.kind, made.mode, made.name.as_str()), (EntryKind::Directory, 0o40755, "b"));
     let path = format!("{}/a/b", sandbox.home());
     let again = refusal(link.make_directory(&at("a/b")).await);
     assert_eq!(again, (Code::AlreadyExists, format!("directory already exists: {path}")));

@@ -1,22 +1,23 @@
-//! What Letta's server needs that other clients of E2B would miss or mind: [`Profile::Letta`]. `docs/letta.md` tells it.
+//! Answers that Letta's server needs and other clients of E2B would mind: [`Profile::Letta`]. `docs/letta.md` describes them.
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 
 use super::interpreter::events::{Failures, Manner, Strings};
 use super::interpreter::notebook::Telling;
+use super::profile::Profile;
 use super::proxy::address;
 use crate::http::AppState;
 use crate::protocol::{Notebook, Pieces};
-use crate::sandbox::{CreateSpec, Profile, Sandbox, Sandboxes};
+use crate::sandbox::{CreateSpec, Sandbox, Sandboxes};
 
 /// What Letta notes in the metadata of a sandbox that is for a custom tool.
 const TOOL_NOTE: &str = "config_state";
 
 /// How an execution in a sandbox is told of. Letta cuts off what is long, and each piece makes it longer: it gets what is
 /// printed in one. A tool's value is a string of JSON, which it must be able to read.
-pub(super) fn telling(sandbox: &Sandbox, language: &str) -> Telling {
-    match sandbox.spec.profile {
+pub(super) fn telling(profile: Profile, sandbox: &Sandbox, language: &str) -> Telling {
+    match profile {
         Profile::Letta => {
             let manner = Manner { failures: failures(&sandbox.spec), strings: Strings::Read };
             Telling::new(Notebook { pieces: Pieces::Whole, ..Notebook::default() }, manner)
@@ -41,8 +42,8 @@ pub(super) struct LastExecution {
 
 impl LastExecution {
     /// For an execution that begins in the sandbox; none where others may follow.
-    pub(super) fn of(sandboxes: &Sandboxes, id: &str, spec: &CreateSpec) -> Option<Self> {
-        (spec.profile == Profile::Letta).then(|| Self { sandboxes: sandboxes.clone(), id: id.to_owned() })
+    pub(super) fn of(profile: Profile, sandboxes: &Sandboxes, id: &str) -> Option<Self> {
+        (profile == Profile::Letta).then(|| Self { sandboxes: sandboxes.clone(), id: id.to_owned() })
     }
 }
 

@@ -8,6 +8,7 @@ mod envd;
 pub(super) mod error;
 mod interpreter;
 mod letta;
+mod profile;
 mod proxy;
 mod refusal;
 
@@ -29,6 +30,7 @@ use proxy::address::{self, Address, ENVD_PORT, INTERPRETER_PORT};
 use proxy::{debug, ports};
 
 pub(in crate::http) use control::owns;
+pub use profile::Profile;
 
 /// The control plane, behind its key.
 pub(super) fn control(state: &AppState) -> Router<AppState> {
@@ -64,8 +66,9 @@ impl Dispatch {
         // adds by itself. Debug mode asks for neither.
         let pages = CorsLayer::new().allow_origin(Any).allow_methods(Any).allow_headers(AllowHeaders::mirror_request());
         let open = |router: Router| if listener.is_none() { router.layer(pages.clone()) } else { router };
-        let (sandboxes, stall_timeout) = (state.sandboxes.clone(), state.stall_timeout);
-        let interpreter = open(interpreter::routes(sandboxes).layer(RequestBodyTimeoutLayer::new(stall_timeout)));
+        let stall_timeout = state.stall_timeout;
+        let interpreter = interpreter::routes(state.clone()).layer(RequestBodyTimeoutLayer::new(stall_timeout));
+        let interpreter = open(interpreter);
         Self { state, control, interpreter, envd: open(envd::routes(stall_timeout)), listener }
     }
 

@@ -3,17 +3,15 @@
 use axum::http::StatusCode;
 
 use super::error::E2bError;
-use crate::link::LinkError;
 use crate::protocol::Code;
+use crate::sandbox::OperationError;
 
 /// An agent's refusal, in the statuses from which SDKs choose their exceptions.
-pub(super) fn refusal(err: LinkError) -> E2bError {
+pub(super) fn refusal(err: OperationError) -> E2bError {
     match err {
-        LinkError::Refused { code, message } => E2bError::new(status(code), message),
-        LinkError::Broken(_) | LinkError::Version(_) => {
-            E2bError::new(StatusCode::BAD_GATEWAY, "The sandbox was not found")
-        }
-        LinkError::Unfinished(_) => {
+        OperationError::Refused { code, message } => E2bError::new(status(code), message),
+        OperationError::Lost(_) => E2bError::new(StatusCode::BAD_GATEWAY, "The sandbox was not found"),
+        OperationError::Unfinished(_) => {
             let message = err.to_string();
             tracing::error!(error = &err as &dyn std::error::Error, "{message}");
             E2bError::new(StatusCode::INTERNAL_SERVER_ERROR, message)

@@ -154,7 +154,6 @@ async fn create(
         metadata: request.metadata.unwrap_or_default(),
         env: request.env_vars.unwrap_or_default(),
         secure,
-        profile: state.api_keys.profile(tenant),
         traffic,
         template,
     };

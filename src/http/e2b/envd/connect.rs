@@ -21,7 +21,7 @@ use tokio_util::io::StreamReader;
 use super::envelope::{Envelopes, MAX_MESSAGE_BYTES, end, envelope};
 use super::error::{Code, ConnectError};
 use crate::http::json::parse;
-use crate::link::LinkError;
+use crate::sandbox::OperationError;
 
 /// Exactly this: with a `charset` behind it the Python SDK does not take it for a stream.
 const STREAM_TYPE: &str = "application/connect+json";
@@ -159,12 +159,12 @@ impl<S: Send + Sync> FromRequestParts<S> for Pace {
 /// The answer of a unary call that is one long list, as it comes: `{"NAME": [...]}`. One that breaks off is no JSON.
 pub(in crate::http::e2b) fn listed(
     name: &'static str,
-    items: impl Stream<Item = Result<Value, LinkError>> + Send + 'static,
+    items: impl Stream<Item = Result<Value, OperationError>> + Send + 'static,
 ) -> Response {
     let items = items.enumerate().map(|(index, item)| {
         let item = item.inspect_err(|err| tracing::warn!(error = err as &dyn std::error::Error, "a list broke off"))?;
         let comma = if index == 0 { "" } else { "," };
-        Ok::<_, LinkError>(Bytes::from(format!("{comma}{item}")))
+        Ok::<_, OperationError>(Bytes::from(format!("{comma}{item}")))
     });
     let part = |text: String| futures::stream::iter([Ok(Bytes::from(text))]);
     let body = part(format!("{{\"{name}\":[")).chain(items).chain(part("]}".to_owned()));
@@ -238,12 +238,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_list_is_json_unless_it_breaks_off() {
-        let text = async |items: Vec<Result<Value, LinkError>>| {
+        let text = async |items: Vec<Result<Value, OperationError>>| {
             axum::body::to_bytes(listed("items", futures::stream::iter(items)).into_body(), 1 << 20).await
         };
         assert_eq!(text(vec![]).await.expect("a body"), r#"{"items":[]}"#);
         assert_eq!(text(vec![Ok(json!(1)), Ok(json!({"a": 2}))]).await.expect("a body"), r#"{"items":[1,{"a":2}]}"#);
-        assert!(text(vec![Ok(json!(1)), Err(LinkError::Broken("gone".into()))]).await.is_err());
+        assert!(text(vec![Ok(json!(1)), Err(OperationError::Lost("gone".into()))]).await.is_err());
     }
 
     #[tokio::test]

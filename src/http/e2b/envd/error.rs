@@ -7,8 +7,8 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use crate::link::LinkError;
 use crate::protocol;
+use crate::sandbox::OperationError;
 
 /// What ended a call badly, as the protocol names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -78,10 +78,10 @@ impl IntoResponse for ConnectError {
     }
 }
 
-impl From<LinkError> for ConnectError {
-    fn from(err: LinkError) -> Self {
+impl From<OperationError> for ConnectError {
+    fn from(err: OperationError) -> Self {
         match err {
-            LinkError::Refused { code, message } => {
+            OperationError::Refused { code, message } => {
                 let code = match code {
                     protocol::Code::NotFound => Code::NotFound,
                     protocol::Code::InvalidArgument => Code::InvalidArgument,
@@ -96,8 +96,8 @@ impl From<LinkError> for ConnectError {
                 };
                 Self::new(code, message)
             }
-            LinkError::Broken(_) | LinkError::Version(_) => Self::lost(),
-            LinkError::Unfinished(_) => {
+            OperationError::Lost(_) => Self::lost(),
+            OperationError::Unfinished(_) => {
                 let message = err.to_string();
                 tracing::error!(error = &err as &dyn std::error::Error, "{message}");
                 Self::new(Code::Internal, message)

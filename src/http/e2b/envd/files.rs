@@ -21,9 +21,8 @@ use super::{filesystem, upload};
 use crate::http::e2b::access::sent_token_is_right;
 use crate::http::e2b::error::E2bError;
 use crate::http::e2b::refusal::refusal;
-use crate::link::LinkError;
 use crate::protocol::ReadQuery;
-use crate::sandbox::Sandbox;
+use crate::sandbox::{OperationError, Sandbox};
 
 pub(in crate::http::e2b) fn routes() -> Router {
     Router::new()
@@ -71,7 +70,7 @@ async fn download(
     }
     let path = query.path.unwrap_or_default();
     let mut asked = ReadQuery { path, user: query.username, ..ReadQuery::default() };
-    let mut content = sandbox.link().read_file(&asked).await.map_err(refusal)?;
+    let mut content = sandbox.read(&asked).await.map_err(refusal)?;
     let (size, modified) = (content.size, filesystem::time(content.modified_ns));
 
     let mut answer = HeaderMap::new();
@@ -86,7 +85,7 @@ async fn download(
         Range::Whole => (StatusCode::OK, size),
         Range::Part { first, length } => {
             asked = ReadQuery { offset: first, length: Some(length), ..asked };
-            content = sandbox.link().read_file(&asked).await.map_err(refusal)?;
+            content = sandbox.read(&asked).await.map_err(refusal)?;
             let part = format!("bytes {first}-{}/{size}", first + length - 1);
             answer.insert(header::CONTENT_RANGE, part.parse().expect("numbers are valid"));
             (StatusCode::PARTIAL_CONTENT, length)
@@ -111,9 +110,9 @@ async fn download(
 
 /// Of a file that grows meanwhile, what was there in the beginning.
 fn cut(
-    bytes: impl Stream<Item = Result<Bytes, LinkError>> + Send + 'static,
+    bytes: impl Stream<Item = Result<Bytes, OperationError>> + Send + 'static,
     length: u64,
-) -> impl Stream<Item = Result<Bytes, LinkError>> + Send + 'static {
+) -> impl Stream<Item = Result<Bytes, OperationError>> + Send + 'static {
     bytes.scan(length, |left, piece| {
         let piece = piece.map(|mut piece| {
             piece.truncate(usize::try_from(*left).unwrap_or(usize::MAX));

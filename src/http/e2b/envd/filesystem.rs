@@ -2,6 +2,7 @@
 //!
 //! Source: e2b-dev/infra, `packages/envd/spec/filesystem/filesystem.proto`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -19,9 +20,11 @@ use serde_json::{Value, json};
 use super::connect::{self, Opening, Pace, StreamError, Unary};
 use super::error::ConnectError;
 use super::user::User;
-use crate::link::LinkError;
 use crate::protocol::{Entry, EntryKind, FileQuery, ListQuery, MoveQuery, WatchEvent, WatchKind, WatchQuery, Watcher};
-use crate::sandbox::Sandbox;
+use crate::sandbox::{OperationError, Sandbox};
+
+/// Extended attributes of this prefix are a file's metadata.
+pub(super) const METADATA: &str = "user.e2b.";
 
 type Answer = Result<Json<Value>, ConnectError>;
 
@@ -49,7 +52,7 @@ async fn stat(
     User(user): User,
     Unary(PathRequest { path }): Unary<PathRequest>,
 ) -> Answer {
-    let entry = sandbox.link().stat(&FileQuery { path, user }).await?;
+    let entry = sandbox.stat(&FileQuery { path, user }).await?;
     Ok(Json(json!({"entry": shape(entry)})))
 }
 
@@ -58,7 +61,7 @@ async fn make_directory(
     User(user): User,
     Unary(PathRequest { path }): Unary<PathRequest>,
 ) -> Answer {
-    let entry = sandbox.link().make_directory(&FileQuery { path, user }).await?;
+    let entry = sandbox.make_directory(&FileQuery { path, user }).await?;
     Ok(Json(json!({"entry": shape(entry)})))
 }
 
@@ -67,7 +70,7 @@ async fn remove(
     User(user): User,
     Unary(PathRequest { path }): Unary<PathRequest>,
 ) -> Answer {
-    sandbox.link().remove_path(&FileQuery { path, user }).await?;
+    sandbox.remove(&FileQuery { path, user }).await?;
     Ok(Json(json!({})))
 }
 
@@ -84,7 +87,7 @@ async fn relocate(
     User(user): User,
     Unary(MoveRequest { source, destination }): Unary<MoveRequest>,
 ) -> Answer {
-    let entry = sandbox.link().move_path(&MoveQuery { from: source, to: destination, user }).await?;
+    let entry = sandbox.rename(&MoveQuery { from: source, to: destination, user }).await?;
     Ok(Json(json!({"entry": shape(entry)})))
 }
 
@@ -102,14 +105,14 @@ async fn list(
     User(user): User,
     Unary(ListRequest { path, depth }): Unary<ListRequest>,
 ) -> Result<Response, ConnectError> {
-    let entries = sandbox.link().list_directory(&ListQuery { path, user, depth }).await?;
+    let entries = sandbox.list(&ListQuery { path, user, depth }).await?;
     let body = Body::from_stream(listing(entries));
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
 fn listing(
-    entries: impl Stream<Item = Result<Entry, LinkError>> + Send + 'static,
-) -> impl Stream<Item = Result<Bytes, LinkError>> + Send + 'static {
+    entries: impl Stream<Item = Result<Entry, OperationError>> + Send + 'static,
+) -> impl Stream<Item = Result<Bytes, OperationError>> + Send + 'static {
     let piece = |text: &'static str| futures::stream::iter([Ok(Bytes::from_static(text.as_bytes()))]);
     let entries = entries.enumerate().map(|(at, entry)| {
         let comma = if at == 0 { "" } else { "," };
@@ -131,18 +134,43 @@ fn shape(entry: Entry) -> Value {
         "path": entry.path,
         // 64 bits do not fit into a number of JavaScript's.
         "size": entry.size.to_string(),
-        "mode": entry.mode,
-        "permissions": entry.permissions,
+        "mode": entry.symlink_target.as_ref().map_or(Some(entry.mode), |_| entry.target_mode).unwrap_or_default() & 0o777,
+        "permissions": permissions(entry.mode),
         "owner": entry.owner,
         "group": entry.group,
         "modifiedTime": humantime::format_rfc3339_nanos(time(entry.modified_ns)).to_string(),
     });
     let members = shape.as_object_mut().expect("it is one");
     members.extend(entry.symlink_target.map(|target| ("symlinkTarget".to_owned(), target.into())));
-    if !entry.metadata.is_empty() {
-        members.insert("metadata".to_owned(), json!(entry.metadata));
+    let metadata = entry.attributes.iter().filter_map(|(name, value)| Some((name.strip_prefix(METADATA)?, value)));
+    let metadata: BTreeMap<_, _> = metadata.collect();
+    if !metadata.is_empty() {
+        members.insert("metadata".to_owned(), json!(metadata));
     }
     shape
+}
+
+/// The letters of Go's `FileMode.String` by `st_mode`: the type and what is special, then nine bits.
+fn permissions(mode: u32) -> String {
+    let kind = mode & 0o170000;
+    let letters = [
+        (kind == 0o040000, 'd'),
+        (kind == 0o120000, 'L'),
+        (matches!(kind, 0o060000 | 0o020000), 'D'),
+        (kind == 0o010000, 'p'),
+        (kind == 0o140000, 'S'),
+        (mode & 0o4000 != 0, 'u'),
+        (mode & 0o2000 != 0, 'g'),
+        (kind == 0o020000, 'c'),
+        (mode & 0o1000 != 0, 't'),
+    ];
+    let mut text: String = letters.into_iter().filter_map(|(is_so, letter)| is_so.then_some(letter)).collect();
+    if text.is_empty() {
+        text.push('-');
+    }
+    let bits = "rwxrwxrwx".chars().enumerate();
+    text.extend(bits.map(|(at, letter)| if mode & (0o400 >> at) == 0 { '-' } else { letter }));
+    text
 }
 
 /// The time that an agent tells. There is none before 1970, where the ways to write it end.
@@ -174,13 +202,13 @@ async fn watch(
     pace: Pace,
     Opening(request): Opening<WatchRequest>,
 ) -> Result<Response, StreamError> {
-    let events = sandbox.link().watch(&request.query(user)).await?;
+    let events = sandbox.watch(&request.query(user)).await?;
     Ok(connect::streamed(messages(events).boxed(), pace, json!({"keepalive": {}})))
 }
 
 /// A watch has no end of its own.
 fn messages(
-    events: impl Stream<Item = Result<WatchEvent, LinkError>> + Send,
+    events: impl Stream<Item = Result<WatchEvent, OperationError>> + Send,
 ) -> impl Stream<Item = Result<Value, ConnectError>> + Send {
     let start = futures::stream::iter([Ok(json!({"start": {}}))]);
     let events = events.map(|event| match event {
@@ -208,7 +236,7 @@ async fn create_watcher(
     User(user): User,
     Unary(request): Unary<WatchRequest>,
 ) -> Answer {
-    let watcher = sandbox.link().create_watcher(&request.query(user)).await?;
+    let watcher = sandbox.create_watcher(&request.query(user)).await?;
     Ok(Json(json!({"watcherId": watcher.id})))
 }
 
@@ -223,7 +251,7 @@ async fn watcher_events(
     Extension(sandbox): Extension<Arc<Sandbox>>,
     Unary(WatcherRequest { watcher_id: id }): Unary<WatcherRequest>,
 ) -> Result<Response, ConnectError> {
-    let events = sandbox.link().watcher_events(&Watcher { id }).await?;
+    let events = sandbox.watcher_events(&Watcher { id }).await?;
     Ok(connect::listed("events", events.map_ok(event_shape)))
 }
 
@@ -231,14 +259,12 @@ async fn remove_watcher(
     Extension(sandbox): Extension<Arc<Sandbox>>,
     Unary(WatcherRequest { watcher_id: id }): Unary<WatcherRequest>,
 ) -> Answer {
-    sandbox.link().remove_watcher(&Watcher { id }).await?;
+    sandbox.remove_watcher(&Watcher { id }).await?;
     Ok(Json(json!({})))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use futures::TryStreamExt;
 
     use super::*;
@@ -249,13 +275,13 @@ mod tests {
             kind: EntryKind::File,
             path: format!("/home/user/{name}"),
             size: 1 << 60,
-            mode: 0o644,
-            permissions: "-rw-r--r--".to_owned(),
+            mode: 0o100644,
             owner: "user".to_owned(),
             group: "user".to_owned(),
             modified_ns: 1_500_000_000_123_456_789,
             symlink_target: None,
-            metadata: BTreeMap::new(),
+            target_mode: None,
+            attributes: BTreeMap::new(),
         }
     }
 
@@ -267,12 +293,35 @@ mod tests {
             "modifiedTime": "2017-07-14T02:40:00.123456789Z",
         });
         assert_eq!(shape(entry("a")), expected);
-        let link = Entry { symlink_target: Some("/x".to_owned()), ..entry("a") };
-        assert_eq!(shape(link)["symlinkTarget"], "/x");
-        let noted = Entry { metadata: BTreeMap::from([("k".to_owned(), "v".to_owned())]), ..entry("a") };
+        let link =
+            Entry { symlink_target: Some("/x".to_owned()), mode: 0o120777, target_mode: Some(0o100640), ..entry("a") };
+        let broken = shape(Entry { target_mode: None, ..link.clone() });
+        assert_eq!((&broken["mode"], &broken["permissions"]), (&json!(0), &json!("Lrwxrwxrwx")));
+        let link = shape(link);
+        assert_eq!((&link["symlinkTarget"], &link["mode"]), (&json!("/x"), &json!(0o640)));
+        assert_eq!(link["permissions"], "Lrwxrwxrwx");
+        let attributes =
+            [("user.e2b.k", "v"), ("user.own", "w")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let noted = Entry { attributes: attributes.into(), ..entry("a") };
         assert_eq!(shape(noted)["metadata"], json!({"k": "v"}));
         // A date that whoever owns the file can set.
         assert_eq!(shape(Entry { modified_ns: -1, ..entry("a") })["modifiedTime"], "1970-01-01T00:00:00.000000000Z");
+    }
+
+    #[test]
+    fn permissions_are_written_as_go_does() {
+        for (mode, text) in [
+            (0o100644, "-rw-r--r--"),
+            (0o100751, "-rwxr-x--x"),
+            (0o104755, "urwxr-xr-x"),
+            (0o041777, "dtrwxrwxrwx"),
+            (0o020666, "Dcrw-rw-rw-"),
+            (0o060660, "Drw-rw----"),
+            (0o010644, "prw-r--r--"),
+            (0o140777, "Srwxrwxrwx"),
+        ] {
+            assert_eq!(permissions(mode), text, "{mode:o}");
+        }
     }
 
     #[tokio::test]

@@ -19,9 +19,8 @@ use serde_json::{Value, json};
 use super::connect::{self, Messages, Opening, Pace, StreamError, Unary};
 use super::error::{Code, ConnectError};
 use super::user::User;
-use crate::link::LinkError;
 use crate::protocol::{self, ProcessEnd, ProcessEvent, ProcessInfo, ProcessSelector, StartProcess, TerminalSize};
-use crate::sandbox::Sandbox;
+use crate::sandbox::{OperationError, Sandbox};
 
 type Answer = Result<Json<Value>, ConnectError>;
 
@@ -48,7 +47,7 @@ async fn list(
     Extension(sandbox): Extension<Arc<Sandbox>>,
     Unary(ListRequest {}): Unary<ListRequest>,
 ) -> Result<Response, ConnectError> {
-    let processes = sandbox.link().processes().await?;
+    let processes = sandbox.processes().await?;
     Ok(connect::listed("processes", processes.map_ok(shape)))
 }
 
@@ -120,7 +119,7 @@ async fn start(
         tag,
         timeout_ms: pace.timeout.map(|timeout| timeout.as_millis().try_into().unwrap_or(u64::MAX)),
     };
-    let events = sandbox.link().start_process(&asked).await?;
+    let events = sandbox.spawn(&asked).await?;
     Ok(connect::streamed(messages(events), pace.lenient(), keep_alive()))
 }
 
@@ -152,13 +151,13 @@ async fn attach(
     pace: Pace,
     Opening(request): Opening<SelectRequest>,
 ) -> Result<Response, StreamError> {
-    let events = sandbox.link().attach_process(&request.process.check()?).await?;
+    let events = sandbox.attach(&request.process.check()?).await?;
     Ok(connect::streamed(messages(events), pace, keep_alive()))
 }
 
 /// The messages of a process up to its end.
 fn messages(
-    events: impl Stream<Item = Result<ProcessEvent, LinkError>> + Send + Unpin + 'static,
+    events: impl Stream<Item = Result<ProcessEvent, OperationError>> + Send + Unpin + 'static,
 ) -> impl Stream<Item = Result<Value, ConnectError>> + Send + Unpin + 'static {
     let messages = futures::stream::unfold(Some(events), |events| async {
         let mut events = events?;
@@ -238,7 +237,7 @@ struct UpdateRequest {
 async fn update(Extension(sandbox): Extension<Arc<Sandbox>>, Unary(request): Unary<UpdateRequest>) -> Answer {
     let process = request.process.check()?;
     if let Some(pty) = request.pty {
-        sandbox.link().resize_terminal(&process, pty.size()).await?;
+        sandbox.resize_terminal(&process, pty.size()).await?;
     }
     Ok(Json(json!({})))
 }
@@ -267,17 +266,19 @@ async fn input(sandbox: &Sandbox, process: &ProcessSelector, input: InputRequest
         Ok::<_, ConnectError>(Bytes::from(bytes))
     };
     let written = match (input.stdin, input.pty) {
-        (Some(text), None) => sandbox.link().write_stdin(process, decode(text)?).await,
-        (None, Some(text)) => sandbox.link().write_terminal(process, decode(text)?).await,
+        (Some(text), None) => sandbox.write_stdin(process, decode(text)?).await,
+        (None, Some(text)) => sandbox.write_terminal(process, decode(text)?).await,
         _ => return Err(ConnectError::invalid("input: either stdin or pty must be there")),
     };
     written.map_err(|err| closed(err, Code::Internal))
 }
 
 /// What E2B's daemon makes of an input that is closed, or is not there.
-fn closed(err: LinkError, code: Code) -> ConnectError {
+fn closed(err: OperationError, code: Code) -> ConnectError {
     match err {
-        LinkError::Refused { code: protocol::Code::FailedPrecondition, message } => ConnectError::new(code, message),
+        OperationError::Refused { code: protocol::Code::FailedPrecondition, message } => {
+            ConnectError::new(code, message)
+        }
         err => err.into(),
     }
 }
@@ -337,12 +338,12 @@ impl SignalRequest {
 }
 
 async fn send_signal(Extension(sandbox): Extension<Arc<Sandbox>>, Unary(request): Unary<SendSignalRequest>) -> Answer {
-    sandbox.link().signal_process(&request.process.check()?, request.signal.number()?).await?;
+    sandbox.signal(&request.process.check()?, request.signal.number()?).await?;
     Ok(Json(json!({})))
 }
 
 async fn close_stdin(Extension(sandbox): Extension<Arc<Sandbox>>, Unary(request): Unary<SelectRequest>) -> Answer {
-    let closing = sandbox.link().close_stdin(&request.process.check()?).await;
+    let closing = sandbox.close_stdin(&request.process.check()?).await;
     closing.map_err(|err| closed(err, Code::Unknown))?;
     Ok(Json(json!({})))
 }

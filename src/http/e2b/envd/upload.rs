@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::io::{ReaderStream, StreamReader};
 
+use super::filesystem::METADATA;
 use super::signature::FilesQuery;
 use crate::http::e2b::error::E2bError;
 use crate::http::e2b::refusal::refusal;
@@ -136,8 +137,14 @@ impl Upload<'_> {
             );
             return Err(E2bError::bad_request(message));
         }
-        let metadata = serde_json::to_string(&self.metadata).expect("strings can be written as JSON");
-        let asked = WriteQuery { path: path.to_owned(), user: self.user.clone(), metadata: Some(metadata) };
+        let attributes = self.metadata.iter().map(|(key, value)| (format!("{METADATA}{key}"), value));
+        let attributes: BTreeMap<_, _> = attributes.collect();
+        let asked = WriteQuery {
+            path: path.to_owned(),
+            user: self.user.clone(),
+            attributes: Some(serde_json::to_string(&attributes).expect("strings can be written as JSON")),
+            attribute_prefix: METADATA.to_owned(),
+        };
         store(self.sandbox, &asked, content).await?;
         self.written.push(place);
         Ok(())
@@ -150,7 +157,7 @@ impl Upload<'_> {
         }
         if self.home.is_none() {
             let asked = FileQuery { path: "~".to_owned(), user: self.user.clone() };
-            self.home = Some(self.sandbox.link().stat(&asked).await.map_err(refusal)?.path);
+            self.home = Some(self.sandbox.stat(&asked).await.map_err(refusal)?.path);
         }
         Ok(absolute(self.home.as_deref().unwrap_or("/"), path))
     }
@@ -192,7 +199,7 @@ async fn store<E: Display>(
 ) -> Result<(), E2bError> {
     let (sender, receiver) = mpsc::channel::<std::io::Result<Bytes>>(1);
     let pieces = futures::stream::unfold(receiver, |mut pieces| async { Some((pieces.recv().await?, pieces)) });
-    let write = pin!(sandbox.link().write_file_from(asked, pieces));
+    let write = pin!(sandbox.write(asked, pieces));
     let feed = pin!(async {
         let mut content = pin!(content);
         while let Some(piece) = content.next().await {

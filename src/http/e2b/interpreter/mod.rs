@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Extension, Path};
+use axum::extract::{Extension, Path, State};
 use axum::http::{StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
@@ -23,10 +23,10 @@ use serde_json::{Value, json};
 use super::letta::{self, LastExecution};
 use super::proxy::lifetime::while_it_lives;
 use super::refusal;
+use crate::http::AppState;
 use crate::http::json::{JsonError, parse};
-use crate::link::LinkError;
-use crate::protocol::{Code, Context, Event, Execute, Limits, StartContext};
-use crate::sandbox::{Sandbox, Sandboxes};
+use crate::protocol::{Code, Context, Execute, Limits, Mode, StartContext};
+use crate::sandbox::{Execution, OperationError, Sandbox, Sandboxes};
 use notebook::Telling;
 
 /// Without output for this long, a line says that the execution still runs; a client that has gone is noticed by it.
@@ -35,7 +35,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// The largest request, bytes. It is held, once, while it is read.
 const MAX_BODY_BYTES: usize = 32 << 20;
 
-pub(in crate::http::e2b) fn routes(sandboxes: Sandboxes) -> Router {
+pub(in crate::http::e2b) fn routes(state: AppState) -> Router {
     Router::new()
         .route("/health", get(|| async { Json("OK") }))
         .route("/execute", post(execute))
@@ -46,8 +46,7 @@ pub(in crate::http::e2b) fn routes(sandboxes: Sandboxes) -> Router {
         .method_not_allowed_fallback(|| async { undone(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed") })
         .layer(middleware::from_fn(while_it_lives))
         .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .with_state(())
-        .layer(Extension(sandboxes))
+        .with_state(state)
 }
 
 /// What E2B's server makes of a request that is for nothing it has.
@@ -88,47 +87,44 @@ struct ExecuteRequest {
 }
 
 async fn execute(
+    State(state): State<AppState>,
     Extension(sandbox): Extension<Arc<Sandbox>>,
-    Extension(sandboxes): Extension<Sandboxes>,
     body: Bytes,
 ) -> Result<Response, Refusal> {
     let request: ExecuteRequest = parse(&body)?;
-    let last = LastExecution::of(&sandboxes, &sandbox.id, &sandbox.spec);
+    let profile = state.api_keys.profile(sandbox.spec.tenant);
+    let last = LastExecution::of(profile, &state.sandboxes, &sandbox.id);
     let (context, language) = match (request.context_id, request.language) {
         (Some(_), Some(_)) => {
             let text = "Only one of context_id or language can be provided".to_owned();
             return Err(Refusal::Plain(StatusCode::BAD_REQUEST, text));
         }
         (Some(id), None) => {
-            let contexts = sandbox.link().contexts().await.map_err(|err| refusal(err, &id))?;
+            let contexts = sandbox.contexts().await.map_err(|err| refusal(err, &id))?;
             // One that is not there is refused by the execution.
             let language = contexts.into_iter().find(|context| context.id == id).map(|context| context.language);
             (id, language.unwrap_or_default())
         }
-        (None, language) => default_context(&sandbox, &sandboxes, language.as_deref()).await?,
+        (None, language) => {
+            let language = language_named(&sandbox, &state.sandboxes, language.as_deref());
+            let context = sandbox.default_context(&language).await.map_err(|err| not_started(&err, &language))?;
+            (context, language)
+        }
     };
     let limits = Limits { timeout_ms: 0, ..sandbox.spec.template.limits() };
     let execute = Execute {
         context: context.clone(),
         code: request.code,
         env: request.env_vars.unwrap_or_default(),
-        drain: false,
+        mode: Mode::Notebook,
         formats: events::FORMATS.map(str::to_owned).to_vec(),
         limits,
         ..Execute::default()
     };
-    let count = sandbox.count_execution(&context);
-    let events = sandbox.link().execute(&execute).await.map_err(|err| refusal(err, &context))?;
-    let counting = Arc::clone(&sandbox);
-    let events = events.inspect(move |event| {
-        // The next one will be the first of a new interpreter.
-        if matches!(event, Ok(Event::End(end)) if end.lost) {
-            counting.forget_executions(&context);
-        }
-    });
-    let telling = letta::telling(&sandbox, &language);
-    // Held until the answer is over, or nobody listens to it.
-    let lines = lines(events, count, telling).inspect(move |_| _ = &last);
+    let execution = sandbox.execute(&execute).await.map_err(|err| refusal(err, &context))?;
+    let telling = letta::telling(profile, &sandbox, &language);
+    // Held until the answer is over, or its client is gone.
+    let lines = lines(execution, telling).inspect(move |_| _ = &last);
     let body = Body::from_stream(lines);
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
 }
@@ -136,46 +132,24 @@ async fn execute(
 /// The lines of an answer. When the sandbox is lost they end with an error, which breaks the connection: an orderly end
 /// would look like an empty success.
 fn lines(
-    events: impl futures::Stream<Item = Result<Event, LinkError>> + Send + Unpin + 'static,
-    count: u64,
+    execution: Execution,
     telling: Telling,
-) -> impl futures::Stream<Item = Result<Bytes, LinkError>> + Send + 'static {
-    let first = futures::stream::once(async move { Ok(events::count(count)) });
-    let rest = futures::stream::unfold(Some((events, telling)), move |running| async move {
-        let (mut events, mut telling) = running?;
-        tokio::select! {
-            event = events.next() => match event {
-                Some(Ok(event)) => {
-                    let over = matches!(event, Event::End(_));
-                    Some((Ok(telling.tell(event)), (!over).then_some((events, telling))))
-                }
-                Some(Err(_)) | None => Some((Err(LinkError::Broken("the sandbox was lost".into())), None)),
-            },
-            () = tokio::time::sleep(KEEP_ALIVE) => Some((Ok(events::keep_alive()), Some((events, telling)))),
-        }
+) -> impl futures::Stream<Item = Result<Bytes, OperationError>> + Send + 'static {
+    let first = events::count(execution.number);
+    let first = futures::stream::once(std::future::ready(Ok(first)));
+    let rest = futures::stream::unfold((execution, telling), async |(mut execution, mut telling)| {
+        let line = tokio::select! {
+            event = execution.next() => event?.map(|event| telling.tell(event)),
+            () = tokio::time::sleep(KEEP_ALIVE) => Ok(events::keep_alive()),
+        };
+        Some((line, (execution, telling)))
     });
     // A line of output that has only begun is nothing to say yet.
     first.chain(rest).try_filter(|told| std::future::ready(!told.is_empty()))
 }
 
-/// The context of a language that requests mean when they name none, and the language; started when it is first asked for.
-async fn default_context(
-    sandbox: &Sandbox,
-    sandboxes: &Sandboxes,
-    asked: Option<&str>,
-) -> Result<(String, String), Refusal> {
-    let language = language(sandbox, sandboxes, asked);
-    let mut defaults = sandbox.default_contexts().await;
-    if let Some(id) = defaults.get(&language) {
-        return Ok((id.clone(), language));
-    }
-    let started = start(sandbox, &language, None).await?;
-    defaults.insert(language.clone(), started.id.clone());
-    Ok((started.id, language))
-}
-
 /// The language as images call it: by one of its names, or the template's own if none is given.
-fn language(sandbox: &Sandbox, sandboxes: &Sandboxes, asked: Option<&str>) -> String {
+fn language_named(sandbox: &Sandbox, sandboxes: &Sandboxes, asked: Option<&str>) -> String {
     let asked = asked.unwrap_or_default().trim().to_lowercase();
     if asked.is_empty() {
         return match sandbox.spec.template.language.as_str() {
@@ -190,30 +164,30 @@ fn language(sandbox: &Sandbox, sandboxes: &Sandboxes, asked: Option<&str>) -> St
 
 async fn start(sandbox: &Sandbox, language: &str, cwd: Option<String>) -> Result<Context, Refusal> {
     let asked = StartContext { language: language.to_owned(), cwd, ..StartContext::default() };
-    match sandbox.link().start_context(&asked).await {
-        Ok(context) => Ok(context),
-        // A directory that is not there leaves the interpreter where it starts.
-        Err(LinkError::Refused { code: Code::InvalidArgument | Code::NotFound, .. }) if asked.cwd.is_some() => {
+    match sandbox.start_context(&asked).await {
+        // A directory that does not exist leaves the interpreter where it starts.
+        Err(OperationError::Refused { code: Code::InvalidArgument | Code::NotFound, .. }) if asked.cwd.is_some() => {
             Box::pin(start(sandbox, language, None)).await
         }
-        Err(err) => {
-            let reason =
-                json!({"message": format!("The '{language}' kernel is not available"), "reason": err.to_string()});
-            Err(Refusal::Plain(StatusCode::INTERNAL_SERVER_ERROR, format!("Failed to create context: {reason}")))
-        }
+        started => started.map_err(|err| not_started(&err, language)),
     }
 }
 
-fn refusal(err: LinkError, context: &str) -> Refusal {
+fn not_started(err: &OperationError, language: &str) -> Refusal {
+    let reason = json!({"message": format!("The '{language}' kernel is not available"), "reason": err.to_string()});
+    Refusal::Plain(StatusCode::INTERNAL_SERVER_ERROR, format!("Failed to create context: {reason}"))
+}
+
+fn refusal(err: OperationError, context: &str) -> Refusal {
     match err {
-        LinkError::Refused { code: Code::NotFound, .. } => {
+        OperationError::Refused { code: Code::NotFound, .. } => {
             Refusal::Plain(StatusCode::NOT_FOUND, format!("Context {context} not found"))
         }
-        LinkError::Refused { code, message } => Refusal::Plain(refusal::status(code), message),
-        err @ (LinkError::Broken(_) | LinkError::Version(_)) => {
+        OperationError::Refused { code, message } => Refusal::Plain(refusal::status(code), message),
+        err @ OperationError::Lost(_) => {
             Refusal::Plain(StatusCode::BAD_GATEWAY, format!("The sandbox was not found: {err}"))
         }
-        err @ LinkError::Unfinished(_) => {
+        err @ OperationError::Unfinished(_) => {
             tracing::error!(error = &err as &dyn std::error::Error, "{err}");
             Refusal::Plain(StatusCode::INTERNAL_SERVER_ERROR, err.to_string())
         }
@@ -225,7 +199,7 @@ fn shape(context: Context) -> Value {
 }
 
 async fn list(Extension(sandbox): Extension<Arc<Sandbox>>) -> Result<Json<Vec<Value>>, Refusal> {
-    let contexts = sandbox.link().contexts().await.map_err(|err| refusal(err, ""))?;
+    let contexts = sandbox.contexts().await.map_err(|err| refusal(err, ""))?;
     Ok(Json(contexts.into_iter().map(shape).collect()))
 }
 
@@ -236,24 +210,21 @@ struct CreateRequest {
 }
 
 async fn create(
+    State(sandboxes): State<Sandboxes>,
     Extension(sandbox): Extension<Arc<Sandbox>>,
-    Extension(sandboxes): Extension<Sandboxes>,
     body: Bytes,
 ) -> Result<Json<Value>, Refusal> {
     let request: CreateRequest = if body.is_empty() { CreateRequest::default() } else { parse(&body)? };
-    let language = language(&sandbox, &sandboxes, request.language.as_deref());
+    let language = language_named(&sandbox, &sandboxes, request.language.as_deref());
     start(&sandbox, &language, request.cwd).await.map(|context| Json(shape(context)))
 }
 
 async fn restart(Extension(sandbox): Extension<Arc<Sandbox>>, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
-    sandbox.link().restart_context(&id).await.map_err(|err| refusal(err, &id))?;
-    sandbox.forget_executions(&id);
+    sandbox.restart_context(&id).await.map_err(|err| refusal(err, &id))?;
     Ok(Json(Value::Null))
 }
 
 async fn remove(Extension(sandbox): Extension<Arc<Sandbox>>, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
-    sandbox.link().remove_context(&id).await.map_err(|err| refusal(err, &id))?;
-    sandbox.forget_executions(&id);
-    sandbox.default_contexts().await.retain(|_, context| *context != id);
+    sandbox.remove_context(&id).await.map_err(|err| refusal(err, &id))?;
     Ok(Json(Value::Null))
 }

@@ -85,7 +85,6 @@ async fn find_shared(state: &AppState, id: &mut Option<String>) -> Result<Arc<Sa
         metadata: Default::default(),
         env: Default::default(),
         secure: false,
-        profile: state.api_keys.profile(Tenant(0)),
         traffic: Default::default(),
         template,
     };

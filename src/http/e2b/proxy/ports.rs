@@ -14,9 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 use crate::http::e2b::error::ProxyError;
-use crate::link::LinkError;
 use crate::protocol::Code;
-use crate::sandbox::Sandbox;
+use crate::sandbox::{OperationError, Sandbox};
 
 /// Between tries to reach a port on which nothing listens, as E2B's proxy makes them.
 const RETRIES_MS: [u64; 4] = [100, 200, 300, 400];
@@ -32,7 +31,7 @@ pub(in crate::http::e2b) async fn forward(sandbox: &Arc<Sandbox>, port: u16, req
 async fn ask(sandbox: &Sandbox, port: u16, mut request: Request, interrupted: &CancellationToken) -> Response {
     let io = match connect(sandbox, port).await {
         Ok(io) => io,
-        Err(LinkError::Refused { code: Code::PortClosed, .. }) => {
+        Err(OperationError::Refused { code: Code::PortClosed, .. }) => {
             return ProxyError::PortClosed { id: sandbox.id.clone(), port }.into_response();
         }
         Err(_) => return ProxyError::not_found(&sandbox.id).into_response(),
@@ -63,16 +62,16 @@ async fn ask(sandbox: &Sandbox, port: u16, mut request: Request, interrupted: &C
 async fn connect(
     sandbox: &Sandbox,
     port: u16,
-) -> Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static, LinkError> {
+) -> Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static, OperationError> {
     for pause_ms in RETRIES_MS {
-        match sandbox.link().connect(port).await {
-            Err(LinkError::Refused { code: Code::PortClosed, .. }) => {
+        match sandbox.connect(port).await {
+            Err(OperationError::Refused { code: Code::PortClosed, .. }) => {
                 tokio::time::sleep(Duration::from_millis(pause_ms)).await
             }
             connected => return connected,
         }
     }
-    sandbox.link().connect(port).await
+    sandbox.connect(port).await
 }
 
 /// The request as a server of HTTP/1.1 expects it: a path, and the host in its header.

@@ -6,12 +6,12 @@ use super::tenant::Tenant;
 
 /// Those who wait. A tenant with many waits behind one with few, not before.
 #[derive(Debug)]
-pub(crate) struct Lines<T> {
+pub(crate) struct FairQueue<T> {
     /// None is empty. The first tenant's turn is next.
     lines: VecDeque<(Tenant, VecDeque<T>)>,
 }
 
-impl<T> Lines<T> {
+impl<T> FairQueue<T> {
     /// Nobody waits.
     pub(crate) fn new() -> Self {
         Self { lines: VecDeque::new() }
@@ -74,15 +74,15 @@ mod tests {
     const A: Tenant = Tenant(0);
     const B: Tenant = Tenant(1);
 
-    fn lines(items: &[(Tenant, u32)]) -> Lines<u32> {
-        let mut lines = Lines::new();
+    fn lines(items: &[(Tenant, u32)]) -> FairQueue<u32> {
+        let mut lines = FairQueue::new();
         for (tenant, item) in items {
             lines.push(*tenant, *item);
         }
         lines
     }
 
-    fn all(mut lines: Lines<u32>) -> Vec<u32> {
+    fn all(mut lines: FairQueue<u32>) -> Vec<u32> {
         std::iter::from_fn(|| lines.pop(|_| true)).map(|(_, item)| item).collect()
     }
 

@@ -1,4 +1,4 @@
-//! A kept sandbox: the same single-use container, under an id, with a deadline.
+//! A kept sandbox: one container under an id, with a deadline.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,12 +7,13 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::instance::Instance;
+use super::container::Container;
+use super::error::OperationError;
 use super::readings::{Reading, Readings};
 use super::template::Template;
 use super::tenant::Tenant;
 use crate::engine::{EngineError, Network};
-use crate::link::{Link, LinkError};
+use crate::link::Link;
 use crate::protocol::{Metrics, Notebook};
 
 /// What happens at the deadline.
@@ -31,17 +32,6 @@ pub struct Traffic {
     pub private: bool,
     /// What `Host` says towards its ports in place of what the client said; `${PORT}` in it is the port.
     pub host: Option<String>,
-}
-
-/// Which client a sandbox is for, where clients need different things of the same API.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Profile {
-    /// Any that knows E2B.
-    #[default]
-    E2b,
-    /// Letta's server.
-    Letta,
 }
 
 /// A checked request for a sandbox.
@@ -65,8 +55,6 @@ pub struct CreateSpec {
     pub env: BTreeMap<String, String>,
     /// Whether requests to it must carry its token.
     pub secure: bool,
-    /// Which client it is for.
-    pub profile: Profile,
     /// How its ports are reached.
     pub traffic: Traffic,
 }
@@ -93,7 +81,7 @@ pub struct Sandbox {
     pub spec: CreateSpec,
     /// When it was created.
     pub started: SystemTime,
-    pub(super) instance: Instance,
+    pub(super) container: Container,
     pub(super) life: watch::Sender<Life>,
     pub(super) readings: Readings,
     /// Cancelled when it is killed.
@@ -103,13 +91,13 @@ pub struct Sandbox {
     /// One change between paused and running at a time.
     changing: tokio::sync::Mutex<()>,
     /// The context that is meant where only a language is named.
-    defaults: tokio::sync::Mutex<BTreeMap<String, String>>,
+    pub(super) defaults: tokio::sync::Mutex<BTreeMap<String, String>>,
     /// How many executions each context has seen.
     executions: Mutex<BTreeMap<String, u64>>,
 }
 
 impl Sandbox {
-    pub(super) fn new(id: String, token: String, spec: CreateSpec, instance: Instance) -> Self {
+    pub(super) fn new(id: String, token: String, spec: CreateSpec, container: Container) -> Self {
         let started = SystemTime::now();
         let gone = CancellationToken::new();
         Self {
@@ -121,11 +109,11 @@ impl Sandbox {
             streams: Mutex::new(gone.child_token()),
             gone,
             changing: tokio::sync::Mutex::default(),
-            defaults: tokio::sync::Mutex::new(instance.contexts.clone()),
+            defaults: tokio::sync::Mutex::new(container.contexts.clone()),
             executions: Mutex::default(),
             readings: Readings::default(),
             spec,
-            instance,
+            container,
         }
     }
 
@@ -145,13 +133,13 @@ impl Sandbox {
     }
 
     /// The way to its agent.
-    pub fn link(&self) -> &Link {
-        self.instance.link()
+    pub(super) fn link(&self) -> &Link {
+        self.container.link()
     }
 
     /// What is different in a notebook of this language.
     pub fn notebook(&self, language: &str) -> Notebook {
-        let found = self.instance.languages.iter().find(|found| found.name == language);
+        let found = self.container.languages.iter().find(|found| found.name == language);
         found.map(|found| found.notebook.clone()).unwrap_or_default()
     }
 
@@ -159,8 +147,8 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// [`LinkError::Broken`] only.
-    pub async fn metrics(&self) -> Result<Metrics, LinkError> {
+    /// When the sandbox is lost.
+    pub async fn metrics(&self) -> Result<Metrics, OperationError> {
         let mut metrics = self.link().metrics().await?;
         if self.spec.template.writable_root {
             // The agent sees the engine's whole disk.
@@ -175,13 +163,8 @@ impl Sandbox {
         self.readings.all()
     }
 
-    /// The context that is meant where only a language is named, by language. Whoever holds it may start one.
-    pub async fn default_contexts(&self) -> tokio::sync::MutexGuard<'_, BTreeMap<String, String>> {
-        self.defaults.lock().await
-    }
-
     /// Counts an execution in a context, from 1.
-    pub fn count_execution(&self, context: &str) -> u64 {
+    pub(super) fn count_execution(&self, context: &str) -> u64 {
         let mut executions = self.executions.lock().unwrap_or_else(PoisonError::into_inner);
         let count = executions.entry(context.to_owned()).or_default();
         *count += 1;
@@ -189,12 +172,12 @@ impl Sandbox {
     }
 
     /// Begins to count a context's executions anew.
-    pub fn forget_executions(&self, context: &str) {
+    pub(super) fn forget_executions(&self, context: &str) {
         self.executions.lock().unwrap_or_else(PoisonError::into_inner).remove(context);
     }
 
     /// Whether its container is gone without our doing.
-    pub fn is_lost(&self) -> bool {
+    pub(super) fn is_lost(&self) -> bool {
         self.link().is_closed()
     }
 
@@ -217,9 +200,9 @@ impl Sandbox {
             }
             // Streams first: their ends would otherwise wait in a frozen agent.
             sandbox.interrupted().cancel();
-            if let Err(err) = sandbox.instance.pause().await {
+            if let Err(err) = sandbox.container.pause().await {
                 // An engine that was too slow to say so may have frozen it all the same.
-                let _ = sandbox.instance.resume().await;
+                let _ = sandbox.container.resume().await;
                 sandbox.let_streams_begin();
                 return Err(err);
             }
@@ -241,7 +224,7 @@ impl Sandbox {
             if !sandbox.life().paused {
                 return Ok(false);
             }
-            sandbox.instance.resume().await?;
+            sandbox.container.resume().await?;
             sandbox.let_streams_begin();
             sandbox.life.send_modify(|life| *life = Life { end: SystemTime::now() + timeout, paused: false });
             Ok(true)
@@ -253,9 +236,14 @@ impl Sandbox {
         *self.streams.lock().unwrap_or_else(PoisonError::into_inner) = self.gone.child_token();
     }
 
+    /// Removes its container. The registry then finds that the sandbox is lost.
+    pub(super) fn remove_container(&self) {
+        self.container.remove();
+    }
+
     /// Removes its container and ends its streams.
     pub(super) fn kill(&self) {
         self.gone.cancel();
-        self.instance.remove();
+        self.container.remove();
     }
 }

@@ -85,7 +85,7 @@ impl Drop for Guard {
 
 /// A container of one owner, with an interpreter that waits for code. Dropping it removes the container.
 #[derive(Debug)]
-pub(crate) struct Instance {
+pub(crate) struct Container {
     // Before the guard: the pipe closes first, then the container is removed.
     link: Link,
     guard: Guard,
@@ -95,7 +95,7 @@ pub(crate) struct Instance {
     pub(crate) languages: Vec<Language>,
 }
 
-impl Instance {
+impl Container {
     /// Starts a container like `spec` and the template's interpreter. It is ready in truth: the runner has run code. After `limit`
     /// it has failed.
     pub(crate) async fn launch(

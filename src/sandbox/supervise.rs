@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::error::Ending;
-use super::handle::Sandbox;
+use super::kept::Sandbox;
 use crate::engine::EngineError;
 
 /// How often a reading is kept, as E2B does.
@@ -42,7 +42,7 @@ pub(super) async fn over_disk(sandbox: Weak<Sandbox>) -> Option<Ending> {
     while let Some(sandbox) = sandbox.upgrade() {
         let asked = Instant::now();
         let disk_bytes = sandbox.spec.template.disk_bytes;
-        let looked = tokio::time::timeout(DISK_LOOK_LIMIT, sandbox.instance.written_bytes()).await;
+        let looked = tokio::time::timeout(DISK_LOOK_LIMIT, sandbox.container.written_bytes()).await;
         let too_much = match looked {
             Ok(Ok(bytes)) => {
                 sandbox.readings.set_written_bytes(bytes);
@@ -50,7 +50,7 @@ pub(super) async fn over_disk(sandbox: Weak<Sandbox>) -> Option<Ending> {
             }
             Err(_) | Ok(Err(EngineError::Slow { .. })) => {
                 // An engine in trouble says nothing, and that is not to be taken for this when it comes to.
-                let is_well = sandbox.instance.ping_engine().await.is_ok();
+                let is_well = sandbox.container.ping_engine().await.is_ok();
                 if is_well && !was_slow {
                     was_slow = true;
                     continue;
