@@ -14,7 +14,7 @@ use oncebox::config::Config;
 use oncebox::engine::EngineError;
 use oncebox::engine::docker::DockerEngine;
 use oncebox::protocol::{End, Event, OutcomeKind, Output};
-use oncebox::sandbox::{RunSpec, Sandboxes, Template, Tenant};
+use oncebox::sandbox::{Owner, RunSpec, Sandboxes, Template};
 
 use super::CliResult;
 use super::stop::StopSignals;
@@ -56,7 +56,7 @@ pub(super) async fn run(args: RunArgs, config: Config) -> CliResult {
     )?);
     let sandboxes = Sandboxes::open(engine, vec![template.clone()], config.sandboxes).await?;
     let spec = RunSpec {
-        tenant: Tenant(0),
+        owner: Owner::ANYBODY,
         container: template.spec(),
         template: Arc::new(template),
         limits,

@@ -25,9 +25,9 @@ pub(super) async fn serve(config: Config) -> CliResult {
     let mut stop = StopSignals::new()?;
     // The addresses first: the main one is also the lock that keeps two servers of one owner apart.
     let main = bind(config.http.listen).await?;
-    let mut debug = Vec::new();
-    for port in if config.http.debug_ports { &http::DEBUG_PORTS[..] } else { &[] } {
-        debug.push((*port, bind(SocketAddr::new(config.http.listen.ip(), *port)).await?));
+    let mut extra = Vec::new();
+    for port in if config.http.debug_ports { http::extra_ports() } else { Vec::new() } {
+        extra.push((port, bind(SocketAddr::new(config.http.listen.ip(), port)).await?));
     }
     let tls = match &config.http.tls {
         Some(tls) => Some(TlsListener::bind(tls).await.map_err(|err| cannot_listen(tls.listen, &err))?),
@@ -53,8 +53,8 @@ pub(super) async fn serve(config: Config) -> CliResult {
     if let Some(listener) = tls {
         servers.spawn(http::serve(listener, routers.main(), patience, stopping.clone()));
     }
-    for (port, listener) in debug {
-        servers.spawn(http::serve(listener, routers.debug(port), patience, stopping.clone()));
+    for (port, listener) in extra {
+        servers.spawn(http::serve(listener, routers.on_port(port), patience, stopping.clone()));
     }
     tokio::select! {
         Some(ended) = servers.join_next() => ended?,

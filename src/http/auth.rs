@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::uri::Authority;
@@ -11,15 +12,23 @@ use axum::response::{IntoResponse, Response};
 use subtle::ConstantTimeEq;
 
 use super::AppState;
+use super::dialect::{Dialect, Refusal};
 use super::e2b::Profile;
 use super::error::ApiError;
-use crate::sandbox::Tenant;
+use crate::sandbox::Owner;
 
 /// The keys that open the API. None at all means that it is open, which only loopback may be.
 #[derive(Clone, Default)]
 pub struct ApiKeys {
-    keys: Vec<(String, Profile)>,
-    /// Of those who need no key.
+    keys: Vec<ApiKey>,
+    /// The profile where there is no key.
+    profile: Profile,
+}
+
+#[derive(Clone)]
+struct ApiKey {
+    key: String,
+    owner: Owner,
     profile: Profile,
 }
 
@@ -30,7 +39,7 @@ impl fmt::Debug for ApiKeys {
 }
 
 impl ApiKeys {
-    /// None yet; where it stays so, everybody has this profile.
+    /// No keys yet. Without any, everybody has this profile.
     pub fn open_to(profile: Profile) -> Self {
         Self { keys: Vec::new(), profile }
     }
@@ -47,17 +56,17 @@ impl ApiKeys {
                     "must hold keys of at least 8 visible ASCII characters, with commas between them".to_owned()
                 );
             }
-            if self.keys.iter().any(|(other, _)| other == key) {
+            if self.keys.iter().any(|other| other.key == key) {
                 return Err("holds a key that is there already".to_owned());
             }
-            self.keys.push((key.to_owned(), profile));
+            self.keys.push(ApiKey { key: key.to_owned(), owner: Owner::of_key(key), profile });
         }
         Ok(self)
     }
 
-    /// What the sandboxes of a key's owner are for.
-    pub(crate) fn profile(&self, tenant: Tenant) -> Profile {
-        self.keys.get(tenant.0).map_or(self.profile, |(_, profile)| *profile)
+    /// The profile of an owner's key.
+    pub(crate) fn profile(&self, owner: Owner) -> Profile {
+        self.keys.iter().find(|key| key.owner == owner).map_or(self.profile, |key| key.profile)
     }
 
     /// Whether no key is configured.
@@ -65,31 +74,39 @@ impl ApiKeys {
         self.keys.is_empty()
     }
 
-    /// Whose request this is, by the key it carries as `X-API-Key` or `Authorization: Bearer`. `None`: nobody's who may.
-    pub(crate) fn tenant(&self, headers: &HeaderMap) -> Option<Tenant> {
+    /// The owner of the key that a request carries as `X-API-Key` or `Authorization: Bearer`. `None` if the key is missing or unknown.
+    pub(crate) fn owner(&self, headers: &HeaderMap) -> Option<Owner> {
         if self.is_empty() {
-            return Some(Tenant(0));
+            return Some(Owner::ANYBODY);
         }
-        given(headers).and_then(|key| self.position(key)).map(Tenant)
+        given(headers).and_then(|key| self.find(key))
     }
 
     /// Compares with every key, each in constant time, so that the time taken tells nothing.
-    fn position(&self, given: &str) -> Option<usize> {
-        self.keys.iter().enumerate().fold(None, |found, (position, (key, _))| {
+    fn find(&self, given: &str) -> Option<Owner> {
+        self.keys.iter().fold(None, |found, ApiKey { key, owner, .. }| {
             let equal = bool::from(key.as_bytes().ct_eq(given.as_bytes()));
-            if equal { Some(position) } else { found }
+            if equal { Some(*owner) } else { found }
         })
     }
 }
 
-/// Lets a request through that carries a key, and notes whose it is.
-pub(crate) async fn require_key(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
-    if let Some(tenant) = state.api_keys.tenant(request.headers()) {
-        request.extensions_mut().insert(tenant);
-        return next.run(request).await;
+/// Which keys are valid, and how a request without one is refused.
+#[derive(Clone)]
+pub(super) struct RequireKey {
+    pub(super) state: AppState,
+    pub(super) dialect: Arc<dyn Dialect>,
+}
+
+/// Lets a request through that carries a valid key, and notes its owner.
+pub(super) async fn require_key(State(own): State<RequireKey>, mut request: Request, next: Next) -> Response {
+    match own.state.api_keys.owner(request.headers()) {
+        Some(owner) => {
+            request.extensions_mut().insert(owner);
+            next.run(request).await
+        }
+        None => own.dialect.refuse(Refusal::Unauthorized),
     }
-    let message = "a valid API key is needed, as `X-API-Key` or `Authorization: Bearer`";
-    ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", message).into_response()
 }
 
 /// Keeps pages in browsers on this machine from calling a server that wants no key, under a name of their own that leads here or
@@ -153,12 +170,14 @@ mod tests {
         let parse = |text: &str| ApiKeys::default().with(text, Profile::E2b);
         let keys = parse(" first-key-1, second-key-2,").and_then(|keys| keys.with("third-key-3", Profile::Letta));
         let keys = keys.expect("three keys");
-        assert_eq!((keys.position("first-key-1"), keys.position("second-key-2")), (Some(0), Some(1)));
-        assert_eq!((keys.position("first-key-"), keys.position("")), (None, None));
-        assert_eq!([0, 1, 2].map(|tenant| keys.profile(Tenant(tenant))), [Profile::E2b, Profile::E2b, Profile::Letta]);
+        let names = ["first-key-1", "second-key-2", "third-key-3"];
+        assert_eq!(names.map(|key| keys.find(key)), names.map(|key| Some(Owner::of_key(key))));
+        assert_eq!((keys.find("first-key-"), keys.find("")), (None, None));
+        let profiles = names.map(|key| keys.profile(Owner::of_key(key)));
+        assert_eq!(profiles, [Profile::E2b, Profile::E2b, Profile::Letta]);
         assert!(parse("short").is_err() && parse("same-key-1,same-key-1").is_err());
         assert!(parse("").expect("no key").is_empty());
-        assert_eq!(ApiKeys::open_to(Profile::Letta).profile(Tenant(0)), Profile::Letta);
+        assert_eq!(ApiKeys::open_to(Profile::Letta).profile(Owner::ANYBODY), Profile::Letta);
         assert_eq!(format!("{keys:?}"), "***");
     }
 }

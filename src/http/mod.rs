@@ -1,6 +1,7 @@
 //! The HTTP server: routes, keys, request ids. One folder per API.
 
 mod auth;
+mod dialect;
 mod e2b;
 mod error;
 mod json;
@@ -15,16 +16,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::DefaultBodyLimit;
-use axum::http::{Method, StatusCode, Uri};
-use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::http::{Method, Uri};
+use axum::response::Response;
 use axum::{Router, middleware};
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
 use tower_http::timeout::RequestBodyTimeoutLayer;
 use tower_http::trace::TraceLayer;
 
 use crate::sandbox::Sandboxes;
-use error::ApiError;
+use dialect::{Dialect, Refusal};
 
 pub use auth::ApiKeys;
 pub use e2b::Profile;
@@ -43,7 +43,7 @@ pub struct HttpConfig {
     pub domain: Option<String>,
     /// Where to listen for TLS too, if anywhere.
     pub tls: Option<TlsConfig>,
-    /// Whether to listen on [`DEBUG_PORTS`] too.
+    /// Whether to listen on [`extra_ports`] too.
     pub debug_ports: bool,
     /// The largest body, bytes.
     pub max_body_bytes: usize,
@@ -59,8 +59,6 @@ pub(crate) struct AppState {
     domain: Option<String>,
     /// How long a request's body may rest.
     stall_timeout: Duration,
-    /// The sandbox that debug mode means when it names none.
-    debug_sandbox: Arc<tokio::sync::Mutex<Option<String>>>,
 }
 
 impl AppState {
@@ -76,82 +74,80 @@ impl axum::extract::FromRef<AppState> for Sandboxes {
     }
 }
 
-/// The ports that SDKs dial on this machine in debug mode, and those of a sandbox that they stand for.
-pub const DEBUG_PORTS: [u16; 2] = [49983, 49999];
+/// The APIs that are served. A path belongs to the first that owns it.
+fn dialects() -> Vec<Arc<dyn Dialect>> {
+    vec![Arc::new(e2b::E2b::default()), Arc::new(native::Native)]
+}
 
-/// The routers of all listeners, which share what they remember.
+/// The routers of all listeners, which share their state.
 #[derive(Debug, Clone)]
-pub struct Routers(AppState, usize);
+pub struct Routers {
+    state: AppState,
+    dialects: Vec<Arc<dyn Dialect>>,
+    max_body_bytes: usize,
+}
 
 impl Routers {
-    /// All that listeners answer with.
+    /// The routers of a server with these sandboxes.
     pub fn new(sandboxes: Sandboxes, config: &HttpConfig) -> Self {
         let state = AppState {
             sandboxes,
             api_keys: config.api_keys.clone(),
             domain: config.domain.clone(),
             stall_timeout: config.patience.stall,
-            debug_sandbox: Arc::default(),
         };
-        Self(state, config.max_body_bytes)
+        Self { state, dialects: dialects(), max_body_bytes: config.max_body_bytes }
     }
 
-    /// What the server's own address answers.
+    /// The router of the server's own address.
     pub fn main(&self) -> Router {
-        router(self.0.clone(), self.1, None)
+        self.router(None)
     }
 
-    /// What one of [`DEBUG_PORTS`] answers.
-    pub fn debug(&self, port: u16) -> Router {
-        router(self.0.clone(), self.1, Some(port))
+    /// The router of one of [`extra_ports`].
+    pub fn on_port(&self, port: u16) -> Router {
+        self.router(Some(port))
+    }
+
+    fn router(&self, port: Option<u16>) -> Router {
+        let (mut keyed, mut open) = (Router::new(), Router::new());
+        for dialect in &self.dialects {
+            let key = auth::RequireKey { state: self.state.clone(), dialect: Arc::clone(dialect) };
+            keyed = keyed.merge(dialect.routes().layer(middleware::from_fn_with_state(key, auth::require_key)));
+            open = open.merge(dialect.open_routes());
+        }
+        let (unknown, wrong) = (self.dialects.clone(), self.dialects.clone());
+        let router = keyed
+            .layer(middleware::from_fn_with_state(self.state.clone(), auth::keep_pages_out))
+            .merge(open)
+            .fallback(async move |uri: Uri| refused(&unknown, uri.path(), Refusal::UnknownPath(uri.path())))
+            .method_not_allowed_fallback(async move |method: Method, uri: Uri| {
+                refused(&wrong, uri.path(), Refusal::WrongMethod(&method, uri.path()))
+            })
+            .layer(DefaultBodyLimit::max(self.max_body_bytes))
+            .layer(RequestBodyTimeoutLayer::new(self.state.stall_timeout))
+            .with_state(self.state.clone());
+        let dialects = self.dialects.iter();
+        let router = dialects.fold(router, |router, dialect| dialect.dispatch(&self.state, router, port));
+        router
+            .layer(PropagateRequestIdLayer::x_request_id())
+            // Failures are logged where they end, once; this layer only opens the span.
+            .layer(TraceLayer::new_for_http().on_failure(()).make_span_with(|request: &axum::http::Request<_>| {
+                let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok());
+                // The path without its query, which may hold secrets.
+                tracing::info_span!("request", request.id = id, method = %request.method(), path = request.uri().path())
+            }))
+            .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
     }
 }
 
-fn router(state: AppState, max_body_bytes: usize, listener: Option<u16>) -> Router {
-    let keyed = Router::new()
-        .route("/v1/run", post(native::run::run))
-        .route("/v1/languages", get(native::status::languages))
-        .route("/v1/status", get(native::status::status))
-        .layer(middleware::from_fn_with_state(state.clone(), auth::require_key));
-    let control = Router::new()
-        .merge(keyed)
-        .merge(e2b::control(&state))
-        .layer(middleware::from_fn_with_state(state.clone(), auth::keep_pages_out))
-        .route("/healthz", get(native::status::healthz))
-        // As E2B calls it.
-        .route("/health", get(native::status::healthz))
-        .route("/readyz", get(native::status::readyz))
-        .fallback(not_found)
-        .method_not_allowed_fallback(wrong_method)
-        .layer(DefaultBodyLimit::max(max_body_bytes))
-        .layer(RequestBodyTimeoutLayer::new(state.stall_timeout))
-        .with_state(state.clone());
-    let dispatch = e2b::Dispatch::new(state, control, listener);
-    Router::new()
-        .fallback(move |request| dispatch.clone().answer(request))
-        .layer(PropagateRequestIdLayer::x_request_id())
-        // Failures are logged where they end, once; this layer only opens the span.
-        .layer(TraceLayer::new_for_http().on_failure(()).make_span_with(|request: &axum::http::Request<_>| {
-            let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok());
-            // The path without its query, which may hold secrets.
-            tracing::info_span!("request", request.id = id, method = %request.method(), path = request.uri().path())
-        }))
-        .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
+/// The ports on which clients of some dialect expect it on this machine.
+pub fn extra_ports() -> Vec<u16> {
+    dialects().iter().flat_map(|dialect| dialect.ports()).copied().collect()
 }
 
-async fn not_found(uri: Uri) -> Response {
-    refused(&uri, StatusCode::NOT_FOUND, "not_found", format!("there is no {}", uri.path()))
-}
-
-async fn wrong_method(method: Method, uri: Uri) -> Response {
-    let message = format!("{} does not take {method}", uri.path());
-    refused(&uri, StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
-}
-
-/// In the shape of the API that the path belongs to.
-fn refused(uri: &Uri, status: StatusCode, code: &'static str, message: String) -> Response {
-    match e2b::owns(uri.path()) {
-        true => e2b::error::E2bError::new(status, message).into_response(),
-        false => ApiError::new(status, code, message).into_response(),
-    }
+/// A refusal in the shape of the dialect that the path belongs to.
+fn refused(dialects: &[Arc<dyn Dialect>], path: &str, refusal: Refusal<'_>) -> Response {
+    let owner = dialects.iter().find(|dialect| dialect.owns(path));
+    owner.expect("the native dialect owns what no other does").refuse(refusal)
 }

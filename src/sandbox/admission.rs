@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::error::{SandboxError, Whose};
 use super::fair_queue::FairQueue;
-use super::tenant::Tenant;
+use super::owner::Owner;
 
 /// How many sandboxes there may be.
 #[derive(Debug, Clone)]
@@ -42,7 +42,7 @@ pub(crate) struct Admission(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     config: SandboxesConfig,
-    starts: Option<RateLimiter<Tenant, HashMapStateStore<Tenant>, DefaultClock>>,
+    starts: Option<RateLimiter<Owner, HashMapStateStore<Owner>, DefaultClock>>,
     places: Mutex<Places>,
 }
 
@@ -60,7 +60,7 @@ struct Taken {
     max: usize,
     max_per_key: usize,
     all: usize,
-    by_key: HashMap<Tenant, usize>,
+    by_key: HashMap<Owner, usize>,
 }
 
 impl Taken {
@@ -68,18 +68,18 @@ impl Taken {
         Self { max, max_per_key, all: 0, by_key: HashMap::new() }
     }
 
-    fn is_room(&self, tenant: Tenant) -> bool {
-        self.all < self.max && self.by_key.get(&tenant).is_none_or(|taken| *taken < self.max_per_key)
+    fn is_room(&self, owner: Owner) -> bool {
+        self.all < self.max && self.by_key.get(&owner).is_none_or(|taken| *taken < self.max_per_key)
     }
 
-    fn take(&mut self, tenant: Tenant) {
+    fn take(&mut self, owner: Owner) {
         self.all += 1;
-        *self.by_key.entry(tenant).or_default() += 1;
+        *self.by_key.entry(owner).or_default() += 1;
     }
 
-    fn give_back(&mut self, tenant: Tenant) {
+    fn give_back(&mut self, owner: Owner) {
         self.all -= 1;
-        if let Some(taken) = self.by_key.get_mut(&tenant) {
+        if let Some(taken) = self.by_key.get_mut(&owner) {
             *taken -= 1;
         }
     }
@@ -103,7 +103,7 @@ enum Purpose {
 #[derive(Debug)]
 pub(crate) struct Permit {
     shared: Arc<Shared>,
-    tenant: Tenant,
+    owner: Owner,
     purpose: Purpose,
 }
 
@@ -112,8 +112,8 @@ impl Drop for Permit {
         {
             let mut places = self.shared.lock();
             match self.purpose {
-                Purpose::Run => places.running.give_back(self.tenant),
-                Purpose::Keep => places.kept.give_back(self.tenant),
+                Purpose::Run => places.running.give_back(self.owner),
+                Purpose::Keep => places.kept.give_back(self.owner),
             }
         }
         Shared::serve(&self.shared);
@@ -137,21 +137,21 @@ impl Admission {
     /// # Errors
     ///
     /// [`SandboxError::TooOften`]; [`SandboxError::Busy`] when the line is full, or does not move.
-    pub(crate) async fn run(&self, tenant: Tenant) -> Result<Permit, SandboxError> {
-        self.start(tenant)?;
+    pub(crate) async fn run(&self, owner: Owner) -> Result<Permit, SandboxError> {
+        self.start(owner)?;
         let place = {
             let mut places = self.0.lock();
-            if places.running.is_room(tenant) {
-                return Ok(self.permit(&mut places, tenant, Purpose::Run));
+            if places.running.is_room(owner) {
+                return Ok(self.permit(&mut places, owner, Purpose::Run));
             }
             places.waiting.retain(|waiting| !waiting.is_closed());
             let is_full = places.waiting.len() >= self.0.config.max_queued;
             // Whoever is sent away for it learns so when the sender is dropped.
-            if is_full && places.waiting.make_room(tenant).is_none() {
+            if is_full && places.waiting.make_room(owner).is_none() {
                 return Err(places.busy());
             }
             let (sender, place) = oneshot::channel();
-            places.waiting.push(tenant, sender);
+            places.waiting.push(owner, sender);
             place
         };
         match tokio::time::timeout(self.0.config.queue_timeout, place).await {
@@ -165,11 +165,11 @@ impl Admission {
     /// # Errors
     ///
     /// [`SandboxError::TooOften`] and [`SandboxError::Full`].
-    pub(crate) fn keep(&self, tenant: Tenant) -> Result<Permit, SandboxError> {
-        self.start(tenant)?;
+    pub(crate) fn keep(&self, owner: Owner) -> Result<Permit, SandboxError> {
+        self.start(owner)?;
         let mut places = self.0.lock();
-        if places.kept.is_room(tenant) {
-            return Ok(self.permit(&mut places, tenant, Purpose::Keep));
+        if places.kept.is_room(owner) {
+            return Ok(self.permit(&mut places, owner, Purpose::Keep));
         }
         let (max_kept_sandboxes, whose) = places.kept.bound();
         Err(SandboxError::Full { max_kept_sandboxes, whose })
@@ -187,22 +187,22 @@ impl Admission {
         &self.0.config
     }
 
-    fn start(&self, tenant: Tenant) -> Result<(), SandboxError> {
+    fn start(&self, owner: Owner) -> Result<(), SandboxError> {
         let (Some(starts), Some(per_minute)) = (&self.0.starts, self.0.config.max_starts_per_minute_per_key) else {
             return Ok(());
         };
-        starts.check_key(&tenant).map_err(|early| SandboxError::TooOften {
+        starts.check_key(&owner).map_err(|early| SandboxError::TooOften {
             per_minute: per_minute.get(),
             retry_after: early.wait_time_from(starts.clock().now()),
         })
     }
 
-    fn permit(&self, places: &mut Places, tenant: Tenant, purpose: Purpose) -> Permit {
+    fn permit(&self, places: &mut Places, owner: Owner, purpose: Purpose) -> Permit {
         match purpose {
-            Purpose::Run => places.running.take(tenant),
-            Purpose::Keep => places.kept.take(tenant),
+            Purpose::Run => places.running.take(owner),
+            Purpose::Keep => places.kept.take(owner),
         }
-        Permit { shared: Arc::clone(&self.0), tenant, purpose }
+        Permit { shared: Arc::clone(&self.0), owner, purpose }
     }
 }
 
@@ -223,9 +223,9 @@ impl Shared {
         let mut guard = shared.lock();
         let Places { running, waiting, .. } = &mut *guard;
         waiting.retain(|waiting| !waiting.is_closed());
-        let (tenant, sender) = waiting.pop(|tenant| running.is_room(tenant))?;
-        running.take(tenant);
-        Some((sender, Permit { shared: Arc::clone(shared), tenant, purpose: Purpose::Run }))
+        let (owner, sender) = waiting.pop(|owner| running.is_room(owner))?;
+        running.take(owner);
+        Some((sender, Permit { shared: Arc::clone(shared), owner, purpose: Purpose::Run }))
     }
 }
 
@@ -243,8 +243,8 @@ mod tests {
 
     use super::*;
 
-    const A: Tenant = Tenant(0);
-    const B: Tenant = Tenant(1);
+    const A: Owner = Owner([0; 8]);
+    const B: Owner = Owner([1; 8]);
 
     fn admission(change: impl FnOnce(&mut SandboxesConfig)) -> Arc<Admission> {
         let mut config = SandboxesConfig {
@@ -262,9 +262,9 @@ mod tests {
     }
 
     /// Asks for a place, and gives the one that asks once it has joined the line.
-    async fn waits(admission: &Arc<Admission>, tenant: Tenant) -> JoinHandle<Result<Permit, SandboxError>> {
+    async fn waits(admission: &Arc<Admission>, owner: Owner) -> JoinHandle<Result<Permit, SandboxError>> {
         let asking = Arc::clone(admission);
-        let task = tokio::spawn(async move { asking.run(tenant).await });
+        let task = tokio::spawn(async move { asking.run(owner).await });
         // There is one thread here: the new task is run before this one again, as far as it can.
         tokio::task::yield_now().await;
         task
@@ -332,7 +332,7 @@ mod tests {
         let refused = admission.keep(A).expect_err("one of this key").to_string();
         assert!(refused.starts_with("1 sandboxes of this key are kept already"), "{refused}");
         let _other = admission.keep(B).expect("a place");
-        let refused = admission.keep(Tenant(2)).expect_err("two in all").to_string();
+        let refused = admission.keep(Owner([2; 8])).expect_err("two in all").to_string();
         assert!(refused.starts_with("2 sandboxes are kept already"), "{refused}");
         drop(first);
         admission.keep(A).expect("it is free again");

@@ -1,14 +1,14 @@
-//! Fair waiting: a line for each tenant, and the tenants take turns.
+//! Fair waiting: a line for each owner, and the owners take turns.
 
 use std::collections::VecDeque;
 
-use super::tenant::Tenant;
+use super::owner::Owner;
 
-/// Those who wait. A tenant with many waits behind one with few, not before.
+/// Those who wait. A owner with many waits behind one with few, not before.
 #[derive(Debug)]
 pub(crate) struct FairQueue<T> {
-    /// None is empty. The first tenant's turn is next.
-    lines: VecDeque<(Tenant, VecDeque<T>)>,
+    /// None is empty. The first owner's turn is next.
+    lines: VecDeque<(Owner, VecDeque<T>)>,
 }
 
 impl<T> FairQueue<T> {
@@ -27,28 +27,28 @@ impl<T> FairQueue<T> {
         self.lines.iter().flat_map(|(_, line)| line)
     }
 
-    /// Joins the end of the tenant's line.
-    pub(crate) fn push(&mut self, tenant: Tenant, item: T) {
-        match self.lines.iter_mut().find(|(whose, _)| *whose == tenant) {
+    /// Joins the end of the owner's line.
+    pub(crate) fn push(&mut self, owner: Owner, item: T) {
+        match self.lines.iter_mut().find(|(whose, _)| *whose == owner) {
             Some((_, line)) => line.push_back(item),
-            None => self.lines.push_back((tenant, VecDeque::from([item]))),
+            None => self.lines.push_back((owner, VecDeque::from([item]))),
         }
     }
 
-    /// The first in line of the tenant whose turn it is, among the tenants that may.
-    pub(crate) fn pop(&mut self, may: impl Fn(Tenant) -> bool) -> Option<(Tenant, T)> {
-        let turn = self.lines.iter().position(|(tenant, _)| may(*tenant))?;
-        let (tenant, mut line) = self.lines.remove(turn)?;
+    /// The first in line of the owner whose turn it is, among the owners that may.
+    pub(crate) fn pop(&mut self, may: impl Fn(Owner) -> bool) -> Option<(Owner, T)> {
+        let turn = self.lines.iter().position(|(owner, _)| may(*owner))?;
+        let (owner, mut line) = self.lines.remove(turn)?;
         let item = line.pop_front()?;
         if !line.is_empty() {
-            self.lines.push_back((tenant, line));
+            self.lines.push_back((owner, line));
         }
-        Some((tenant, item))
+        Some((owner, item))
     }
 
-    /// Takes out the last of the longest line, if the tenant would have a shorter one even with one more in it.
-    pub(crate) fn make_room(&mut self, tenant: Tenant) -> Option<T> {
-        let own = self.lines.iter().find(|(whose, _)| *whose == tenant).map_or(0, |(_, line)| line.len());
+    /// Takes out the last of the longest line, if the owner would have a shorter one even with one more in it.
+    pub(crate) fn make_room(&mut self, owner: Owner) -> Option<T> {
+        let own = self.lines.iter().find(|(whose, _)| *whose == owner).map_or(0, |(_, line)| line.len());
         let (_, longest) = self.lines.iter_mut().max_by_key(|(_, line)| line.len())?;
         if longest.len() > own + 1 { longest.pop_back() } else { None }
     }
@@ -71,13 +71,13 @@ impl<T> FairQueue<T> {
 mod tests {
     use super::*;
 
-    const A: Tenant = Tenant(0);
-    const B: Tenant = Tenant(1);
+    const A: Owner = Owner([0; 8]);
+    const B: Owner = Owner([1; 8]);
 
-    fn lines(items: &[(Tenant, u32)]) -> FairQueue<u32> {
+    fn lines(items: &[(Owner, u32)]) -> FairQueue<u32> {
         let mut lines = FairQueue::new();
-        for (tenant, item) in items {
-            lines.push(*tenant, *item);
+        for (owner, item) in items {
+            lines.push(*owner, *item);
         }
         lines
     }
@@ -87,15 +87,15 @@ mod tests {
     }
 
     #[test]
-    fn tenants_take_turns_and_each_ones_line_keeps_its_order() {
+    fn owners_take_turns_and_each_ones_line_keeps_its_order() {
         assert_eq!(all(lines(&[(A, 1), (A, 2), (A, 3), (B, 4), (B, 5)])), [1, 4, 2, 5, 3]);
     }
 
     #[test]
     fn who_may_not_is_passed_over_and_keeps_the_turn() {
         let mut lines = lines(&[(A, 1), (A, 2), (B, 3)]);
-        assert_eq!(lines.pop(|tenant| tenant == B), Some((B, 3)));
-        assert_eq!(lines.pop(|tenant| tenant == B), None);
+        assert_eq!(lines.pop(|owner| owner == B), Some((B, 3)));
+        assert_eq!(lines.pop(|owner| owner == B), None);
         assert_eq!(all(lines), [1, 2]);
     }
 

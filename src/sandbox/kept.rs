@@ -9,9 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::container::Container;
 use super::error::OperationError;
+use super::owner::Owner;
 use super::readings::{Reading, Readings};
 use super::template::Template;
-use super::tenant::Tenant;
 use crate::engine::{EngineError, Network};
 use crate::link::Link;
 use crate::protocol::{Metrics, Notebook};
@@ -40,7 +40,7 @@ pub struct CreateSpec {
     /// The recipe.
     pub template: Arc<Template>,
     /// Whose it is.
-    pub tenant: Tenant,
+    pub owner: Owner,
     /// How long it lives.
     pub timeout: Duration,
     /// What happens then.

@@ -7,13 +7,13 @@ mod execution;
 mod fair_queue;
 mod kept;
 mod operations;
+mod owner;
 mod pool;
 mod readings;
 mod registry;
 mod run;
 mod supervise;
 mod template;
-mod tenant;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,11 +34,11 @@ pub use error::{Ending, LaunchError, OperationError, SandboxError, Whose};
 pub use execution::Execution;
 pub use kept::{CreateSpec, Life, OnTimeout, Sandbox, Traffic};
 pub use operations::{File, Items};
+pub use owner::Owner;
 pub use pool::ShelfStatus;
 pub use readings::Reading;
 pub use run::{Place, Report, RunSpec, Running};
 pub use template::{NetworkKind, Template};
-pub use tenant::Tenant;
 
 /// The one door to sandboxes.
 #[derive(Debug, Clone)]
@@ -121,10 +121,10 @@ impl Sandboxes {
     pub async fn run(&self, spec: RunSpec) -> Result<Running, SandboxError> {
         let asked = Instant::now();
         let permit = tokio::select! {
-            permit = self.shared.admission.run(spec.tenant) => permit?,
+            permit = self.shared.admission.run(spec.owner) => permit?,
             () = self.shared.cancelled.cancelled() => return Err(SandboxError::ShuttingDown),
         };
-        let (sandbox, warm) = self.container(&spec.template, &spec.container, spec.tenant).await?;
+        let (sandbox, warm) = self.container(&spec.template, &spec.container, spec.owner).await?;
         sandbox.hold(permit);
         let wait_ms = asked.elapsed().as_millis() as u64;
         tracing::debug!(sandbox.id = %sandbox.id(), warm, wait_ms, "took sandbox {}", sandbox.id());
@@ -160,9 +160,9 @@ impl Sandboxes {
         spec: CreateSpec,
         environment: impl FnOnce(&Sandbox) -> BTreeMap<String, String>,
     ) -> Result<Arc<Sandbox>, SandboxError> {
-        let permit = self.shared.admission.keep(spec.tenant)?;
+        let permit = self.shared.admission.keep(spec.owner)?;
         let container = Spec { network: spec.network.clone(), ..spec.template.spec() };
-        let (container, warm) = self.container(&spec.template, &container, spec.tenant).await?;
+        let (container, warm) = self.container(&spec.template, &container, spec.owner).await?;
         container.hold(permit);
         let sandbox = Arc::new(Sandbox::new(new_id(), new_token(), spec, container));
         sandbox.link().set_environment(&environment(&sandbox)).await.map_err(SandboxError::Lost)?;
@@ -207,10 +207,10 @@ impl Sandboxes {
         &self,
         template: &Arc<Template>,
         container: &Spec,
-        tenant: Tenant,
+        owner: Owner,
     ) -> Result<(Container, bool), SandboxError> {
         let taken = if *container == template.spec() {
-            self.shared.pool.take(template, tenant).await
+            self.shared.pool.take(template, owner).await
         } else {
             let launch = self.shared.pool.launch(container.clone(), Arc::clone(template));
             launch.await.map(|container| (container, false))

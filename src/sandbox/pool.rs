@@ -11,8 +11,8 @@ use tokio_util::task::TaskTracker;
 use super::container::{Container, Reaper};
 use super::error::LaunchError;
 use super::fair_queue::FairQueue;
+use super::owner::Owner;
 use super::template::Template;
-use super::tenant::Tenant;
 use crate::engine::EngineError;
 use crate::protocol::Language;
 
@@ -130,11 +130,7 @@ impl Pool {
     }
 
     /// Takes a sandbox of the template; tells whether it was warm.
-    pub(crate) async fn take(
-        &self,
-        template: &Template,
-        tenant: Tenant,
-    ) -> Result<(Container, bool), Arc<LaunchError>> {
+    pub(crate) async fn take(&self, template: &Template, owner: Owner) -> Result<(Container, bool), Arc<LaunchError>> {
         let receiver = {
             let mut shelves = self.shared.lock();
             let shelf = shelves
@@ -148,7 +144,7 @@ impl Pool {
                 }
             }
             let (sender, receiver) = oneshot::channel();
-            shelf.waiting.push(tenant, Waiting { since: Instant::now(), sender });
+            shelf.waiting.push(owner, Waiting { since: Instant::now(), sender });
             receiver
         };
         self.shared.wanted.notify_one();
@@ -315,7 +311,7 @@ mod tests {
     /// Somebody waits since then, for as long as the receiver is kept.
     fn wait(shelf: &mut Shelf, since: Instant) -> oneshot::Receiver<Taken> {
         let (sender, receiver) = oneshot::channel();
-        shelf.waiting.push(Tenant(0), Waiting { since, sender });
+        shelf.waiting.push(Owner([0; 8]), Waiting { since, sender });
         receiver
     }
 

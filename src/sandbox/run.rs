@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 use super::container::Container;
 use super::error::{Ending, SandboxError};
 use super::execution::Events;
+use super::owner::Owner;
 use super::template::Template;
-use super::tenant::Tenant;
 use crate::engine::Spec;
 use crate::link::LinkError;
 use crate::protocol::{End, Event, Exception, Execute, LimitHit, Limits, Outcome, OutcomeKind, Output, Usage};
@@ -21,7 +21,7 @@ pub struct RunSpec {
     /// The recipe.
     pub template: Arc<Template>,
     /// Whose it is.
-    pub tenant: Tenant,
+    pub owner: Owner,
     /// The container, which may be smaller than the template's.
     pub container: Spec,
     /// What ends the run before its time.

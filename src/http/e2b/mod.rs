@@ -5,53 +5,79 @@
 mod access;
 mod control;
 mod envd;
-pub(super) mod error;
+mod error;
 mod interpreter;
 mod letta;
 mod profile;
 mod proxy;
 mod refusal;
 
-use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{Method, StatusCode, header};
-use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::json;
 use tower::ServiceExt;
 use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 use tower_http::timeout::RequestBodyTimeoutLayer;
 
 use super::AppState;
+use super::dialect::{Dialect, Refusal};
 use access::{may_reach, sent_token_is_right, unauthorized};
 use control::shapes;
 use envd::signature::{self, FilesQuery};
 use error::{E2bError, ProxyError};
 use proxy::address::{self, Address, ENVD_PORT, INTERPRETER_PORT};
-use proxy::{debug, ports};
+use proxy::debug::{self, SharedSandbox};
+use proxy::ports;
 
-pub(in crate::http) use control::owns;
 pub use profile::Profile;
 
-/// The control plane, behind its key.
-pub(super) fn control(state: &AppState) -> Router<AppState> {
-    control::routes().layer(middleware::from_fn_with_state(state.clone(), require_key))
+/// E2B's API, as its SDKs and Letta use it.
+#[derive(Debug, Default)]
+pub(super) struct E2b {
+    debug_sandbox: SharedSandbox,
 }
 
-/// Lets a request through that carries a key, and says whose it is.
-async fn require_key(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
-    match state.api_keys.tenant(request.headers()) {
-        Some(tenant) => {
-            request.extensions_mut().insert(tenant);
-            next.run(request).await
+impl Dialect for E2b {
+    fn routes(&self) -> Router<AppState> {
+        control::routes()
+    }
+
+    fn open_routes(&self) -> Router<AppState> {
+        Router::new().route("/health", get(async || Json(json!({"status": "ok"}))))
+    }
+
+    fn owns(&self, path: &str) -> bool {
+        control::owns(path)
+    }
+
+    fn refuse(&self, refusal: Refusal<'_>) -> Response {
+        match refusal {
+            Refusal::Unauthorized => E2bError::new(StatusCode::UNAUTHORIZED, "Invalid API key"),
+            Refusal::UnknownPath(_) => E2bError::new(StatusCode::NOT_FOUND, refusal.to_string()),
+            Refusal::WrongMethod(..) => E2bError::new(StatusCode::METHOD_NOT_ALLOWED, refusal.to_string()),
         }
-        None => E2bError::new(StatusCode::UNAUTHORIZED, "Invalid API key").into_response(),
+        .into_response()
+    }
+
+    /// SDKs dial them in debug mode.
+    fn ports(&self) -> &'static [u16] {
+        &[ENVD_PORT, INTERPRETER_PORT]
+    }
+
+    fn dispatch(&self, state: &AppState, router: Router, port: Option<u16>) -> Router {
+        let dispatch = Dispatch::new(state.clone(), router, port, self.debug_sandbox.clone());
+        Router::new().fallback(async move |request| dispatch.answer(request).await)
     }
 }
 
 /// Chooses between the server's own routes and those of the sandbox that a request means.
 #[derive(Clone)]
-pub(super) struct Dispatch {
+struct Dispatch {
     state: AppState,
+    debug_sandbox: SharedSandbox,
     control: Router,
     interpreter: Router,
     envd: Router,
@@ -61,7 +87,7 @@ pub(super) struct Dispatch {
 
 impl Dispatch {
     /// `control` are the routes for requests that mean no sandbox.
-    pub(super) fn new(state: AppState, control: Router, listener: Option<u16>) -> Self {
+    fn new(state: AppState, control: Router, listener: Option<u16>, debug_sandbox: SharedSandbox) -> Self {
         // Pages of any origin may call a sandbox, as they may E2B's: what lets them in is its id and token, which no browser
         // adds by itself. Debug mode asks for neither.
         let pages = CorsLayer::new().allow_origin(Any).allow_methods(Any).allow_headers(AllowHeaders::mirror_request());
@@ -69,11 +95,11 @@ impl Dispatch {
         let stall_timeout = state.stall_timeout;
         let interpreter = interpreter::routes(state.clone()).layer(RequestBodyTimeoutLayer::new(stall_timeout));
         let interpreter = open(interpreter);
-        Self { state, control, interpreter, envd: open(envd::routes(stall_timeout)), listener }
+        Self { state, debug_sandbox, control, interpreter, envd: open(envd::routes(stall_timeout)), listener }
     }
 
     /// Answers any request.
-    pub(super) async fn answer(self, request: Request) -> Response {
+    async fn answer(self, request: Request) -> Response {
         if *request.method() == Method::CONNECT {
             return E2bError::new(StatusCode::METHOD_NOT_ALLOWED, "this is no proxy").into_response();
         }
@@ -87,10 +113,12 @@ impl Dispatch {
             Ok(Address::Unnamed { port: ENVD_PORT }) if is_file && FilesQuery::of(request.uri()).is_signed() => {
                 self.signed_file(request).await
             }
-            Ok(Address::Unnamed { port }) => match debug::find(&self.state, request.headers()).await {
-                Ok(sandbox) => self.sandbox(&sandbox.id, port, request).await,
-                Err(err) => err.into_response(),
-            },
+            Ok(Address::Unnamed { port }) => {
+                match debug::find(&self.state, &self.debug_sandbox, request.headers()).await {
+                    Ok(sandbox) => self.sandbox(&sandbox.id, port, request).await,
+                    Err(err) => err.into_response(),
+                }
+            }
             Ok(Address::Sandbox { id, port }) => self.sandbox(&id, port, request).await,
             Err(err) => err.into_response(),
         }

@@ -1,5 +1,44 @@
 //! oncebox's own API.
 
-pub(super) mod run;
-pub(super) mod shapes;
-pub(super) mod status;
+mod run;
+mod shapes;
+mod status;
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+
+use super::AppState;
+use super::dialect::{Dialect, Refusal};
+use super::error::ApiError;
+
+/// oncebox's own API. Every path that no other dialect owns is its.
+#[derive(Debug)]
+pub(super) struct Native;
+
+impl Dialect for Native {
+    fn routes(&self) -> Router<AppState> {
+        Router::new()
+            .route("/v1/run", post(run::run))
+            .route("/v1/languages", get(status::languages))
+            .route("/v1/status", get(status::status))
+    }
+
+    fn open_routes(&self) -> Router<AppState> {
+        Router::new().route("/healthz", get(status::healthz)).route("/readyz", get(status::readyz))
+    }
+
+    fn owns(&self, _: &str) -> bool {
+        true
+    }
+
+    fn refuse(&self, refusal: Refusal<'_>) -> Response {
+        let (status, code) = match refusal {
+            Refusal::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized"),
+            Refusal::UnknownPath(_) => (StatusCode::NOT_FOUND, "not_found"),
+            Refusal::WrongMethod(..) => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+        };
+        ApiError::new(status, code, refusal.to_string()).into_response()
+    }
+}

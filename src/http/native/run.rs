@@ -13,17 +13,17 @@ use super::shapes::{ExceptionResponse, OutputResponse, RunRequest, RunResponse, 
 use crate::http::error::ApiError;
 use crate::http::json::Json;
 use crate::protocol::{End, Event};
-use crate::sandbox::{Place, Running, Sandboxes, Tenant};
+use crate::sandbox::{Owner, Place, Running, Sandboxes};
 
 /// Runs code in a sandbox of its own. A client that hangs up cancels it.
-pub(in crate::http) async fn run(
+pub(super) async fn run(
     State(sandboxes): State<Sandboxes>,
-    Extension(tenant): Extension<Tenant>,
+    Extension(owner): Extension<Owner>,
     headers: HeaderMap,
     Json(request, _): Json<RunRequest, ApiError>,
 ) -> Result<Response, ApiError> {
     let template = sandboxes.template(&request.language)?;
-    let running = sandboxes.run(request.check(template, tenant)?).await?;
+    let running = sandboxes.run(request.check(template, owner)?).await?;
     if wants_events(&headers) {
         return Ok(events(running).into_response());
     }

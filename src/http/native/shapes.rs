@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use crate::engine::Network;
 use crate::http::error::ApiError;
 use crate::protocol::{Exception, Outcome, OutcomeKind, Output, Usage};
-use crate::sandbox::{NetworkKind, Place, Report, RunSpec, Template, Tenant};
+use crate::sandbox::{NetworkKind, Owner, Place, Report, RunSpec, Template};
 
 /// Files of one request; more belong into an archive.
 const MAX_FILES: usize = 1000;
@@ -21,7 +21,7 @@ const MAX_FILES: usize = 1000;
 /// The body of `POST /v1/run`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(in crate::http) struct RunRequest {
+pub(super) struct RunRequest {
     code: String,
     pub(super) language: String,
     timeout_ms: Option<u64>,
@@ -65,7 +65,7 @@ struct LimitsRequest {
 
 impl RunRequest {
     /// Checks everything against the template it asks for.
-    pub(super) fn check(self, template: Arc<Template>, tenant: Tenant) -> Result<RunSpec, ApiError> {
+    pub(super) fn check(self, template: Arc<Template>, owner: Owner) -> Result<RunSpec, ApiError> {
         let (mut container, mut limits) = (template.spec(), template.limits());
         if let Some(network) = self.network {
             container.network = match (network, template.network) {
@@ -92,7 +92,7 @@ impl RunRequest {
         limits.disk_bytes = container.disk_bytes;
         check_env(&self.env)?;
         let files = check_files(self.files)?;
-        Ok(RunSpec { template, tenant, container, limits, code: self.code, env: self.env, files, stdin: self.stdin })
+        Ok(RunSpec { template, owner, container, limits, code: self.code, env: self.env, files, stdin: self.stdin })
     }
 }
 
@@ -143,7 +143,7 @@ fn check_files(files: Vec<FileRequest>) -> Result<Vec<(String, Bytes)>, ApiError
 
 /// The answer of `POST /v1/run`.
 #[derive(Debug, Serialize)]
-pub(in crate::http) struct RunResponse {
+pub(super) struct RunResponse {
     /// `text/plain` of each of `outputs`.
     results: Vec<String>,
     logs: Logs,

@@ -10,7 +10,7 @@ use crate::sandbox::{Sandboxes, ShelfStatus};
 
 /// `GET /v1/languages`: names, aliases, versions, what is preinstalled. Versions are as the images tell them, `null` until
 /// a first sandbox of a language has started.
-pub(in crate::http) async fn languages(State(sandboxes): State<Sandboxes>) -> Json<Value> {
+pub(super) async fn languages(State(sandboxes): State<Sandboxes>) -> Json<Value> {
     let language = |shelf: &ShelfStatus| {
         let template = &shelf.template;
         json!({
@@ -37,7 +37,7 @@ pub(in crate::http) async fn languages(State(sandboxes): State<Sandboxes>) -> Js
 }
 
 /// `GET /v1/status`: the pool, what runs, what waits, and the bounds.
-pub(in crate::http) async fn status(State(sandboxes): State<Sandboxes>) -> Json<Value> {
+pub(super) async fn status(State(sandboxes): State<Sandboxes>) -> Json<Value> {
     let status = sandboxes.status();
     let pool: Vec<_> = status
         .shelves
@@ -63,12 +63,12 @@ pub(in crate::http) async fn status(State(sandboxes): State<Sandboxes>) -> Json<
 }
 
 /// `GET /healthz`: this process answers.
-pub(in crate::http) async fn healthz() -> Json<Value> {
+pub(super) async fn healthz() -> Json<Value> {
     Json(json!({"status": "ok"}))
 }
 
 /// `GET /readyz`: requests can be served; 503 until then.
-pub(in crate::http) async fn readyz(State(sandboxes): State<Sandboxes>) -> impl IntoResponse {
+pub(super) async fn readyz(State(sandboxes): State<Sandboxes>) -> impl IntoResponse {
     match sandboxes.is_ready().await {
         true => (StatusCode::OK, Json(json!({"status": "ready"}))),
         false => (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"status": "not ready"}))),

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::query::Query;
 use super::shapes::ListedSandbox;
 use crate::http::e2b::error::E2bError;
-use crate::sandbox::{Sandbox, Sandboxes, Tenant};
+use crate::sandbox::{Owner, Sandbox, Sandboxes};
 
 const MAX_PAGE: usize = 100;
 
@@ -32,21 +32,21 @@ pub(super) struct ListQuery {
 /// `GET /sandboxes`: running ones, without pages.
 pub(super) async fn list_v1(
     State(sandboxes): State<Sandboxes>,
-    Extension(tenant): Extension<Tenant>,
+    Extension(owner): Extension<Owner>,
     Query(ListQuery { metadata, .. }): Query<ListQuery>,
 ) -> Result<axum::Json<Vec<ListedSandbox>>, E2bError> {
     let query = ListQuery { metadata, state: Some("running".to_owned()), ..ListQuery::default() };
-    let found = filtered(&sandboxes, tenant, &query)?;
+    let found = filtered(&sandboxes, owner, &query)?;
     Ok(axum::Json(found.iter().map(|sandbox| ListedSandbox::new(sandbox)).collect()))
 }
 
 /// `GET /v2/sandboxes`: the header `x-next-token` is there exactly when there is more.
 pub(super) async fn list_v2(
     State(sandboxes): State<Sandboxes>,
-    Extension(tenant): Extension<Tenant>,
+    Extension(owner): Extension<Owner>,
     Query(query): Query<ListQuery>,
 ) -> Result<Response, E2bError> {
-    let mut found = filtered(&sandboxes, tenant, &query)?;
+    let mut found = filtered(&sandboxes, owner, &query)?;
     let ascending = match query.order.as_deref() {
         None | Some("desc") => false,
         Some("asc") => true,
@@ -74,7 +74,7 @@ pub(super) async fn list_v2(
         .into_response())
 }
 
-fn filtered(sandboxes: &Sandboxes, tenant: Tenant, query: &ListQuery) -> Result<Vec<Arc<Sandbox>>, E2bError> {
+fn filtered(sandboxes: &Sandboxes, owner: Owner, query: &ListQuery) -> Result<Vec<Arc<Sandbox>>, E2bError> {
     let metadata = query.metadata.as_deref().map(read_metadata).unwrap_or_default();
     let states: Vec<_> = query.state.as_deref().unwrap_or("running,paused").split(',').collect();
     if let Some(other) = states.iter().find(|state| !matches!(**state, "running" | "paused")) {
@@ -88,7 +88,7 @@ fn filtered(sandboxes: &Sandboxes, tenant: Tenant, query: &ListQuery) -> Result<
     let fits = |sandbox: &Arc<Sandbox>| {
         let spec = &sandbox.spec;
         let state = if sandbox.life().paused { "paused" } else { "running" };
-        spec.tenant == tenant
+        spec.owner == owner
             && states.contains(&state)
             && sandbox.started >= after
             && query.template.as_deref().is_none_or(|name| spec.template.is_called(name))

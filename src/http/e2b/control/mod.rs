@@ -26,7 +26,7 @@ use super::letta::ToldDomain;
 use crate::engine::Network;
 use crate::http::AppState;
 use crate::http::json::{self, Json};
-use crate::sandbox::{CreateSpec, OnTimeout, Sandbox, Sandboxes, Tenant};
+use crate::sandbox::{CreateSpec, OnTimeout, Owner, Sandbox, Sandboxes};
 use named::Named;
 use network::NetworkRequest;
 use shapes::{DEFAULT_TIMEOUT_S, SandboxDetail, SandboxResponse};
@@ -99,27 +99,27 @@ struct AutoResume {
 /// `POST /sandboxes`: a token is returned, and asked for only of sandboxes created with `secure`.
 async fn create_v1(
     state: State<AppState>,
-    tenant: Extension<Tenant>,
+    owner: Extension<Owner>,
     domain: ToldDomain,
     Json(request, _): Json<CreateRequest, E2bError>,
 ) -> Answer<Response> {
     let secure = request.secure.unwrap_or(false);
-    create(state, tenant, domain, request, secure).await
+    create(state, owner, domain, request, secure).await
 }
 
 /// `POST /v2/sandboxes`: always secured.
 async fn create_v2(
     state: State<AppState>,
-    tenant: Extension<Tenant>,
+    owner: Extension<Owner>,
     domain: ToldDomain,
     Json(request, _): Json<CreateRequest, E2bError>,
 ) -> Answer<Response> {
-    create(state, tenant, domain, request, true).await
+    create(state, owner, domain, request, true).await
 }
 
 async fn create(
     State(state): State<AppState>,
-    Extension(tenant): Extension<Tenant>,
+    Extension(owner): Extension<Owner>,
     ToldDomain(domain): ToldDomain,
     request: CreateRequest,
     secure: bool,
@@ -146,7 +146,7 @@ async fn create(
     }
     let internet = request.allow_internet_access.or(asked.allow_internet_access).unwrap_or(true);
     let spec = CreateSpec {
-        tenant,
+        owner,
         timeout: timeout(request.timeout.unwrap_or(DEFAULT_TIMEOUT_S))?,
         on_timeout: if request.auto_pause == Some(true) { OnTimeout::Pause } else { OnTimeout::Kill },
         auto_resume: request.auto_resume.is_some_and(|auto| auto.enabled),

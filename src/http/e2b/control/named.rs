@@ -7,12 +7,12 @@ use axum::http::request::Parts;
 
 use crate::http::AppState;
 use crate::http::e2b::error::E2bError;
-use crate::sandbox::{Sandbox, Sandboxes, Tenant};
+use crate::sandbox::{Owner, Sandbox, Sandboxes};
 
-/// The sandbox a path names: `ID`, or `ID-CLIENT` as old SDKs have it. Another tenant's does not exist.
-pub(super) fn find(sandboxes: &Sandboxes, tenant: Tenant, path_id: &str) -> Result<Arc<Sandbox>, E2bError> {
+/// The sandbox a path names: `ID`, or `ID-CLIENT` as old SDKs have it. Another owner's does not exist.
+pub(super) fn find(sandboxes: &Sandboxes, owner: Owner, path_id: &str) -> Result<Arc<Sandbox>, E2bError> {
     let id = path_id.split('-').next().unwrap_or_default();
-    let found = sandboxes.get(id).filter(|sandbox| sandbox.spec.tenant == tenant);
+    let found = sandboxes.get(id).filter(|sandbox| sandbox.spec.owner == owner);
     found.ok_or_else(|| E2bError::no_sandbox(id))
 }
 
@@ -25,7 +25,7 @@ impl FromRequestParts<AppState> for Named {
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, E2bError> {
         let id = Path::<String>::from_request_parts(parts, state).await;
         let Path(id) = id.map_err(|err| E2bError::bad_request(err.body_text()))?;
-        let tenant = *parts.extensions.get::<Tenant>().expect("whoever comes here has shown a key");
-        find(&state.sandboxes, tenant, &id).map(Self)
+        let owner = *parts.extensions.get::<Owner>().expect("whoever comes here has shown a key");
+        find(&state.sandboxes, owner, &id).map(Self)
     }
 }

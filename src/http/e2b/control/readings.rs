@@ -12,7 +12,7 @@ use super::named::{Named, find};
 use super::query::Query;
 use super::shapes;
 use crate::http::AppState;
-use crate::sandbox::{Sandbox, Sandboxes, Tenant};
+use crate::sandbox::{Owner, Sandbox, Sandboxes};
 
 /// A time that is larger is one in milliseconds: as seconds it would lie 3,000 years ahead.
 const MILLISECONDS: u64 = 100_000_000_000;
@@ -50,10 +50,10 @@ struct ManyMetricsQuery {
 /// The last reading of each of several sandboxes. What is not there, or another's, is left out.
 async fn metrics_of_many(
     State(sandboxes): State<Sandboxes>,
-    Extension(tenant): Extension<Tenant>,
+    Extension(owner): Extension<Owner>,
     Query(ManyMetricsQuery { sandbox_ids }): Query<ManyMetricsQuery>,
 ) -> Json<Value> {
-    let asked = sandbox_ids.split(',').filter_map(|id| find(&sandboxes, tenant, id.trim()).ok());
+    let asked = sandbox_ids.split(',').filter_map(|id| find(&sandboxes, owner, id.trim()).ok());
     let last = |sandbox: Arc<Sandbox>| Some((sandbox.id.clone(), shapes::metric(sandbox.readings().last()?)));
     Json(json!({"sandboxes": asked.filter_map(last).collect::<Map<_, _>>()}))
 }

@@ -92,7 +92,7 @@ async fn execute(
     body: Bytes,
 ) -> Result<Response, Refusal> {
     let request: ExecuteRequest = parse(&body)?;
-    let profile = state.api_keys.profile(sandbox.spec.tenant);
+    let profile = state.api_keys.profile(sandbox.spec.owner);
     let last = LastExecution::of(profile, &state.sandboxes, &sandbox.id);
     let (context, language) = match (request.context_id, request.language) {
         (Some(_), Some(_)) => {

@@ -9,16 +9,20 @@ use std::time::Duration;
 
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use tokio::sync::Mutex;
 
 use crate::http::AppState;
 use crate::http::e2b::access::unauthorized;
 use crate::http::e2b::control::environment;
 use crate::http::e2b::control::shapes::DEFAULT_TIMEOUT_S;
 use crate::http::e2b::error::{E2bError, ProxyError};
-use crate::sandbox::{CreateSpec, OnTimeout, Sandbox, Tenant};
+use crate::sandbox::{CreateSpec, OnTimeout, Owner, Sandbox};
 
 /// What such SDKs would have asked for.
 const TEMPLATE: &str = "code-interpreter-v1";
+
+/// The id of the sandbox that is meant where a request names none, if it was made for that.
+pub(in crate::http::e2b) type SharedSandbox = Arc<Mutex<Option<String>>>;
 
 /// Why there is no sandbox for a request.
 pub(in crate::http::e2b) enum Missing {
@@ -44,7 +48,11 @@ impl From<E2bError> for Missing {
 }
 
 /// The sandbox whose token a request carries, or else the one that is meant without.
-pub(in crate::http::e2b) async fn find(state: &AppState, headers: &HeaderMap) -> Result<Arc<Sandbox>, Missing> {
+pub(in crate::http::e2b) async fn find(
+    state: &AppState,
+    shared: &SharedSandbox,
+    headers: &HeaderMap,
+) -> Result<Arc<Sandbox>, Missing> {
     let token = headers.get("x-access-token").and_then(|value| value.to_str().ok()).filter(|token| !token.is_empty());
     if let Some(token) = token {
         return state.sandboxes.by_token(token).ok_or_else(|| match state.sandboxes.ended_by_token(token) {
@@ -58,7 +66,7 @@ pub(in crate::http::e2b) async fn find(state: &AppState, headers: &HeaderMap) ->
     }
     let open = state.sandboxes.all().into_iter().filter(|sandbox| !sandbox.spec.secure);
     let newest = open.max_by_key(|sandbox| sandbox.started).and_then(|newest| state.sandboxes.get(&newest.id));
-    let mut shared = state.debug_sandbox.lock().await;
+    let mut shared = shared.lock().await;
     match newest {
         Some(newest) if shared.as_ref() != Some(&newest.id) => Ok(newest),
         _ => Ok(find_shared(state, &mut shared).await?),
@@ -77,7 +85,7 @@ async fn find_shared(state: &AppState, id: &mut Option<String>) -> Result<Arc<Sa
         .kept_template(TEMPLATE)
         .ok_or_else(|| E2bError::new(StatusCode::NOT_FOUND, format!("template '{TEMPLATE}' not found")))?;
     let spec = CreateSpec {
-        tenant: Tenant(0),
+        owner: Owner::ANYBODY,
         timeout,
         on_timeout: OnTimeout::Kill,
         auto_resume: false,
