@@ -15,9 +15,8 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 
-use crate::engine::{UserIdRange, networks, user_ids};
-use crate::http::Profile;
-use crate::http::{ApiKeys, HttpConfig, Patience, TlsConfig};
+use crate::engine::{EngineConfig, EngineKind, UserIdRange, networks, user_ids};
+use crate::http::{ApiKeys, HttpConfig, Patience, Profile, TlsConfig};
 use crate::sandbox::{SandboxesConfig, Template};
 
 /// The files of `config/` as they were when this program was built: what holds where no directory is given.
@@ -27,7 +26,8 @@ const PREFIX: &str = "ONCEBOX_";
 const TEMPLATE_PREFIX: &str = "TEMPLATES__";
 
 /// Variables that are ours and are not keys of the configuration.
-const OTHER_VARIABLES: [&str; 4] = ["api_keys", "letta_api_keys", "config", "log"];
+const OTHER_VARIABLES: [&str; 6] =
+    ["api_keys", "letta_api_keys", "config", "log", "languages", "unsafe_process_engine"];
 
 /// A configuration that cannot be used: the source, the key and the reason.
 #[derive(Debug, Error)]
@@ -56,6 +56,7 @@ struct Keys {
     tls_listen: Option<SocketAddr>,
     tls_certificate: String,
     tls_key: String,
+    engine: EngineKind,
     owner: String,
     max_sandboxes: usize,
     max_kept_sandboxes: usize,
@@ -83,22 +84,16 @@ struct Keys {
 /// Everything that can be configured.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Tells this server's containers from others on the same engine.
-    pub owner: String,
     /// For the room `http`.
     pub http: HttpConfig,
     /// For the room `sandbox`.
     pub sandboxes: SandboxesConfig,
-    /// For the engine: what sandboxes with the internet reach although it is not public.
-    pub allow_private: Vec<Ipv4Net>,
-    /// For the engine: the uids that user code runs as, if they are not left to it.
-    pub user_ids: Option<UserIdRange>,
+    /// For the room `engine`.
+    pub engine: EngineConfig,
     /// The recipes.
     pub templates: Vec<Template>,
     /// How long runs may go on after the server was told to stop.
     pub drain_timeout: Duration,
-    /// How long a call to the engine may take.
-    pub engine_timeout: Duration,
     /// How lines of the log look.
     pub log_format: LogFormat,
 }
@@ -147,7 +142,6 @@ impl Config {
         };
         let owner = if keys.owner.is_empty() { format!("port-{}", keys.listen.port()) } else { keys.owner };
         Ok(Self {
-            owner,
             http: HttpConfig {
                 listen: keys.listen,
                 api_keys,
@@ -170,11 +164,15 @@ impl Config {
                 queue_timeout: Duration::from_millis(keys.queue_timeout_ms),
                 launch_timeout: Duration::from_millis(keys.launch_timeout_ms),
             },
-            allow_private: keys.allow_private,
-            user_ids: keys.user_ids,
+            engine: EngineConfig {
+                kind: keys.engine,
+                owner,
+                timeout: Duration::from_millis(keys.engine_timeout_ms),
+                allow_private: keys.allow_private,
+                user_ids: keys.user_ids,
+            },
             templates,
             drain_timeout: Duration::from_millis(keys.drain_timeout_ms),
-            engine_timeout: Duration::from_millis(keys.engine_timeout_ms),
             log_format: keys.log_format,
         })
     }

@@ -69,13 +69,13 @@ pub(super) async fn doctor(
     let processors = config.processors();
     let mut stop = StopSignals::new()?;
     tokio::select! {
-        report = report::examine(sources.images, agent, &processors, config.engine_timeout) => {
+        report = report::examine(sources.images, agent, &processors, config.engine.timeout) => {
             print(&report.to_string());
             Ok(ExitCode::from(report.exit_code(strict)))
         }
         () = stop.next() => {
             tokio::select! {
-                () = report::clear_up(config.engine_timeout) => {}
+                () = report::clear_up(config.engine.timeout) => {}
                 () = stop.next() => {}
             }
             Ok(ExitCode::FAILURE)

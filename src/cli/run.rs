@@ -11,8 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use oncebox::config::Config;
-use oncebox::engine::EngineError;
-use oncebox::engine::docker::DockerEngine;
+use oncebox::engine::{self, EngineConfig, EngineError};
 use oncebox::protocol::{End, Event, OutcomeKind, Output};
 use oncebox::sandbox::{Owner, RunSpec, Sandboxes, Template};
 
@@ -48,12 +47,7 @@ pub(super) async fn run(args: RunArgs, config: Config) -> CliResult {
     let mut stop = StopSignals::new()?;
     // Nothing is kept warm for one run; the owner is this process, so that no server is disturbed.
     let template = Template { warm: 0, ..template };
-    let engine = Arc::new(DockerEngine::connect(
-        &format!("run-{}", std::process::id()),
-        config.engine_timeout,
-        config.allow_private,
-        config.user_ids,
-    )?);
+    let engine = engine::open(EngineConfig { owner: format!("run-{}", std::process::id()), ..config.engine })?;
     let sandboxes = Sandboxes::open(engine, vec![template.clone()], config.sandboxes).await?;
     let spec = RunSpec {
         owner: Owner::ANYBODY,

@@ -8,8 +8,7 @@ use std::sync::Arc;
 
 use axum::serve::{Listener, ListenerExt};
 use oncebox::config::Config;
-use oncebox::engine::docker::DockerEngine;
-use oncebox::engine::docker::report::beyond;
+use oncebox::engine::{self, Engine, beyond};
 use oncebox::http::{self, Routers, TlsListener};
 use oncebox::sandbox::Sandboxes;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -34,16 +33,16 @@ pub(super) async fn serve(config: Config) -> CliResult {
         None => None,
     };
     let processors = config.processors();
-    let engine =
-        Arc::new(DockerEngine::connect(&config.owner, config.engine_timeout, config.allow_private, config.user_ids)?);
-    let sandboxes = Sandboxes::open(Arc::<DockerEngine>::clone(&engine), config.templates, config.sandboxes).await?;
-    tokio::spawn(async move { compare_processors(&engine, &processors).await });
+    let owner = config.engine.owner.clone();
+    let engine = engine::open(config.engine)?;
+    let sandboxes = Sandboxes::open(Arc::clone(&engine), config.templates, config.sandboxes).await?;
+    tokio::spawn(async move { compare_processors(&*engine, &processors).await });
     tokio::spawn(memory::give_back());
     if let Some(address) = tls.as_ref().map(TlsListener::local_addr).transpose()? {
         tracing::info!(%address, domain = config.http.domain, "listening on https://{address}");
     }
     let address = main.local_addr()?;
-    tracing::info!(%address, owner = config.owner, "listening on http://{address}");
+    tracing::info!(%address, owner, "listening on http://{address}");
 
     let patience = config.http.patience;
     let routers = Routers::new(sandboxes.clone(), &config.http);
@@ -84,7 +83,7 @@ pub(super) async fn serve(config: Config) -> CliResult {
 }
 
 /// Warns of templates that ask for more processors than there are. Their sandboxes start all the same.
-async fn compare_processors(engine: &DockerEngine, asked: &[(String, u64)]) {
+async fn compare_processors(engine: &dyn Engine, asked: &[(String, u64)]) {
     match engine.processors().await {
         Ok(processors) => {
             if let Some(finding) = beyond(processors, asked) {

@@ -1,13 +1,19 @@
 //! Where containers run. An engine starts and removes them, and knows nothing of what is inside.
 
 pub mod docker;
+mod egress;
 mod network;
+mod process;
 mod user_ids;
 
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
+use ipnet::Ipv4Net;
+use serde::Deserialize;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -15,6 +21,52 @@ pub use network::{Choice, Network, Target, parse_network, parse_target};
 pub(crate) use network::{networks, targets};
 pub use user_ids::UserIdRange;
 pub(crate) use user_ids::{UserId, UserIds, user_ids};
+
+/// The engines there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EngineKind {
+    /// A Docker daemon.
+    Docker,
+    /// Agents within the server itself: no isolation at all, for tests.
+    Process,
+}
+
+/// Which engine to open, and its settings.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// Which.
+    pub kind: EngineKind,
+    /// Tells this server's containers from those of others on the same engine.
+    pub owner: String,
+    /// A call that takes longer has failed.
+    pub timeout: Duration,
+    /// What sandboxes with the internet reach although it is not public.
+    pub allow_private: Vec<Ipv4Net>,
+    /// The uids that user code runs as; `None` leaves the choice to the engine.
+    pub user_ids: Option<UserIdRange>,
+}
+
+/// Opens the engine that the configuration names.
+///
+/// # Errors
+///
+/// When its settings make no sense. Whether it answers is seen at the first call.
+pub fn open(config: EngineConfig) -> Result<Arc<dyn Engine>, EngineError> {
+    Ok(match config.kind {
+        EngineKind::Docker => Arc::new(docker::DockerEngine::connect(config)?),
+        EngineKind::Process => Arc::new(process::ProcessEngine::open()?),
+    })
+}
+
+/// Names, in a sentence, the templates that ask for more processors than there are; `asked` is in thousandths.
+pub fn beyond(processors: u64, asked: &[(String, u64)]) -> Option<String> {
+    let more = asked.iter().filter(|(_, cpu_millis)| *cpu_millis > processors.saturating_mul(1000));
+    let more: Vec<_> = more.map(|(name, cpu_millis)| format!("`{name}` ({})", *cpu_millis as f64 / 1000.0)).collect();
+    let noun = if processors == 1 { "processor" } else { "processors" };
+    (!more.is_empty())
+        .then(|| format!("the engine's host has {processors} {noun}, and templates ask for more: {}", more.join(", ")))
+}
 
 /// A place that can start and remove containers. What is inside is reached through the [`Pipe`].
 pub trait Engine: fmt::Debug + Send + Sync + 'static {
@@ -24,17 +76,8 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
     /// Removes a container at once. Removing one that is gone is not an error.
     fn destroy<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<(), EngineError>>;
 
-    /// Freezes a container: its processes keep their memory and get no processor time.
-    fn pause<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<(), EngineError>>;
-
-    /// Lets a frozen container go on.
-    fn resume<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<(), EngineError>>;
-
     /// How a container ended, for one whose agent no longer answers. To be asked before it is destroyed, which is an end too.
     fn end_of<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, ContainerEnd>;
-
-    /// What is written to the file system of a container whose whole file system is writable, bytes.
-    fn written_bytes<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<u64, EngineError>>;
 
     /// Removes everything that carries this owner's label: what an earlier server left, or what this one still has. With
     /// [`EngineError::InUse`] all that was found is gone but a network, which is used again if it stays.
@@ -42,6 +85,30 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
 
     /// Whether the engine answers.
     fn ping(&self) -> BoxFuture<'_, Result<(), EngineError>>;
+
+    /// How many processors its host has.
+    fn processors(&self) -> BoxFuture<'_, Result<u64, EngineError>>;
+
+    /// Its way to freeze containers, if it has one.
+    fn freezer(&self) -> Option<&dyn Freezer>;
+
+    /// Its way to measure what containers write, if it has one.
+    fn disk_meter(&self) -> Option<&dyn DiskMeter>;
+}
+
+/// An engine that can freeze containers.
+pub trait Freezer: Send + Sync {
+    /// Freezes a container: its processes keep their memory and get no processor time.
+    fn pause<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<(), EngineError>>;
+
+    /// Lets a frozen container go on.
+    fn resume<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<(), EngineError>>;
+}
+
+/// An engine that can measure what containers write.
+pub trait DiskMeter: Send + Sync {
+    /// What is written to the file system of a container whose whole file system is writable, bytes.
+    fn written_bytes<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<u64, EngineError>>;
 }
 
 /// What to start.
@@ -57,8 +124,7 @@ pub struct Spec {
     pub processes: u64,
     /// Room in each writable directory, bytes.
     pub disk_bytes: u64,
-    /// Whether the whole file system is writable. [`Engine::written_bytes`] then tells how much is written; the engine does
-    /// not stop anybody.
+    /// Whether the whole file system is writable. The engine bounds nothing then; its [`DiskMeter`] measures what is written.
     pub writable_root: bool,
     /// Whether the agent may act as root for anybody inside.
     pub superuser: bool,
@@ -151,6 +217,12 @@ pub enum EngineError {
     /// It keeps a network, because it counts endpoints on it although this owner's are removed: somebody else's, or none that there are.
     #[error("the engine keeps a network: {0}")]
     InUse(String),
+    /// It is a kind of engine that cannot do this.
+    #[error("this engine cannot {action}")]
+    Unsupported {
+        /// What it was asked.
+        action: &'static str,
+    },
     /// It cannot give user code a uid that no other sandbox has.
     #[error("every uid of `user_ids` ({0}) is in use")]
     NoUserId(UserIdRange),

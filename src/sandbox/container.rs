@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 use super::admission::Permit;
 use super::error::{Ending, LaunchError};
 use super::template::Template;
-use crate::engine::{Engine, EngineError, InstanceId, Spec};
+use crate::engine::{Engine, EngineError, Freezer, InstanceId, Spec};
 use crate::link::Link;
 use crate::protocol::{Language, StartContext};
 
@@ -147,17 +147,23 @@ impl Container {
 
     /// Freezes it.
     pub(crate) async fn pause(&self) -> Result<(), EngineError> {
-        self.guard.reaper.engine.pause(&self.guard.id).await
+        self.freezer("pause a sandbox")?.pause(&self.guard.id).await
     }
 
     /// Lets it go on.
     pub(crate) async fn resume(&self) -> Result<(), EngineError> {
-        self.guard.reaper.engine.resume(&self.guard.id).await
+        self.freezer("resume a sandbox")?.resume(&self.guard.id).await
     }
 
     /// What is written to its file system, bytes; where all of that is writable.
     pub(crate) async fn written_bytes(&self) -> Result<u64, EngineError> {
-        self.guard.reaper.engine.written_bytes(&self.guard.id).await
+        let action = "measure what a sandbox has written";
+        let meter = self.guard.reaper.engine.disk_meter().ok_or(EngineError::Unsupported { action })?;
+        meter.written_bytes(&self.guard.id).await
+    }
+
+    fn freezer(&self, action: &'static str) -> Result<&dyn Freezer, EngineError> {
+        self.guard.reaper.engine.freezer().ok_or(EngineError::Unsupported { action })
     }
 
     /// Whether the engine answers at all.

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::daemon::{Daemon, OWNER_LABEL, Wanted, engine_error, is_missing_image, labels};
-use super::egress::Surroundings;
+use crate::engine::egress::Surroundings;
 use crate::engine::{EngineError, Network, Pipe};
 use crate::protocol::{Addresses, Egress, Held};
 

@@ -1,7 +1,6 @@
 //! One Docker daemon.
 
 mod daemon;
-mod egress;
 mod holders;
 pub mod images;
 pub mod report;
@@ -19,7 +18,10 @@ use futures::{FutureExt, StreamExt};
 use ipnet::Ipv4Net;
 use tokio::sync::OnceCell;
 
-use super::{ContainerEnd, Engine, EngineError, InstanceId, Launched, Spec, UserId, UserIdRange, UserIds};
+use super::{
+    ContainerEnd, DiskMeter, Engine, EngineConfig, EngineError, Freezer, InstanceId, Launched, Spec, UserId,
+    UserIdRange, UserIds,
+};
 use daemon::{Daemon, Wanted, engine_error, is_missing_image, labels, says};
 use holders::{Holder, Holders};
 
@@ -59,22 +61,15 @@ pub struct DockerEngine {
 }
 
 impl DockerEngine {
-    /// Connects to the daemon that `DOCKER_HOST` names, or to the local one. `owner` tells this server's containers from
-    /// those of others on the same daemon; a call that takes longer than `limit` has failed; `allow_private` is what sandboxes
-    /// may reach although it is not public; `user_ids` are the uids that user code runs as, of which there is a choice for each
-    /// kind of daemon.
+    /// Connects to the daemon that `DOCKER_HOST` names, or to the local one. Without `user_ids`, the uids of user code are chosen
+    /// for the kind of daemon.
     ///
     /// # Errors
     ///
     /// When the address cannot be understood. Whether the daemon answers is seen at the first call.
-    pub fn connect(
-        owner: &str,
-        limit: Duration,
-        allow_private: Vec<Ipv4Net>,
-        user_ids: Option<UserIdRange>,
-    ) -> Result<Self, EngineError> {
+    pub(super) fn connect(config: EngineConfig) -> Result<Self, EngineError> {
         let docker = daemon::connect().map_err(|err| EngineError::Unreachable(err.into()))?;
-        Ok(Self::over(docker, owner, limit, allow_private, user_ids))
+        Ok(Self::over(docker, &config.owner, config.timeout, config.allow_private, config.user_ids))
     }
 
     fn over(
@@ -92,18 +87,6 @@ impl DockerEngine {
             user_ids: Arc::new(OnceCell::new_with(user_ids.map(UserIds::new))),
             borrowed: Arc::default(),
         }
-    }
-
-    /// How many processors the engine's host has.
-    ///
-    /// # Errors
-    ///
-    /// When the engine does not answer, or does not say.
-    pub async fn processors(&self) -> Result<u64, EngineError> {
-        let info = self.daemon.timed(self.daemon.docker().info()).await;
-        let info = info.map_err(|err| engine_error("describe its host", err))?;
-        let processors = info.ncpu.and_then(|processors| u64::try_from(processors).ok());
-        processors.ok_or_else(|| EngineError::Unreachable("it does not say how many processors it has".into()))
     }
 
     async fn launch_container(&self, spec: &Spec) -> Result<Launched, EngineError> {
@@ -234,14 +217,6 @@ impl Engine for DockerEngine {
         self.destroy_container(id).boxed()
     }
 
-    fn pause<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<(), EngineError>> {
-        self.pause_container(id).boxed()
-    }
-
-    fn resume<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<(), EngineError>> {
-        self.resume_container(id).boxed()
-    }
-
     fn end_of<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, ContainerEnd> {
         async move {
             let agent_log = {
@@ -273,6 +248,44 @@ impl Engine for DockerEngine {
         .boxed()
     }
 
+    fn sweep(&self) -> BoxFuture<'_, Result<usize, EngineError>> {
+        self.sweep_owned().boxed()
+    }
+
+    fn ping(&self) -> BoxFuture<'_, Result<(), EngineError>> {
+        self.daemon.ping().boxed()
+    }
+
+    fn processors(&self) -> BoxFuture<'_, Result<u64, EngineError>> {
+        async {
+            let info = self.daemon.timed(self.daemon.docker().info()).await;
+            let info = info.map_err(|err| engine_error("describe its host", err))?;
+            let processors = info.ncpu.and_then(|processors| u64::try_from(processors).ok());
+            processors.ok_or_else(|| EngineError::Unreachable("it does not say how many processors it has".into()))
+        }
+        .boxed()
+    }
+
+    fn freezer(&self) -> Option<&dyn Freezer> {
+        Some(self)
+    }
+
+    fn disk_meter(&self) -> Option<&dyn DiskMeter> {
+        Some(self)
+    }
+}
+
+impl Freezer for DockerEngine {
+    fn pause<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<(), EngineError>> {
+        self.pause_container(id).boxed()
+    }
+
+    fn resume<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<(), EngineError>> {
+        self.resume_container(id).boxed()
+    }
+}
+
+impl DiskMeter for DockerEngine {
     fn written_bytes<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<u64, EngineError>> {
         async move {
             let options = InspectContainerOptionsBuilder::default().size(true).build();
@@ -281,14 +294,6 @@ impl Engine for DockerEngine {
             Ok(found.size_rw.unwrap_or_default().max(0).unsigned_abs())
         }
         .boxed()
-    }
-
-    fn sweep(&self) -> BoxFuture<'_, Result<usize, EngineError>> {
-        self.sweep_owned().boxed()
-    }
-
-    fn ping(&self) -> BoxFuture<'_, Result<(), EngineError>> {
-        self.daemon.ping().boxed()
     }
 }
 

@@ -216,22 +216,13 @@ fn limit_checks(report: &mut Report, info: &SystemInfo) {
 
 fn processors_check(report: &mut Report, info: &SystemInfo, asked: &[(String, u64)]) {
     let processors = info.ncpu.and_then(|processors| u64::try_from(processors).ok()).unwrap_or(0);
-    match beyond(processors, asked) {
+    match crate::engine::beyond(processors, asked) {
         Some(finding) => {
             let advice = "their sandboxes start and share what there is; `cpu_millis` in `config/templates` says what they ask for";
             report.warning("processors", finding, advice);
         }
         None => report.ok("processors", format!("{processors}, and no template asks for more")),
     }
-}
-
-/// Which templates ask for more processors than there are, as a sentence.
-pub fn beyond(processors: u64, asked: &[(String, u64)]) -> Option<String> {
-    let more = asked.iter().filter(|(_, cpu_millis)| *cpu_millis > processors.saturating_mul(1000));
-    let more: Vec<_> = more.map(|(name, cpu_millis)| format!("`{name}` ({})", *cpu_millis as f64 / 1000.0)).collect();
-    let noun = if processors == 1 { "processor" } else { "processors" };
-    (!more.is_empty())
-        .then(|| format!("the engine's host has {processors} {noun}, and templates ask for more: {}", more.join(", ")))
 }
 
 fn isolation_checks(report: &mut Report, info: &SystemInfo) {
@@ -415,9 +406,7 @@ mod tests {
     #[test]
     fn templates_that_ask_for_more_processors_than_there_are_are_named() {
         let asked = [("small", 1000), ("large", 2000), ("odd", 2500)].map(|(name, cpus)| (name.to_owned(), cpus));
-        assert_eq!(beyond(3, &asked), None);
         let found = "the engine's host has 1 processor, and templates ask for more: `large` (2), `odd` (2.5)";
-        assert_eq!(beyond(1, &asked).as_deref(), Some(found));
         let shown =
             |ncpu| lines(|report| processors_check(report, &SystemInfo { ncpu, ..SystemInfo::default() }, &asked));
         assert_eq!(shown(Some(4)), "ok   processors: 4, and no template asks for more\n");

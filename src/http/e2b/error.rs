@@ -54,6 +54,9 @@ impl From<JsonError> for E2bError {
 
 impl From<EngineError> for E2bError {
     fn from(err: EngineError) -> Self {
+        if let EngineError::Unsupported { .. } = err {
+            return Self::new(StatusCode::NOT_IMPLEMENTED, err.to_string());
+        }
         tracing::error!(error = &err as &dyn std::error::Error, "the engine failed");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the container engine failed")
     }

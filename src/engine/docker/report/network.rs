@@ -108,7 +108,7 @@ fn finding(report: &mut Report, held: Result<(), EngineError>) {
             format!("can be imposed, but the engine keeps the network that it was tried on: {reason}"),
             "a later `oncebox doctor` removes it; if it stays, restart the engine",
         ),
-        Err(err @ (EngineError::Refused { .. } | EngineError::Unreachable(_) | EngineError::NoUserId(_))) => {
+        Err(err @ (EngineError::Refused { .. } | EngineError::Unreachable(_) | EngineError::NoUserId(_) | EngineError::Unsupported { .. })) => {
             let finding = format!("not tried: {err}: {}", innermost(&err));
             report.failure(SUBJECT, finding, "no sandbox starts like this; the engine's log may say why");
         }
