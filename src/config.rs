@@ -16,7 +16,7 @@ use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 
 use crate::engine::{EngineConfig, EngineKind, UserIdRange, networks, user_ids};
-use crate::http::{ApiKeys, HttpConfig, Patience, Profile, TlsConfig};
+use crate::http::{ApiKeys, ClientTimeouts, HttpConfig, Profile, TlsConfig};
 use crate::sandbox::{SandboxesConfig, Template};
 
 /// The files of `config/` as they were when this program was built: what holds where no directory is given.
@@ -149,7 +149,7 @@ impl Config {
                 tls,
                 debug_ports: keys.debug_ports,
                 max_body_bytes: keys.max_body_bytes,
-                patience: Patience {
+                timeouts: ClientTimeouts {
                     head: Duration::from_millis(keys.head_timeout_ms),
                     stall: Duration::from_millis(keys.stall_timeout_ms),
                 },

@@ -1,7 +1,7 @@
 //! The program in the container: the protocol's routes, served as HTTP/2 on a pair of byte streams.
 
 mod answer;
-mod audience;
+mod broadcast;
 mod cgroup;
 mod contexts;
 mod execution;

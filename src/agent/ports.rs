@@ -12,7 +12,7 @@ use crate::protocol::Code;
 use crate::records;
 
 /// The loopback interface answers at once; a listener with a full queue does not answer at all.
-const PATIENCE: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Connects to the port of a `CONNECT` request, and carries bytes once the answer is sent.
 pub(crate) async fn connect(request: Request<Incoming>) -> Answer {
@@ -36,7 +36,8 @@ async fn dial(port: u16) -> Result<TcpStream, Refused> {
             Err(refused) => TcpStream::connect(("::1", port)).await.map_err(|_| refused),
         }
     };
-    let stream = tokio::time::timeout(PATIENCE, dial).await.map_err(|err| closed(&err))?.map_err(|err| closed(&err))?;
+    let stream =
+        tokio::time::timeout(CONNECT_TIMEOUT, dial).await.map_err(|err| closed(&err))?.map_err(|err| closed(&err))?;
     // Small messages of interactive protocols are not to wait for each other.
     let _ = stream.set_nodelay(true);
     Ok(stream)

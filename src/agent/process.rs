@@ -16,7 +16,7 @@ use tokio::sync::{Mutex, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::answer::{Refused, line};
-use super::audience::{Audience, Subscription};
+use super::broadcast::{Broadcast, Subscription};
 use super::sys::{self, Processes, Terminal};
 use super::users::{User, Users};
 use crate::protocol::{Code, ProcessEnd, ProcessEvent, ProcessInfo, ProcessQuery, StartProcess, TerminalSize};
@@ -49,7 +49,7 @@ pub(crate) struct Running {
     processes: Processes,
     input: Mutex<Option<pipe::Sender>>,
     terminal: Option<Terminal>,
-    audience: Audience,
+    broadcast: Broadcast,
     /// Cancelled when it was told to end, so that nobody waits for its children.
     told: CancellationToken,
     /// Cancelled when its end is known.
@@ -90,11 +90,11 @@ impl Commands {
             processes: self.processes.clone(),
             input: Mutex::new(input),
             terminal,
-            audience: Audience::new(started(pid)),
+            broadcast: Broadcast::new(started(pid)),
             told: CancellationToken::new(),
             over: CancellationToken::new(),
         });
-        let subscription = running.audience.subscribe();
+        let subscription = running.broadcast.subscribe();
         self.list().push(Arc::clone(&running));
         tokio::spawn(attend(running, outputs, exit, timeout, Arc::downgrade(&self.started)));
         Ok(subscription)
@@ -102,7 +102,7 @@ impl Commands {
 
     /// The ones that run.
     pub(crate) fn running(&self) -> Vec<Arc<Running>> {
-        self.list().iter().filter(|running| !running.audience.is_over()).cloned().collect()
+        self.list().iter().filter(|running| !running.broadcast.is_over()).cloned().collect()
     }
 
     /// The one that is meant, also if it has ended not long ago.
@@ -119,7 +119,7 @@ impl Commands {
     /// The one that is meant, if it still runs.
     pub(crate) fn find_running(&self, query: &ProcessQuery) -> Result<Arc<Running>, Refused> {
         let running = self.find(query)?;
-        if running.audience.is_over() { Err(unknown(query)) } else { Ok(running) }
+        if running.broadcast.is_over() { Err(unknown(query)) } else { Ok(running) }
     }
 
     fn list(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Running>>> {
@@ -129,7 +129,7 @@ impl Commands {
 
 impl Drop for Commands {
     fn drop(&mut self) {
-        for running in self.list().iter().filter(|running| !running.audience.is_over()) {
+        for running in self.list().iter().filter(|running| !running.broadcast.is_over()) {
             sys::signal_group(running.pid, Signal::KILL);
             running.told.cancel();
         }
@@ -139,7 +139,7 @@ impl Drop for Commands {
 impl Running {
     /// What it says from now on.
     pub(crate) fn subscribe(&self) -> Subscription {
-        self.audience.subscribe()
+        self.broadcast.subscribe()
     }
 
     /// Writes everything to its standard input; waits while it does not read.
@@ -298,11 +298,11 @@ async fn attend(
     timeout: Option<Duration>,
     list: Weak<StdMutex<Vec<Arc<Running>>>>,
 ) {
-    let pumps = outputs.into_iter().map(|output| pump(output, &running.audience));
+    let pumps = outputs.into_iter().map(|output| pump(output, &running.broadcast));
     let (status, timed_out) = follow(&running, exit, futures::future::join_all(pumps), timeout).await;
     running.over.cancel();
     let end = ProcessEnd { exit_code: status.code(), signal: status.signal(), timed_out };
-    running.audience.finish(line(&ProcessEvent::Ended(end))).await;
+    running.broadcast.finish(line(&ProcessEvent::Ended(end))).await;
     tokio::time::sleep(END_KEPT).await;
     if let Some(list) = list.upgrade() {
         list.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| !Arc::ptr_eq(other, &running));
@@ -345,12 +345,12 @@ async fn follow(
 }
 
 /// Carries one stream's bytes to whoever listens, until its end.
-async fn pump((pipe, size, event): Output, audience: &Audience) {
+async fn pump((pipe, size, event): Output, broadcast: &Broadcast) {
     let mut chunk = vec![0; size];
     while pipe.readable().await.is_ok() {
         match pipe.try_read(&mut chunk) {
             Ok(0) => return,
-            Ok(read) => audience.tell(|| line(&event(Bytes::copy_from_slice(&chunk[..read])))).await,
+            Ok(read) => broadcast.send(|| line(&event(Bytes::copy_from_slice(&chunk[..read])))).await,
             Err(err) if err.kind() == std::io::ErrorKind::WouldBlock => {}
             // A terminal that nobody holds open any more ends with an error.
             Err(_) => return,

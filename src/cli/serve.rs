@@ -44,16 +44,16 @@ pub(super) async fn serve(config: Config) -> CliResult {
     let address = main.local_addr()?;
     tracing::info!(%address, owner, "listening on http://{address}");
 
-    let patience = config.http.patience;
+    let timeouts = config.http.timeouts;
     let routers = Routers::new(sandboxes.clone(), &config.http);
     let stopping = CancellationToken::new();
     let mut servers = JoinSet::new();
-    servers.spawn(http::serve(main, routers.main(), patience, stopping.clone()));
+    servers.spawn(http::serve(main, routers.main(), timeouts, stopping.clone()));
     if let Some(listener) = tls {
-        servers.spawn(http::serve(listener, routers.main(), patience, stopping.clone()));
+        servers.spawn(http::serve(listener, routers.main(), timeouts, stopping.clone()));
     }
     for (port, listener) in extra {
-        servers.spawn(http::serve(listener, routers.on_port(port), patience, stopping.clone()));
+        servers.spawn(http::serve(listener, routers.on_port(port), timeouts, stopping.clone()));
     }
     tokio::select! {
         Some(ended) = servers.join_next() => ended?,

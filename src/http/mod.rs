@@ -1,13 +1,13 @@
 //! The HTTP server: routes, keys, request ids. One folder per API.
 
 mod auth;
+mod client_timeouts;
 mod dialect;
 mod e2b;
 mod error;
 mod json;
 mod linger;
 mod native;
-mod patience;
 mod serve;
 mod tls;
 
@@ -27,8 +27,8 @@ use crate::sandbox::Sandboxes;
 use dialect::{Dialect, Refusal};
 
 pub use auth::ApiKeys;
+pub use client_timeouts::ClientTimeouts;
 pub use e2b::Profile;
-pub use patience::Patience;
 pub use serve::serve;
 pub use tls::{TlsConfig, TlsListener};
 
@@ -48,7 +48,7 @@ pub struct HttpConfig {
     /// The largest body, bytes.
     pub max_body_bytes: usize,
     /// How long a client is waited for.
-    pub patience: Patience,
+    pub timeouts: ClientTimeouts,
 }
 
 /// What every handler may use.
@@ -94,7 +94,7 @@ impl Routers {
             sandboxes,
             api_keys: config.api_keys.clone(),
             domain: config.domain.clone(),
-            stall_timeout: config.patience.stall,
+            stall_timeout: config.timeouts.stall,
         };
         Self { state, dialects: dialects(), max_body_bytes: config.max_body_bytes }
     }

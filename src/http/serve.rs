@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+use super::client_timeouts::{ClientTimeouts, StallGuard};
 use super::linger::linger;
-use super::patience::{Patience, Watched};
 
 /// What HTTP/1 may hold of a connection, each way, bytes: a whole head, or a piece of a body. Each step of an upload holds a piece,
 /// eight at a time, so that a thousand slow uploads take half a gigabyte.
@@ -28,12 +28,17 @@ const MAX_BUFFER_BYTES: usize = 64 << 10;
 
 /// Answers until `stopping` is cancelled, and then what is being answered.
 ///
-/// A connection is closed on which no whole head of a request arrives for `patience.head` while nothing is being answered, be it
-/// the first or the next; and one that takes no byte of what it is sent for `patience.stall`. How long a body or an answer
+/// A connection is closed on which no whole head of a request arrives for `timeouts.head` while nothing is being answered, be it
+/// the first or the next; and one that takes no byte of what it is sent for `timeouts.stall`. How long a body or an answer
 /// takes in all is not bounded.
-pub async fn serve<L: Listener>(mut listener: L, router: Router, patience: Patience, stopping: CancellationToken) {
+pub async fn serve<L: Listener>(
+    mut listener: L,
+    router: Router,
+    timeouts: ClientTimeouts,
+    stopping: CancellationToken,
+) {
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(patience.head).max_buf_size(MAX_BUFFER_BYTES);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(timeouts.head).max_buf_size(MAX_BUFFER_BYTES);
     builder.http2().timer(TokioTimer::new());
     let connections = TaskTracker::new();
     loop {
@@ -47,11 +52,11 @@ pub async fn serve<L: Listener>(mut listener: L, router: Router, patience: Patie
             let (router, open) = (router.clone(), Open::new(requests.clone()));
             async move {
                 let answer = router.oneshot(linger(request)).await.unwrap_or_else(|never| match never {});
-                Ok::<_, Infallible>(answer.map(|body| Watched::new(body, patience.stall, open)))
+                Ok::<_, Infallible>(answer.map(|body| StallGuard::new(body, timeouts.stall, open)))
             }
         });
         let mut stream = Box::pin(TimeoutStream::new(stream));
-        stream.as_mut().set_write_timeout_pinned(Some(patience.stall));
+        stream.as_mut().set_write_timeout_pinned(Some(timeouts.stall));
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
         let stopping = stopping.clone();
         connections.spawn(async move {
@@ -67,10 +72,10 @@ pub async fn serve<L: Listener>(mut listener: L, router: Router, patience: Patie
                         return;
                     }
                     () = stopping.cancelled(), if !leaving => {}
-                    () = idle(&mut asked, patience.head) => {
+                    () = idle(&mut asked, timeouts.head) => {
                         // Who has asked for something gets as long again to take the rest of it.
                         if leaving || asked.borrow().asked == 0 {
-                            return tracing::trace!("a connection said nothing for {:?}", patience.head);
+                            return tracing::trace!("a connection said nothing for {:?}", timeouts.head);
                         }
                     }
                 }

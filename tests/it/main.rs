@@ -6,6 +6,7 @@
 #[macro_use]
 mod support;
 
+mod actions;
 mod auth;
 mod bad_input;
 mod capacity;
@@ -13,7 +14,6 @@ mod circles;
 mod cli;
 mod configuration;
 mod daemon;
-mod deeds;
 mod doctor;
 mod e2b;
 mod e2b_bad_input;

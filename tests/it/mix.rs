@@ -9,7 +9,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
 
-use crate::deeds::{Deed, End, Run, choose};
+use crate::actions::{Action, End, Run, choose};
 use crate::support::{Server, stderr, stdout};
 
 /// What was done, and what was not as it must be.
@@ -17,7 +17,7 @@ use crate::support::{Server, stderr, stdout};
 pub(crate) struct Tally {
     /// How many of each kind were done.
     pub(crate) done: BTreeMap<&'static str, usize>,
-    /// What was wrong: the deed's number, its kind, and the answer.
+    /// What was wrong: the action's number, its kind, and the answer.
     pub(crate) wrong: Vec<String>,
 }
 
@@ -28,7 +28,7 @@ impl Tally {
     }
 }
 
-/// Does `runs` deeds, `clients` at a time, until `deadline` at the latest; `progress` hears of each that is done.
+/// Does `runs` actions, `clients` at a time, until `deadline` at the latest; `progress` hears of each that is done.
 pub(crate) async fn load(
     server: &Server,
     seed: u64,
@@ -41,8 +41,8 @@ pub(crate) async fn load(
     let mut done = numbers
         .map(|number| async move {
             let mut random = StdRng::seed_from_u64(seed.wrapping_mul(1_000_003).wrapping_add(number as u64));
-            let (kind, deed) = choose(&mut random, number);
-            (number, kind, do_it(server, deed).await)
+            let (kind, action) = choose(&mut random, number);
+            (number, kind, do_it(server, action).await)
         })
         .buffer_unordered(clients);
     let mut tally = Tally::default();
@@ -57,18 +57,18 @@ pub(crate) async fn load(
     tally
 }
 
-async fn do_it(server: &Server, deed: Deed) -> Result<(), String> {
-    match deed {
-        Deed::Run(run) => {
+async fn do_it(server: &Server, action: Action) -> Result<(), String> {
+    match action {
+        Action::Run(run) => {
             let (status, answer) = send(server, &run.request).await?;
             let wrong = if status == 200 { wrong(&run, &answer) } else { Some("status") };
             wrong.map_or(Ok(()), |what| Err(format!("{what}: {status} {} for {}", shortened(answer), run.request)))
         }
-        Deed::HangUp { request, after } => match tokio::time::timeout(after, send(server, &request)).await {
+        Action::HangUp { request, after } => match tokio::time::timeout(after, send(server, &request)).await {
             Ok(answer) => Err(format!("answered before its time: {answer:?}")),
             Err(_) => Ok(()),
         },
-        Deed::Keep => {
+        Action::Keep => {
             let post = server.http.post(format!("{}/sandboxes", server.url)).header("x-api-key", KEY);
             let created = post.json(&json!({"templateID": "base", "timeout": 60})).send().await.map_err(said)?;
             let status = created.status().as_u16();

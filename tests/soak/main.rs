@@ -12,8 +12,8 @@
 #[path = "../it/support.rs"]
 #[allow(dead_code, unused_macros, reason = "written for the other tests too")]
 mod support;
-#[path = "../it/deeds.rs"]
-mod deeds;
+#[path = "../it/actions.rs"]
+mod actions;
 #[path = "../it/e2b.rs"]
 #[allow(dead_code, reason = "written for the other tests too")]
 mod e2b;

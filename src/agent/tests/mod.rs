@@ -17,7 +17,7 @@ use crate::link::{Link, LinkError};
 use crate::protocol::Code;
 
 /// Longer than anything here takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An agent with an empty home.
 struct Sandbox {
@@ -63,7 +63,7 @@ impl Sandbox {
 
 /// Waits, but not for ever.
 async fn soon<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future).await.expect("it comes soon")
+    tokio::time::timeout(TEST_TIMEOUT, future).await.expect("it comes soon")
 }
 
 /// Everything that a stream gives, none of it an error.

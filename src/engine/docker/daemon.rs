@@ -22,7 +22,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::io::StreamReader;
 
-use super::said::Said;
+use super::agent_log::AgentLog;
 use crate::engine::{EngineError, Pipe};
 
 /// Everything we create carries it, with the owner as its value.
@@ -295,12 +295,12 @@ fn stdout_of(
     last_line: LastLine,
     output: impl Stream<Item = Result<LogOutput, DockerError>>,
 ) -> impl Stream<Item = Result<bytes::Bytes, std::io::Error>> {
-    let mut said = Said::new();
+    let mut log = AgentLog::new();
     output.filter_map(move |piece| {
         let stdout = match piece {
             Ok(LogOutput::StdOut { message }) => Some(Ok(message)),
             Ok(LogOutput::StdErr { message }) => {
-                for line in said.lines(&message) {
+                for line in log.lines(&message) {
                     tracing::warn!(target: "agent", "{name}: {line}");
                     *last_line.lock().unwrap_or_else(PoisonError::into_inner) = Some(line);
                 }

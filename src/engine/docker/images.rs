@@ -45,7 +45,7 @@ const HOST_AUTHORITIES: &str = "/usr/local/share/ca-certificates";
 const PROXY_VARIABLES: [&str; 6] = ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"];
 
 /// The daemon may be silent for as long as one step takes.
-const PATIENCE: Duration = Duration::from_secs(3600);
+const BUILD_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// Builds the images of one directory on one Docker daemon.
 #[derive(Debug, Clone)]
@@ -179,7 +179,7 @@ impl ImageBuilder {
 
     pub(super) fn new(docker: Docker, images_dir: PathBuf, agent_binary: PathBuf) -> Self {
         // Of the daemon's clients only this one waits for whole steps.
-        Self { docker: docker.with_timeout(PATIENCE), images_dir, agent_binary }
+        Self { docker: docker.with_timeout(BUILD_TIMEOUT), images_dir, agent_binary }
     }
 
     /// Builds the named images and what they need, or all when none is named. What is current is left as it is; an image

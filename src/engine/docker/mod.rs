@@ -1,10 +1,10 @@
 //! One Docker daemon.
 
+mod agent_log;
 mod daemon;
-mod holders;
 pub mod images;
+mod network_namespaces;
 pub mod report;
-mod said;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,7 +23,7 @@ use super::{
     UserIdRange, UserIds,
 };
 use daemon::{Daemon, Wanted, engine_error, is_missing_image, labels, says};
-use holders::{Holder, Holders};
+use network_namespaces::{NetworkNamespace, NetworkNamespaces};
 
 /// The time in which a container may use its share of processor time, microseconds: the kernel's and Docker's default.
 const CPU_PERIOD_US: i64 = 100_000;
@@ -47,14 +47,14 @@ const SWEEP_LIMIT: Duration = Duration::from_secs(10);
 const SWEEP_RETRY: Duration = Duration::from_millis(200);
 
 /// The containers, and which network namespace and which uid each borrows.
-type Borrowed = HashMap<InstanceId, (Wanted, Holder, UserId)>;
+type Borrowed = HashMap<InstanceId, (Wanted, NetworkNamespace, UserId)>;
 
 /// Containers of one owner on one Docker daemon.
 #[derive(Debug, Clone)]
 pub struct DockerEngine {
     daemon: Arc<Daemon>,
     owner: String,
-    holders: Arc<Holders>,
+    namespaces: Arc<NetworkNamespaces>,
     /// The uids of user code, once it is known of which range.
     user_ids: Arc<OnceCell<Arc<UserIds>>>,
     borrowed: Arc<Mutex<Borrowed>>,
@@ -81,7 +81,7 @@ impl DockerEngine {
     ) -> Self {
         let daemon = Daemon::new(docker, owner, limit);
         Self {
-            holders: Arc::new(Holders::new(Arc::clone(&daemon), owner, allow_private)),
+            namespaces: Arc::new(NetworkNamespaces::new(Arc::clone(&daemon), owner, allow_private)),
             daemon,
             owner: owner.to_owned(),
             user_ids: Arc::new(OnceCell::new_with(user_ids.map(UserIds::new))),
@@ -92,24 +92,24 @@ impl DockerEngine {
     async fn launch_container(&self, spec: &Spec) -> Result<Launched, EngineError> {
         let uid = self.take_user_id().await?;
         loop {
-            let holder = self.holders.take(&spec.network).await?;
-            let body = container(spec, &self.owner, holder.name(), &uid);
-            match self.daemon.start(body, holder.ended()).await {
+            let namespace = self.namespaces.take(&spec.network).await?;
+            let body = container(spec, &self.owner, namespace.name(), &uid);
+            match self.daemon.start(body, namespace.ended()).await {
                 Ok((container, pipe)) => {
                     let id = InstanceId(container.name().to_owned());
                     let mut borrowed = self.borrowed.lock().unwrap_or_else(PoisonError::into_inner);
-                    borrowed.insert(id.clone(), (container, holder, uid));
+                    borrowed.insert(id.clone(), (container, namespace, uid));
                     return Ok(Launched { id, pipe });
                 }
                 Err(err) if is_missing_image(&err) => {
-                    self.holders.give_back(holder).await;
+                    self.namespaces.give_back(namespace).await;
                     return Err(EngineError::NoImage(spec.image.clone()));
                 }
                 // One that waited may be gone with a daemon that was restarted; neither a new one nor what is asked for is to blame.
                 Err(DockerError::DockerResponseServerError { status_code, .. })
-                    if holder.reused && status_code != 400 =>
+                    if namespace.reused && status_code != 400 =>
                 {
-                    self.holders.discard(holder).await;
+                    self.namespaces.discard(namespace).await;
                 }
                 Err(err) => return Err(engine_error("start a container", err)),
             }
@@ -132,8 +132,8 @@ impl DockerEngine {
         self.daemon.remove(&id.0).await?;
         // Nobody lives in its namespace now, and only now.
         let gone = self.borrowed.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
-        if let Some((_, holder, _)) = gone {
-            self.holders.give_back(holder).await;
+        if let Some((_, namespace, _)) = gone {
+            self.namespaces.give_back(namespace).await;
         }
         Ok(())
     }
@@ -183,13 +183,13 @@ impl DockerEngine {
     }
 
     async fn sweep_owned(&self) -> Result<usize, EngineError> {
-        let _looking = self.holders.forget().await;
+        let _looking = self.namespaces.forget().await;
         let began = Instant::now();
         let mut removed = 0;
         loop {
             let swept = async {
                 removed += self.daemon.remove_all().await?;
-                self.holders.remove_networks().await
+                self.namespaces.remove_networks().await
             };
             match swept.await {
                 Err(EngineError::Refused { .. } | EngineError::InUse(_) | EngineError::Slow { .. })
@@ -200,7 +200,7 @@ impl DockerEngine {
                 swept => {
                     // A server that was killed may have asked for what the daemon is only about to create.
                     self.daemon.doubt();
-                    self.holders.look_for_late_networks();
+                    self.namespaces.look_for_late_networks();
                     return swept.map(|()| removed);
                 }
             }
@@ -298,7 +298,7 @@ impl DiskMeter for DockerEngine {
 }
 
 /// The container of a sandbox: the agent is root with the few rights it needs to act for the user, the rest is taken away.
-fn container(spec: &Spec, owner: &str, holder: &str, uid: &UserId) -> ContainerCreateBody {
+fn container(spec: &Spec, owner: &str, namespace: &str, uid: &UserId) -> ContainerCreateBody {
     let limit = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
     // `exec`: native modules of packages installed with `pip install --user` are mapped executable from here.
     // As many files as pages: empty ones take kernel memory too, and are to end as a full disk, not as the whole memory.
@@ -327,7 +327,7 @@ fn container(spec: &Spec, owner: &str, holder: &str, uid: &UserId) -> ContainerC
         tty: Some(false),
         host_config: Some(HostConfig {
             auto_remove: Some(true),
-            network_mode: Some(format!("container:{holder}")),
+            network_mode: Some(format!("container:{namespace}")),
             // With a log driver every byte of the pipe would be copied to the host's disk.
             log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
             readonly_rootfs: Some(!spec.writable_root),

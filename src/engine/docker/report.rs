@@ -24,7 +24,7 @@ const DISK_NEEDED: u64 = 2 * GIB;
 const DISK_ADVISED: u64 = 10 * GIB;
 
 /// A daemon that takes longer for a call is not well.
-const PATIENCE: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How a check ended. Later is worse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -104,7 +104,7 @@ pub async fn examine(
         let docker = connected?;
         Ok::<_, bollard::errors::Error>((docker.version().await?, docker.info().await?, docker))
     };
-    let answers = tokio::time::timeout(PATIENCE, answers).await;
+    let answers = tokio::time::timeout(ANSWER_TIMEOUT, answers).await;
     let (version, info, docker) = match answers.unwrap_or(Err(bollard::errors::Error::RequestTimeoutError)) {
         Ok(answers) => answers,
         Err(err) => {

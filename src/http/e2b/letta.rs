@@ -3,8 +3,8 @@
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 
-use super::interpreter::events::{Failures, Manner, Strings};
-use super::interpreter::notebook::Telling;
+use super::interpreter::events::{Failures, Strings, Style};
+use super::interpreter::renderer::Renderer;
 use super::profile::Profile;
 use super::proxy::address;
 use crate::http::AppState;
@@ -16,13 +16,13 @@ const TOOL_NOTE: &str = "config_state";
 
 /// How an execution in a sandbox is told of. Letta cuts off what is long, and each piece makes it longer: it gets what is
 /// printed in one. A tool's value is a string of JSON, which it must be able to read.
-pub(super) fn telling(profile: Profile, sandbox: &Sandbox, language: &str) -> Telling {
+pub(super) fn renderer(profile: Profile, sandbox: &Sandbox, language: &str) -> Renderer {
     match profile {
         Profile::Letta => {
-            let manner = Manner { failures: failures(&sandbox.spec), strings: Strings::Read };
-            Telling::new(Notebook { pieces: Pieces::Whole, ..Notebook::default() }, manner)
+            let style = Style { failures: failures(&sandbox.spec), strings: Strings::Read };
+            Renderer::new(Notebook { pieces: Pieces::Whole, ..Notebook::default() }, style)
         }
-        Profile::E2b => Telling::new(sandbox.notebook(language), Manner::default()),
+        Profile::E2b => Renderer::new(sandbox.notebook(language), Style::default()),
     }
 }
 

@@ -25,14 +25,14 @@ use serde_json::json;
 use crate::support::{Server, trial};
 pub(crate) use kept::Kept;
 
-/// The longest that one deed may take, on a machine that is slow.
-const DEED: Duration = Duration::from_secs(180);
+/// The longest that one action may take, on a machine that is slow.
+const ACTION_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// A kind of request.
 pub(crate) struct Kind {
     pub(crate) name: &'static str,
     /// Makes one request of the kind, or a few, and panics when an answer is wrong. The number tells it from the others.
-    deed: for<'a> fn(&'a Kept, u64) -> LocalBoxFuture<'a, ()>,
+    action: for<'a> fn(&'a Kept, u64) -> LocalBoxFuture<'a, ()>,
     /// How often a trial does it, and how often at a time.
     count: u64,
     at_once: usize,
@@ -51,10 +51,10 @@ const LITTLE: &str = "python";
 const INTERPRETER: &str = "code-interpreter-v1";
 
 macro_rules! kinds {
-    ($($template:ident $module:ident::$deed:ident: $count:literal, $at_once:literal at once, $rest_ms:literal ms;)*) => {
+    ($($template:ident $module:ident::$action:ident: $count:literal, $at_once:literal at once, $rest_ms:literal ms;)*) => {
         [$(Kind {
-            name: concat!(stringify!($module), "_", stringify!($deed)),
-            deed: |kept, number| Box::pin($module::$deed(kept, number)),
+            name: concat!(stringify!($module), "_", stringify!($action)),
+            action: |kept, number| Box::pin($module::$action(kept, number)),
             count: $count,
             at_once: $at_once,
             rest: Duration::from_millis($rest_ms),
@@ -64,7 +64,7 @@ macro_rules! kinds {
     };
 }
 
-/// All of them. Rests are long where a deed is much work: it leaves time for the others.
+/// All of them. Rests are long where a action is much work: it leaves time for the others.
 pub(crate) static KINDS: [Kind; 35] = kinds! {
     BASE uploads::of_an_empty_piece: 300, 4 at once, 0 ms;
     BASE uploads::of_many_pieces: 10, 2 at once, 100 ms;
@@ -115,7 +115,7 @@ impl Kind {
             true => _alone = kept.awake.write().await,
             false => _awake = kept.awake.read().await,
         }
-        tokio::time::timeout(DEED, (self.deed)(kept, number)).await.expect("something is held up");
+        tokio::time::timeout(ACTION_TIMEOUT, (self.action)(kept, number)).await.expect("something is held up");
     }
 
     /// Does it as often as its count says, in a sandbox of its own, which must live on.

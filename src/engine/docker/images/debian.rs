@@ -15,7 +15,7 @@ use tokio::process::Command;
 use tokio_util::io::ReaderStream;
 
 use super::output::{Progress, TAIL_LINES};
-use super::{BuildError, PATIENCE, docker_error, image_id};
+use super::{BUILD_TIMEOUT, BuildError, docker_error, image_id};
 
 const OFFICIAL: &str = "debian:trixie-slim";
 const OWN_REPOSITORY: &str = "oncebox/debian";
@@ -149,7 +149,7 @@ async fn make(docker: &Docker) -> Result<(), String> {
     let body = bollard::body_try_stream(ReaderStream::with_capacity(stdout, 1 << 18).chain(ended));
     let options = CreateImageOptionsBuilder::default().from_src("-").repo(OWN_REPOSITORY).tag(OWN_TAG).build();
     // The daemon answers when it has the whole of it, which takes longer than a request usually may.
-    let docker = docker.clone().with_timeout(PATIENCE);
+    let docker = docker.clone().with_timeout(BUILD_TIMEOUT);
     let import = async {
         let mut imported = docker.create_image(Some(options), Some(body), None);
         while let Some(piece) = imported.next().await {

@@ -14,7 +14,7 @@ use crate::engine::docker::daemon::LOCAL;
 pub(super) const PLAIN_TCP: &str = "127.0.0.1:2375";
 
 /// Seconds. What listens on this host answers at once.
-const PATIENCE: u64 = 2;
+const ANSWER_TIMEOUT_S: u64 = 2;
 
 /// Where the daemon is.
 #[derive(Debug)]
@@ -126,7 +126,7 @@ pub(super) async fn plain_tcp_check(report: &mut Report, info: &SystemInfo, addr
         }
         return;
     }
-    let answer = match Docker::connect_with_http(address, PATIENCE, API_DEFAULT_VERSION) {
+    let answer = match Docker::connect_with_http(address, ANSWER_TIMEOUT_S, API_DEFAULT_VERSION) {
         Ok(docker) => docker.ping().await,
         Err(err) => Err(err),
     };

@@ -26,9 +26,9 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(200);
 /// Starts what would hold a sandbox's network, with a filter that lets nothing through. Removes it, and what earlier checks left.
 pub(super) async fn check(report: &mut Report, docker: Docker, engine_timeout: Duration) {
     let engine = DockerEngine::over(docker.clone(), owner(), engine_timeout, Vec::new(), None);
-    let held = match engine.holders.take(&Network::Allowlist(Vec::new())).await {
-        Ok(holder) => {
-            engine.holders.discard(holder).await;
+    let held = match engine.namespaces.take(&Network::Allowlist(Vec::new())).await {
+        Ok(namespace) => {
+            engine.namespaces.discard(namespace).await;
             Ok(())
         }
         Err(err) => Err(err),
@@ -129,10 +129,10 @@ mod tests {
         assert!(failed.starts_with(&format!("FAIL network filter: {reason}\n     -> without it")), "{failed}");
         let missing = shown(Err(EngineError::NoImage("oncebox/agent".to_owned())));
         assert!(missing.starts_with("warn network filter: not tried, because the image oncebox/agent"), "{missing}");
-        let refused = EngineError::Refused { action: "start a holder", source: "no space left on device".into() };
+        let refused = EngineError::Refused { action: "start a namespace", source: "no space left on device".into() };
         let refused = shown(Err(refused));
         let expected =
-            "FAIL network filter: not tried: the engine refused to start a holder: no space left on device\n";
+            "FAIL network filter: not tried: the engine refused to start a namespace: no space left on device\n";
         assert!(refused.starts_with(expected), "{refused}");
     }
 

@@ -44,7 +44,7 @@ pub(in crate::http::e2b) fn keep_alive() -> Bytes {
     line(&json!({"type": "keepalive"}))
 }
 
-/// How it is told that code failed.
+/// How it is rendered that code failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::http::e2b) enum Failures {
     /// By an event of its own.
@@ -62,30 +62,30 @@ pub(in crate::http::e2b) enum Strings {
     Read,
 }
 
-/// What can be told in more ways than one.
+/// What can be rendered in more ways than one.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::http::e2b) struct Manner {
+pub(in crate::http::e2b) struct Style {
     pub(in crate::http::e2b) failures: Failures,
     pub(in crate::http::e2b) strings: Strings,
 }
 
 /// As E2B tells it.
-impl Default for Manner {
+impl Default for Style {
     fn default() -> Self {
         Self { failures: Failures::Event, strings: Strings::Unquoted }
     }
 }
 
 /// The lines for one event; those for the end are the last.
-pub(in crate::http::e2b) fn lines(event: Event, manner: Manner) -> Bytes {
+pub(in crate::http::e2b) fn lines(event: Event, style: Style) -> Bytes {
     let stream =
         |kind: &str, text: String| line(&json!({"type": kind, "text": text, "timestamp": rfc3339(SystemTime::now())}));
     match event {
         Event::Stdout { text } => stream("stdout", text),
         Event::Stderr { text } => stream("stderr", text),
-        Event::Output(output) => line(&result(output, manner.strings)),
+        Event::Output(output) => line(&result(output, style.strings)),
         Event::End(end) => {
-            let failure = error(end).map(|error| match manner.failures {
+            let failure = error(end).map(|error| match style.failures {
                 Failures::Event => error_line(&error),
                 Failures::Text => stream("stderr", in_words(&error)),
             });
@@ -259,8 +259,8 @@ mod tests {
         Event::Output(one(mime, data))
     }
 
-    fn told(event: Event) -> Bytes {
-        lines(event, Manner::default())
+    fn rendered(event: Event) -> Bytes {
+        lines(event, Style::default())
     }
 
     #[test]
@@ -273,9 +273,9 @@ mod tests {
 
     #[test]
     fn a_result_has_members_by_mime_type() {
-        let known = told(output("text/plain", json!("'str'")));
+        let known = rendered(output("text/plain", json!("'str'")));
         assert_eq!(text(&known), "{\"type\":\"result\",\"text\":\"str\",\"extra\":{},\"is_main_result\":true}\n");
-        let other = told(output("x/y", json!({"\u{e9}": [1]})));
+        let other = rendered(output("x/y", json!({"\u{e9}": [1]})));
         assert!(text(&other).contains("\"extra\":{\"x/y\":{\"\\u00e9\":[1]}}"), "{other:?}");
     }
 
@@ -308,8 +308,8 @@ mod tests {
     fn the_end_tells_the_error_first() {
         let outcome = |kind, message: &str| Outcome { kind, message: message.to_owned(), limit: None };
         let end = |outcome| Event::End(End { outcome, exception: None, usage: Usage::default(), lost: false });
-        assert_eq!(text(&told(end(outcome(OutcomeKind::Ok, "")))), "{\"type\":\"end_of_execution\"}\n");
-        let exit = told(end(outcome(OutcomeKind::Exit, "the code exited with status 3")));
+        assert_eq!(text(&rendered(end(outcome(OutcomeKind::Ok, "")))), "{\"type\":\"end_of_execution\"}\n");
+        let exit = rendered(end(outcome(OutcomeKind::Exit, "the code exited with status 3")));
         assert!(
             text(&exit)
                 .starts_with("{\"type\":\"error\",\"name\":\"SystemExit\",\"value\":\"3\",\"traceback\":\"\"}\n")
@@ -318,7 +318,7 @@ mod tests {
 
     #[test]
     fn a_limit_is_named_beside_what_the_language_made_of_it() {
-        let told = |own: Option<(&str, &str)>| {
+        let rendered = |own: Option<(&str, &str)>| {
             let limit = Some(LimitHit { name: "processes".to_owned(), value: 64 });
             let outcome = Outcome { kind: OutcomeKind::ProcessLimit, message: "more than 64".to_owned(), limit };
             let exception = own.map(|(name, value)| Exception {
@@ -330,10 +330,10 @@ mod tests {
             (error.name, error.value)
         };
         let is = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        assert_eq!(told(None), is("ProcessLimit", "more than 64"));
-        assert_eq!(told(Some(("BlockingIOError", "no"))), is("BlockingIOError", "no; more than 64"));
-        assert_eq!(told(Some(("ERROR", "Error: no\n"))), is("ERROR", "Error: no; more than 64"));
-        assert_eq!(told(Some(("MemoryError", ""))), is("MemoryError", "more than 64"));
+        assert_eq!(rendered(None), is("ProcessLimit", "more than 64"));
+        assert_eq!(rendered(Some(("BlockingIOError", "no"))), is("BlockingIOError", "no; more than 64"));
+        assert_eq!(rendered(Some(("ERROR", "Error: no\n"))), is("ERROR", "Error: no; more than 64"));
+        assert_eq!(rendered(Some(("MemoryError", ""))), is("MemoryError", "more than 64"));
     }
 
     #[test]
@@ -341,7 +341,7 @@ mod tests {
         let failed = |exception| {
             let outcome = Outcome { kind: OutcomeKind::Exception, message: "raised".to_owned(), limit: None };
             let end = End { outcome, exception, usage: Usage::default(), lost: false };
-            let lines = lines(Event::End(end), Manner { failures: Failures::Text, ..Manner::default() });
+            let lines = lines(Event::End(end), Style { failures: Failures::Text, ..Style::default() });
             let first = text(&lines).lines().next().expect("a line").to_owned();
             let first: Value = serde_json::from_str(&first).expect("JSON");
             assert_eq!(first["type"], "stderr");

@@ -3,7 +3,7 @@
 //! Source: e2b-dev/code-interpreter, `template/server/main.py`.
 
 pub(in crate::http::e2b) mod events;
-pub(in crate::http::e2b) mod notebook;
+pub(in crate::http::e2b) mod renderer;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::http::AppState;
 use crate::http::json::{JsonError, parse};
 use crate::protocol::{Code, Context, Execute, Limits, Mode, StartContext};
 use crate::sandbox::{Execution, OperationError, Sandbox, Sandboxes};
-use notebook::Telling;
+use renderer::Renderer;
 
 /// Without output for this long, a line says that the execution still runs; a client that has gone is noticed by it.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
@@ -122,9 +122,9 @@ async fn execute(
         ..Execute::default()
     };
     let execution = sandbox.execute(&execute).await.map_err(|err| refusal(err, &context))?;
-    let telling = letta::telling(profile, &sandbox, &language);
+    let renderer = letta::renderer(profile, &sandbox, &language);
     // Held until the answer is over, or its client is gone.
-    let lines = lines(execution, telling).inspect(move |_| _ = &last);
+    let lines = lines(execution, renderer).inspect(move |_| _ = &last);
     let body = Body::from_stream(lines);
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
 }
@@ -133,16 +133,16 @@ async fn execute(
 /// would look like an empty success.
 fn lines(
     execution: Execution,
-    telling: Telling,
+    renderer: Renderer,
 ) -> impl futures::Stream<Item = Result<Bytes, OperationError>> + Send + 'static {
     let first = events::count(execution.number);
     let first = futures::stream::once(std::future::ready(Ok(first)));
-    let rest = futures::stream::unfold((execution, telling), async |(mut execution, mut telling)| {
+    let rest = futures::stream::unfold((execution, renderer), async |(mut execution, mut renderer)| {
         let line = tokio::select! {
-            event = execution.next() => event?.map(|event| telling.tell(event)),
+            event = execution.next() => event?.map(|event| renderer.render(event)),
             () = tokio::time::sleep(KEEP_ALIVE) => Ok(events::keep_alive()),
         };
-        Some((line, (execution, telling)))
+        Some((line, (execution, renderer)))
     });
     // A line of output that has only begun is nothing to say yet.
     first.chain(rest).try_filter(|told| std::future::ready(!told.is_empty()))

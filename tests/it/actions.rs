@@ -8,7 +8,7 @@ use rand::seq::IndexedRandom;
 use serde_json::{Value, json};
 
 /// What a client does.
-pub(crate) enum Deed {
+pub(crate) enum Action {
     /// It asks for a run, and compares the answer.
     Run(Run),
     /// It asks for a run that would go on for longer, and hangs up after so long.
@@ -81,12 +81,12 @@ const DISK_BYTES: u64 = 16 * MIB;
 const PROCESSES: u64 = 64;
 
 /// What a client of this number does, and of which kind it is.
-pub(crate) fn choose(random: &mut StdRng, number: usize) -> (&'static str, Deed) {
+pub(crate) fn choose(random: &mut StdRng, number: usize) -> (&'static str, Action) {
     let (kind, _) = KINDS.choose_weighted(random, |(_, weight)| *weight).expect("there are some");
-    (kind, deed(kind, number, random))
+    (kind, action(kind, number, random))
 }
 
-fn deed(kind: &str, number: usize, random: &mut StdRng) -> Deed {
+fn action(kind: &str, number: usize, random: &mut StdRng) -> Action {
     let (language, _, print) = *LANGUAGES.choose_weighted(random, |(_, weight, _)| *weight).expect("there are some");
     let line = format!("run {number}");
     let coded = |code: &str, end: End| {
@@ -102,7 +102,7 @@ fn deed(kind: &str, number: usize, random: &mut StdRng) -> Deed {
         "r" => format!("[1] {}", number + 1),
         _ => (number + 1).to_string(),
     };
-    Deed::Run(match kind {
+    Action::Run(match kind {
         "ok" => Run { results: json!([next]), ..one_of(random, &COUNTS) },
         "exception" => one_of(random, &RAISES),
         "exit" => one_of(random, &EXITS),
@@ -129,9 +129,9 @@ fn deed(kind: &str, number: usize, random: &mut StdRng) -> Deed {
         "hang-up" => {
             let (_, code, _) = in_language(language, random, &STAYS);
             let request = coded(code, End::Ok).with("timeout_ms", json!(5000)).request;
-            return Deed::HangUp { request, after: Duration::from_millis(random.random_range(0..300)) };
+            return Action::HangUp { request, after: Duration::from_millis(random.random_range(0..300)) };
         }
-        "kept" => return Deed::Keep,
+        "kept" => return Action::Keep,
         "out_of_memory" => one_of(random, &FILLS_MEMORY).limited(),
         "process_limit" => one_of(random, &FORKS).limited(),
         "disk_full" => one_of(random, &FILLS_DISK).limited(),

@@ -1,4 +1,4 @@
-//! How long a client is waited for: one that is slow on purpose would otherwise hold for ever what answers it.
+//! How long the server waits for a client. Without a limit, a client that is slow on purpose would hold its sandbox for ever.
 
 use std::fmt;
 use std::pin::Pin;
@@ -12,48 +12,49 @@ use hyper::body::{Frame, SizeHint};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-/// How long a client may leave a connection as it is.
+/// How long a client may do nothing.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience {
-    /// While no request is being answered: until the whole head of the first or the next one is there.
+pub struct ClientTimeouts {
+    /// Between requests, and before the first: until the whole head of a request has arrived.
     pub head: Duration,
-    /// Within a request: until the next byte of its body is there, or the next one of its answer is taken.
+    /// Within a request: until the next byte of its body arrives, or the next byte of its answer is taken.
     pub stall: Duration,
 }
 
-/// The largest piece of an answer that is handed on at once, bytes: HTTP/2's frames are of this size unless the client wants
-/// others. What is handed on is no longer watched, so that it is to be little.
+/// The largest piece of an answer that is handed to the HTTP library at once, bytes; the default size of HTTP/2's frames. The guard
+/// does not see whether the client takes a piece that was handed on, so pieces are small.
 const MAX_PIECE: usize = 16 << 10;
 
-/// An answer's body, which is given up when its client takes nothing of it for too long. A stream of HTTP/2 that is not read
-/// leaves its connection as it is, so that this cannot be told from what is written there.
-pub(super) struct Watched<T> {
+/// Drops the body of an answer when its client takes nothing of it for too long. HTTP/2 needs this: a stream that is not read does
+/// not stall its connection.
+pub(super) struct StallGuard<T> {
     given: Arc<Mutex<Given<T>>>,
-    /// What is left of a large piece.
+    /// The rest of a large piece.
     rest: Bytes,
     _watch: Option<AbortOnDropHandle<()>>,
 }
 
 struct Given<T> {
-    /// With what ends together with it. `None`: given up.
+    /// The body, and a value that is dropped together with it. `None` once the client has stalled.
     body: Option<(Body, T)>,
     /// Since when a piece waits to be taken.
     waits_since: Option<Instant>,
 }
 
-impl<T: Send + 'static> Watched<T> {
-    /// Watches over a body. `held` is dropped with it.
+impl<T: Send + 'static> StallGuard<T> {
+    /// Guards a body. `held` is dropped with it.
     pub(super) fn new(body: Body, stall: Duration, held: T) -> Self {
         let is_empty = body.is_end_stream();
         let given = Arc::new(Mutex::new(Given { body: Some((body, held)), waits_since: Some(Instant::now()) }));
-        let watch = (!is_empty).then(|| AbortOnDropHandle::new(tokio::spawn(give_up(Arc::downgrade(&given), stall))));
+        let watch =
+            (!is_empty).then(|| AbortOnDropHandle::new(tokio::spawn(drop_when_stalled(Arc::downgrade(&given), stall))));
         Self { given, rest: Bytes::new(), _watch: watch }
     }
 }
 
-/// Drops the body once a piece of it has waited for so long. Does not hold it meanwhile: what ends together with it has ended when
-/// the client is told that it is whole.
-async fn give_up<T>(given: Weak<Mutex<Given<T>>>, stall: Duration) {
+/// Drops the body once a piece of it has waited for this long. The task holds no reference meanwhile, so the body is dropped as soon
+/// as the answer is complete.
+async fn drop_when_stalled<T>(given: Weak<Mutex<Given<T>>>, stall: Duration) {
     loop {
         let Some(waits_since) = given.upgrade().map(|given| lock(&given).waits_since) else { return };
         tokio::time::sleep_until(waits_since.unwrap_or_else(Instant::now) + stall).await;
@@ -64,18 +65,18 @@ async fn give_up<T>(given: Weak<Mutex<Given<T>>>, stall: Duration) {
             is_over.then(|| given.body.take())
         };
         if body.is_some() {
-            tracing::debug!("an answer is given up: nothing of it was taken for {stall:?}");
+            tracing::debug!("dropped an answer: its client took nothing of it for {stall:?}");
             return;
         }
     }
 }
 
-/// What is behind it is whole at any time.
+/// A panic leaves the state valid.
 fn lock<T>(given: &Mutex<Given<T>>) -> std::sync::MutexGuard<'_, Given<T>> {
     given.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl<T: Send + 'static> HttpBody for Watched<T> {
+impl<T: Send + 'static> HttpBody for StallGuard<T> {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -122,7 +123,7 @@ struct Stalled;
 
 impl fmt::Display for Stalled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("nobody took the answer")
+        f.write_str("the client did not read the answer in time")
     }
 }
 
@@ -147,7 +148,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_nobody_takes_is_given_up() {
         let (held, mut given_up) = oneshot::channel::<()>();
-        let mut body = Watched::new(endless(), STALL, held);
+        let mut body = StallGuard::new(endless(), STALL, held);
         for _ in 0..3 {
             assert!(body.frame().await.expect("a piece").is_ok());
             tokio::time::sleep(STALL - Duration::from_secs(1)).await;
@@ -161,7 +162,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_answer_of_one_piece_is_taken_in_small_ones_and_the_last_is_watched_too() {
         let (held, mut given_up) = oneshot::channel::<()>();
-        let mut body = Watched::new(Body::from(vec![b'x'; 2 * MAX_PIECE + 1]), STALL, held);
+        let mut body = StallGuard::new(Body::from(vec![b'x'; 2 * MAX_PIECE + 1]), STALL, held);
         for (left, length) in [(2 * MAX_PIECE + 1, MAX_PIECE), (MAX_PIECE + 1, MAX_PIECE), (1, 1)] {
             assert_eq!((body.is_end_stream(), body.size_hint().exact()), (false, Some(left as u64)));
             let piece = body.frame().await.expect("a piece").expect("no error").into_data().expect("data");
@@ -175,7 +176,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_is_not_asked_for_is_given_up() {
         let (held, mut given_up) = oneshot::channel::<()>();
-        let _body = Watched::new(Body::from("x"), STALL, held);
+        let _body = StallGuard::new(Body::from("x"), STALL, held);
         tokio::time::sleep(STALL * 2 + Duration::from_secs(1)).await;
         assert!(given_up.try_recv() == Err(oneshot::error::TryRecvError::Closed), "it is still held");
     }
@@ -184,7 +185,7 @@ mod tests {
     async fn an_answer_with_nothing_to_take_is_waited_for() {
         let pieces = futures::stream::iter([Ok::<_, Infallible>(Bytes::from_static(b"x"))]);
         let idle = pieces.chain(futures::stream::pending());
-        let mut body = Watched::new(Body::from_stream(idle), STALL, ());
+        let mut body = StallGuard::new(Body::from_stream(idle), STALL, ());
         assert!(body.frame().await.expect("a piece").is_ok());
         assert!(tokio::time::timeout(STALL * 10, body.frame()).await.is_err(), "it says something");
         assert!(lock(&body.given).body.is_some());

@@ -1,4 +1,4 @@
-//! Several readers of one stream of lines: each gets every line from the moment it came, and the slowest sets the pace.
+//! One stream of lines for several readers. Each reader gets every line from its subscription on; the slowest one sets the pace.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -11,7 +11,7 @@ const WAITING: usize = 16;
 
 /// The readers of one stream.
 #[derive(Debug)]
-pub(crate) struct Audience {
+pub(crate) struct Broadcast {
     greeting: Bytes,
     state: Mutex<State>,
 }
@@ -25,13 +25,13 @@ struct State {
 /// One reader's lines. Dropping it ends its subscription.
 pub(crate) type Subscription = std::pin::Pin<Box<dyn Stream<Item = Bytes> + Send>>;
 
-impl Audience {
+impl Broadcast {
     /// Each reader's first line is `greeting`.
     pub(crate) fn new(greeting: Bytes) -> Self {
         Self { greeting, state: Mutex::default() }
     }
 
-    /// The greeting, what is told from now on, and the end.
+    /// The greeting, every line from now on, and the end.
     pub(crate) fn subscribe(&self) -> Subscription {
         let (sender, receiver) = mpsc::channel(WAITING);
         sender.try_send(self.greeting.clone()).expect("a new channel has room");
@@ -44,14 +44,13 @@ impl Audience {
         Box::pin(futures::stream::unfold(receiver, |mut receiver| async { Some((receiver.recv().await?, receiver)) }))
     }
 
-    /// Whether the end has been told.
+    /// Whether the end has been sent.
     pub(crate) fn is_over(&self) -> bool {
         self.state().end.is_some()
     }
 
-    /// Tells every reader, and waits for the slow ones; those that are gone are forgotten. With no reader the line is not
-    /// even made.
-    pub(crate) async fn tell(&self, line: impl FnOnce() -> Bytes) {
+    /// Sends a line to every reader, and waits for slow ones. The line is not made where there is no reader.
+    pub(crate) async fn send(&self, line: impl FnOnce() -> Bytes) {
         let readers = self.state().readers.clone();
         if readers.is_empty() {
             return;
@@ -64,7 +63,7 @@ impl Audience {
         }
     }
 
-    /// Tells the end, to those who subscribe later too.
+    /// Sends the end, also to later subscribers.
     pub(crate) async fn finish(&self, end: Bytes) {
         let readers = {
             let mut state = self.state();
@@ -90,15 +89,15 @@ mod tests {
 
     #[tokio::test]
     async fn the_slowest_reader_sets_the_pace_until_it_is_gone() {
-        let audience = Audience::new("hello".into());
-        let slow = audience.subscribe();
+        let broadcast = Broadcast::new("hello".into());
+        let slow = broadcast.subscribe();
         let told = async {
             for _ in 0..100 {
-                audience.tell(|| "line".into()).await;
+                broadcast.send(|| "line".into()).await;
             }
-            audience.finish("bye".into()).await;
+            broadcast.finish("bye".into()).await;
         };
-        let fast = audience.subscribe().count();
+        let fast = broadcast.subscribe().count();
         let leave = async {
             tokio::time::sleep(Duration::from_millis(50)).await;
             drop(slow);
@@ -108,10 +107,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_comes_late_gets_the_greeting_and_the_end() {
-        let audience = Audience::new("hello".into());
-        audience.tell(|| unreachable!("nobody listens")).await;
-        audience.finish("bye".into()).await;
-        assert_eq!(audience.subscribe().collect::<Vec<_>>().await, ["hello", "bye"]);
+    async fn a_late_reader_gets_the_greeting_and_the_end() {
+        let broadcast = Broadcast::new("hello".into());
+        broadcast.send(|| unreachable!("nobody listens")).await;
+        broadcast.finish("bye".into()).await;
+        assert_eq!(broadcast.subscribe().collect::<Vec<_>>().await, ["hello", "bye"]);
     }
 }

@@ -4,36 +4,36 @@ use std::mem;
 
 use bytes::{Bytes, BytesMut};
 
-use super::events::{self, Manner};
+use super::events::{self, Style};
 use crate::protocol::{End, Event, Exception, Notebook, Pieces};
 
 /// The most of printed text that is held back, bytes, while the end of its piece is waited for.
 const LONGEST: usize = 1 << 20;
 
 /// Tells the events of one execution.
-pub(in crate::http::e2b) struct Telling {
+pub(in crate::http::e2b) struct Renderer {
     notebook: Notebook,
-    manner: Manner,
+    style: Style,
     /// The beginning of a piece of standard output.
     begun: String,
     /// The beginning of a piece of standard error.
     begun_error: String,
 }
 
-impl Telling {
-    pub(in crate::http::e2b) fn new(notebook: Notebook, manner: Manner) -> Self {
-        Self { notebook, manner, begun: String::new(), begun_error: String::new() }
+impl Renderer {
+    pub(in crate::http::e2b) fn new(notebook: Notebook, style: Style) -> Self {
+        Self { notebook, style, begun: String::new(), begun_error: String::new() }
     }
 
     /// What is to be said after `event`, which may be nothing yet.
-    pub(in crate::http::e2b) fn tell(&mut self, event: Event) -> Bytes {
-        let mut told = BytesMut::new();
+    pub(in crate::http::e2b) fn render(&mut self, event: Event) -> Bytes {
+        let mut rendered = BytesMut::new();
         match (event, self.notebook.pieces) {
             (Event::Stdout { text }, Pieces::Lines) => {
                 let text = mem::take(&mut self.begun) + &text;
                 let (whole, begun) = text.split_at(text.rfind('\n').map_or(0, |end| end + 1));
                 for line in whole.split_inclusive('\n') {
-                    told.extend(self.lines(Event::Stdout { text: line.to_owned() }));
+                    rendered.extend(self.lines(Event::Stdout { text: line.to_owned() }));
                 }
                 self.begun = begun.to_owned();
             }
@@ -41,41 +41,41 @@ impl Telling {
             (Event::Stderr { text }, Pieces::Whole) => self.begun_error += &text,
             (Event::Stdout { text }, Pieces::LineEnds) => {
                 for text in with_ends_apart(&text) {
-                    told.extend(self.lines(Event::Stdout { text }));
+                    rendered.extend(self.lines(Event::Stdout { text }));
                 }
             }
             (Event::Stderr { text }, Pieces::LineEnds) => {
                 for text in with_ends_apart(&text) {
-                    told.extend(self.lines(Event::Stderr { text }));
+                    rendered.extend(self.lines(Event::Stderr { text }));
                 }
             }
             (event, _) => {
-                told.extend(self.rest());
-                told.extend(self.lines(self.in_its_words(event)));
+                rendered.extend(self.rest());
+                rendered.extend(self.lines(self.in_its_words(event)));
             }
         }
         if self.begun.len().max(self.begun_error.len()) > LONGEST {
-            told.extend(self.rest());
+            rendered.extend(self.rest());
         }
-        told.freeze()
+        rendered.freeze()
     }
 
     fn lines(&self, event: Event) -> Bytes {
-        events::lines(event, self.manner)
+        events::lines(event, self.style)
     }
 
     /// The pieces that have begun, as they are.
     fn rest(&mut self) -> Bytes {
-        let mut told = BytesMut::new();
+        let mut rendered = BytesMut::new();
         if !self.begun.is_empty() {
             let text = mem::take(&mut self.begun);
-            told.extend(self.lines(Event::Stdout { text }));
+            rendered.extend(self.lines(Event::Stdout { text }));
         }
         if !self.begun_error.is_empty() {
             let text = mem::take(&mut self.begun_error);
-            told.extend(self.lines(Event::Stderr { text }));
+            rendered.extend(self.lines(Event::Stderr { text }));
         }
-        told.freeze()
+        rendered.freeze()
     }
 
     fn in_its_words(&self, mut event: Event) -> Event {
@@ -121,8 +121,8 @@ mod tests {
     use super::*;
     use crate::protocol::{Outcome, OutcomeKind, Output, Usage};
 
-    fn telling(notebook: Value) -> Telling {
-        Telling::new(serde_json::from_value(notebook).expect("a notebook"), Manner::default())
+    fn renderer(notebook: Value) -> Renderer {
+        Renderer::new(serde_json::from_value(notebook).expect("a notebook"), Style::default())
     }
 
     fn stdout(text: &str) -> Event {
@@ -137,63 +137,63 @@ mod tests {
     }
 
     /// One member of each line.
-    fn members(told: &Bytes, name: &str) -> Vec<Value> {
-        let lines = std::str::from_utf8(told).expect("text").lines();
+    fn members(rendered: &Bytes, name: &str) -> Vec<Value> {
+        let lines = std::str::from_utf8(rendered).expect("text").lines();
         lines.map(|line| serde_json::from_str::<Value>(line).expect("JSON")[name].clone()).collect()
     }
 
     #[test]
     fn text_is_told_as_it_comes_where_nothing_else_is_said() {
-        assert_eq!(members(&telling(json!({})).tell(stdout("a\nb")), "text"), ["a\nb"]);
+        assert_eq!(members(&renderer(json!({})).render(stdout("a\nb")), "text"), ["a\nb"]);
     }
 
     #[test]
     fn each_line_is_a_piece_and_waits_for_its_end() {
-        let mut telling = telling(json!({"pieces": "lines"}));
-        assert_eq!(members(&telling.tell(stdout("a\n\nb")), "text"), ["a\n", "\n"]);
-        assert!(telling.tell(stdout("c")).is_empty());
-        assert_eq!(members(&telling.tell(stdout("d\ne")), "text"), ["bcd\n"]);
-        assert_eq!(members(&telling.tell(raised("", "1", "")), "type"), ["stdout", "error", "end_of_execution"]);
-        assert_eq!(members(&telling.tell(stdout(&"x".repeat(LONGEST + 1))), "type"), ["stdout"]);
+        let mut renderer = renderer(json!({"pieces": "lines"}));
+        assert_eq!(members(&renderer.render(stdout("a\n\nb")), "text"), ["a\n", "\n"]);
+        assert!(renderer.render(stdout("c")).is_empty());
+        assert_eq!(members(&renderer.render(stdout("d\ne")), "text"), ["bcd\n"]);
+        assert_eq!(members(&renderer.render(raised("", "1", "")), "type"), ["stdout", "error", "end_of_execution"]);
+        assert_eq!(members(&renderer.render(stdout(&"x".repeat(LONGEST + 1))), "type"), ["stdout"]);
     }
 
     #[test]
     fn all_that_is_printed_can_be_one_piece() {
         let stderr = |text: &str| Event::Stderr { text: text.to_owned() };
-        let mut telling = telling(json!({"pieces": "whole"}));
+        let mut renderer = renderer(json!({"pieces": "whole"}));
         for event in [stdout("a\n"), stderr("e"), stdout("b"), stderr("f\n")] {
-            assert!(telling.tell(event).is_empty());
+            assert!(renderer.render(event).is_empty());
         }
-        let told = telling.tell(Event::Output(Output::default()));
-        assert_eq!(members(&told, "text"), [json!("a\nb"), json!("ef\n"), Value::Null]);
-        assert_eq!(members(&telling.tell(stderr(&"x".repeat(LONGEST + 1))), "type"), ["stderr"]);
-        assert_eq!(members(&telling.tell(raised("", "1", "")), "type"), ["error", "end_of_execution"]);
+        let rendered = renderer.render(Event::Output(Output::default()));
+        assert_eq!(members(&rendered, "text"), [json!("a\nb"), json!("ef\n"), Value::Null]);
+        assert_eq!(members(&renderer.render(stderr(&"x".repeat(LONGEST + 1))), "type"), ["stderr"]);
+        assert_eq!(members(&renderer.render(raised("", "1", "")), "type"), ["error", "end_of_execution"]);
     }
 
     #[test]
     fn the_end_of_a_line_is_a_piece_of_its_own() {
-        let mut telling = telling(json!({"pieces": "line_ends"}));
-        assert_eq!(members(&telling.tell(stdout("a\n\nb")), "text"), ["a", "\n", "\n", "b"]);
-        assert_eq!(members(&telling.tell(Event::Stderr { text: "e\n".to_owned() }), "type"), ["stderr", "stderr"]);
+        let mut renderer = renderer(json!({"pieces": "line_ends"}));
+        assert_eq!(members(&renderer.render(stdout("a\n\nb")), "text"), ["a", "\n", "\n", "b"]);
+        assert_eq!(members(&renderer.render(Event::Stderr { text: "e\n".to_owned() }), "type"), ["stderr", "stderr"]);
     }
 
     #[test]
     fn values_that_are_displayed_are_not_the_main_one() {
         let value = || Event::Output(Output { main: true, ..Output::default() });
-        assert_eq!(members(&telling(json!({})).tell(value()), "is_main_result"), [true]);
-        assert_eq!(members(&telling(json!({"displays_values": true})).tell(value()), "is_main_result"), [false]);
+        assert_eq!(members(&renderer(json!({})).render(value()), "is_main_result"), [true]);
+        assert_eq!(members(&renderer(json!({"displays_values": true})).render(value()), "is_main_result"), [false]);
     }
 
     #[test]
     fn errors_have_the_notebooks_names() {
-        let mut plain = telling(json!({}));
-        assert_eq!(members(&plain.tell(raised("a.b.C", "v", "a.b.C: v")), "name")[0], "a.b.C");
-        let mut simple = telling(json!({"simple_error_names": true}));
-        assert_eq!(members(&simple.tell(raised("a.b.C", "v", "a.b.C: v")), "name")[0], "C");
-        assert_eq!(members(&simple.tell(raised("Own", "v", "Own: v")), "name")[0], "Own");
-        let mut same = telling(json!({"error_name": "OOPS"}));
-        let told = same.tell(raised("kind", "boom", "Error in f() : boom\n1: f()"));
-        assert_eq!(members(&told, "name")[0], "OOPS");
-        assert_eq!(members(&told, "value")[0], "Error in f() : boom\n");
+        let mut plain = renderer(json!({}));
+        assert_eq!(members(&plain.render(raised("a.b.C", "v", "a.b.C: v")), "name")[0], "a.b.C");
+        let mut simple = renderer(json!({"simple_error_names": true}));
+        assert_eq!(members(&simple.render(raised("a.b.C", "v", "a.b.C: v")), "name")[0], "C");
+        assert_eq!(members(&simple.render(raised("Own", "v", "Own: v")), "name")[0], "Own");
+        let mut same = renderer(json!({"error_name": "OOPS"}));
+        let rendered = same.render(raised("kind", "boom", "Error in f() : boom\n1: f()"));
+        assert_eq!(members(&rendered, "name")[0], "OOPS");
+        assert_eq!(members(&rendered, "value")[0], "Error in f() : boom\n");
     }
 }

@@ -1,7 +1,7 @@
 //! Network namespaces that outlive the sandboxes in them.
 //!
-//! For a network of its own, the daemon runs a large program of its own at each container's start: half the time of a
-//! launch. A holder is a tiny container that owns a namespace; a sandbox joins it, alone, and the next one after it.
+//! For each container with a network of its own, the daemon runs a large program at the start: half the time of a launch.
+//! Here a tiny container holds a network namespace. One sandbox at a time joins it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -24,23 +24,23 @@ use crate::engine::egress::Surroundings;
 use crate::engine::{EngineError, Network, Pipe};
 use crate::protocol::{Addresses, Egress, Held};
 
-/// The image that carries nothing but the agent.
+/// The image that carries nothing but the agent, which holds the namespace.
 pub(super) const HOLDER_IMAGE: &str = "oncebox/agent";
 
-/// For so long the host is taken to have the addresses and name servers that it had.
+/// How long the addresses and name servers of the host are remembered.
 const HOST_IS_KNOWN: Duration = Duration::from_secs(60);
 
-/// How often networks are looked for that come late, and how long apart.
+/// How often networks that the daemon creates late are looked for, and how long apart.
 const LATE_LOOKS: u32 = 10;
 const LATE_LOOK: Duration = Duration::from_secs(1);
 
-/// A holder that says nothing for so long never will.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// A container that does not answer for this long never will.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The most addresses of one host.
 const MAX_ADDRESSES: usize = 16;
 
-/// The longest line of a holder, bytes: the addresses of a host with very many of them.
+/// The longest answer, bytes: the addresses of a host with very many of them.
 const MAX_LINE: u64 = 1 << 20;
 
 /// The options of our network. Containers on it do not reach each other. The daemon does not announce a container's address: since
@@ -54,11 +54,11 @@ const NO_NAMESERVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
 /// How long the C library waits for an answer that never comes: 1 s, once. By default it is 5 s, twice; Docker 20.10 takes as long as it
 /// is given.
-const NO_PATIENCE: [&str; 2] = ["timeout:1", "attempts:1"];
+const QUICK_RESOLVER: [&str; 2] = ["timeout:1", "attempts:1"];
 
-/// The free holders of one owner.
+/// The free namespaces of one owner.
 #[derive(Debug)]
-pub(super) struct Holders {
+pub(super) struct NetworkNamespaces {
     daemon: Arc<Daemon>,
     owner: String,
     allow_private: Vec<Ipv4Net>,
@@ -69,7 +69,7 @@ pub(super) struct Holders {
 
 #[derive(Debug, Default)]
 struct Free {
-    holders: HashMap<Network, Vec<Holder>>,
+    namespaces: HashMap<Network, Vec<NetworkNamespace>>,
     /// What was found out last.
     surroundings: Option<Surroundings>,
     /// When the host was asked last.
@@ -81,52 +81,52 @@ impl Free {
         self.asked.is_some_and(|asked| asked.elapsed() < HOST_IS_KNOWN)
     }
 
-    /// Whether a holder lets through what one that was started now would.
-    fn is_current(&self, holder: &Holder) -> bool {
-        holder.network == Network::None
-            || self.surroundings.as_ref().is_some_and(|found| found.egress(&holder.network) == holder.egress)
+    /// Whether a namespace lets through what one that was started now would.
+    fn is_current(&self, namespace: &NetworkNamespace) -> bool {
+        namespace.network == Network::None
+            || self.surroundings.as_ref().is_some_and(|found| found.egress(&namespace.network) == namespace.egress)
     }
 }
 
 /// A network namespace for one sandbox at a time.
-pub(super) struct Holder {
+pub(super) struct NetworkNamespace {
     container: Wanted,
     /// Whether a sandbox has lived in it before.
     pub(super) reused: bool,
     network: Network,
-    /// What it was told to let through; nothing needs no telling.
+    /// What its filter lets through; `None` if there is no filter, because there is nothing to reach.
     egress: Option<Egress>,
-    /// Cancelled when it has ended, and so its namespace's way out.
+    /// Cancelled when its container has ended.
     ended: CancellationToken,
-    /// What it is asked by. It ends when that closes, as it does when this server dies.
+    /// Its standard input, for questions. It ends when that closes, as it does when this server dies.
     input: Box<dyn AsyncWrite + Send + Unpin>,
-    /// The lines that it says.
+    /// The lines of its standard output.
     answers: mpsc::Receiver<String>,
-    /// Passes them on, and waits for its end.
+    /// Receives the answers, and waits for the container's end.
     _watch: AbortOnDropHandle<()>,
 }
 
-impl fmt::Debug for Holder {
+impl fmt::Debug for NetworkNamespace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
 }
 
-impl Holder {
+impl NetworkNamespace {
     /// Its container's name.
     pub(super) fn name(&self) -> &str {
         self.container.name()
     }
 
-    /// Whether its sandboxes have left nothing: its files, which are theirs too, are as they were, and nothing was sent, to
-    /// which answers could come, and of which the kernel would tell the next one.
+    /// Whether the last sandbox left nothing behind: the files that both share are unchanged, and it sent nothing whose answer
+    /// could reach the next sandbox.
     async fn is_unused(&mut self) -> bool {
         let asked = async {
             self.input.write_all(b"?").await.ok()?;
             self.input.flush().await.ok()?;
             self.answers.recv().await
         };
-        tokio::time::timeout(PATIENCE, asked).await.is_ok_and(|answer| answer.as_deref() == Some("true"))
+        tokio::time::timeout(ANSWER_TIMEOUT, asked).await.is_ok_and(|answer| answer.as_deref() == Some("true"))
     }
 
     /// Resolves when it has ended.
@@ -135,66 +135,70 @@ impl Holder {
     }
 }
 
-impl Holders {
+impl NetworkNamespaces {
     pub(super) fn new(daemon: Arc<Daemon>, owner: &str, allow_private: Vec<Ipv4Net>) -> Self {
         Self { daemon, owner: owner.to_owned(), allow_private, free: Mutex::default(), looking: Arc::default() }
     }
 
-    /// A free holder, or a new one.
-    pub(super) async fn take(self: &Arc<Self>, network: &Network) -> Result<Holder, EngineError> {
+    /// A free namespace, or a new one.
+    pub(super) async fn take(self: &Arc<Self>, network: &Network) -> Result<NetworkNamespace, EngineError> {
         let (free, is_known) = {
             let mut free = self.lock();
-            let holders = free.holders.get_mut(network);
-            let alive = holders.and_then(|holders| {
-                holders.retain(|holder| !holder.ended.is_cancelled());
-                holders.pop()
+            let namespaces = free.namespaces.get_mut(network);
+            let alive = namespaces.and_then(|namespaces| {
+                namespaces.retain(|namespace| !namespace.ended.is_cancelled());
+                namespaces.pop()
             });
             (alive, free.is_known())
         };
         match free {
-            Some(holder) => {
+            Some(namespace) => {
                 if !is_known && *network != Network::None {
                     self.look_again(network.clone());
                 }
-                Ok(holder)
+                Ok(namespace)
             }
             None => self.start(network).await,
         }
     }
 
-    /// Makes a holder free again, if its sandbox, which must be gone, has left nothing in it.
-    pub(super) async fn give_back(&self, mut holder: Holder) {
-        let is_usable = !holder.network.is_choice() && !holder.ended.is_cancelled();
-        if is_usable && holder.is_unused().await {
+    /// Makes a namespace free again, if its sandbox, which must be gone, has left nothing in it.
+    pub(super) async fn give_back(&self, mut namespace: NetworkNamespace) {
+        let is_usable = !namespace.network.is_choice() && !namespace.ended.is_cancelled();
+        if is_usable && namespace.is_unused().await {
             let mut free = self.lock();
-            if free.is_current(&holder) {
-                let holder = Holder { reused: true, ..holder };
-                free.holders.entry(holder.network.clone()).or_default().push(holder);
+            if free.is_current(&namespace) {
+                let namespace = NetworkNamespace { reused: true, ..namespace };
+                free.namespaces.entry(namespace.network.clone()).or_default().push(namespace);
                 return;
             }
         }
-        self.discard(holder).await;
+        self.discard(namespace).await;
     }
 
-    /// Removes a holder that cannot be used any longer.
-    pub(super) async fn discard(&self, holder: Holder) {
-        if let Err(err) = self.daemon.remove(holder.name()).await {
-            tracing::warn!(error = &err as &dyn std::error::Error, "cannot remove the holder {} yet", holder.name());
+    /// Removes a namespace that cannot be used any longer.
+    pub(super) async fn discard(&self, namespace: NetworkNamespace) {
+        if let Err(err) = self.daemon.remove(namespace.name()).await {
+            tracing::warn!(
+                error = &err as &dyn std::error::Error,
+                "cannot remove the namespace {} yet",
+                namespace.name()
+            );
         }
     }
 
-    /// Drops all free holders, which ends them. The host is not asked while the answer is held.
+    /// Drops all free namespaces, which ends them. The host is not asked while the answer is held.
     pub(super) async fn forget(&self) -> OwnedMutexGuard<()> {
         let looking = Arc::clone(&self.looking).lock_owned().await;
-        self.lock().holders.clear();
+        self.lock().namespaces.clear();
         looking
     }
 
-    /// Removes the network that full holders are on.
+    /// Removes the network that full namespaces are on.
     ///
     /// # Errors
     ///
-    /// [`EngineError::InUse`] while the daemon counts another holder on it, or somebody's own container. Docker 20.10.24 has been seen
+    /// [`EngineError::InUse`] while the daemon counts another namespace on it, or somebody's own container. Docker 20.10.24 has been seen
     /// to lose count while a server was killed under load: it lists nothing on the network, and refuses to remove it until it is
     /// restarted.
     pub(super) async fn remove_networks(&self) -> Result<(), EngineError> {
@@ -214,22 +218,22 @@ impl Holders {
     /// Looks for networks that come late, as a server of this owner may have asked for one just before it was killed, and removes
     /// them, until this one has a network itself.
     pub(super) fn look_for_late_networks(self: &Arc<Self>) {
-        let holders = Arc::clone(self);
+        let namespaces = Arc::clone(self);
         tokio::spawn(async move {
             for _ in 0..LATE_LOOKS {
                 tokio::time::sleep(LATE_LOOK).await;
-                let _looking = holders.looking.lock().await;
-                if holders.lock().asked.is_some() {
+                let _looking = namespaces.looking.lock().await;
+                if namespaces.lock().asked.is_some() {
                     return;
                 }
-                if let Err(err) = holders.remove_networks().await {
+                if let Err(err) = namespaces.remove_networks().await {
                     tracing::debug!(error = &err as &dyn std::error::Error, "cannot look for late networks");
                 }
             }
         });
     }
 
-    async fn start(&self, network: &Network) -> Result<Holder, EngineError> {
+    async fn start(&self, network: &Network) -> Result<NetworkNamespace, EngineError> {
         let (mode, surroundings) = match network {
             Network::None => ("none".to_owned(), None),
             Network::Full(_) | Network::Allowlist(_) => {
@@ -263,7 +267,7 @@ impl Holders {
         let (output, input) = tokio::io::split(pipe.into_io());
         let (said, answers) = mpsc::channel(1);
         let watch = AbortOnDropHandle::new(tokio::spawn(until_end(output, said, ended.clone())));
-        let holder = Holder {
+        let namespace = NetworkNamespace {
             container,
             reused: false,
             network: network.clone(),
@@ -274,9 +278,9 @@ impl Holders {
             _watch: watch,
         };
         match held {
-            Ok(()) => Ok(holder),
+            Ok(()) => Ok(namespace),
             Err(reason) => {
-                self.discard(holder).await;
+                self.discard(namespace).await;
                 Err(EngineError::Network(reason))
             }
         }
@@ -286,11 +290,11 @@ impl Holders {
     async fn start_helper(&self, body: ContainerCreateBody) -> Result<(Wanted, Pipe), EngineError> {
         self.daemon.start(body, std::future::pending()).await.map_err(|err| match is_missing_image(&err) {
             true => EngineError::NoImage(HOLDER_IMAGE.to_owned()),
-            false => engine_error("start a holder", err),
+            false => engine_error("start a namespace", err),
         })
     }
 
-    /// The bridge that holders are on, and what they are set up by, those of this network too. The host is asked again when its
+    /// The bridge that namespaces are on, and what they are set up by, those of this network too. The host is asked again when its
     /// last answer is old, and so are name servers.
     async fn surroundings(&self, network: &Network) -> Result<(String, Surroundings), EngineError> {
         // Before it is anybody's turn: name servers that say nothing delay those alone who name what they are asked for.
@@ -302,7 +306,7 @@ impl Holders {
             let known = free.surroundings.clone().zip(free.asked).filter(|_| free.is_known());
             // What others have found meanwhile.
             for (name, addresses) in known.iter().flat_map(|(found, _)| &found.hosts) {
-                if free.holders.keys().any(|network| network.hosts().any(|wanted| wanted == name)) {
+                if free.namespaces.keys().any(|network| network.hosts().any(|wanted| wanted == name)) {
                     hosts.entry(name.clone()).or_insert_with(|| addresses.clone());
                 }
             }
@@ -317,20 +321,20 @@ impl Holders {
         free.asked = Some(asked);
         free.surroundings = Some(surroundings.clone());
         // Nobody is to join what the host is in reach of by an address that it has got since.
-        let mut holders = std::mem::take(&mut free.holders);
-        for free_ones in holders.values_mut() {
-            free_ones.retain(|holder| free.is_current(holder) && !holder.ended.is_cancelled());
+        let mut namespaces = std::mem::take(&mut free.namespaces);
+        for free_ones in namespaces.values_mut() {
+            free_ones.retain(|namespace| free.is_current(namespace) && !namespace.ended.is_cancelled());
         }
-        free.holders = holders;
+        free.namespaces = namespaces;
         Ok((id, surroundings))
     }
 
-    /// The addresses of the hosts that this network names, and those that free holders' networks name.
+    /// The addresses of the hosts that this network names, and those that free namespaces' networks name.
     async fn hosts(&self, network: &Network) -> BTreeMap<String, Vec<Ipv4Addr>> {
         let (mut hosts, names) = {
             let free = self.lock();
             let known = free.surroundings.as_ref().filter(|_| free.is_known()).map(|found| found.hosts.clone());
-            let networks = free.holders.keys().chain([network]);
+            let networks = free.namespaces.keys().chain([network]);
             let names: BTreeSet<_> = networks.flat_map(Network::hosts).map(str::to_owned).collect();
             (known.unwrap_or_default(), names)
         };
@@ -341,11 +345,11 @@ impl Holders {
         hosts
     }
 
-    /// Sees behind the back of whoever has taken a holder whether the host has changed.
+    /// Sees behind the back of whoever has taken a namespace whether the host has changed.
     fn look_again(self: &Arc<Self>, network: Network) {
-        let holders = Arc::clone(self);
+        let namespaces = Arc::clone(self);
         tokio::spawn(async move {
-            if let Err(err) = holders.surroundings(&network).await {
+            if let Err(err) = namespaces.surroundings(&network).await {
                 tracing::warn!(error = &err as &dyn std::error::Error, "cannot ask for the host's addresses");
             }
         });
@@ -429,7 +433,7 @@ impl Holders {
 
 /// The addresses that a name has now; none where it has none, or nobody tells.
 async fn resolve(name: &str) -> Vec<Ipv4Addr> {
-    let asked = tokio::time::timeout(PATIENCE, tokio::net::lookup_host((name, 0))).await;
+    let asked = tokio::time::timeout(ANSWER_TIMEOUT, tokio::net::lookup_host((name, 0))).await;
     let found = asked.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
     let mut addresses: Vec<_> = match found {
         Ok(found) => found.filter_map(|address| match address.ip() {
@@ -451,7 +455,7 @@ async fn resolve(name: &str) -> Vec<Ipv4Addr> {
     addresses
 }
 
-/// Passes on what a holder says, and waits for the end of that, which is its own.
+/// Passes on what a namespace says, and waits for the end of that, which is its own.
 async fn until_end(output: impl AsyncRead + Unpin, said: mpsc::Sender<String>, ended: CancellationToken) {
     let mut lines = BufReader::new(output).lines();
     while let Ok(Some(line)) = lines.next_line().await {
@@ -464,7 +468,7 @@ async fn until_end(output: impl AsyncRead + Unpin, said: mpsc::Sender<String>, e
 async fn line(pipe: &mut Pipe) -> Result<String, String> {
     let mut line = String::new();
     let mut output = BufReader::new((&mut pipe.0).take(MAX_LINE));
-    match tokio::time::timeout(PATIENCE, output.read_line(&mut line)).await {
+    match tokio::time::timeout(ANSWER_TIMEOUT, output.read_line(&mut line)).await {
         Ok(Ok(0)) => Err("it ended without a word".to_owned()),
         Ok(Ok(_)) => Ok(line),
         Ok(Err(err)) => Err(err.to_string()),
@@ -517,6 +521,6 @@ fn restricting(body: &mut ContainerCreateBody) {
 fn resolving_nothing(body: &mut ContainerCreateBody) {
     if let Some(host_config) = &mut body.host_config {
         host_config.dns = Some(vec![NO_NAMESERVER.to_string()]);
-        host_config.dns_options = Some(NO_PATIENCE.map(str::to_owned).to_vec());
+        host_config.dns_options = Some(QUICK_RESOLVER.map(str::to_owned).to_vec());
     }
 }
