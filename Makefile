@@ -28,7 +28,7 @@ check: ## Format, lints, docs and the tests that need no engine.
 	cargo clippy --test soak -- -D warnings
 	cargo clippy --no-default-features --bin oncebox-agent -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --quiet
-	cargo test --lib --bins --quiet
+	cargo test --lib --bins --test http --quiet
 
 agent: ## The agent, static, so that it runs in any image.
 	RUSTFLAGS="-C target-feature=+crt-static" cargo build --quiet --profile agent --no-default-features \

@@ -28,6 +28,7 @@ trials![
     a_watch_tells_a_new_file_in_three_events,
     a_full_disk_is_a_507_and_harms_nothing,
     uploads_that_make_no_sense_are_a_400,
+    strange_paths_lead_nowhere,
 ];
 
 async fn read(sandbox: &Sandbox, path: &str) -> Answer {
@@ -374,6 +375,32 @@ async fn uploads_that_make_no_sense_are_a_400() {
     for (kind, path, body) in cases {
         let message = post(kind, path, body).await.error(400);
         assert!(message.len() < 500, "{kind:.60} {path:?}: {message}");
+    }
+    assert_eq!(sandbox.shell("echo alive").await, "alive\n");
+}
+
+async fn strange_paths_lead_nowhere() {
+    let sandbox = Sandbox::shared().await;
+    // All that there is below the root is the sandbox's own.
+    for path in ["../../../../etc/hostname", "/../../etc/hostname", "~/../../etc/hostname"] {
+        let stat = sandbox.call("filesystem.Filesystem/Stat", json!({"path": path})).await;
+        assert_eq!(stat.json()["entry"]["path"], "/etc/hostname", "{}", stat.text());
+    }
+    let (long, deep) = ("x".repeat(300), "x/".repeat(3000));
+    for path in ["/tmp/a\0b", long.as_str(), deep.as_str(), "~root/x", "/proc/self/mem/x", "/etc/passwd/x"] {
+        for method in ["Stat", "MakeDir", "ListDir", "CreateWatcher"] {
+            let refused = sandbox.call(&format!("filesystem.Filesystem/{method}"), json!({"path": path})).await;
+            assert!((400..500).contains(&refused.status), "{method} {path:.50}: {}", refused.text());
+            assert!(refused.json()["code"].is_string(), "{}", refused.text());
+        }
+        let query = [("path", path)];
+        let read = answer(sandbox.envd(Method::GET, "/files").query(&query)).await;
+        assert!((400..500).contains(&read.status), "{path:.50}: {}", read.text());
+        let write =
+            sandbox.envd(Method::POST, "/files").query(&query).header("content-type", "application/octet-stream");
+        let write = answer(write.body("x")).await;
+        assert!((400..500).contains(&write.status), "{path:.50}: {}", write.text());
+        write.error(write.status);
     }
     assert_eq!(sandbox.shell("echo alive").await, "alive\n");
 }

@@ -4,19 +4,14 @@
 //! then have left nothing.
 
 #[macro_use]
+#[allow(dead_code, reason = "it serves tests without containers too")]
 mod support;
 
 mod actions;
-mod auth;
-mod bad_input;
-mod capacity;
-mod circles;
 mod cli;
-mod configuration;
 mod daemon;
 mod doctor;
 mod e2b;
-mod e2b_bad_input;
 mod e2b_control;
 mod e2b_debug;
 mod e2b_execute;
@@ -50,8 +45,6 @@ mod readme;
 mod restart;
 mod run;
 mod stream;
-mod tidy;
-mod tls;
 mod typescript;
 
 use std::process::ExitCode;
@@ -71,15 +64,11 @@ fn main() -> ExitCode {
         typescript::trials(),
         r::trials(),
         java::trials(),
-        bad_input::trials(),
         ends::trials(),
         faults::trials(),
         life::trials(),
         load::trials(),
         restart::trials(),
-        auth::trials(),
-        capacity::trials(),
-        circles::trials(),
         cli::trials(),
         hosts::trials(),
         isolation::trials(),
@@ -89,9 +78,6 @@ fn main() -> ExitCode {
         network::trials(),
         oci_runtime::trials(),
         protocol::trials(),
-        tidy::trials(),
-        tls::trials(),
-        configuration::trials(),
         doctor::trials(),
         stream::trials(),
         e2b_control::trials(),
@@ -101,7 +87,6 @@ fn main() -> ExitCode {
         e2b_process::trials(),
         e2b_files::trials(),
         e2b_ports::trials(),
-        e2b_bad_input::trials(),
         interrupts::trials(),
     ]
     .into_iter()

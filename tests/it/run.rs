@@ -12,6 +12,7 @@ trials![
     an_answer_has_these_members_and_no_other,
     a_language_is_found_by_any_of_its_names_in_any_case,
     files_are_there_before_the_code_and_belong_to_the_user,
+    files_that_cannot_be_written_are_refused_by_path,
     stdin_is_read_to_its_end,
     variables_are_there_for_one_run_only,
     a_network_of_none_fails_at_once,
@@ -102,6 +103,47 @@ os.rename("deep/er", "moved")
         "{answer}"
     );
     assert_eq!(answer["outcome"]["kind"], "ok");
+}
+
+async fn files_that_cannot_be_written_are_refused_by_path() {
+    let paths = [
+        "",
+        "directory/",
+        "/",
+        ".",
+        "..",
+        "a\0b",
+        "/home/user",
+        "/etc/passwd",
+        "../../etc/hosts",
+        "../escaped",
+        "/opt/oncebox/agent",
+        "/run/oncebox/new",
+        "/run/new",
+        "/new",
+        "/proc/1/fd/1",
+        "/proc/self/oom_score_adj",
+        "/sys/new",
+        "/dev/new",
+        "/dev/null",
+        "/proc/self/environ",
+    ];
+    for path in paths {
+        let files = json!([{"path": "fine", "content": ""}, {"path": path, "content": "x"}]);
+        let request = json!({"code": "1", "language": "js", "files": files});
+        let (status, answer) = server().post("/v1/run", &request).await;
+        assert_eq!((status, &answer["error"]["code"]), (400, &json!("invalid_request")), "{path:?}: {answer}");
+        let message = answer["error"]["message"].as_str().expect("a message");
+        assert!(message.starts_with("files[1].path: "), "{path:?}: {message}");
+    }
+    let files = json!([{"path": "big", "content": "x".repeat(2 << 20)}]);
+    let limits = json!({"disk_bytes": 1 << 20});
+    let request = json!({"code": "1", "language": "js", "files": files, "limits": limits});
+    let (status, answer) = server().post("/v1/run", &request).await;
+    assert_eq!(status, 400, "{answer}");
+    let message = answer["error"]["message"].as_str().expect("a message");
+    assert!(message.starts_with("files[0].path: cannot write `big`: No space left on device"), "{message}");
+    assert_eq!(server().run("js", "1").await["results"], json!(["1"]));
 }
 
 async fn stdin_is_read_to_its_end() {

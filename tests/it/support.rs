@@ -1,7 +1,7 @@
 //! What tests are written with: a server, runs on it, and the engine beside it.
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -410,10 +410,22 @@ impl Drop for Server {
     }
 }
 
+/// The languages of the engine without containers, where tests use that.
+static PROCESS_ENGINE: OnceLock<PathBuf> = OnceLock::new();
+
+/// Has every server of this process use the engine without containers, with the languages in this directory.
+pub(crate) fn use_process_engine(languages: &Path) {
+    PROCESS_ENGINE.set(languages.to_owned()).expect("it is chosen once");
+}
+
 /// The program, with the configuration of the repository.
 pub(crate) fn oncebox() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_oncebox"));
     command.env("ONCEBOX_CONFIG", concat!(env!("CARGO_MANIFEST_DIR"), "/config"));
+    if let Some(languages) = PROCESS_ENGINE.get() {
+        let engine = [("ONCEBOX_ENGINE", "process"), ("ONCEBOX_UNSAFE_PROCESS_ENGINE", "1")];
+        command.envs(engine).env("ONCEBOX_LANGUAGES", languages);
+    }
     command
 }
 

@@ -8,6 +8,8 @@ use crate::support::panics;
 trials![
     the_engines_library_is_named_only_by_its_engine,
     the_web_framework_is_named_only_where_http_is_spoken,
+    http_does_not_name_the_link,
+    a_dialect_is_named_only_in_its_folder,
     no_language_is_named_by_the_program,
     no_path_of_a_machine_is_in_the_repository,
     every_test_that_the_promises_name_is_there,
@@ -84,6 +86,24 @@ async fn the_web_framework_is_named_only_where_http_is_spoken() {
     named_only_in("axum", &["src/http/", "src/main.rs", "src/cli/"]);
 }
 
+async fn http_does_not_name_the_link() {
+    for (name, line) in code() {
+        let named = ["link::", "Link", ".link()"].iter().any(|word| has_word(&line, word));
+        assert!(!(name.starts_with("src/http/") && named), "{name} names the link: {line}");
+    }
+}
+
+/// Below `http`, nothing knows whose API is served: what a caller needs is a field of a request.
+async fn a_dialect_is_named_only_in_its_folder() {
+    for (name, line) in code() {
+        let is_below = ["sandbox", "link", "engine", "protocol", "agent"]
+            .iter()
+            .any(|room| name.starts_with(&format!("src/{room}")));
+        let named = ["e2b", "letta"].iter().any(|dialect| line.to_lowercase().contains(dialect));
+        assert!(!(is_below && named), "{name} names a dialect: {line}");
+    }
+}
+
 async fn no_language_is_named_by_the_program() {
     let languages =
         ["python", "ipython", "javascript", "typescript", "java", "jshell", "node", "nodejs", "rscript", "java"];
@@ -145,8 +165,9 @@ async fn every_test_that_the_promises_name_is_there() {
     let tests = quoted.iter().filter(|name| **name != "file::test").filter_map(|name| name.split_once("::"));
     let mut named = 0;
     for (file, test) in tests.clone() {
-        let path = root().join(format!("tests/it/{file}.rs"));
-        assert!(read(&path).contains(&format!("async fn {test}(")), "tests/it/{file}.rs has no {test}");
+        let places = ["it", "http"].map(|ring| root().join(format!("tests/{ring}/{file}.rs")));
+        let path = places.iter().find(|path| path.exists()).unwrap_or_else(|| panic!("there is no {file}.rs"));
+        assert!(read(path).contains(&format!("async fn {test}(")), "{} has no {test}", path.display());
         named += 1;
     }
     for class in quoted.iter().filter_map(|name| name.strip_prefix("abuse ")).filter(|class| *class != "CLASS") {

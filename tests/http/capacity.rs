@@ -19,8 +19,8 @@ trials![
 
 /// Code that takes so long and then gives the time of day.
 fn taking(milliseconds: u64) -> Value {
-    let code = format!("await new Promise(done => setTimeout(done, {milliseconds})); Date.now()");
-    json!({"language": "js", "code": code, "timeout_ms": 600_000})
+    let code = format!("import time; time.sleep({milliseconds} / 1000); time.time_ns() // 1_000_000");
+    json!({"language": "python", "code": code, "timeout_ms": 600_000})
 }
 
 /// Code that holds its place until its client hangs up.
@@ -36,7 +36,7 @@ async fn beyond_the_line_is_a_429_and_the_line_is_served_in_order() {
     let server = Server::start_cold(&[
         ("ONCEBOX_MAX_SANDBOXES", "2"),
         ("ONCEBOX_MAX_QUEUED", "2"),
-        ("ONCEBOX_TEMPLATES__NODE__WARM", "2"),
+        ("ONCEBOX_TEMPLATES__PYTHON__WARM", "2"),
     ]);
     let first = server.begin(endless());
     server.until_busy(1, 0).await;
@@ -104,10 +104,10 @@ async fn a_burst_is_served_or_refused_and_nothing_is_lost() {
         ("ONCEBOX_MAX_SANDBOXES", "3"),
         ("ONCEBOX_MAX_QUEUED", "40"),
         ("ONCEBOX_QUEUE_TIMEOUT_MS", "120000"),
-        ("ONCEBOX_TEMPLATES__NODE__WARM", "2"),
+        ("ONCEBOX_TEMPLATES__PYTHON__WARM", "2"),
     ]);
     let before = server.memory_bytes();
-    let run = |number: u32| server.begin(json!({"language": "js", "code": format!("console.log({number}); {number}")}));
+    let run = |number: u32| server.begin(json!({"language": "python", "code": format!("print({number}); {number}")}));
     let runs: Vec<_> = (0..1000).map(run).collect();
     let mut statuses = Vec::new();
     for (number, run) in runs.into_iter().enumerate() {
@@ -127,7 +127,7 @@ async fn a_burst_is_served_or_refused_and_nothing_is_lost() {
     server.until_busy(0, 0).await;
     let grown = server.memory_bytes().saturating_sub(before);
     assert!(grown < 64 << 20, "the server has {grown} bytes more than before");
-    assert_eq!(server.run("js", "'after'").await["results"], json!(["'after'"]));
+    assert_eq!(server.run("python", "'after'").await["results"], json!(["'after'"]));
 }
 
 /// Each request here is a connection, at both of its ends an open file.
@@ -160,7 +160,7 @@ async fn keys_take_turns_and_one_with_many_requests_delays_no_other() {
         ("ONCEBOX_MAX_SANDBOXES", "1"),
         ("ONCEBOX_MAX_QUEUED", "6"),
         ("ONCEBOX_QUEUE_TIMEOUT_MS", "120000"),
-        ("ONCEBOX_TEMPLATES__NODE__WARM", "1"),
+        ("ONCEBOX_TEMPLATES__PYTHON__WARM", "1"),
     ]);
     let holding = begin_as(&server, KEYS[0], &endless());
     eventually("it runs", async || status_of(&server).await["running"] == 1).await;

@@ -1,0 +1,60 @@
+//! Tests of everything above the engine, through the doors its users have, on the engine that needs no container: HTTP, API keys, the
+//! queue, dialects and their errors, TLS, the configuration. And the rules of the source that no compiler checks.
+//!
+//! Every template has the same language here, whatever its name: a small runner of Python's own. `make check` runs this.
+
+#[macro_use]
+#[allow(dead_code, reason = "it serves tests on the real engine too")]
+#[path = "../it/support.rs"]
+mod support;
+
+mod auth;
+mod bad_input;
+mod capacity;
+mod circles;
+mod configuration;
+#[allow(dead_code, reason = "it serves tests on the real engine too")]
+#[path = "../it/e2b.rs"]
+mod e2b;
+mod e2b_bad_input;
+mod tidy;
+mod tls;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use libtest_mimic::Arguments;
+use serde_json::json;
+
+/// The languages of the templates, as images call them.
+const LANGUAGES: [&str; 6] = ["python", "javascript", "typescript", "r", "java", "bash"];
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // Most of them wait most of the time.
+    arguments.test_threads.get_or_insert(4);
+    let languages = tempfile::tempdir().expect("a directory");
+    write_languages(languages.path());
+    support::use_process_engine(languages.path());
+    let trials = [
+        auth::trials(),
+        bad_input::trials(),
+        capacity::trials(),
+        circles::trials(),
+        configuration::trials(),
+        e2b_bad_input::trials(),
+        tidy::trials(),
+        tls::trials(),
+    ];
+    let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());
+    if support::stop_shared() & e2b::stop() { conclusion.exit_code() } else { ExitCode::FAILURE }
+}
+
+fn write_languages(directory: &Path) {
+    let runner = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/http/runner.py");
+    for name in LANGUAGES {
+        let language = json!({"name": name, "command": ["/usr/bin/env", "python3", "-u", runner]});
+        std::fs::create_dir(directory.join(name)).expect("a directory");
+        std::fs::write(directory.join(name).join("language.json"), language.to_string()).expect("a file");
+    }
+}
