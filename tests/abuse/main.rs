@@ -69,9 +69,11 @@ where
 }
 
 fn trial(class: &'static str, name: &str, test: impl AsyncFnOnce() + Send + 'static) -> Trial {
-    Trial::test(format!("{class}::{name}"), move || {
+    let name = format!("{class}::{name}");
+    Trial::test(name.clone(), move || {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        let done = support::panics::caught(|| runtime.expect("a runtime").block_on(test()));
+        let test = || support::panics::caught(|| runtime.expect("a runtime").block_on(test()));
+        let done = support::times::timed(name, test);
         {
             let mut classes = CLASSES.lock().expect("the counts");
             let class = classes.entry(class).or_default();
@@ -99,6 +101,7 @@ fn main() -> ExitCode {
     ];
     let trials = trials.into_iter().flatten().collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
+    support::times::print();
     let report = Report {
         classes: &CLASSES.lock().expect("the counts"),
         without_control: probes::without_control(),

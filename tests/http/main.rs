@@ -47,6 +47,7 @@ fn main() -> ExitCode {
         tls::trials(),
     ];
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());
+    support::times::print();
     if support::stop_shared() & e2b::stop() { conclusion.exit_code() } else { ExitCode::FAILURE }
 }
 

@@ -93,6 +93,7 @@ fn main() -> ExitCode {
     .flatten()
     .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
+    support::times::print();
     let clean = support::stop_shared() & e2b::stop() && support::nothing_is_left();
     if clean { conclusion.exit_code() } else { ExitCode::FAILURE }
 }

@@ -15,6 +15,8 @@ use tokio::task::JoinHandle;
 
 #[path = "panics.rs"]
 pub(crate) mod panics;
+#[path = "times.rs"]
+pub(crate) mod times;
 
 /// Lists the test functions of a module as its `trials()`.
 macro_rules! trials {
@@ -31,9 +33,10 @@ where
     F: Future<Output = ()>,
 {
     let module = module.rsplit("::").next().unwrap_or(module);
-    Trial::test(format!("{module}::{name}"), move || {
+    let name = format!("{module}::{name}");
+    Trial::test(name.clone(), move || {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        panics::caught(|| runtime.expect("a runtime").block_on(test()))
+        times::timed(name, || panics::caught(|| runtime.expect("a runtime").block_on(test())))
     })
 }
 
