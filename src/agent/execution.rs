@@ -289,11 +289,13 @@ impl Execution {
         let began = Deadline::now();
         // Counted, and not by a clock that goes on while the sandbox is paused.
         for _ in 0..INTERRUPTS {
-            let told = Deadline::now();
-            if let Some(settled) = self.interrupt(runner).await {
+            let sent = Deadline::now();
+            if let Some((settled, has_children)) = self.interrupt(runner).await {
                 if settled {
-                    // Where the interpreter was slow to heed an interrupt, it is as slow to heed the last one.
-                    self.discard_until(runner, told + NOTICE.max(began.elapsed())).await;
+                    // An interpreter that was slow to heed an interrupt is as slow to heed the last one.
+                    let heeded = sent + NOTICE.max(began.elapsed());
+                    let ended = if has_children { Deadline::now() + NOTICE } else { heeded };
+                    self.discard_until(runner, heeded.max(ended)).await;
                 }
                 return settled;
             }
@@ -302,16 +304,17 @@ impl Execution {
     }
 
     /// Interrupts the interpreter, and then what the code has started: code that only waits for a child would end with that, and the
-    /// interrupt come too late for it; and the child may have begun after the interrupt. `None` if the code goes on.
-    async fn interrupt(&mut self, runner: &mut Runner) -> Option<bool> {
+    /// interrupt come too late for it; and the child may have begun after the interrupt. `None` if the code goes on; otherwise whether the
+    /// runner is done with it, and whether it had children at the last interrupt.
+    async fn interrupt(&mut self, runner: &mut Runner) -> Option<(bool, bool)> {
         runner.signal_alone(Signal::INT);
         let mut settled = tokio::time::timeout(HEED, self.is_done(runner)).await.ok();
         if settled.is_none() {
             runner.signal_children(Signal::INT);
             settled = tokio::time::timeout(SETTLE, self.is_done(runner)).await.ok();
         }
-        runner.signal_children(Signal::INT);
-        settled
+        let has_children = runner.signal_children(Signal::INT);
+        settled.map(|settled| (settled, has_children))
     }
 
     /// Discards what is still written: the code's threads and children end in their own time.

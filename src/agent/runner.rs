@@ -139,10 +139,10 @@ impl Runner {
         sys::signal_process(self.group, signal);
     }
 
-    /// Sends a signal to what the runner has started, and not to itself.
-    pub(crate) fn signal_children(&self, signal: Signal) {
+    /// Sends a signal to the processes that the runner has started, and not to itself. Whether there are any.
+    pub(crate) fn signal_children(&self, signal: Signal) -> bool {
         let children = sys::members(self.group).into_iter().filter(|pid| *pid != self.group);
-        children.for_each(|child| sys::signal_process(child, signal));
+        children.map(|child| sys::signal_process(child, signal)).count() > 0
     }
 }
 
