@@ -367,3 +367,155 @@ fn check_variables(templates: &[Template]) -> Result<(), ConfigError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use figment::value::{Dict, Value};
+    use serde::de::value::Error as DeError;
+    use serde::de::{DeserializeOwned, Visitor};
+
+    use super::*;
+
+    const PAGE: &str = include_str!("../docs/configuration.md");
+
+    /// A source that gives nothing, and remembers which keys it was asked for.
+    struct Asked<'a>(&'a mut BTreeSet<String>);
+
+    impl<'de> Deserializer<'de> for Asked<'_> {
+        type Error = DeError;
+
+        fn deserialize_struct<V: Visitor<'de>>(
+            self,
+            _name: &'static str,
+            fields: &'static [&'static str],
+            _visitor: V,
+        ) -> Result<V::Value, DeError> {
+            self.0.extend(fields.iter().map(|field| (*field).to_owned()));
+            Err(DeError::custom("it was only asked"))
+        }
+
+        fn deserialize_any<V: Visitor<'de>>(self, _visitor: V) -> Result<V::Value, DeError> {
+            Err(DeError::custom("a struct is asked for"))
+        }
+
+        serde::forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+            newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+        }
+    }
+
+    /// The keys that a struct is read from.
+    fn keys_of<T: DeserializeOwned>() -> BTreeSet<String> {
+        let mut keys = BTreeSet::new();
+        assert!(T::deserialize(Asked(&mut keys)).is_err());
+        assert!(keys.len() > 10, "{keys:?}");
+        keys
+    }
+
+    /// The rows of the page's table with this head: their cells.
+    fn rows(head: &str) -> Vec<Vec<&'static str>> {
+        let (_, table) =
+            PAGE.split_once(&format!("\n{head}\n")).unwrap_or_else(|| panic!("no table has the head {head}"));
+        let lines = table.lines().skip(1).take_while(|line| line.starts_with('|'));
+        lines.map(|line| line.trim_matches('|').split('|').map(str::trim).collect()).collect()
+    }
+
+    fn quoted(cell: &str) -> String {
+        cell.strip_prefix('`').and_then(|cell| cell.strip_suffix('`')).unwrap_or_else(|| panic!("{cell}")).to_owned()
+    }
+
+    fn first_cells(rows: &[Vec<&str>]) -> BTreeSet<String> {
+        let keys: BTreeSet<_> = rows.iter().map(|row| quoted(row[0])).collect();
+        assert_eq!(keys.len(), rows.len(), "a key has two rows");
+        keys
+    }
+
+    fn file(name: &str) -> Dict {
+        Toml::from_str(&Source::new(None, name).expect("a file").text).expect("TOML")
+    }
+
+    #[test]
+    fn the_page_has_every_key_of_the_server_with_its_default() {
+        let rows = rows("| key | default | unit | meaning |");
+        let defaults = file("oncebox.toml");
+        assert_eq!(first_cells(&rows), keys_of::<Keys>());
+        assert_eq!(defaults.keys().cloned().collect::<BTreeSet<_>>(), keys_of::<Keys>(), "config/oncebox.toml");
+        for row in rows {
+            let key = quoted(row[0]);
+            let shown: Dict = Toml::from_str(&format!("{key} = {}", quoted(row[1]))).expect("TOML");
+            assert_eq!(shown[&key], defaults[&key], "the default of {key}");
+            assert!(!row[3].is_empty(), "{key} has no meaning");
+        }
+    }
+
+    #[test]
+    fn the_page_has_every_key_of_a_template() {
+        let rows = rows("| key | if left out | unit | meaning |");
+        assert_eq!(first_cells(&rows), keys_of::<Template>());
+        let whole = file("templates/full.toml");
+        let read = |dict: Dict| Value::from(dict).deserialize::<Template>().ok();
+        let left_out = |key: &str| {
+            let mut less = whole.clone();
+            less.remove(key);
+            read(less)
+        };
+        for row in &rows {
+            let key = quoted(row[0]);
+            let read = left_out(&key);
+            assert_eq!(read.is_none(), row[1] == "required", "{key} is shown as {}", row[1]);
+            let Some(template) = read else { continue };
+            let template = Value::serialize(template).expect("it can be written");
+            let (Some(cell), Some(default)) = (row[1].strip_prefix('`'), template.find_ref(&key)) else { continue };
+            let shown: Dict = Toml::from_str(&format!("{key} = {}", cell.trim_end_matches('`'))).expect("TOML");
+            assert_eq!(&shown[&key], default, "what {key} is if it is left out");
+        }
+    }
+
+    #[test]
+    fn the_page_has_every_template_with_its_values() {
+        let mut lines = PAGE.lines().filter(|line| line.starts_with("| value | "));
+        let head = lines.next().expect("the table of templates");
+        let files: Vec<_> = head.trim_matches('|').split('|').skip(1).map(|cell| quoted(cell.trim())).collect();
+        let sources = template_sources(None).expect("the defaults");
+        assert_eq!(files.iter().collect::<BTreeSet<_>>(), sources.keys().collect::<BTreeSet<_>>());
+        let rows = rows(head);
+        for (column, name) in files.iter().enumerate() {
+            let template = Value::serialize(read_template(name, &sources[name]).expect("a template")).expect("values");
+            for row in &rows {
+                let (key, shown) = (quoted(row[0]), row[column + 1].replace('`', ""));
+                let value = template.find_ref(&key).unwrap_or_else(|| panic!("{key} is no key"));
+                let value = match value {
+                    Value::Array(_, names) => names.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "),
+                    Value::String(_, text) => text.clone(),
+                    Value::Bool(_, value) => value.to_string(),
+                    value => value.to_u128().expect("a number").to_string(),
+                };
+                assert_eq!(shown, value, "{key} of {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_parts_of_templates_on_the_page_can_be_used() {
+        let mut parts = PAGE.split("```toml\n").skip(1).map(|rest| rest.split("```").next().expect("an end"));
+        let used = |part: &str| {
+            let mut template = file("templates/python.toml");
+            template.extend(Toml::from_str::<Dict>(part).expect("TOML"));
+            template.insert("name".to_owned(), "own".into());
+            Value::from(template).deserialize::<Template>().map_err(|err| err.to_string())?.check()
+        };
+        assert_eq!(parts.clone().count(), 1);
+        assert_eq!(parts.try_for_each(used), Ok(()));
+    }
+
+    #[test]
+    fn the_page_has_every_variable() {
+        let rows = rows("| variable | meaning |");
+        let mut variables: BTreeSet<_> =
+            OTHER_VARIABLES.iter().map(|name| format!("{PREFIX}{}", name.to_uppercase())).collect();
+        variables.insert("DOCKER_HOST".to_owned());
+        assert_eq!(first_cells(&rows), variables);
+    }
+}

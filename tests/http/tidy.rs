@@ -12,7 +12,8 @@ trials![
     a_dialect_is_named_only_in_its_folder,
     no_language_is_named_by_the_program,
     no_path_of_a_machine_is_in_the_repository,
-    every_test_that_the_promises_name_is_there,
+    every_test_that_the_documents_name_is_there,
+    every_link_of_the_documents_leads_somewhere,
     a_test_that_fails_on_a_flood_of_output_prints_little_of_it,
 ];
 
@@ -41,6 +42,27 @@ pub(crate) fn files(directory: &Path) -> Vec<PathBuf> {
         }
     }
     found
+}
+
+/// The pages for people: those at the top, and those below docs/.
+pub(crate) fn documents() -> Vec<PathBuf> {
+    let top = fs::read_dir(root()).expect("a directory").map(|entry| entry.expect("an entry").path());
+    let mut pages: Vec<_> = top.chain(files(&root().join("docs"))).filter(|path| has_end(path, "md")).collect();
+    pages.sort();
+    assert!(pages.len() > 5, "the documents were not found");
+    pages
+}
+
+/// What a page says outside of its fenced blocks.
+fn prose(page: &Path) -> String {
+    let text = fs::read_to_string(page).expect("a page");
+    let mut is_fenced = false;
+    let is_prose = |line: &&str| {
+        let is_fence = line.trim_start().starts_with("```");
+        is_fenced ^= is_fence;
+        !is_fence && !is_fenced
+    };
+    text.lines().filter(is_prose).map(|line| format!("{line}\n")).collect()
 }
 
 /// The source files with their lines; comments, and the tests at the end of a file, left out.
@@ -127,13 +149,13 @@ async fn no_language_is_named_by_the_program() {
 }
 
 async fn no_path_of_a_machine_is_in_the_repository() {
-    let top = ["Cargo.toml", "Makefile", "README.md"].map(|name| root().join(name));
-    let below = ["src", "tests", "config", "scripts"].iter().flat_map(|name| files(&root().join(name)));
+    let top = ["Cargo.toml", "Makefile"].map(|name| root().join(name)).into_iter().chain(documents());
+    let below = ["src", "tests", "config", "scripts", "docs"].iter().flat_map(|name| files(&root().join(name)));
     // Put together here, so that this file does not hold them.
     let paths =
         ["/ro", "/wo", "/Us"].into_iter().zip(["ot/", "rk/", "ers/"]).map(|(left, right)| format!("{left}{right}"));
     let paths: Vec<_> = paths.collect();
-    for path in top.into_iter().chain(below).filter(|path| path.exists()) {
+    for path in top.chain(below).filter(|path| path.exists()) {
         let Ok(text) = fs::read_to_string(&path) else { continue };
         for line in text.lines() {
             for machine in &paths {
@@ -146,13 +168,14 @@ async fn no_path_of_a_machine_is_in_the_repository() {
     }
 }
 
-/// `SECURITY.md` names a test, or a class of attacks, for each promise.
-async fn every_test_that_the_promises_name_is_there() {
+/// `SECURITY.md` names a test, or a class of attacks, for each promise; other pages name some too.
+async fn every_test_that_the_documents_name_is_there() {
     let read = |path: &Path| fs::read_to_string(path).expect("a file");
     let sources: String =
         files(&root().join("tests")).iter().filter(|path| has_end(path, "rs")).map(|path| read(path)).collect();
     let text = read(&root().join("SECURITY.md"));
-    let quoted: Vec<_> = text.split('`').skip(1).step_by(2).collect();
+    let documents = documents().iter().map(|page| prose(page)).collect::<Vec<_>>();
+    let quoted: Vec<_> = documents.iter().flat_map(|text| text.split('`').skip(1).step_by(2)).collect();
     let shown_by = text.split("| shown by |").skip(1).flat_map(|table| {
         let rows = table.lines().skip(1).take_while(|line| line.starts_with('|'));
         rows.filter_map(|row| row.trim_end_matches(['|', ' ']).rsplit('|').next())
@@ -175,6 +198,35 @@ async fn every_test_that_the_promises_name_is_there() {
         named += 1;
     }
     assert!(named > 30, "the promises were not found");
+}
+
+/// A heading as links name it.
+fn anchor(heading: &str) -> String {
+    let kept = |letter: &char| letter.is_alphanumeric() || matches!(letter, ' ' | '-' | '_');
+    heading.to_lowercase().chars().filter(kept).map(|letter| if letter == ' ' { '-' } else { letter }).collect()
+}
+
+async fn every_link_of_the_documents_leads_somewhere() {
+    let mut followed = 0;
+    for page in documents() {
+        let text = prose(&page);
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split_once(')').map(|(target, _)| target)) {
+            if target.starts_with("https://") || target.starts_with("http://") {
+                continue;
+            }
+            let (path, heading) = target.split_once('#').unwrap_or((target, ""));
+            let path = if path.is_empty() { page.clone() } else { page.with_file_name(path) };
+            assert!(path.exists(), "{}: {target} leads nowhere", page.display());
+            if !heading.is_empty() {
+                let text = prose(&path);
+                let mut headings = text.lines().filter(|line| line.starts_with('#'));
+                let is_there = headings.any(|line| anchor(line.trim_start_matches('#').trim()) == heading);
+                assert!(is_there, "{}: {} has no heading for #{heading}", page.display(), path.display());
+            }
+            followed += 1;
+        }
+    }
+    assert!(followed > 30, "the links were not found");
 }
 
 pub(crate) fn has_end(path: &Path, end: &str) -> bool {

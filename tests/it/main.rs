@@ -11,6 +11,7 @@ mod actions;
 mod cli;
 mod daemon;
 mod doctor;
+mod documents;
 mod e2b;
 mod e2b_control;
 mod e2b_debug;
@@ -41,7 +42,6 @@ mod protocol;
 mod proxy;
 mod python;
 mod r;
-mod readme;
 mod restart;
 mod run;
 mod stream;
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
     arguments.test_threads.get_or_insert(4);
     let trials = [
         run::trials(),
-        readme::trials(),
+        documents::trials(),
         languages::trials(),
         python::trials(),
         javascript::trials(),
