@@ -1,6 +1,10 @@
 // The first things that people try, each as a program of its own would write it: nothing here knows what is on the other side.
 
 import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
+import { readFile, rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
 import { check, create, discard, has, listed, Sandbox, sleep, WAY } from './sdk.mjs'
 
 // The line that every example begins with.
@@ -16,6 +20,17 @@ check('quick start: hello world', ['sandbox.run_code', 'files.list'], async (t) 
   assert.equal(execution.logs.stdout.join(''), 'hello world\n')
   assert.ok(Array.isArray(await box.files.list('/home/user')))
 })
+
+check('quick start: the example of docs/e2b.md prints what the page shows', ['sandbox.run_code'], async (t) => {
+  const text = await readFile(join(process.env.SDK_ROOT, 'docs', 'e2b.md'), 'utf8')
+  const [, program, shown] = text.match(/```js\n(.*?)```\n\n```text\n(.*?)```/s)
+  // Beside this file, from where the package is found.
+  const file = join(import.meta.dirname ?? new URL('.', import.meta.url).pathname, `example-${WAY}.mjs`)
+  await writeFile(file, program)
+  t.after(() => rm(file))
+  const { stdout } = await promisify(execFile)(process.execPath, [file])
+  assert.equal(stdout, shown)
+}, ['sandbox.create'])
 
 check('quick start: streaming', ['sandbox.run_code'], async (t) => {
   const box = await begin(t)

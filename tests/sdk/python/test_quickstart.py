@@ -1,9 +1,13 @@
 """The first things that people try, each as a program of its own would write it: nothing here knows what is on the other side."""
 
 import base64
+import contextlib
+import io
+import re
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 from e2b_code_interpreter import Sandbox
@@ -32,6 +36,20 @@ def test_a_block_that_ends_its_sandbox():
         box.run_code("x = 1")
         assert box.run_code("x += 1; x").text == "2"
     assert box.is_running() is False
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/e2b.md"])
+@pytest.mark.covers("sandbox.run_code", needs=["sandbox.create"])
+def test_the_example_of_a_page_prints_what_the_page_shows(page):
+    text = (Path(__file__).parents[3] / page).read_text()
+    (program, shown), = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, re.DOTALL)
+    if sdk.number(sdk.CORE) < (2,):
+        program = program.replace("Sandbox.create()", "Sandbox()")
+    printed, names = io.StringIO(), {}
+    with contextlib.redirect_stdout(printed):
+        exec(program, names)
+    sdk.discard(names["sandbox"])
+    assert printed.getvalue() == shown
 
 
 @pytest.mark.covers("sandbox.run_code")
