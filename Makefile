@@ -1,4 +1,4 @@
-# The two commands of the README are `run` and `test`; the rest are their parts.
+# The two commands of README.md are `run` and `test`; CONTRIBUTING.md lists the others.
 
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 AGENT := target/$(HOST)/agent/oncebox-agent
@@ -29,6 +29,8 @@ check: ## Format, lints, docs and the tests that need no engine.
 	cargo clippy --no-default-features --bin oncebox-agent -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --quiet
 	cargo test --lib --bins --test http --quiet
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny check bans licenses sources; \
+	  else echo "cargo deny is not installed, so that licences and sources of the crates were not checked."; fi
 
 agent: ## The agent, static, so that it runs in any image.
 	RUSTFLAGS="-C target-feature=+crt-static" cargo build --quiet --profile agent --no-default-features \
