@@ -45,8 +45,8 @@ impl fmt::Display for Report<'_> {
         let (without, all) = self.without_control;
         writeln!(
             f,
-            "Of {all} attempts from inside, {} succeed where a template is weakened on purpose, or elsewhere. {without} have no \
-             such control; each says why.",
+            "Of {all} attempts from inside, {} have a control: they succeed where a template is weakened on purpose, or elsewhere. \
+             {without} have none; each says why.",
             all - without
         )?;
         self.neighbours.as_ref().map_or(Ok(()), |measured| neighbours(f, measured))

@@ -91,7 +91,7 @@ impl fmt::Display for Life<'_> {
         writeln!(
             f,
             "\nMedians of the second and of the last quarter of {} samples. Flat is at most 10 % more, or {} MiB, {MORE_FILES} \
-             files or {MORE_THREADS} threads; what was not seen is not flat.\n",
+             files or {MORE_THREADS} threads; a figure that was not read does not count as flat.\n",
             samples.len(),
             MORE_KIB >> 10
         )?;

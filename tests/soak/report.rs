@@ -97,14 +97,14 @@ impl fmt::Display for Runs<'_> {
         writeln!(f, "{}\n", machine())?;
         writeln!(
             f,
-            "{total} of {} runs, {} at a time, in {} s: {rate:.1} a second. Seed {}. **{wrong} ended otherwise than they must.**\n",
+            "{total} of {} runs, {} at a time, in {} s: {rate:.1} a second. Seed {}. **{wrong} had another end than expected.**\n",
             plan.runs,
             plan.clients,
             took.as_secs(),
             plan.seed
         )?;
         fewer(f, total, plan.runs, FEWEST_RUNS, plan.ends_after(*took))?;
-        writeln!(f, "| how it must end | runs |\n| --- | ---: |")?;
+        writeln!(f, "| expected end | runs |\n| --- | ---: |")?;
         for (kind, count) in &tally.done {
             writeln!(f, "| {kind} | {count} |")?;
         }
@@ -114,7 +114,7 @@ impl fmt::Display for Runs<'_> {
         writeln!(f, "\n## What is used while they go on\n")?;
         writeln!(
             f,
-            "The engine's figures are those of its whole daemon, whoever else uses it. VmRSS in MiB, open files, threads.\n"
+            "The engine's figures are those of its whole daemon, other users included. VmRSS in MiB, open files, threads.\n"
         )?;
         writeln!(f, "| runs | s | server | dockerd | containerd |\n| ---: | ---: | --- | --- | --- |")?;
         let step = samples.len().div_ceil(ROWS).max(1);
@@ -127,7 +127,7 @@ impl fmt::Display for Runs<'_> {
         writeln!(
             f,
             "\nMedians of the first and of the last quarter of {} samples, the first tenth left out. Flat is at most 10 % more, \
-             or 4 MiB, or 8 files or threads; what was not seen is not flat.\n",
+             or 4 MiB, or 8 files or threads; a figure that was not read does not count as flat.\n",
             samples.len()
         )?;
         writeln!(f, "| | first | last | | must be flat |\n| --- | ---: | ---: | --- | --- |")?;
