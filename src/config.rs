@@ -19,17 +19,17 @@ use crate::engine::{EngineConfig, EngineKind, UserIdRange, networks, user_ids};
 use crate::http::{ApiKeys, ClientTimeouts, HttpConfig, Profile, TlsConfig};
 use crate::sandbox::{SandboxesConfig, Template};
 
-/// The files of `config/` as they were when this program was built: what holds where no directory is given.
+/// The files of `config/`, built into this program: the configuration without `--config`.
 static DEFAULTS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/config");
 
 const PREFIX: &str = "ONCEBOX_";
 const TEMPLATE_PREFIX: &str = "TEMPLATES__";
 
-/// Variables that are ours and are not keys of the configuration.
+/// Variables that begin with `ONCEBOX_` and are not keys of the configuration.
 const OTHER_VARIABLES: [&str; 6] =
     ["api_keys", "letta_api_keys", "config", "log", "languages", "unsafe_process_engine"];
 
-/// A configuration that cannot be used: the source, the key and the reason.
+/// A configuration error: the source, the key and the reason.
 #[derive(Debug, Error)]
 #[error("{source_name}: {reason}")]
 pub struct ConfigError {
@@ -37,13 +37,13 @@ pub struct ConfigError {
     reason: String,
 }
 
-/// How lines of the log look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// For people.
+    /// Readable text.
     Text,
-    /// For machines.
+    /// One JSON object per line.
     Json,
 }
 
@@ -84,37 +84,37 @@ struct Keys {
 /// Everything that can be configured.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// For the room `http`.
+    /// The part for `http`.
     pub http: HttpConfig,
-    /// For the room `sandbox`.
+    /// The part for `sandbox`.
     pub sandboxes: SandboxesConfig,
-    /// For the room `engine`.
+    /// The part for `engine`.
     pub engine: EngineConfig,
-    /// The recipes.
+    /// The templates, sorted by the names of their files.
     pub templates: Vec<Template>,
-    /// How long runs may go on after the server was told to stop.
+    /// The longest time that runs may continue after the server received a signal to stop.
     pub drain_timeout: Duration,
-    /// How lines of the log look.
+    /// The format of log lines.
     pub log_format: LogFormat,
 }
 
 impl Config {
-    /// Reads the directory, or the defaults that this program carries, and the variables that begin with `ONCEBOX_`.
+    /// Reads the files of `directory`, or the built-in ones, and the environment variables that begin with `ONCEBOX_`.
     ///
     /// # Errors
     ///
-    /// At the first unknown key or bad value.
+    /// The first unreadable file, unknown key or invalid value.
     pub fn read(directory: Option<&Path>) -> Result<Self, ConfigError> {
         let keys_file = Source::new(directory, "oncebox.toml")?;
         let ignored = |key: &figment::value::UncasedStr| {
             OTHER_VARIABLES.iter().any(|other| key == *other)
                 || key.as_str().to_uppercase().starts_with(TEMPLATE_PREFIX)
         };
-        // Keys that the file leaves out are as in the file that this program carries.
+        // The built-in file supplies the keys that are missing from the file in `directory`.
         let defaults = Source::new(None, "oncebox.toml")?.figment();
         let figment = defaults.merge(keys_file.figment()).merge(Env::prefixed(PREFIX).filter(move |key| !ignored(key)));
         let keys: Keys = extract(&figment, &keys_file.name)?;
-        check_keys(&keys).map_err(|(key, reason)| at(&figment, key, &reason))?;
+        check_keys(&keys).map_err(|(key, reason)| key_error(&figment, key, &reason))?;
 
         let mut templates = Vec::new();
         for (name, source) in template_sources(directory)? {
@@ -123,20 +123,20 @@ impl Config {
         check_templates(&templates)?;
         check_variables(&templates)?;
 
-        let mut api_keys = ApiKeys::open_to(keys.profile);
+        let mut api_keys = ApiKeys::without_keys(keys.profile);
         for (variable, profile) in [("ONCEBOX_API_KEYS", keys.profile), ("ONCEBOX_LETTA_API_KEYS", Profile::Letta)] {
             api_keys = api_keys
-                .with(&std::env::var(variable).unwrap_or_default(), profile)
-                .map_err(|reason| environment(format!("{variable} {reason}")))?;
+                .with_keys(&std::env::var(variable).unwrap_or_default(), profile)
+                .map_err(|reason| environment_error(format!("{variable} {reason}")))?;
         }
-        check_reach("listen", keys.listen, &api_keys).map_err(|reason| at(&figment, "listen", &reason))?;
-        // Names of hosts are the same in any case.
+        check_listen_address("listen", keys.listen, &api_keys).map_err(|reason| key_error(&figment, "listen", &reason))?;
+        // Host names are case-insensitive.
         let domain = keys.domain.to_ascii_lowercase();
         let tls = match keys.tls_listen {
             Some(listen) => {
-                check_reach("tls_listen", listen, &api_keys).map_err(|reason| at(&figment, "tls_listen", &reason))?;
+                check_listen_address("tls_listen", listen, &api_keys).map_err(|reason| key_error(&figment, "tls_listen", &reason))?;
                 let tls = TlsConfig::read(listen, &keys.tls_certificate, &keys.tls_key, &domain);
-                Some(tls.map_err(|(key, reason)| at(&figment, key, &reason))?)
+                Some(tls.map_err(|(key, reason)| key_error(&figment, key, &reason))?)
             }
             None => None,
         };
@@ -156,9 +156,9 @@ impl Config {
             },
             sandboxes: SandboxesConfig {
                 max_sandboxes: keys.max_sandboxes,
-                max_sandboxes_per_key: or_any(keys.max_sandboxes_per_key),
+                max_sandboxes_per_key: zero_is_unlimited(keys.max_sandboxes_per_key),
                 max_kept_sandboxes: keys.max_kept_sandboxes,
-                max_kept_sandboxes_per_key: or_any(keys.max_kept_sandboxes_per_key),
+                max_kept_sandboxes_per_key: zero_is_unlimited(keys.max_kept_sandboxes_per_key),
                 max_starts_per_minute_per_key: NonZeroU32::new(keys.max_starts_per_minute_per_key),
                 max_queued: keys.max_queued,
                 queue_timeout: Duration::from_millis(keys.queue_timeout_ms),
@@ -179,13 +179,13 @@ impl Config {
 }
 
 impl Config {
-    /// The templates by name, and the processor time that each may use, thousandths of a processor.
-    pub fn processors(&self) -> Vec<(String, u64)> {
+    /// Returns the name and the processor limit of each template, in thousandths of a processor.
+    pub fn template_cpu_millis(&self) -> Vec<(String, u64)> {
         self.templates.iter().map(|template| (template.name.clone(), template.cpu_millis)).collect()
     }
 }
 
-/// A file of the configuration, from the disk or from the defaults.
+/// A configuration file, read from the disk or built in.
 struct Source {
     name: String,
     text: String,
@@ -195,7 +195,7 @@ impl Source {
     fn new(directory: Option<&Path>, file: &str) -> Result<Self, ConfigError> {
         let Some(directory) = directory else {
             let text = DEFAULTS.get_file(file).and_then(|file| file.contents_utf8());
-            let text = text.expect("the defaults are whole").to_owned();
+            let text = text.expect("every configuration file is built in").to_owned();
             return Ok(Self { name: format!("config/{file} (built in)"), text });
         };
         let path = directory.join(file);
@@ -211,7 +211,7 @@ impl Source {
     }
 }
 
-/// Its values carry its name, for error messages.
+/// Attaches the source's name to each value, for error messages.
 impl figment::Provider for &Source {
     fn metadata(&self) -> figment::Metadata {
         figment::Metadata::named(self.name.clone())
@@ -227,7 +227,7 @@ impl figment::Provider for &Source {
 fn template_sources(directory: Option<&Path>) -> Result<BTreeMap<String, Source>, ConfigError> {
     let files: Vec<_> = match directory {
         None => {
-            let templates = DEFAULTS.get_dir("templates").expect("the defaults are whole");
+            let templates = DEFAULTS.get_dir("templates").expect("the templates are built in");
             templates.files().map(|file| file.path().to_path_buf()).collect()
         }
         Some(directory) => {
@@ -260,12 +260,12 @@ fn read_template(stem: &str, source: &Source) -> Result<Template, ConfigError> {
     }
     template.check().map_err(|reason| {
         let key = reason.split(' ').next().unwrap_or_default().to_owned();
-        at(&figment, &key, &reason)
+        key_error(&figment, &key, &reason)
     })?;
     Ok(template)
 }
 
-/// An address, or nothing at all.
+/// Reads an address; an empty string is `None`.
 fn empty_is_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
     let text = String::deserialize(deserializer)?;
     if text.is_empty() {
@@ -274,7 +274,7 @@ fn empty_is_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<So
     text.parse().map(Some).map_err(|_| D::Error::custom(format!("`{text}` is not an address with a port")))
 }
 
-/// `file` is to blame for what is in no source: a key that is missing.
+/// Deserializes the merged sources. `file` is named as the source of an error that has none, such as a missing key.
 fn extract<'a, T: Deserialize<'a>>(figment: &Figment, file: &str) -> Result<T, ConfigError> {
     figment.extract().map_err(|err| {
         let source_name = err.metadata.as_ref().map_or_else(|| file.to_owned(), source_name);
@@ -291,23 +291,23 @@ fn source_name(metadata: &figment::Metadata) -> String {
     }
 }
 
-/// A bound that 0 takes away.
-fn or_any(bound: usize) -> usize {
-    if bound == 0 { usize::MAX } else { bound }
+/// Converts a limit of 0 to "unlimited".
+fn zero_is_unlimited(limit: usize) -> usize {
+    if limit == 0 { usize::MAX } else { limit }
 }
 
-/// An error at a key, with the source that gave it its value.
-fn at(figment: &Figment, key: &str, reason: &str) -> ConfigError {
+/// Returns an error about a key, with the source that set the key's value.
+fn key_error(figment: &Figment, key: &str, reason: &str) -> ConfigError {
     let source_name = figment.find_metadata(key).map_or_else(String::new, source_name);
     ConfigError { source_name, reason: reason.to_owned() }
 }
 
-fn environment(reason: String) -> ConfigError {
+fn environment_error(reason: String) -> ConfigError {
     ConfigError { source_name: "environment".to_owned(), reason }
 }
 
 fn check_keys(keys: &Keys) -> Result<(), (&'static str, String)> {
-    let least = [
+    let minimums = [
         ("max_sandboxes", keys.max_sandboxes as u64, 1),
         ("queue_timeout_ms", keys.queue_timeout_ms, 1),
         ("max_body_bytes", keys.max_body_bytes as u64, 1024),
@@ -316,9 +316,9 @@ fn check_keys(keys: &Keys) -> Result<(), (&'static str, String)> {
         ("engine_timeout_ms", keys.engine_timeout_ms, 100),
         ("launch_timeout_ms", keys.launch_timeout_ms, 100),
     ];
-    for (key, value, least) in least {
-        if value < least {
-            return Err((key, format!("{key} must be at least {least}, not {value}")));
+    for (key, value, minimum) in minimums {
+        if value < minimum {
+            return Err((key, format!("{key} must be at least {minimum}, not {value}")));
         }
     }
     let allowed = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '-';
@@ -329,22 +329,22 @@ fn check_keys(keys: &Keys) -> Result<(), (&'static str, String)> {
     Ok(())
 }
 
-/// Without a key, only this machine may reach an address.
-fn check_reach(key: &str, address: SocketAddr, api_keys: &ApiKeys) -> Result<(), String> {
+/// Refuses to listen on any address but loopback while no API key is configured.
+fn check_listen_address(key: &str, address: SocketAddr, api_keys: &ApiKeys) -> Result<(), String> {
     if address.ip().is_loopback() || !api_keys.is_empty() {
         return Ok(());
     }
     Err(format!(
-        "{key} = \"{address}\" is not loopback, and whoever reaches it could run code: set ONCEBOX_API_KEYS first"
+        "{key} = \"{address}\" is not loopback, and anyone who reaches it could run code: set ONCEBOX_API_KEYS first"
     ))
 }
 
-/// A name must mean one template.
+/// Refuses a name or alias that two templates share.
 fn check_templates(templates: &[Template]) -> Result<(), ConfigError> {
-    let mut owners = BTreeMap::new();
+    let mut template_by_name = BTreeMap::new();
     for template in templates {
         for name in std::iter::once(&template.name).chain(&template.aliases) {
-            if let Some(other) = owners.insert(name.to_lowercase(), &template.name) {
+            if let Some(other) = template_by_name.insert(name.to_lowercase(), &template.name) {
                 let reason = format!("`{name}` is a name of both `{other}` and `{}`", template.name);
                 return Err(ConfigError { source_name: "config/templates".to_owned(), reason });
             }
@@ -353,7 +353,7 @@ fn check_templates(templates: &[Template]) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// A variable for a template that does not exist would otherwise be silently without effect.
+/// Refuses a variable for a template that does not exist; it would have no effect.
 fn check_variables(templates: &[Template]) -> Result<(), ConfigError> {
     let prefix = format!("{PREFIX}{TEMPLATE_PREFIX}");
     let files: Vec<_> = templates.iter().map(|template| template.file.to_uppercase()).collect();
@@ -362,7 +362,7 @@ fn check_variables(templates: &[Template]) -> Result<(), ConfigError> {
         let file = rest.split("__").next().unwrap_or_default();
         if !files.iter().any(|known| known == file) {
             let known = files.join(", ");
-            return Err(environment(format!("{prefix}{rest} names no template; there are {known}")));
+            return Err(environment_error(format!("{prefix}{rest} names no template; there are {known}")));
         }
     }
     Ok(())

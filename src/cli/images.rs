@@ -66,7 +66,7 @@ pub(super) async fn doctor(
 ) -> CliResult {
     let agent = sources.agent();
     let config = config?;
-    let processors = config.processors();
+    let processors = config.template_cpu_millis();
     let mut stop = StopSignals::new()?;
     tokio::select! {
         report = report::examine(sources.images, agent, &processors, config.engine.timeout) => {

@@ -32,7 +32,7 @@ pub(super) async fn serve(config: Config) -> CliResult {
         Some(tls) => Some(TlsListener::bind(tls).await.map_err(|err| cannot_listen(tls.listen, &err))?),
         None => None,
     };
-    let processors = config.processors();
+    let processors = config.template_cpu_millis();
     let owner = config.engine.owner.clone();
     let engine = engine::open(config.engine)?;
     let sandboxes = Sandboxes::open(Arc::clone(&engine), config.templates, config.sandboxes).await?;

@@ -73,7 +73,7 @@ async fn another_address_than_loopback_needs_a_key() {
         assert_eq!(
             refuses_to_start(&[("ONCEBOX_LISTEN", address)], None),
             format!(
-                "oncebox: environment: listen = \"{address}\" is not loopback, and whoever reaches it could run code: \
+                "oncebox: environment: listen = \"{address}\" is not loopback, and anyone who reaches it could run code: \
                  set ONCEBOX_API_KEYS first\n"
             )
         );

@@ -192,7 +192,7 @@ async fn certificates_that_cannot_be_meant_stop_the_start() {
             "localhost:8443".to_owned(),
             "tls_listen: `localhost:8443` is not an address with a port",
         ),
-        ("ONCEBOX_TLS_LISTEN", "0.0.0.0:0".to_owned(), "tls_listen = \"0.0.0.0:0\" is not loopback, and whoever"),
+        ("ONCEBOX_TLS_LISTEN", "0.0.0.0:0".to_owned(), "tls_listen = \"0.0.0.0:0\" is not loopback, and anyone"),
         ("ONCEBOX_DOMAIN", String::new(), "tls_listen needs a domain: SDKs reach TLS as api.DOMAIN and PORT-ID.DOMAIN"),
         ("ONCEBOX_DOMAIN", "a b".to_owned(), "cannot be for api.a b: no host name"),
         (
