@@ -1,4 +1,4 @@
-//! API keys: who may call.
+//! API keys, and the check that refuses web pages while there are none.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -17,11 +17,11 @@ use super::e2b::Profile;
 use super::error::ApiError;
 use crate::sandbox::Owner;
 
-/// The keys that open the API. None at all means that it is open, which only loopback may be.
+/// The configured API keys. Without any, every request is accepted, and the server listens on loopback only.
 #[derive(Clone, Default)]
 pub struct ApiKeys {
     keys: Vec<ApiKey>,
-    /// The profile where there is no key.
+    /// The profile of requests while no key is configured.
     profile: Profile,
 }
 
@@ -39,17 +39,17 @@ impl fmt::Debug for ApiKeys {
 }
 
 impl ApiKeys {
-    /// No keys yet. Without any, everybody has this profile.
-    pub fn open_to(profile: Profile) -> Self {
+    /// Returns an empty set of keys. While it stays empty, every request has this profile.
+    pub fn without_keys(profile: Profile) -> Self {
         Self { keys: Vec::new(), profile }
     }
 
-    /// Reads keys of one profile, with commas between them.
+    /// Adds the keys of one profile; `text` separates them by commas.
     ///
     /// # Errors
     ///
-    /// When a key could not be sent in a header, or could be guessed, or is there already.
-    pub fn with(mut self, text: &str, profile: Profile) -> Result<Self, String> {
+    /// If a key cannot be sent in a header, is short enough to be guessed, or is already in the set.
+    pub fn with_keys(mut self, text: &str, profile: Profile) -> Result<Self, String> {
         for key in text.split(',').map(str::trim).filter(|key| !key.is_empty()) {
             if key.len() < 8 || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
                 return Err(
@@ -57,78 +57,80 @@ impl ApiKeys {
                 );
             }
             if self.keys.iter().any(|other| other.key == key) {
-                return Err("holds a key that is there already".to_owned());
+                return Err("holds a key that is already configured".to_owned());
             }
             self.keys.push(ApiKey { key: key.to_owned(), owner: Owner::of_key(key), profile });
         }
         Ok(self)
     }
 
-    /// The profile of an owner's key.
+    /// Returns the profile of the owner's key.
     pub(crate) fn profile(&self, owner: Owner) -> Profile {
         self.keys.iter().find(|key| key.owner == owner).map_or(self.profile, |key| key.profile)
     }
 
-    /// Whether no key is configured.
+    /// Returns whether no key is configured.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
-    /// The owner of the key that a request carries as `X-API-Key` or `Authorization: Bearer`. `None` if the key is missing or unknown.
+    /// Returns the owner of the key that a request carries as `X-API-Key` or `Authorization: Bearer`. `None` if the key is missing or
+    /// unknown.
     pub(crate) fn owner(&self, headers: &HeaderMap) -> Option<Owner> {
         if self.is_empty() {
             return Some(Owner::ANYBODY);
         }
-        given(headers).and_then(|key| self.find(key))
+        sent_key(headers).and_then(|key| self.find(key))
     }
 
-    /// Compares with every key, each in constant time, so that the time taken tells nothing.
-    fn find(&self, given: &str) -> Option<Owner> {
+    /// Finds the owner of a key. It compares with every configured key, each in constant time, so that the duration reveals nothing.
+    fn find(&self, sent: &str) -> Option<Owner> {
         self.keys.iter().fold(None, |found, ApiKey { key, owner, .. }| {
-            let equal = bool::from(key.as_bytes().ct_eq(given.as_bytes()));
+            let equal = bool::from(key.as_bytes().ct_eq(sent.as_bytes()));
             if equal { Some(*owner) } else { found }
         })
     }
 }
 
-/// Which keys are valid, and how a request without one is refused.
+/// The state of [`require_key`]: the valid keys, and the dialect that renders refusals.
 #[derive(Clone)]
 pub(super) struct RequireKey {
     pub(super) state: AppState,
     pub(super) dialect: Arc<dyn Dialect>,
 }
 
-/// Lets a request through that carries a valid key, and notes its owner.
-pub(super) async fn require_key(State(own): State<RequireKey>, mut request: Request, next: Next) -> Response {
-    match own.state.api_keys.owner(request.headers()) {
+/// Refuses requests without a valid key, and puts the key's owner into the extensions of the others.
+pub(super) async fn require_key(State(config): State<RequireKey>, mut request: Request, next: Next) -> Response {
+    match config.state.api_keys.owner(request.headers()) {
         Some(owner) => {
             request.extensions_mut().insert(owner);
             next.run(request).await
         }
-        None => own.dialect.refuse(Refusal::Unauthorized),
+        None => config.dialect.refuse(Refusal::Unauthorized),
     }
 }
 
-/// Keeps pages in browsers on this machine from calling a server that wants no key, under a name of their own that leads here or
-/// across origins: a browser sends such a request before it asks whether it may.
-pub(crate) async fn keep_pages_out(State(state): State<AppState>, request: Request, next: Next) -> Response {
-    if state.api_keys.is_empty() && may_be_a_page(&request, state.domain()) {
+/// Refuses requests that a web page may have sent, while no key is configured. A page reaches this server from a browser on this
+/// machine, either across origins or under a foreign host name that resolves to this machine. CORS does not prevent that: a browser
+/// sends simple requests without a preflight.
+pub(crate) async fn refuse_web_pages(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    if state.api_keys.is_empty() && may_be_from_page(&request, state.domain()) {
         let message =
-            "without an API key, only programs on this machine are served, under its own name: set ONCEBOX_API_KEYS";
+            "without an API key, web pages and foreign host names are refused: set ONCEBOX_API_KEYS";
         return ApiError::new(StatusCode::FORBIDDEN, "forbidden", message).into_response();
     }
     next.run(request).await
 }
 
-fn may_be_a_page(request: &Request, domain: Option<&str>) -> bool {
+fn may_be_from_page(request: &Request, domain: Option<&str>) -> bool {
     let text = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
     let host = request.uri().authority().map(Authority::as_str).or_else(|| text(header::HOST)).unwrap_or_default();
     let is_other = |origin: &str| origin.split_once("://").is_none_or(|(_, authority)| authority != host);
-    !is_ours(host, domain) || text(header::ORIGIN).is_some_and(is_other)
+    !is_own_host(host, domain) || text(header::ORIGIN).is_some_and(is_other)
 }
 
-/// Whether a host is this machine by its own name, or by the domain that is configured.
-fn is_ours(host: &str, domain: Option<&str>) -> bool {
+/// Returns whether a `Host` is a name of this machine or belongs to the configured domain.
+fn is_own_host(host: &str, domain: Option<&str>) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
@@ -141,12 +143,12 @@ fn is_ours(host: &str, domain: Option<&str>) -> bool {
         || domain.is_some_and(|domain| is_below(domain.split(':').next().unwrap_or_default()))
 }
 
-fn given(headers: &HeaderMap) -> Option<&str> {
+fn sent_key(headers: &HeaderMap) -> Option<&str> {
     let text = |name| headers.get(name).and_then(|value: &header::HeaderValue| value.to_str().ok());
     text(header::HeaderName::from_static("x-api-key")).or_else(|| text(header::AUTHORIZATION).and_then(bearer))
 }
 
-/// The name of the scheme is the same in any case.
+/// Returns the token of a `Bearer` header. The scheme is case-insensitive.
 fn bearer(value: &str) -> Option<&str> {
     value.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, key)| key)
 }
@@ -156,19 +158,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_machine_is_known_by_its_own_names() {
+    fn hosts_of_this_machine_are_recognised() {
         for host in ["127.0.0.1:3000", "localhost", "LOCALHOST:1", "a.localhost:1", "[::1]:3000", "", "api.box.lan:1"] {
-            assert!(is_ours(host, Some("box.lan:8443")), "{host}");
+            assert!(is_own_host(host, Some("box.lan:8443")), "{host}");
         }
         for host in ["evil.example:3000", "localhost.evil.example", "192.168.1.2", "mybox.lan", "notlocalhost"] {
-            assert!(!is_ours(host, Some("box.lan:8443")), "{host}");
+            assert!(!is_own_host(host, Some("box.lan:8443")), "{host}");
         }
     }
 
     #[test]
     fn keys_are_read_and_compared() {
-        let parse = |text: &str| ApiKeys::default().with(text, Profile::E2b);
-        let keys = parse(" first-key-1, second-key-2,").and_then(|keys| keys.with("third-key-3", Profile::Letta));
+        let parse = |text: &str| ApiKeys::default().with_keys(text, Profile::E2b);
+        let keys = parse(" first-key-1, second-key-2,").and_then(|keys| keys.with_keys("third-key-3", Profile::Letta));
         let keys = keys.expect("three keys");
         let names = ["first-key-1", "second-key-2", "third-key-3"];
         assert_eq!(names.map(|key| keys.find(key)), names.map(|key| Some(Owner::of_key(key))));
@@ -177,7 +179,7 @@ mod tests {
         assert_eq!(profiles, [Profile::E2b, Profile::E2b, Profile::Letta]);
         assert!(parse("short").is_err() && parse("same-key-1,same-key-1").is_err());
         assert!(parse("").expect("no key").is_empty());
-        assert_eq!(ApiKeys::open_to(Profile::Letta).profile(Owner::ANYBODY), Profile::Letta);
+        assert_eq!(ApiKeys::without_keys(Profile::Letta).profile(Owner::ANYBODY), Profile::Letta);
         assert_eq!(format!("{keys:?}"), "***");
     }
 }

@@ -1,4 +1,4 @@
-//! How long the server waits for a client. Without a limit, a client that is slow on purpose would hold its sandbox for ever.
+//! The limits on the time that the server waits for a client. Without them, a deliberately slow client could hold its sandbox for ever.
 
 use std::fmt;
 use std::pin::Pin;
@@ -12,68 +12,69 @@ use hyper::body::{Frame, SizeHint};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-/// How long a client may do nothing.
+/// The longest times that a client may do nothing.
 #[derive(Debug, Clone, Copy)]
 pub struct ClientTimeouts {
-    /// Between requests, and before the first: until the whole head of a request has arrived.
+    /// The time until the whole head of the next request has arrived, from the start of the connection or the end of a response.
     pub head: Duration,
-    /// Within a request: until the next byte of its body arrives, or the next byte of its answer is taken.
+    /// The time until the next byte of a request body arrives, or the next byte of a response is taken.
     pub stall: Duration,
 }
 
-/// The largest piece of an answer that is handed to the HTTP library at once, bytes; the default size of HTTP/2's frames. The guard
-/// does not see whether the client takes a piece that was handed on, so pieces are small.
-const MAX_PIECE: usize = 16 << 10;
+/// The largest piece of a response that is handed to hyper at once: the default size of HTTP/2's frames. The guard does not see
+/// whether the client takes a piece that hyper has, so pieces are small.
+const MAX_PIECE_BYTES: usize = 16 << 10;
 
-/// Drops the body of an answer when its client takes nothing of it for too long. HTTP/2 needs this: a stream that is not read does
-/// not stall its connection.
+/// A response body that drops its content once the client has taken nothing of it for too long. The write timeout of the connection
+/// is not enough for HTTP/2: a stream that is not read does not stall its connection.
 pub(super) struct StallGuard<T> {
-    given: Arc<Mutex<Given<T>>>,
-    /// The rest of a large piece.
+    guarded: Arc<Mutex<Guarded<T>>>,
+    /// The part of a large piece that hyper has not yet received.
     rest: Bytes,
     _watch: Option<AbortOnDropHandle<()>>,
 }
 
-struct Given<T> {
+/// The state that a [`StallGuard`] shares with its timer task.
+struct Guarded<T> {
     /// The body, and a value that is dropped together with it. `None` once the client has stalled.
     body: Option<(Body, T)>,
-    /// Since when a piece waits to be taken.
-    waits_since: Option<Instant>,
+    /// The time at which the last piece was handed out; `None` while the guard waits for the body.
+    waiting_since: Option<Instant>,
 }
 
 impl<T: Send + 'static> StallGuard<T> {
-    /// Guards a body. `held` is dropped with it.
+    /// Guards a body. `held` is dropped together with it.
     pub(super) fn new(body: Body, stall: Duration, held: T) -> Self {
         let is_empty = body.is_end_stream();
-        let given = Arc::new(Mutex::new(Given { body: Some((body, held)), waits_since: Some(Instant::now()) }));
+        let guarded = Arc::new(Mutex::new(Guarded { body: Some((body, held)), waiting_since: Some(Instant::now()) }));
         let watch =
-            (!is_empty).then(|| AbortOnDropHandle::new(tokio::spawn(drop_when_stalled(Arc::downgrade(&given), stall))));
-        Self { given, rest: Bytes::new(), _watch: watch }
+            (!is_empty).then(|| AbortOnDropHandle::new(tokio::spawn(drop_when_stalled(Arc::downgrade(&guarded), stall))));
+        Self { guarded, rest: Bytes::new(), _watch: watch }
     }
 }
 
-/// Drops the body once a piece of it has waited for this long. The task holds no reference meanwhile, so the body is dropped as soon
-/// as the answer is complete.
-async fn drop_when_stalled<T>(given: Weak<Mutex<Given<T>>>, stall: Duration) {
+/// Drops the body once a piece of it has waited for `stall`. While it sleeps, the task holds no strong reference, so the body is
+/// dropped as soon as the response is complete.
+async fn drop_when_stalled<T>(guarded: Weak<Mutex<Guarded<T>>>, stall: Duration) {
     loop {
-        let Some(waits_since) = given.upgrade().map(|given| lock(&given).waits_since) else { return };
-        tokio::time::sleep_until(waits_since.unwrap_or_else(Instant::now) + stall).await;
-        let Some(given) = given.upgrade() else { return };
+        let Some(waiting_since) = guarded.upgrade().map(|guarded| lock(&guarded).waiting_since) else { return };
+        tokio::time::sleep_until(waiting_since.unwrap_or_else(Instant::now) + stall).await;
+        let Some(guarded) = guarded.upgrade() else { return };
         let body = {
-            let mut given = lock(&given);
-            let is_over = given.waits_since.is_some_and(|since| since.elapsed() >= stall);
-            is_over.then(|| given.body.take())
+            let mut guarded = lock(&guarded);
+            let is_over = guarded.waiting_since.is_some_and(|since| since.elapsed() >= stall);
+            is_over.then(|| guarded.body.take())
         };
         if body.is_some() {
-            tracing::debug!("dropped an answer: its client took nothing of it for {stall:?}");
+            tracing::debug!("dropped a response: its client took nothing of it for {stall:?}");
             return;
         }
     }
 }
 
-/// A panic leaves the state valid.
-fn lock<T>(given: &Mutex<Given<T>>) -> std::sync::MutexGuard<'_, Given<T>> {
-    given.lock().unwrap_or_else(PoisonError::into_inner)
+/// Locks the state, also after a panic, which leaves it valid.
+fn lock<T>(guarded: &Mutex<Guarded<T>>) -> std::sync::MutexGuard<'_, Guarded<T>> {
+    guarded.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<T: Send + 'static> HttpBody for StallGuard<T> {
@@ -82,9 +83,9 @@ impl<T: Send + 'static> HttpBody for StallGuard<T> {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
-        let mut given = lock(&this.given);
-        given.waits_since = None;
-        let Some((body, _)) = &mut given.body else { return Poll::Ready(Some(Err(Box::new(Stalled)))) };
+        let mut guarded = lock(&this.guarded);
+        guarded.waiting_since = None;
+        let Some((body, _)) = &mut guarded.body else { return Poll::Ready(Some(Err(Box::new(Stalled)))) };
         if this.rest.is_empty() {
             match ready!(Pin::new(body).poll_frame(cx)) {
                 Some(Ok(frame)) => match frame.into_data() {
@@ -95,18 +96,18 @@ impl<T: Send + 'static> HttpBody for StallGuard<T> {
                 None => return Poll::Ready(None),
             }
         }
-        // The last one too: it may be kept by whoever asked for it, together with this body.
-        given.waits_since = Some(Instant::now());
-        let piece = this.rest.split_to(this.rest.len().min(MAX_PIECE));
+        // The timer also runs for the last piece: hyper keeps this body until the client has taken it.
+        guarded.waiting_since = Some(Instant::now());
+        let piece = this.rest.split_to(this.rest.len().min(MAX_PIECE_BYTES));
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
-        lock(&self.given).body.as_ref().is_some_and(|(body, _)| body.is_end_stream()) && self.rest.is_empty()
+        lock(&self.guarded).body.as_ref().is_some_and(|(body, _)| body.is_end_stream()) && self.rest.is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {
-        let body = lock(&self.given).body.as_ref().map(|(body, _)| body.size_hint()).unwrap_or_default();
+        let body = lock(&self.guarded).body.as_ref().map(|(body, _)| body.size_hint()).unwrap_or_default();
         let rest = self.rest.len() as u64;
         let mut hint = SizeHint::new();
         hint.set_lower(body.lower() + rest);
@@ -117,13 +118,13 @@ impl<T: Send + 'static> HttpBody for StallGuard<T> {
     }
 }
 
-/// A client took too long.
+/// The error of a body that was dropped because its client stalled.
 #[derive(Debug)]
 struct Stalled;
 
 impl fmt::Display for Stalled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the client did not read the answer in time")
+        f.write_str("the client did not read the response in time")
     }
 }
 
@@ -146,48 +147,48 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_that_nobody_takes_is_given_up() {
-        let (held, mut given_up) = oneshot::channel::<()>();
+    async fn a_response_that_the_client_stops_reading_is_dropped() {
+        let (held, mut dropped) = oneshot::channel::<()>();
         let mut body = StallGuard::new(endless(), STALL, held);
         for _ in 0..3 {
             assert!(body.frame().await.expect("a piece").is_ok());
             tokio::time::sleep(STALL - Duration::from_secs(1)).await;
-            assert!(given_up.try_recv() == Err(oneshot::error::TryRecvError::Empty), "it was being taken");
+            assert!(dropped.try_recv() == Err(oneshot::error::TryRecvError::Empty), "the client was still reading");
         }
         tokio::time::sleep(Duration::from_secs(2)).await;
-        assert!(given_up.try_recv() == Err(oneshot::error::TryRecvError::Closed), "it is still held");
-        assert!(body.frame().await.expect("an end that is none").is_err());
+        assert!(dropped.try_recv() == Err(oneshot::error::TryRecvError::Closed), "it is still held");
+        assert!(body.frame().await.expect("an error").is_err());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_of_one_piece_is_taken_in_small_ones_and_the_last_is_watched_too() {
-        let (held, mut given_up) = oneshot::channel::<()>();
-        let mut body = StallGuard::new(Body::from(vec![b'x'; 2 * MAX_PIECE + 1]), STALL, held);
-        for (left, length) in [(2 * MAX_PIECE + 1, MAX_PIECE), (MAX_PIECE + 1, MAX_PIECE), (1, 1)] {
+    async fn a_large_piece_is_split_and_the_last_part_is_guarded_too() {
+        let (held, mut dropped) = oneshot::channel::<()>();
+        let mut body = StallGuard::new(Body::from(vec![b'x'; 2 * MAX_PIECE_BYTES + 1]), STALL, held);
+        for (left, length) in [(2 * MAX_PIECE_BYTES + 1, MAX_PIECE_BYTES), (MAX_PIECE_BYTES + 1, MAX_PIECE_BYTES), (1, 1)] {
             assert_eq!((body.is_end_stream(), body.size_hint().exact()), (false, Some(left as u64)));
             let piece = body.frame().await.expect("a piece").expect("no error").into_data().expect("data");
             assert_eq!(piece.len(), length);
         }
         assert!(body.is_end_stream());
         tokio::time::sleep(STALL + Duration::from_secs(1)).await;
-        assert!(given_up.try_recv() == Err(oneshot::error::TryRecvError::Closed), "it is still held");
+        assert!(dropped.try_recv() == Err(oneshot::error::TryRecvError::Closed), "it is still held");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_that_is_not_asked_for_is_given_up() {
-        let (held, mut given_up) = oneshot::channel::<()>();
+    async fn a_response_that_the_client_never_reads_is_dropped() {
+        let (held, mut dropped) = oneshot::channel::<()>();
         let _body = StallGuard::new(Body::from("x"), STALL, held);
         tokio::time::sleep(STALL * 2 + Duration::from_secs(1)).await;
-        assert!(given_up.try_recv() == Err(oneshot::error::TryRecvError::Closed), "it is still held");
+        assert!(dropped.try_recv() == Err(oneshot::error::TryRecvError::Closed), "it is still held");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_with_nothing_to_take_is_waited_for() {
+    async fn a_response_without_new_data_is_kept() {
         let pieces = futures::stream::iter([Ok::<_, Infallible>(Bytes::from_static(b"x"))]);
         let idle = pieces.chain(futures::stream::pending());
         let mut body = StallGuard::new(Body::from_stream(idle), STALL, ());
         assert!(body.frame().await.expect("a piece").is_ok());
-        assert!(tokio::time::timeout(STALL * 10, body.frame()).await.is_err(), "it says something");
-        assert!(lock(&body.given).body.is_some());
+        assert!(tokio::time::timeout(STALL * 10, body.frame()).await.is_err(), "no data was expected");
+        assert!(lock(&body.guarded).body.is_some());
     }
 }

@@ -1,4 +1,5 @@
-//! What one API brings to the server. A dialect is a folder beside this file, and a line in [`dialects`](super::dialects).
+//! The interface between the server and an API. Each dialect is a folder beside this file and an entry in
+//! [`dialects`](super::dialects).
 
 use std::fmt;
 
@@ -8,43 +9,43 @@ use axum::response::Response;
 
 use super::AppState;
 
-/// One API: its routes, the paths that are its own, and the shape of its errors.
+/// One API: its routes, the paths that belong to it, and the shape of its errors.
 pub(super) trait Dialect: fmt::Debug + Send + Sync {
-    /// Its routes, which need an API key.
+    /// Returns the routes that require an API key.
     fn routes(&self) -> Router<AppState>;
 
-    /// Its routes that are open to everybody.
+    /// Returns the routes that require no API key.
     fn open_routes(&self) -> Router<AppState> {
         Router::new()
     }
 
-    /// Whether a path is its own, so that errors have its shape there.
+    /// Returns whether a path belongs to this dialect, so that errors there have its shape.
     fn owns(&self, path: &str) -> bool;
 
-    /// The answer to a request that does not get as far as a handler.
+    /// Renders the response to a request that reaches no handler.
     fn refuse(&self, refusal: Refusal<'_>) -> Response;
 
-    /// The ports on which its clients expect it beside the server's own address.
+    /// Returns the ports to which its clients connect in addition to the server's own.
     fn ports(&self) -> &'static [u16] {
         &[]
     }
 
-    /// Puts requests that are for a sandbox, not for the server, before `router`. `port` is the listener's, if that is one of
-    /// [`Self::ports`].
+    /// Wraps `router` so that requests for a sandbox, rather than for the server, do not reach it. `port` is the listener's port if it
+    /// is one of [`Self::ports`].
     fn dispatch(&self, state: &AppState, router: Router, port: Option<u16>) -> Router {
         let _ = (state, port);
         router
     }
 }
 
-/// Why a request does not get as far as a handler.
+/// The reason why a request reaches no handler.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Refusal<'a> {
-    /// It carries no valid API key.
+    /// The request has no valid API key.
     Unauthorized,
-    /// There is no such path.
+    /// No route has this path.
     UnknownPath(&'a str),
-    /// The path does not take this method.
+    /// The path does not accept this method.
     WrongMethod(&'a Method, &'a str),
 }
 

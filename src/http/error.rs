@@ -1,4 +1,4 @@
-//! The one place that gives an error its status.
+//! Errors of the native API, with their statuses.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -8,7 +8,7 @@ use serde_json::json;
 use super::json::JsonError;
 use crate::sandbox::{SandboxError, seconds};
 
-/// An answer that is not 2xx: `{"error": {"code", "message"}}`.
+/// An error response: `{"error": {"code", "message"}}`.
 #[derive(Debug)]
 pub(crate) struct ApiError {
     status: StatusCode,
@@ -22,7 +22,7 @@ impl ApiError {
         Self { status, code, message: message.into(), retry_after_s: None }
     }
 
-    /// The request is wrong; the message names the field and what would be right.
+    /// Returns a 400. The message names the field and the values that are accepted.
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_request", message)
     }

@@ -1,4 +1,4 @@
-//! JSON bodies whose mistakes are told with the field's path, in the shape of the API they were sent to.
+//! JSON bodies. Errors name the field by its path and have the shape of the API that received the body.
 
 use std::marker::PhantomData;
 
@@ -8,12 +8,12 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use serde::de::DeserializeOwned;
 
-/// What is wrong with a body.
+/// An invalid body.
 #[derive(Debug)]
 pub(crate) struct JsonError {
-    /// 400, or 413 when it is too large.
+    /// 400, or 413 if the body is too large.
     pub(crate) status: StatusCode,
-    /// The field and what is wrong with it.
+    /// The field, and the reason why it is invalid.
     pub(crate) message: String,
 }
 
@@ -23,7 +23,7 @@ impl JsonError {
     }
 }
 
-/// A JSON body; `E` is the shape of its rejection.
+/// A JSON body; `E` is the error of the API.
 pub(crate) struct Json<T, E>(pub(crate) T, pub(crate) PhantomData<E>);
 
 impl<S, T, E> FromRequest<S> for Json<T, E>
@@ -43,16 +43,16 @@ where
     }
 }
 
-/// Reads a JSON object, and nothing after it.
+/// Parses a JSON object. Anything after it is an error.
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, JsonError> {
-    // serde would take a list for the members in their order.
+    // serde would accept an array as the members in order.
     if bytes.trim_ascii_start().starts_with(b"[") {
         return Err(JsonError::invalid("the body: invalid type: sequence, expected an object".to_owned()));
     }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|err| {
         let field = match err.path().to_string() {
-            // `?` is where the text broke off before there was a member.
+            // The path is `?` if the text ends before the first member.
             path if path == "." || path == "?" => "the body".to_owned(),
             path => path,
         };

@@ -1,8 +1,8 @@
-//! What a client still sends when its answer is there already.
+//! The rest of a request body after an early response.
 //!
-//! A refusal is often known before the whole body is there. Where HTTP/1 closes a connection with content on its way, the system
-//! resets it, and the client loses the answer that says why. So the rest is read and thrown away, as nginx and others do
-//! ("lingering close"), for a bounded time.
+//! An error response is often sent before the whole body has arrived. If the server then closes an HTTP/1 connection on which data is
+//! still arriving, the kernel resets it, and the client loses the response. So the rest of the body is read and discarded for a
+//! bounded time, as nginx does ("lingering close").
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -13,12 +13,13 @@ use axum::http::{Request, Version, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
-/// How long the rest is read, and how long the client may send nothing meanwhile. By default nginx reads for 30 s and waits for 5 s.
+/// The longest time that the rest of a body is read. nginx's default is 30 s.
 const LINGER: Duration = Duration::from_secs(10);
+/// The longest time that the client may send nothing meanwhile. nginx's default is 5 s.
 const IDLE: Duration = Duration::from_secs(5);
 
-/// Has the rest of a request's body read, where an answer could be lost otherwise: not under HTTP/2, which ends one stream alone,
-/// and not where the client asks before it sends the body.
+/// Arranges that the rest of the body is read if the response could be lost otherwise. That is not the case with HTTP/2, which ends
+/// a single stream, or if the client waits for `100 Continue` before it sends the body.
 pub(super) fn linger(request: Request<Incoming>) -> Request<axum::body::Body> {
     let needed = request.version() < Version::HTTP_2 && !request.headers().contains_key(header::EXPECT);
     request.map(|body| match needed {
@@ -27,7 +28,7 @@ pub(super) fn linger(request: Request<Incoming>) -> Request<axum::body::Body> {
     })
 }
 
-/// A body of which what is not read when it is dropped is thrown away.
+/// A body whose unread rest is read and discarded when it is dropped.
 #[derive(Debug)]
 struct Lingering(Option<Incoming>);
 
@@ -61,7 +62,7 @@ impl Drop for Lingering {
     }
 }
 
-/// Reads until the end, or until nothing comes any more.
+/// Reads until the end, an error, or [`IDLE`] without data.
 async fn discard(mut body: Incoming) {
     while let Ok(Some(Ok(_))) = tokio::time::timeout(IDLE, body.frame()).await {}
 }

@@ -32,37 +32,37 @@ pub use e2b::Profile;
 pub use serve::serve;
 pub use tls::{TlsConfig, TlsListener};
 
-/// What the server listens on and accepts.
+/// The configuration of the HTTP server.
 #[derive(Debug, Clone)]
 pub struct HttpConfig {
-    /// The address.
+    /// The address to listen on.
     pub listen: SocketAddr,
-    /// Who may call.
+    /// The accepted API keys.
     pub api_keys: ApiKeys,
-    /// The domain whose names lead to sandboxes, `PORT-ID.DOMAIN`; it may hold a port.
+    /// The domain whose names lead to sandboxes, `PORT-ID.DOMAIN`; it may contain a port.
     pub domain: Option<String>,
-    /// Where to listen for TLS too, if anywhere.
+    /// The TLS listener, if there is one.
     pub tls: Option<TlsConfig>,
-    /// Whether to listen on [`extra_ports`] too.
+    /// Whether to listen on [`extra_ports`] as well.
     pub debug_ports: bool,
-    /// The largest body, bytes.
+    /// The largest request body, in bytes.
     pub max_body_bytes: usize,
-    /// How long a client is waited for.
+    /// The limits on the time that a client may do nothing.
     pub timeouts: ClientTimeouts,
 }
 
-/// What every handler may use.
+/// The state that all handlers share.
 #[derive(Debug, Clone)]
 pub(crate) struct AppState {
     sandboxes: Sandboxes,
     api_keys: ApiKeys,
     domain: Option<String>,
-    /// How long a request's body may rest.
+    /// The longest time without a byte of a request body.
     stall_timeout: Duration,
 }
 
 impl AppState {
-    /// The domain whose names lead to sandboxes, if there is one.
+    /// Returns the domain whose names lead to sandboxes, if there is one.
     fn domain(&self) -> Option<&str> {
         self.domain.as_deref()
     }
@@ -74,7 +74,7 @@ impl axum::extract::FromRef<AppState> for Sandboxes {
     }
 }
 
-/// The APIs that are served. A path belongs to the first that owns it.
+/// Returns the APIs that are served. A path belongs to the first dialect that owns it.
 fn dialects() -> Vec<Arc<dyn Dialect>> {
     vec![Arc::new(e2b::E2b::default()), Arc::new(native::Native)]
 }
@@ -88,7 +88,7 @@ pub struct Routers {
 }
 
 impl Routers {
-    /// The routers of a server with these sandboxes.
+    /// Creates the routers of a server with these sandboxes.
     pub fn new(sandboxes: Sandboxes, config: &HttpConfig) -> Self {
         let state = AppState {
             sandboxes,
@@ -99,12 +99,12 @@ impl Routers {
         Self { state, dialects: dialects(), max_body_bytes: config.max_body_bytes }
     }
 
-    /// The router of the server's own address.
+    /// Returns the router of the server's own addresses.
     pub fn main(&self) -> Router {
         self.router(None)
     }
 
-    /// The router of one of [`extra_ports`].
+    /// Returns the router of one of [`extra_ports`].
     pub fn on_port(&self, port: u16) -> Router {
         self.router(Some(port))
     }
@@ -118,7 +118,7 @@ impl Routers {
         }
         let (unknown, wrong) = (self.dialects.clone(), self.dialects.clone());
         let router = keyed
-            .layer(middleware::from_fn_with_state(self.state.clone(), auth::keep_pages_out))
+            .layer(middleware::from_fn_with_state(self.state.clone(), auth::refuse_web_pages))
             .merge(open)
             .fallback(async move |uri: Uri| refused(&unknown, uri.path(), Refusal::UnknownPath(uri.path())))
             .method_not_allowed_fallback(async move |method: Method, uri: Uri| {
@@ -131,23 +131,23 @@ impl Routers {
         let router = dialects.fold(router, |router, dialect| dialect.dispatch(&self.state, router, port));
         router
             .layer(PropagateRequestIdLayer::x_request_id())
-            // Failures are logged where they end, once; this layer only opens the span.
+            // Failures are logged once, where they are handled; this layer only opens the span.
             .layer(TraceLayer::new_for_http().on_failure(()).make_span_with(|request: &axum::http::Request<_>| {
                 let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok());
-                // The path without its query, which may hold secrets.
+                // Without the query, which may contain secrets.
                 tracing::info_span!("request", request.id = id, method = %request.method(), path = request.uri().path())
             }))
             .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
     }
 }
 
-/// The ports on which clients of some dialect expect it on this machine.
+/// Returns the ports to which clients of any dialect connect in addition to the server's own.
 pub fn extra_ports() -> Vec<u16> {
     dialects().iter().flat_map(|dialect| dialect.ports()).copied().collect()
 }
 
-/// A refusal in the shape of the dialect that the path belongs to.
+/// Renders a refusal in the shape of the dialect that owns the path.
 fn refused(dialects: &[Arc<dyn Dialect>], path: &str, refusal: Refusal<'_>) -> Response {
     let owner = dialects.iter().find(|dialect| dialect.owns(path));
-    owner.expect("the native dialect owns what no other does").refuse(refusal)
+    owner.expect("the native dialect owns every path").refuse(refusal)
 }

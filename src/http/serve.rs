@@ -1,6 +1,6 @@
-//! One listener answered, with a bound on how long a client may take to say what it wants, and to take what it gets.
+//! The server loop of one listener, with limits on the time that a client may take to send a request and to read the response.
 //!
-//! axum's own loop has none: a client that is slow on purpose would hold its connection for ever, and there are only so many.
+//! axum's own loop has no such limits: deliberately slow clients could hold connections for ever and use them up.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -22,15 +22,14 @@ use tower::ServiceExt;
 use super::client_timeouts::{ClientTimeouts, StallGuard};
 use super::linger::linger;
 
-/// What HTTP/1 may hold of a connection, each way, bytes: a whole head, or a piece of a body. Each step of an upload holds a piece,
-/// eight at a time, so that a thousand slow uploads take half a gigabyte.
+/// The largest HTTP/1 buffer of a connection in each direction: a whole head, or a piece of a body. An upload holds up to eight such
+/// pieces, one in each step on the way, so a thousand slow uploads take half a gigabyte.
 const MAX_BUFFER_BYTES: usize = 64 << 10;
 
-/// Answers until `stopping` is cancelled, and then what is being answered.
+/// Serves connections until `stopping` is cancelled, then waits for the requests in progress.
 ///
-/// A connection is closed on which no whole head of a request arrives for `timeouts.head` while nothing is being answered, be it
-/// the first or the next; and one that takes no byte of what it is sent for `timeouts.stall`. How long a body or an answer
-/// takes in all is not bounded.
+/// A connection is closed if it has no request in progress and no complete request head arrives for `timeouts.head`, or if the client
+/// takes no byte of a response for `timeouts.stall`. The total time of a body or a response is not limited.
 pub async fn serve<L: Listener>(
     mut listener: L,
     router: Router,
@@ -46,13 +45,13 @@ pub async fn serve<L: Listener>(
             (stream, _) = listener.accept() => stream,
             () = stopping.cancelled() => break,
         };
-        let (requests, mut asked) = watch::channel(Requests::default());
+        let (requests, mut changes) = watch::channel(Requests::default());
         let router = router.clone();
         let service = service_fn(move |request: Request<Incoming>| {
-            let (router, open) = (router.clone(), Open::new(requests.clone()));
+            let (router, open) = (router.clone(), OpenRequest::new(requests.clone()));
             async move {
-                let answer = router.oneshot(linger(request)).await.unwrap_or_else(|never| match never {});
-                Ok::<_, Infallible>(answer.map(|body| StallGuard::new(body, timeouts.stall, open)))
+                let response = router.oneshot(linger(request)).await.unwrap_or_else(|never| match never {});
+                Ok::<_, Infallible>(response.map(|body| StallGuard::new(body, timeouts.stall, open)))
             }
         });
         let mut stream = Box::pin(TimeoutStream::new(stream));
@@ -63,19 +62,19 @@ pub async fn serve<L: Listener>(
             let (mut connection, mut leaving) = (pin!(connection), false);
             loop {
                 tokio::select! {
-                    // A head that is there already counts, however late it is looked at.
+                    // A head that has already arrived counts, even if this task was late to poll it.
                     biased;
                     ended = connection.as_mut() => {
                         if let Err(err) = ended {
-                            tracing::trace!("a connection broke: {err}");
+                            tracing::trace!("a connection failed: {err}");
                         }
                         return;
                     }
                     () = stopping.cancelled(), if !leaving => {}
-                    () = idle(&mut asked, timeouts.head) => {
-                        // Who has asked for something gets as long again to take the rest of it.
-                        if leaving || asked.borrow().asked == 0 {
-                            return tracing::trace!("a connection said nothing for {:?}", timeouts.head);
+                    () = idle(&mut changes, timeouts.head) => {
+                        // A client that has sent a request gets the same time again to read the rest of the response.
+                        if leaving || changes.borrow().received == 0 {
+                            return tracing::trace!("closed a connection that sent no request for {:?}", timeouts.head);
                         }
                     }
                 }
@@ -89,37 +88,37 @@ pub async fn serve<L: Listener>(
     connections.wait().await;
 }
 
-/// The requests of one connection.
+/// The counts of one connection's requests.
 #[derive(Debug, Default, Clone, Copy)]
 struct Requests {
-    /// All that there were.
-    asked: u64,
-    /// Those whose answers are not over.
+    /// All requests so far.
+    received: u64,
+    /// The requests whose responses are not complete.
     open: usize,
 }
 
-/// A request, until its answer is over.
+/// Counts a request as open until its response is complete.
 #[derive(Debug)]
-struct Open(watch::Sender<Requests>);
+struct OpenRequest(watch::Sender<Requests>);
 
-impl Open {
+impl OpenRequest {
     fn new(requests: watch::Sender<Requests>) -> Self {
         requests.send_modify(|requests| {
-            requests.asked += 1;
+            requests.received += 1;
             requests.open += 1;
         });
         Self(requests)
     }
 }
 
-impl Drop for Open {
+impl Drop for OpenRequest {
     fn drop(&mut self) {
         self.0.send_modify(|requests| requests.open -= 1);
     }
 }
 
-/// Waits until nothing was asked for so long, and everything before was answered. hyper looks at the clock for HTTP/1 only, and
-/// once it knows that this is spoken.
+/// Waits until no request has been open and none has arrived for `head`. hyper's own timeout applies to HTTP/1 only, and only after
+/// hyper has recognised the protocol.
 async fn idle(requests: &mut watch::Receiver<Requests>, head: Duration) {
     loop {
         let changed = if requests.borrow_and_update().open > 0 {
@@ -131,7 +130,7 @@ async fn idle(requests: &mut watch::Receiver<Requests>, head: Duration) {
             }
         };
         if changed.is_err() {
-            // The connection ends by itself.
+            // All senders are gone: the connection is ending.
             return std::future::pending().await;
         }
     }

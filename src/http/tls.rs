@@ -1,4 +1,4 @@
-//! TLS before the same routes: HTTP/1.1 or HTTP/2, whichever the client asks for.
+//! The TLS listener. It serves the same routes, in HTTP/1.1 or HTTP/2 as the client requests.
 
 use std::fs;
 use std::io;
@@ -19,23 +19,23 @@ use tokio_rustls::rustls::server::ParsedCertificate;
 use tokio_rustls::rustls::{Error as RustlsError, ServerConfig};
 use tokio_rustls::server::TlsStream;
 
-/// How long a client may take to agree on a key.
+/// The longest time of a TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Where to listen for TLS, and with which certificate. Checked: key and certificate fit each other and the domain.
+/// The address and the certificate of the TLS listener. Key, certificate and domain are checked to match.
 #[derive(Debug, Clone)]
 pub struct TlsConfig {
-    /// The address.
+    /// The address to listen on.
     pub listen: SocketAddr,
     server: Arc<ServerConfig>,
 }
 
 impl TlsConfig {
-    /// Reads certificate and key, both PEM. SDKs of `domain` must be able to accept the certificate.
+    /// Reads the PEM files of the certificate and its private key, and checks that the certificate is valid for `domain`.
     ///
     /// # Errors
     ///
-    /// The key of the configuration that is to blame, and the reason.
+    /// The name of the invalid configuration key, and the reason.
     pub fn read(
         listen: SocketAddr,
         certificate: &str,
@@ -52,22 +52,22 @@ impl TlsConfig {
             }
         }
         let chain =
-            certificates(Path::new(certificate)).map_err(|reason| at("tls_certificate", certificate, reason))?;
-        let private = private_key(Path::new(key)).map_err(|reason| at("tls_key", key, reason))?;
-        check_names(&chain[0], domain).map_err(|reason| at("tls_certificate", certificate, reason))?;
+            certificates(Path::new(certificate)).map_err(|reason| key_error("tls_certificate", certificate, reason))?;
+        let private = private_key(Path::new(key)).map_err(|reason| key_error("tls_key", key, reason))?;
+        check_names(&chain[0], domain).map_err(|reason| key_error("tls_certificate", certificate, reason))?;
         let server = server_config(chain, private).map_err(|err| match err {
-            RustlsError::InconsistentKeys(_) => at("tls_key", key, format!("is not the key of {certificate}")),
-            err => at("tls_certificate", certificate, format!("cannot be used with its key: {err}")),
+            RustlsError::InconsistentKeys(_) => key_error("tls_key", key, format!("is not the key of {certificate}")),
+            err => key_error("tls_certificate", certificate, format!("cannot be used with its key: {err}")),
         })?;
         Ok(Self { listen, server: Arc::new(server) })
     }
 }
 
-fn at(key: &'static str, path: &str, reason: String) -> (&'static str, String) {
+fn key_error(key: &'static str, path: &str, reason: String) -> (&'static str, String) {
     (key, format!("{key} = \"{path}\" {reason}"))
 }
 
-/// One at least, the server's own first.
+/// Reads a chain of at least one certificate, the server's own first.
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let text = read(path)?;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
@@ -89,7 +89,7 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     fs::read(path).map_err(|err| format!("cannot be read: {err}"))
 }
 
-/// A certificate for other names would be refused by every client, one by one.
+/// Checks that the certificate is valid for the domain's names. Otherwise every client would refuse it.
 fn check_names(certificate: &CertificateDer<'_>, domain: &str) -> Result<(), String> {
     let parsed = ParsedCertificate::try_from(certificate).map_err(|err| format!("is no certificate: {err}"))?;
     let domain = domain.split(':').next().unwrap_or_default();
@@ -114,7 +114,7 @@ fn server_config(
     Ok(config)
 }
 
-/// Accepts connections that have agreed on a key. A client that is slow at that holds up nobody.
+/// Accepts TLS connections. Handshakes run concurrently, so that a slow client delays no other.
 pub struct TlsListener {
     tcp: TcpListener,
     acceptor: TlsAcceptor,
@@ -122,11 +122,11 @@ pub struct TlsListener {
 }
 
 impl TlsListener {
-    /// Listens where the configuration says.
+    /// Listens on the configured address.
     ///
     /// # Errors
     ///
-    /// When the address cannot be had.
+    /// If the address is not available.
     pub async fn bind(config: &TlsConfig) -> io::Result<Self> {
         let tcp = TcpListener::bind(config.listen).await?;
         Ok(Self { tcp, acceptor: TlsAcceptor::from(config.server.clone()), handshakes: JoinSet::new() })
@@ -157,22 +157,22 @@ impl Listener for TlsListener {
     }
 }
 
-/// `None` when there is nobody to talk to: what strangers send to an open port is no failure of ours.
+/// Performs the handshake. `None` if it fails; that is logged at debug level only, because anyone can send anything to an open port.
 async fn handshake(
     acceptor: TlsAcceptor,
     stream: TcpStream,
     peer: SocketAddr,
 ) -> Option<(TlsStream<TcpStream>, SocketAddr)> {
-    // As without TLS: streams are many small writes.
+    // As without TLS: responses that are streams consist of many small writes.
     let _ = stream.set_nodelay(true);
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => Some((stream, peer)),
         Ok(Err(err)) => {
-            tracing::debug!(%peer, "no TLS with {peer}: {err}");
+            tracing::debug!(%peer, "the TLS handshake with {peer} failed: {err}");
             None
         }
         Err(_) => {
-            tracing::debug!(%peer, "no TLS with {peer}: it took too long");
+            tracing::debug!(%peer, "the TLS handshake with {peer} took too long");
             None
         }
     }

@@ -13,7 +13,7 @@ use super::AppState;
 use super::dialect::{Dialect, Refusal};
 use super::error::ApiError;
 
-/// oncebox's own API. Every path that no other dialect owns is its.
+/// oncebox's own API. It owns every path that no other dialect owns.
 #[derive(Debug)]
 pub(super) struct Native;
 

@@ -1,4 +1,4 @@
-//! `POST /v1/run`: code in, what it gave out; all at once or as it happens.
+//! `POST /v1/run`: runs code and returns its results, in one response or as a stream of events.
 
 use std::convert::Infallible;
 
@@ -15,7 +15,7 @@ use crate::http::json::Json;
 use crate::protocol::{End, Event};
 use crate::sandbox::{Owner, Place, Running, Sandboxes};
 
-/// Runs code in a sandbox of its own. A client that hangs up cancels it.
+/// Runs code in a sandbox of its own. If the client hangs up, the run is cancelled.
 pub(super) async fn run(
     State(sandboxes): State<Sandboxes>,
     Extension(owner): Extension<Owner>,
@@ -35,7 +35,7 @@ fn wants_events(headers: &HeaderMap) -> bool {
     accept.split(',').any(|kind| kind.trim().starts_with("text/event-stream"))
 }
 
-/// `stdout`, `stderr` and `output` as they happen, `error` if the outcome is not `ok`, and `end`.
+/// Streams `stdout`, `stderr` and `output` events as they happen, then `error` if the outcome is not `ok`, then `end`.
 fn events(running: Running) -> Sse<impl futures::Stream<Item = Result<sse::Event, Infallible>>> {
     let stream = futures::stream::unfold(Some(running), |running| async {
         let mut running = running?;
@@ -43,7 +43,7 @@ fn events(running: Running) -> Sse<impl futures::Stream<Item = Result<sse::Event
         let place = running.place.clone();
         let over = matches!(event, Event::End(_));
         let events = futures::stream::iter(translate(event, place).into_iter().map(Ok));
-        // After the end the sandbox goes at once; nobody waits for the client to hang up.
+        // The sandbox is removed right after the last event, without waiting for the client to hang up.
         Some((events, (!over).then_some(running)))
     });
     Sse::new(futures::StreamExt::flatten(stream)).keep_alive(sse::KeepAlive::default())

@@ -1,4 +1,4 @@
-//! The JSON of `POST /v1/run`: the request, checked into a [`RunSpec`], and the answer.
+//! The JSON of `POST /v1/run`: the request, which is checked and converted to a [`RunSpec`], and the response.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::http::error::ApiError;
 use crate::protocol::{Exception, Outcome, OutcomeKind, Output, Usage};
 use crate::sandbox::{NetworkKind, Owner, Place, Report, RunSpec, Template};
 
-/// Files of one request; more belong into an archive.
+/// The largest number of files in a request. More files can be sent as an archive.
 const MAX_FILES: usize = 1000;
 
 /// The body of `POST /v1/run`.
@@ -64,29 +64,29 @@ struct LimitsRequest {
 }
 
 impl RunRequest {
-    /// Checks everything against the template it asks for.
+    /// Checks the request against the limits of its template.
     pub(super) fn check(self, template: Arc<Template>, owner: Owner) -> Result<RunSpec, ApiError> {
         let (mut container, mut limits) = (template.spec(), template.limits());
         if let Some(network) = self.network {
             container.network = match (network, template.network) {
                 (NetworkKind::None, _) => Network::None,
-                (asked, own) if asked == own => template.network(),
-                (asked, own) => return Err(ApiError::bad_request(network_refused(asked, own))),
+                (requested, allowed) if requested == allowed => template.network(),
+                (requested, allowed) => return Err(ApiError::bad_request(network_refused(requested, allowed))),
             };
         }
-        let asked = &self.limits;
-        within("timeout_ms", self.timeout_ms, 1, template.max_timeout_ms, &mut limits.timeout_ms)?;
-        within(
+        let requested = &self.limits;
+        set_within("timeout_ms", self.timeout_ms, 1, template.max_timeout_ms, &mut limits.timeout_ms)?;
+        set_within(
             "limits.memory_bytes",
-            asked.memory_bytes,
+            requested.memory_bytes,
             64 << 20,
             template.memory_bytes,
             &mut container.memory_bytes,
         )?;
-        within("limits.cpu_millis", asked.cpu_millis, 10, template.cpu_millis, &mut container.cpu_millis)?;
-        within("limits.processes", asked.processes, 16, template.processes, &mut container.processes)?;
-        within("limits.disk_bytes", asked.disk_bytes, 1 << 20, template.disk_bytes, &mut container.disk_bytes)?;
-        within("limits.output_bytes", asked.output_bytes, 1024, template.output_bytes, &mut limits.output_bytes)?;
+        set_within("limits.cpu_millis", requested.cpu_millis, 10, template.cpu_millis, &mut container.cpu_millis)?;
+        set_within("limits.processes", requested.processes, 16, template.processes, &mut container.processes)?;
+        set_within("limits.disk_bytes", requested.disk_bytes, 1 << 20, template.disk_bytes, &mut container.disk_bytes)?;
+        set_within("limits.output_bytes", requested.output_bytes, 1024, template.output_bytes, &mut limits.output_bytes)?;
         limits.memory_bytes = container.memory_bytes;
         limits.processes = container.processes;
         limits.disk_bytes = container.disk_bytes;
@@ -96,31 +96,32 @@ impl RunRequest {
     }
 }
 
-fn network_refused(asked: NetworkKind, own: NetworkKind) -> String {
+fn network_refused(requested: NetworkKind, allowed: NetworkKind) -> String {
     let name = |kind| match kind {
         NetworkKind::Full => "`full`",
         NetworkKind::Allowlist => "`allowlist`",
         NetworkKind::None => "`none`",
     };
-    let or_own = if own == NetworkKind::None { String::new() } else { format!("{} or ", name(own)) };
-    format!("network: {} is not allowed here, only {or_own}`none`", name(asked))
+    let or_allowed = if allowed == NetworkKind::None { String::new() } else { format!("{} or ", name(allowed)) };
+    format!("network: {} is not allowed here, only {or_allowed}`none`", name(requested))
 }
 
-/// Takes what was asked for, if it is within bounds.
-fn within(field: &str, asked: Option<u64>, least: u64, most: u64, value: &mut u64) -> Result<(), ApiError> {
-    let Some(asked) = asked else { return Ok(()) };
-    // A template may itself be below what a request may ask for at least.
-    if asked < least.min(most) || asked > most {
-        return Err(ApiError::bad_request(format!("{field}: must be from {} to {most}, not {asked}", least.min(most))));
+/// Sets `value` to the requested number, if there is one and it is within bounds.
+fn set_within(field: &str, requested: Option<u64>, min: u64, max: u64, value: &mut u64) -> Result<(), ApiError> {
+    let Some(requested) = requested else { return Ok(()) };
+    // The template's own value, `max`, may be below the minimum of requests.
+    let min = min.min(max);
+    if requested < min || requested > max {
+        return Err(ApiError::bad_request(format!("{field}: must be from {min} to {max}, not {requested}")));
     }
-    *value = asked;
+    *value = requested;
     Ok(())
 }
 
 fn check_env(env: &BTreeMap<String, String>) -> Result<(), ApiError> {
     for (name, value) in env {
         if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
-            let message = format!("env: `{name}` cannot be set: names have no `=`, and neither side a NUL character");
+            let message = format!("env: `{name}` cannot be set: a name must not be empty or contain `=`, and NUL is not allowed");
             return Err(ApiError::bad_request(message));
         }
     }
@@ -141,10 +142,10 @@ fn check_files(files: Vec<FileRequest>) -> Result<Vec<(String, Bytes)>, ApiError
     files.into_iter().enumerate().map(content).collect()
 }
 
-/// The answer of `POST /v1/run`.
+/// The response of `POST /v1/run`.
 #[derive(Debug, Serialize)]
 pub(super) struct RunResponse {
-    /// `text/plain` of each of `outputs`.
+    /// The `text/plain` of each element of `outputs`.
     results: Vec<String>,
     logs: Logs,
     /// Present if, and only if, the outcome is not `ok`.
@@ -158,7 +159,7 @@ pub(super) struct RunResponse {
     sandbox: Place,
 }
 
-/// What the code printed. Joined, each list is exactly what was written to the stream.
+/// The printed text. The elements of a list, joined, are exactly the text that was written to the stream.
 #[derive(Debug, Serialize)]
 struct Logs {
     stdout: Vec<String>,
@@ -194,7 +195,7 @@ impl From<Report> for RunResponse {
     }
 }
 
-/// An output as clients see it: its mime types, and `main` beside them.
+/// An output: a member for each mime type, and `main`.
 #[derive(Debug, Serialize)]
 pub(super) struct OutputResponse {
     #[serde(flatten)]
@@ -209,7 +210,7 @@ impl From<Output> for OutputResponse {
     }
 }
 
-/// What went wrong, for a person or a model: the limit first, then the language's own words.
+/// Describes the failure for a person or a model: the limit that was hit, then the language's traceback.
 pub(super) fn error_text(outcome: &Outcome, exception: Option<&Exception>) -> Option<String> {
     let traceback = exception.map(|exception| exception.traceback.as_str()).filter(|text| !text.is_empty());
     match (outcome.kind, traceback) {
@@ -229,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_the_limit_first_and_then_the_languages_own_words() {
+    fn the_error_names_the_limit_before_the_traceback() {
         let raised =
             |traceback: &str| Exception { name: "E".to_owned(), value: String::new(), traceback: traceback.to_owned() };
         let text = |kind, exception: Option<&Exception>| error_text(&outcome(kind), exception);
@@ -242,23 +243,23 @@ mod tests {
     }
 
     #[test]
-    fn a_number_is_taken_within_its_bounds() {
-        let take = |asked, least, most| {
+    fn a_requested_number_must_be_within_its_bounds() {
+        let take = |requested, min, max| {
             let mut value = 7;
-            within("field", asked, least, most, &mut value).map(|()| value).ok()
+            set_within("field", requested, min, max, &mut value).map(|()| value).ok()
         };
         assert_eq!(take(None, 1, 10), Some(7));
         assert_eq!((take(Some(1), 1, 10), take(Some(10), 1, 10)), (Some(1), Some(10)));
         assert_eq!((take(Some(0), 1, 10), take(Some(11), 1, 10)), (None, None));
-        // A template that is itself below the least.
+        // A template whose own value is below the minimum.
         assert_eq!((take(Some(5), 8, 5), take(Some(4), 8, 5)), (Some(5), None));
     }
 
     #[test]
-    fn an_output_keeps_its_mime_types_and_says_whether_it_is_the_value() {
+    fn an_output_has_its_mime_types_and_main() {
         let data = r#"{"text/plain": "1", "application/json": {"a": [1.50, null]}, "main": "x"}"#;
         let output = Output { data: serde_json::from_str(data).expect("JSON"), main: true };
-        let told = serde_json::to_string(&OutputResponse::from(output)).expect("JSON");
-        assert_eq!(told, r#"{"text/plain":"1","application/json":{"a": [1.50, null]},"main":true}"#);
+        let json = serde_json::to_string(&OutputResponse::from(output)).expect("JSON");
+        assert_eq!(json, r#"{"text/plain":"1","application/json":{"a": [1.50, null]},"main":true}"#);
     }
 }

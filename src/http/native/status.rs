@@ -1,4 +1,4 @@
-//! What there is and how it is: languages, health, readiness, status.
+//! Languages, health, readiness and status.
 
 use axum::Json;
 use axum::extract::State;
@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::sandbox::{Sandboxes, ShelfStatus};
 
-/// `GET /v1/languages`: names, aliases, versions, what is preinstalled. Versions are as the images tell them, `null` until
-/// a first sandbox of a language has started.
+/// `GET /v1/languages`: names, aliases, versions, preinstalled packages and limits. The image reports version and packages; they are
+/// `null` until the first sandbox of the language has started.
 pub(super) async fn languages(State(sandboxes): State<Sandboxes>) -> Json<Value> {
     let language = |shelf: &ShelfStatus| {
         let template = &shelf.template;
@@ -36,7 +36,7 @@ pub(super) async fn languages(State(sandboxes): State<Sandboxes>) -> Json<Value>
     Json(json!({"languages": languages}))
 }
 
-/// `GET /v1/status`: the pool, what runs, what waits, and the bounds.
+/// `GET /v1/status`: the pool, the numbers of running and queued requests, and the limits.
 pub(super) async fn status(State(sandboxes): State<Sandboxes>) -> Json<Value> {
     let status = sandboxes.status();
     let pool: Vec<_> = status
@@ -62,12 +62,12 @@ pub(super) async fn status(State(sandboxes): State<Sandboxes>) -> Json<Value> {
     }))
 }
 
-/// `GET /healthz`: this process answers.
+/// `GET /healthz`: 200 as long as this process responds.
 pub(super) async fn healthz() -> Json<Value> {
     Json(json!({"status": "ok"}))
 }
 
-/// `GET /readyz`: requests can be served; 503 until then.
+/// `GET /readyz`: 200 if requests can be served, 503 otherwise.
 pub(super) async fn readyz(State(sandboxes): State<Sandboxes>) -> impl IntoResponse {
     match sandboxes.is_ready().await {
         true => (StatusCode::OK, Json(json!({"status": "ready"}))),
