@@ -73,7 +73,7 @@ async fn bodies_of_the_control_plane_are_refused_by_member() {
             "network.denyOut: `a.com` is not an IPv4 network",
         ),
         (json!({"templateID": "base", "network": {"denyOut": ["::/0"]}}), 400, "network.denyOut: `::/0` is IPv6"),
-        (json!({"templateID": "base", "network": {"denyOut": [1]}}), 400, "network.denyOut: 1 is not text"),
+        (json!({"templateID": "base", "network": {"denyOut": [1]}}), 400, "network.denyOut: 1 is not a string"),
         (
             json!({"templateID": "base", "network": {"denyOut": vec!["1.1.1.1"; 129]}}),
             400,

@@ -1,4 +1,4 @@
-//! E2B's error bodies. Its SDKs choose their exception by `code`, which must be the status.
+//! E2B's error bodies. Its SDKs choose the exception by `code`, which must equal the HTTP status.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -9,14 +9,14 @@ use crate::engine::EngineError;
 use crate::http::json::JsonError;
 use crate::sandbox::{Ending, SandboxError, seconds};
 
-/// An answer of the control plane that is not 2xx: `{"code", "message"}`.
+/// An error response of the control plane: `{"code", "message"}`.
 ///
 /// Source: e2b-dev/infra, `spec/openapi.yml`, schema `Error`.
 #[derive(Debug)]
 pub(crate) struct E2bError {
     status: StatusCode,
     message: String,
-    /// When to try again, of a 429.
+    /// The `Retry-After` of a 429.
     retry_after_s: u64,
 }
 
@@ -81,45 +81,45 @@ impl From<SandboxError> for E2bError {
     }
 }
 
-/// An answer of the proxy in front of a sandbox. SDKs match on the message.
+/// An error response of the proxy in front of a sandbox. SDKs match the message.
 ///
 /// Source: e2b-dev/infra, `packages/shared/pkg/proxy/template`.
 #[derive(Debug)]
 pub(crate) enum ProxyError {
-    /// Unknown, killed, or paused.
+    /// The sandbox is unknown, has ended, or is paused.
     NotFound {
-        /// What was asked for.
+        /// The requested id.
         id: String,
-        /// Why it ended, if nobody asked for that.
+        /// The reason why it ended, unless it was killed on request.
         ending: Option<Ending>,
     },
-    /// Nothing listens there.
+    /// Nothing listens on the port.
     PortClosed {
         /// The sandbox.
         id: String,
         /// The port.
         port: u16,
     },
-    /// Something listens there, and gave no answer in HTTP.
+    /// The server on the port sent no HTTP response.
     Unanswered {
         /// The sandbox.
         id: String,
         /// The port.
         port: u16,
     },
-    /// Its ports are private, and the request carries no token, or not theirs.
+    /// The sandbox's ports are private, and the request has no traffic token or a wrong one.
     Private {
         /// The sandbox.
         id: String,
-        /// Whether it carries one.
-        given: bool,
+        /// Whether the request has a token.
+        has_token: bool,
     },
-    /// The request does not say which sandbox it means.
+    /// The address of the sandbox in the request is incomplete or invalid.
     BadAddress(String),
 }
 
 impl ProxyError {
-    /// There is no sandbox of this id, or none that goes on.
+    /// Returns the error for a sandbox that is unknown, or that was killed or paused during the request.
     pub(super) fn not_found(id: impl Into<String>) -> Self {
         Self::NotFound { id: id.into(), ending: None }
     }
@@ -129,7 +129,7 @@ impl IntoResponse for ProxyError {
     fn into_response(self) -> Response {
         let (status, body) = match self {
             Self::NotFound { id, ending } => {
-                // SDKs look for these words, wherever they are.
+                // SDKs search the body for "The sandbox was not found".
                 let message = match ending {
                     Some(ending) => format!("The sandbox was not found: it is gone, because {ending}"),
                     None => "The sandbox was not found".to_owned(),
@@ -144,8 +144,8 @@ impl IntoResponse for ProxyError {
                 let message = "The server on this port of the sandbox gave no answer";
                 (StatusCode::BAD_GATEWAY, json!({"sandboxId": id, "message": message, "port": port, "code": 502}))
             }
-            Self::Private { id, given } => {
-                let message = match given {
+            Self::Private { id, has_token } => {
+                let message = match has_token {
                     true => {
                         "Sandbox is secured with traffic access token. Provided token in header \
                              'e2b-traffic-access-token' is invalid"

@@ -1,4 +1,4 @@
-//! Answers that Letta's server needs and other clients of E2B would mind: [`Profile::Letta`]. `docs/letta.md` describes them.
+//! Responses that Letta's server needs and that would break other clients of E2B: [`Profile::Letta`]. `docs/letta.md` describes them.
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -11,57 +11,59 @@ use crate::http::AppState;
 use crate::protocol::{Notebook, Pieces};
 use crate::sandbox::{CreateSpec, Sandbox, Sandboxes};
 
-/// What Letta notes in the metadata of a sandbox that is for a custom tool.
-const TOOL_NOTE: &str = "config_state";
+/// The metadata key that Letta sets on the sandbox of a custom tool.
+const TOOL_METADATA_KEY: &str = "config_state";
 
-/// How an execution in a sandbox is told of. Letta cuts off what is long, and each piece makes it longer: it gets what is
-/// printed in one. A tool's value is a string of JSON, which it must be able to read.
+/// Returns the renderer for an execution in a sandbox.
+///
+/// Letta truncates long results, and each piece of printed text adds to the length, so it gets all printed text in one piece. The
+/// value of a tool is a string that contains JSON; Letta must receive the string itself rather than its notation in the language.
 pub(super) fn renderer(profile: Profile, sandbox: &Sandbox, language: &str) -> Renderer {
     match profile {
         Profile::Letta => {
-            let style = Style { failures: failures(&sandbox.spec), strings: Strings::Read };
+            let style = Style { failures: failures(&sandbox.spec), strings: Strings::Parsed };
             Renderer::new(Notebook { pieces: Pieces::Whole, ..Notebook::default() }, style)
         }
         Profile::E2b => Renderer::new(sandbox.notebook(language), Style::default()),
     }
 }
 
-/// How code that fails in a sandbox is told of. After its tool `run_code`, Letta cannot read an event: the model would learn
-/// nothing. For custom tools and for `run_code_with_tools` it needs the event. It notes something with the former, and gives the
-/// latter variables.
+/// Returns the way in which failures of code in a sandbox are reported. For its tool `run_code`, Letta does not read the error event,
+/// and the model would not see the failure. For custom tools and for `run_code_with_tools`, it needs the event. Letta sets metadata on
+/// the sandboxes of the former, and environment variables in those of the latter.
 fn failures(spec: &CreateSpec) -> Failures {
-    let is_run_code = !spec.metadata.contains_key(TOOL_NOTE) && spec.env.is_empty();
+    let is_run_code = !spec.metadata.contains_key(TOOL_METADATA_KEY) && spec.env.is_empty();
     if is_run_code { Failures::Text } else { Failures::Event }
 }
 
-/// Ends a sandbox when dropped. Letta executes once in each, and mostly leaves it to its deadline.
-pub(super) struct LastExecution {
+/// Kills a sandbox when dropped. Letta executes code once in each sandbox, and mostly leaves the sandbox to its deadline.
+pub(super) struct KillOnDrop {
     sandboxes: Sandboxes,
     id: String,
 }
 
-impl LastExecution {
-    /// For an execution that begins in the sandbox; none where others may follow.
-    pub(super) fn of(profile: Profile, sandboxes: &Sandboxes, id: &str) -> Option<Self> {
+impl KillOnDrop {
+    /// Returns the guard of an execution that is the only one in its sandbox; `None` if others may follow.
+    pub(super) fn after_execution(profile: Profile, sandboxes: &Sandboxes, id: &str) -> Option<Self> {
         (profile == Profile::Letta).then(|| Self { sandboxes: sandboxes.clone(), id: id.to_owned() })
     }
 }
 
-impl Drop for LastExecution {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
         self.sandboxes.kill(&self.id);
     }
 }
 
-/// The domain that a client is told of, if there is one. Whoever has made a user of what was to be the name of a host knows
-/// but one name, and must stay with it.
-pub(super) struct ToldDomain(pub(super) Option<String>);
+/// The domain in responses to a client, if there is one. A client that sends the sandbox's address as a user name
+/// ([`address::basic_user`]) gets none: it reaches the server under a single host name and must keep it.
+pub(super) struct ClientDomain(pub(super) Option<String>);
 
-impl FromRequestParts<AppState> for ToldDomain {
+impl FromRequestParts<AppState> for ClientDomain {
     type Rejection = std::convert::Infallible;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Self::Rejection> {
-        let named = address::basic_user(&parts.headers).is_none();
-        Ok(Self(state.domain().filter(|_| named).map(str::to_owned)))
+        let has_no_user = address::basic_user(&parts.headers).is_none();
+        Ok(Self(state.domain().filter(|_| has_no_user).map(str::to_owned)))
     }
 }

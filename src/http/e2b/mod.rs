@@ -1,6 +1,6 @@
-//! E2B's surface: the control plane, and what its sandboxes answer, on one origin.
+//! E2B's API: the control plane and the services in sandboxes, on one origin.
 //!
-//! A request that says which sandbox it means is that sandbox's; every other one is for the server itself.
+//! A request that names a sandbox is for that sandbox; any other is for the control plane or another dialect.
 
 mod access;
 mod control;
@@ -24,7 +24,7 @@ use tower_http::timeout::RequestBodyTimeoutLayer;
 
 use super::AppState;
 use super::dialect::{Dialect, Refusal};
-use access::{may_reach, sent_token_is_right, unauthorized};
+use access::{access_token_matches, check_traffic_token, unauthorized};
 use control::shapes;
 use envd::signature::{self, FilesQuery};
 use error::{E2bError, ProxyError};
@@ -62,55 +62,55 @@ impl Dialect for E2b {
         .into_response()
     }
 
-    /// SDKs dial them in debug mode.
+    /// SDKs connect to these ports in debug mode.
     fn ports(&self) -> &'static [u16] {
         &[ENVD_PORT, INTERPRETER_PORT]
     }
 
     fn dispatch(&self, state: &AppState, router: Router, port: Option<u16>) -> Router {
         let dispatch = Dispatch::new(state.clone(), router, port, self.debug_sandbox.clone());
-        Router::new().fallback(async move |request| dispatch.answer(request).await)
+        Router::new().fallback(async move |request| dispatch.handle(request).await)
     }
 }
 
-/// Chooses between the server's own routes and those of the sandbox that a request means.
+/// Chooses between the server's own routes and those of the sandbox that a request names.
 #[derive(Clone)]
 struct Dispatch {
     state: AppState,
     debug_sandbox: SharedSandbox,
-    control: Router,
+    server: Router,
     interpreter: Router,
     envd: Router,
-    /// The port of a sandbox that the listener stands for: debug mode.
+    /// The sandbox port of which the listener takes the place, in debug mode.
     listener: Option<u16>,
 }
 
 impl Dispatch {
-    /// `control` are the routes for requests that mean no sandbox.
-    fn new(state: AppState, control: Router, listener: Option<u16>, debug_sandbox: SharedSandbox) -> Self {
-        // Pages of any origin may call a sandbox, as they may E2B's: what lets them in is its id and token, which no browser
-        // adds by itself. Debug mode asks for neither.
+    /// `server` has the routes for requests that name no sandbox.
+    fn new(state: AppState, server: Router, listener: Option<u16>, debug_sandbox: SharedSandbox) -> Self {
+        // As with E2B, pages of any origin may call a sandbox. They need its id and token, which no browser adds by itself. Debug
+        // mode requires neither, so there pages of other origins stay excluded.
         let pages = CorsLayer::new().allow_origin(Any).allow_methods(Any).allow_headers(AllowHeaders::mirror_request());
         let open = |router: Router| if listener.is_none() { router.layer(pages.clone()) } else { router };
         let stall_timeout = state.stall_timeout;
         let interpreter = interpreter::routes(state.clone()).layer(RequestBodyTimeoutLayer::new(stall_timeout));
         let interpreter = open(interpreter);
-        Self { state, debug_sandbox, control, interpreter, envd: open(envd::routes(stall_timeout)), listener }
+        Self { state, debug_sandbox, server, interpreter, envd: open(envd::routes(stall_timeout)), listener }
     }
 
-    /// Answers any request.
-    async fn answer(self, request: Request) -> Response {
+    /// Handles any request.
+    async fn handle(self, request: Request) -> Response {
         if *request.method() == Method::CONNECT {
-            return E2bError::new(StatusCode::METHOD_NOT_ALLOWED, "this is no proxy").into_response();
+            return E2bError::new(StatusCode::METHOD_NOT_ALLOWED, "CONNECT is not supported: this server is not a proxy").into_response();
         }
         let is_file = request.uri().path() == "/files";
-        if asks_for_sandbox(&request) {
-            return answer(self.envd, request).await;
+        if is_preflight_for_sandbox(&request) {
+            return call(self.envd, request).await;
         }
-        match address::of(request.headers(), request.uri(), self.state.domain(), self.listener) {
+        match address::from_request(request.headers(), request.uri(), self.state.domain(), self.listener) {
             Ok(Address::Server) if is_file => self.signed_file(request).await,
-            Ok(Address::Server) => answer(self.control, request).await,
-            Ok(Address::Unnamed { port: ENVD_PORT }) if is_file && FilesQuery::of(request.uri()).is_signed() => {
+            Ok(Address::Server) => call(self.server, request).await,
+            Ok(Address::Unnamed { port: ENVD_PORT }) if is_file && FilesQuery::from_uri(request.uri()).is_signed() => {
                 self.signed_file(request).await
             }
             Ok(Address::Unnamed { port }) => {
@@ -124,17 +124,17 @@ impl Dispatch {
         }
     }
 
-    /// A link to a file, which names no sandbox: it is that one's whose token signed it.
+    /// Handles a signed link to a file, which names no sandbox: finds the sandbox whose token made the signature.
     async fn signed_file(self, request: Request) -> Response {
-        let query = FilesQuery::of(request.uri());
+        let query = FilesQuery::from_uri(request.uri());
         if !query.is_signed() {
-            return signature::missing().into_response();
+            return signature::missing_signature().into_response();
         }
         let sandboxes = self.state.sandboxes.all();
         let signer = sandboxes.iter().find(|sandbox| query.is_signed_with(&sandbox.token, request.method()));
         match signer.map(|sandbox| sandbox.id.clone()) {
             Some(id) => self.sandbox(&id, ENVD_PORT, request).await,
-            None => signature::invalid().into_response(),
+            None => signature::invalid_signature().into_response(),
         }
     }
 
@@ -142,11 +142,11 @@ impl Dispatch {
         let sandboxes = &self.state.sandboxes;
         let not_found = || ProxyError::NotFound { id: id.to_owned(), ending: sandboxes.ending(id) }.into_response();
         let Some(sandbox) = sandboxes.get(id) else { return not_found() };
-        if let Err(err) = may_reach(&sandbox, port, request.headers()) {
+        if let Err(err) = check_traffic_token(&sandbox, port, request.headers()) {
             return err.into_response();
         }
-        // SDKs do not send the token with every call to the interpreter. The id itself, which nobody can guess, opens it.
-        if port == INTERPRETER_PORT && sent_token_is_right(&sandbox, request.headers()) == Some(false) {
+        // A token is optional here: SDKs do not send it with every call to the interpreter, and the id cannot be guessed.
+        if port == INTERPRETER_PORT && access_token_matches(&sandbox, request.headers()) == Some(false) {
             return unauthorized().into_response();
         }
         if sandbox.life().paused {
@@ -158,24 +158,25 @@ impl Dispatch {
         match port {
             INTERPRETER_PORT => {
                 request.extensions_mut().insert(sandbox);
-                answer(self.interpreter, request).await
+                call(self.interpreter, request).await
             }
             ENVD_PORT => {
                 request.extensions_mut().insert(sandbox);
-                answer(self.envd, request).await
+                call(self.envd, request).await
             }
             _ => ports::forward(&sandbox, port, request).await,
         }
     }
 }
 
-/// Whether a browser asks if a page may send a request that names a sandbox by its headers; the question carries none of them.
-fn asks_for_sandbox(request: &Request) -> bool {
+/// Returns whether a request is a CORS preflight for a request that names its sandbox by headers. The preflight itself does not have
+/// these headers, only a list of their names.
+fn is_preflight_for_sandbox(request: &Request) -> bool {
     let names = request.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS).and_then(|names| names.to_str().ok());
     *request.method() == Method::OPTIONS
         && names.is_some_and(|names| names.split(',').any(|name| name.trim().eq_ignore_ascii_case("e2b-sandbox-id")))
 }
 
-async fn answer(router: Router, request: Request) -> Response {
+async fn call(router: Router, request: Request) -> Response {
     router.oneshot(request).await.unwrap_or_else(|never| match never {})
 }

@@ -1,4 +1,4 @@
-//! Which client an API key is for, where clients of E2B need different answers.
+//! Profiles: clients of E2B's API that need different responses.
 
 use serde::Deserialize;
 
@@ -6,9 +6,9 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Profile {
-    /// Any that knows E2B.
+    /// Any client of E2B.
     #[default]
     E2b,
-    /// Letta's server. `docs/letta.md` describes what is different.
+    /// Letta's server. `docs/letta.md` describes the differences.
     Letta,
 }

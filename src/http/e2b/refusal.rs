@@ -1,4 +1,4 @@
-//! What an agent refuses, as E2B's daemons answer outside of Connect.
+//! Failed operations as plain HTTP errors, for the services that do not use Connect.
 
 use axum::http::StatusCode;
 
@@ -6,8 +6,8 @@ use super::error::E2bError;
 use crate::protocol::Code;
 use crate::sandbox::OperationError;
 
-/// An agent's refusal, in the statuses from which SDKs choose their exceptions.
-pub(super) fn refusal(err: OperationError) -> E2bError {
+/// Converts a failed operation to an error with the status by which SDKs choose their exceptions.
+pub(super) fn operation_error(err: OperationError) -> E2bError {
     match err {
         OperationError::Refused { code, message } => E2bError::new(status(code), message),
         OperationError::Lost(_) => E2bError::new(StatusCode::BAD_GATEWAY, "The sandbox was not found"),
@@ -19,7 +19,7 @@ pub(super) fn refusal(err: OperationError) -> E2bError {
     }
 }
 
-/// The status of a refusal, outside of Connect.
+/// Returns the HTTP status of an agent's error code, outside of Connect.
 pub(super) fn status(code: Code) -> StatusCode {
     match code {
         Code::NotFound => StatusCode::NOT_FOUND,

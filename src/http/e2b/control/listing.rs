@@ -1,4 +1,4 @@
-//! `GET /v2/sandboxes`: which sandboxes there are, filtered and in pages.
+//! `GET /v2/sandboxes`: the list of sandboxes, filtered and in pages.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub(super) struct ListQuery {
     limit: Option<usize>,
 }
 
-/// `GET /sandboxes`: running ones, without pages.
+/// `GET /sandboxes`: the running sandboxes, without pages.
 pub(super) async fn list_v1(
     State(sandboxes): State<Sandboxes>,
     Extension(owner): Extension<Owner>,
@@ -40,7 +40,7 @@ pub(super) async fn list_v1(
     Ok(axum::Json(found.iter().map(|sandbox| ListedSandbox::new(sandbox)).collect()))
 }
 
-/// `GET /v2/sandboxes`: the header `x-next-token` is there exactly when there is more.
+/// `GET /v2/sandboxes`: one page. The header `x-next-token` is present if, and only if, there are further sandboxes.
 pub(super) async fn list_v2(
     State(sandboxes): State<Sandboxes>,
     Extension(owner): Extension<Owner>,
@@ -56,18 +56,18 @@ pub(super) async fn list_v2(
     if !(1..=MAX_PAGE).contains(&limit) {
         return Err(E2bError::bad_request(format!("limit: must be from 1 to {MAX_PAGE}, not {limit}")));
     }
-    let place = |sandbox: &Arc<Sandbox>| (micros(sandbox.started), sandbox.id.clone());
-    found.sort_by_key(place);
+    let position = |sandbox: &Arc<Sandbox>| (micros(sandbox.started), sandbox.id.clone());
+    found.sort_by_key(position);
     if !ascending {
         found.reverse();
     }
     if let Some(token) = &query.next_token {
         let last = read_token(token).ok_or_else(|| E2bError::bad_request("nextToken: not a token of this server"))?;
-        found.retain(|sandbox| if ascending { place(sandbox) > last } else { place(sandbox) < last });
+        found.retain(|sandbox| if ascending { position(sandbox) > last } else { position(sandbox) < last });
     }
     let more = found.len() > limit;
     found.truncate(limit);
-    let next = found.last().filter(|_| more).map(|last| write_token(&place(last)));
+    let next = found.last().filter(|_| more).map(|last| write_token(&position(last)));
     let page: Vec<_> = found.iter().map(|sandbox| ListedSandbox::new(sandbox)).collect();
     let headers = next.map(|token| [("x-next-token", token)]);
     Ok((headers.map(IntoResponse::into_response).unwrap_or_default().headers().clone(), axum::Json(page))
@@ -85,7 +85,7 @@ fn filtered(sandboxes: &Sandboxes, owner: Owner, query: &ListQuery) -> Result<Ve
         Some(text) => humantime::parse_rfc3339_weak(&text.replace("+00:00", "Z"))
             .map_err(|err| E2bError::bad_request(format!("startedAfter: {err}")))?,
     };
-    let fits = |sandbox: &Arc<Sandbox>| {
+    let matches = |sandbox: &Arc<Sandbox>| {
         let spec = &sandbox.spec;
         let state = if sandbox.life().paused { "paused" } else { "running" };
         spec.owner == owner
@@ -94,17 +94,18 @@ fn filtered(sandboxes: &Sandboxes, owner: Owner, query: &ListQuery) -> Result<Ve
             && query.template.as_deref().is_none_or(|name| spec.template.is_called(name))
             && metadata.iter().all(|(key, value)| spec.metadata.get(key) == Some(value))
     };
-    Ok(sandboxes.all().into_iter().filter(fits).collect())
+    Ok(sandboxes.all().into_iter().filter(matches).collect())
 }
 
-/// Keys and values are percent-encoded, then form-encoded together, then put into the query, which axum has decoded.
+/// Parses the metadata filter. SDKs percent-encode keys and values, form-encode the pairs, and put the result into the query; axum has
+/// undone the last step.
 fn read_metadata(text: &str) -> BTreeMap<String, String> {
-    let once = |text: &str| percent_decode(text);
-    form_urlencoded::parse(text.as_bytes()).map(|(key, value)| (once(&key), once(&value))).collect()
+    let pairs = form_urlencoded::parse(text.as_bytes());
+    pairs.map(|(key, value)| (percent_decode(&key), percent_decode(&value))).collect()
 }
 
 fn percent_decode(text: &str) -> String {
-    // A form of one nameless pair: the same decoding, of the one text.
+    // Decodes the text as a form with a single key and no value.
     let form = text.replace('&', "%26").replace('=', "%3D");
     form_urlencoded::parse(form.as_bytes()).next().map(|(text, _)| text.into_owned()).unwrap_or_default()
 }
@@ -129,7 +130,7 @@ mod tests {
 
     #[test]
     fn the_metadata_filter_is_decoded_three_times() {
-        // As an SDK sends {"a b": "c&d"}: `metadata=a%252520b%3Dc%252526d`, of which axum decodes the first layer.
+        // An SDK sends {"a b": "c&d"} as `metadata=a%252520b%3Dc%252526d`; axum decodes the first layer.
         let found = read_metadata("a%2520b=c%2526d");
         assert_eq!(found, BTreeMap::from([("a b".to_owned(), "c&d".to_owned())]));
         let two = read_metadata("a=1&b=%253D");
@@ -138,8 +139,8 @@ mod tests {
 
     #[test]
     fn a_page_token_is_read_back() {
-        let place = (1_234_567, "iabc".to_owned());
-        assert_eq!(read_token(&write_token(&place)), Some(place));
+        let position = (1_234_567, "iabc".to_owned());
+        assert_eq!(read_token(&write_token(&position)), Some(position));
         assert_eq!(read_token("nonsense"), None);
     }
 }

@@ -22,7 +22,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::error::E2bError;
-use super::letta::ToldDomain;
+use super::letta::ClientDomain;
 use crate::engine::Network;
 use crate::http::AppState;
 use crate::http::json::{self, Json};
@@ -31,18 +31,18 @@ use named::Named;
 use network::NetworkRequest;
 use shapes::{DEFAULT_TIMEOUT_S, SandboxDetail, SandboxResponse};
 
-type Answer<T> = Result<T, E2bError>;
+type E2bResult<T> = Result<T, E2bError>;
 
-/// The longest life that may be asked for, seconds: E2B's own upper bound.
+/// The longest timeout of a sandbox, in seconds: E2B's own upper bound.
 const MAX_TIMEOUT_S: i64 = 24 * 60 * 60;
 
-/// Whether a path is E2B's, so that its errors are told in E2B's shape.
+/// Returns whether a path belongs to E2B's API, so that errors there have E2B's shape.
 pub(in crate::http) fn owns(path: &str) -> bool {
     let mut parts = path.split('/').skip(1).skip_while(|part| matches!(*part, "v2" | "v3"));
     matches!(parts.next(), Some("sandboxes" | "snapshots" | "templates" | "volumes" | "secrets"))
 }
 
-/// The routes, without the check of the key.
+/// Returns the routes. The caller adds the check of the API key.
 pub(in crate::http::e2b) fn routes() -> Router<AppState> {
     Router::new()
         .route("/sandboxes", post(create_v1).get(listing::list_v1))
@@ -71,7 +71,7 @@ pub(in crate::http::e2b) fn routes() -> Router<AppState> {
         .route("/secrets/{*rest}", any(not_offered))
 }
 
-/// The body of a creation. Members that are not here are ignored, as E2B does.
+/// The request body of a creation. Unknown members are ignored, as by E2B.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct CreateRequest {
@@ -96,47 +96,47 @@ struct AutoResume {
     enabled: bool,
 }
 
-/// `POST /sandboxes`: a token is returned, and asked for only of sandboxes created with `secure`.
+/// `POST /sandboxes`: the response always contains a token, but only sandboxes created with `secure` require it.
 async fn create_v1(
     state: State<AppState>,
     owner: Extension<Owner>,
-    domain: ToldDomain,
+    domain: ClientDomain,
     Json(request, _): Json<CreateRequest, E2bError>,
-) -> Answer<Response> {
+) -> E2bResult<Response> {
     let secure = request.secure.unwrap_or(false);
     create(state, owner, domain, request, secure).await
 }
 
-/// `POST /v2/sandboxes`: always secured.
+/// `POST /v2/sandboxes`: the sandbox always requires its token.
 async fn create_v2(
     state: State<AppState>,
     owner: Extension<Owner>,
-    domain: ToldDomain,
+    domain: ClientDomain,
     Json(request, _): Json<CreateRequest, E2bError>,
-) -> Answer<Response> {
+) -> E2bResult<Response> {
     create(state, owner, domain, request, true).await
 }
 
 async fn create(
     State(state): State<AppState>,
     Extension(owner): Extension<Owner>,
-    ToldDomain(domain): ToldDomain,
+    ClientDomain(domain): ClientDomain,
     request: CreateRequest,
     secure: bool,
-) -> Answer<Response> {
+) -> E2bResult<Response> {
     let name = template_name(&request.template_id)?;
     let template = state
         .sandboxes
         .kept_template(&name)
         .ok_or_else(|| E2bError::new(StatusCode::NOT_FOUND, format!("template '{}' not found", request.template_id)))?;
-    let asked = request.network.unwrap_or_default();
-    asked.check()?;
-    let traffic = asked.traffic()?;
+    let network = request.network.unwrap_or_default();
+    network.check()?;
+    let traffic = network.traffic()?;
     if traffic.private && !secure {
         return Err(E2bError::bad_request("network.allowPublicTraffic: false needs secure: true"));
     }
     if request.auto_pause_memory == Some(false) {
-        return Err(without_memory());
+        return Err(pause_without_memory());
     }
     if request.mcp.as_ref().is_some_and(|mcp| !mcp.is_null()) {
         return Err(E2bError::new(StatusCode::NOT_IMPLEMENTED, "mcp is not offered here"));
@@ -144,13 +144,13 @@ async fn create(
     if request.volume_mounts.as_ref().is_some_and(|mounts| !mounts.is_empty()) {
         return Err(E2bError::new(StatusCode::NOT_IMPLEMENTED, "volumes are not offered here"));
     }
-    let internet = request.allow_internet_access.or(asked.allow_internet_access).unwrap_or(true);
+    let internet = request.allow_internet_access.or(network.allow_internet_access).unwrap_or(true);
     let spec = CreateSpec {
         owner,
         timeout: timeout(request.timeout.unwrap_or(DEFAULT_TIMEOUT_S))?,
         on_timeout: if request.auto_pause == Some(true) { OnTimeout::Pause } else { OnTimeout::Kill },
         auto_resume: request.auto_resume.is_some_and(|auto| auto.enabled),
-        network: asked.network(&template, internet)?,
+        network: network.network(&template, internet)?,
         metadata: request.metadata.unwrap_or_default(),
         env: request.env_vars.unwrap_or_default(),
         secure,
@@ -161,7 +161,7 @@ async fn create(
     Ok((StatusCode::CREATED, axum::Json(SandboxResponse::new(&sandbox, domain))).into_response())
 }
 
-/// What everything in a sandbox sees: the client's variables over those that E2B sets.
+/// Returns the environment variables of everything in a sandbox: those that E2B sets, overridden by the client's.
 pub(in crate::http::e2b) fn environment(sandbox: &Sandbox) -> BTreeMap<String, String> {
     let own =
         [("E2B_SANDBOX", "true"), ("E2B_SANDBOX_ID", &sandbox.id), ("E2B_TEMPLATE_ID", &sandbox.spec.template.name)];
@@ -170,8 +170,8 @@ pub(in crate::http::e2b) fn environment(sandbox: &Sandbox) -> BTreeMap<String, S
     environment
 }
 
-/// `name`, `namespace/name`, `name:tag`: the name alone says which template.
-fn template_name(reference: &str) -> Answer<String> {
+/// Returns the name in a template reference: `name`, `namespace/name` or `name:tag`.
+fn template_name(reference: &str) -> E2bResult<String> {
     let name = reference.rsplit('/').next().unwrap_or_default().split(':').next().unwrap_or_default();
     let allowed = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.');
     if name.is_empty() || !name.chars().all(allowed) {
@@ -180,7 +180,7 @@ fn template_name(reference: &str) -> Answer<String> {
     Ok(name.to_owned())
 }
 
-fn timeout(seconds: i64) -> Answer<Duration> {
+fn timeout(seconds: i64) -> E2bResult<Duration> {
     match seconds {
         ..=0 => Err(E2bError::bad_request("Timeout must be greater than 0")),
         1..=MAX_TIMEOUT_S => Ok(Duration::from_secs(seconds.unsigned_abs())),
@@ -191,11 +191,11 @@ fn timeout(seconds: i64) -> Answer<Duration> {
     }
 }
 
-async fn detail(ToldDomain(domain): ToldDomain, Named(sandbox): Named) -> axum::Json<SandboxDetail> {
+async fn detail(ClientDomain(domain): ClientDomain, Named(sandbox): Named) -> axum::Json<SandboxDetail> {
     axum::Json(SandboxDetail::new(&sandbox, domain))
 }
 
-async fn kill(State(sandboxes): State<Sandboxes>, Named(sandbox): Named) -> Answer<StatusCode> {
+async fn kill(State(sandboxes): State<Sandboxes>, Named(sandbox): Named) -> E2bResult<StatusCode> {
     match sandboxes.kill(&sandbox.id) {
         true => Ok(StatusCode::NO_CONTENT),
         false => Err(E2bError::no_sandbox(&sandbox.id)),
@@ -207,12 +207,13 @@ struct TimeoutRequest {
     timeout: Option<i64>,
 }
 
-/// Resumes a paused sandbox; never shortens a life. The answer carries the token: another process may be connecting.
+/// Resumes a paused sandbox, and extends its life; never shortens it. The response contains the token, because the client may be
+/// another process than the one that created the sandbox.
 async fn connect(
-    ToldDomain(domain): ToldDomain,
+    ClientDomain(domain): ClientDomain,
     Named(sandbox): Named,
     Json(request, _): Json<TimeoutRequest, E2bError>,
-) -> Answer<Response> {
+) -> E2bResult<Response> {
     let timeout = timeout(request.timeout.unwrap_or(DEFAULT_TIMEOUT_S))?;
     let resumed = sandbox.resume(timeout).await?;
     sandbox.extend(timeout);
@@ -221,10 +222,10 @@ async fn connect(
 }
 
 async fn resume(
-    ToldDomain(domain): ToldDomain,
+    ClientDomain(domain): ClientDomain,
     Named(sandbox): Named,
     Json(request, _): Json<TimeoutRequest, E2bError>,
-) -> Answer<Response> {
+) -> E2bResult<Response> {
     if !sandbox.resume(timeout(request.timeout.unwrap_or(DEFAULT_TIMEOUT_S))?).await? {
         return Err(E2bError::new(StatusCode::CONFLICT, format!("Sandbox {} is already running", sandbox.id)));
     }
@@ -236,15 +237,15 @@ struct PauseRequest {
     memory: Option<bool>,
 }
 
-/// A pause that keeps the files alone, so that the sandbox boots anew. Refused rather than done otherwise.
-fn without_memory() -> E2bError {
+/// Refuses a pause that keeps only the files, after which the sandbox would boot anew. A pause with memory would be something else.
+fn pause_without_memory() -> E2bError {
     E2bError::new(StatusCode::NOT_IMPLEMENTED, "pausing without the memory is not offered here")
 }
 
-async fn pause(Named(sandbox): Named, body: axum::body::Bytes) -> Answer<StatusCode> {
+async fn pause(Named(sandbox): Named, body: axum::body::Bytes) -> E2bResult<StatusCode> {
     let request = if body.is_empty() { PauseRequest::default() } else { json::parse(&body)? };
     if request.memory == Some(false) {
-        return Err(without_memory());
+        return Err(pause_without_memory());
     }
     match sandbox.pause().await? {
         true => Ok(StatusCode::NO_CONTENT),
@@ -252,8 +253,8 @@ async fn pause(Named(sandbox): Named, body: axum::body::Bytes) -> Answer<StatusC
     }
 }
 
-/// Sets the end to now plus `timeout`, sooner or later than it was; 0 ends the sandbox now.
-async fn set_timeout(Named(sandbox): Named, Json(request, _): Json<TimeoutRequest, E2bError>) -> Answer<StatusCode> {
+/// Sets the end of the sandbox to now plus `timeout`, earlier or later than before; 0 ends it now.
+async fn set_timeout(Named(sandbox): Named, Json(request, _): Json<TimeoutRequest, E2bError>) -> E2bResult<StatusCode> {
     if sandbox.life().paused {
         return Err(E2bError::no_sandbox(&sandbox.id));
     }
@@ -268,7 +269,7 @@ struct RefreshRequest {
     duration: Option<u64>,
 }
 
-async fn refresh(Named(sandbox): Named, body: axum::body::Bytes) -> Answer<StatusCode> {
+async fn refresh(Named(sandbox): Named, body: axum::body::Bytes) -> E2bResult<StatusCode> {
     let request = if body.is_empty() { RefreshRequest::default() } else { json::parse(&body)? };
     let seconds = request.duration.unwrap_or(15);
     if seconds > 3600 {
@@ -281,33 +282,33 @@ async fn refresh(Named(sandbox): Named, body: axum::body::Bytes) -> Answer<Statu
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The network of a container is chosen when it starts, so that only what it is already may be asked for.
-async fn set_network(Named(sandbox): Named, Json(request, _): Json<NetworkRequest, E2bError>) -> Answer<StatusCode> {
+/// Accepts a network that equals the sandbox's, and refuses any other: a container's network is fixed when it starts.
+async fn set_network(Named(sandbox): Named, Json(request, _): Json<NetworkRequest, E2bError>) -> E2bResult<StatusCode> {
     request.check()?;
     if request.allow_public_traffic.is_some() || request.mask_request_host.is_some() {
         let message = "allowPublicTraffic and maskRequestHost can only be chosen when a sandbox is created";
         return Err(E2bError::bad_request(message));
     }
-    let is = &sandbox.spec.network;
-    // What is asked for replaces all that was asked for before, but a sandbox without any network has its reasons.
-    let internet = request.allow_internet_access.unwrap_or(*is != Network::None);
-    let asked = request.network(&sandbox.spec.template, internet)?;
-    if asked != *is {
+    let current = &sandbox.spec.network;
+    // The request replaces all earlier choices. But if it does not mention internet access, a sandbox without a network keeps none.
+    let internet = request.allow_internet_access.unwrap_or(*current != Network::None);
+    let requested = request.network(&sandbox.spec.template, internet)?;
+    if requested != *current {
         let message = "allowOut, denyOut and allow_internet_access can only be chosen when a sandbox is created";
         return Err(E2bError::bad_request(message));
     }
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// What a template's name means, for `Template.exists`.
-async fn template_alias(State(sandboxes): State<Sandboxes>, Path(alias): Path<String>) -> Answer<axum::Json<Value>> {
+/// Looks up a template by its name or alias, for the SDKs' `Template.exists`.
+async fn template_alias(State(sandboxes): State<Sandboxes>, Path(alias): Path<String>) -> E2bResult<axum::Json<Value>> {
     match sandboxes.kept_template(&alias) {
         Some(template) => Ok(axum::Json(serde_json::json!({"templateID": template.name, "public": true}))),
         None => Err(E2bError::new(StatusCode::NOT_FOUND, format!("template '{alias}' not found"))),
     }
 }
 
-/// What E2B has and oncebox has not.
+/// Responds to requests for features of E2B that oncebox does not have.
 async fn not_offered(uri: axum::http::Uri) -> E2bError {
     E2bError::new(StatusCode::NOT_IMPLEMENTED, format!("{} is not offered here", uri.path()))
 }

@@ -1,4 +1,4 @@
-//! What a client may ask of the network of its sandbox.
+//! The network options of a sandbox.
 //!
 //! Source: e2b-dev/infra, `spec/openapi.yml`, schema `SandboxNetworkConfig`.
 
@@ -13,9 +13,9 @@ use crate::engine::{Choice, Network, Target, parse_network, parse_target};
 use crate::http::e2b::error::E2bError;
 use crate::sandbox::{Template, Traffic};
 
-type Answer<T> = Result<T, E2bError>;
+type E2bResult<T> = Result<T, E2bError>;
 
-/// What may be asked of the network. What cannot be enforced is refused rather than ignored.
+/// The network options of a request. Options that cannot be enforced are refused rather than ignored.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct NetworkRequest {
@@ -32,29 +32,30 @@ pub(super) struct NetworkRequest {
 }
 
 impl NetworkRequest {
+    /// Refuses options that cannot be enforced.
     pub(super) fn check(&self) -> Result<(), E2bError> {
-        let given = |value: &Option<Value>| {
+        let is_set = |value: &Option<Value>| {
             value.as_ref().is_some_and(|value| !value.is_null() && *value != Value::Object(Default::default()))
         };
-        let listed = |value: &Option<Vec<Value>>| value.as_ref().is_some_and(|list| !list.is_empty());
-        let asked = [
-            ("rules", given(&self.rules)),
-            ("egressProxy", given(&self.egress_proxy)),
-            ("dnsServers", listed(&self.dns_servers)),
-            ("httpsPorts", listed(&self.https_ports)),
+        let is_not_empty = |value: &Option<Vec<Value>>| value.as_ref().is_some_and(|list| !list.is_empty());
+        let unsupported = [
+            ("rules", is_set(&self.rules)),
+            ("egressProxy", is_set(&self.egress_proxy)),
+            ("dnsServers", is_not_empty(&self.dns_servers)),
+            ("httpsPorts", is_not_empty(&self.https_ports)),
         ];
-        match asked.iter().find(|(_, asked)| *asked) {
+        match unsupported.iter().find(|(_, requested)| *requested) {
             None => Ok(()),
             Some((name, _)) => {
                 let message = format!(
-                    "network.{name} is not enforced here and so not accepted; use allowOut, denyOut or allow_internet_access"
+                    "network.{name} is not enforced here and is refused; use allowOut, denyOut or allow_internet_access"
                 );
                 Err(E2bError::bad_request(message))
             }
         }
     }
 
-    /// What the sandbox is to reach, of what its template does. `internet`: whether more than `allowOut` is asked for.
+    /// Returns the network of the sandbox, which never exceeds its template's. If `internet` is false, only `allowOut` is reachable.
     pub(super) fn network(&self, template: &Template, internet: bool) -> Result<Network, E2bError> {
         let mut choice =
             Choice { allow: targets("allowOut", &self.allow_out)?, deny: networks("denyOut", &self.deny_out)? };
@@ -64,11 +65,11 @@ impl NetworkRequest {
         let hosts = choice.allow.iter().filter(|target| matches!(target, Target::Host(_))).count();
         if hosts > MAX_HOSTS {
             return Err(E2bError::bad_request(format!(
-                "network.allowOut: must have at most {MAX_HOSTS} names of hosts"
+                "network.allowOut: must have at most {MAX_HOSTS} host names"
             )));
         }
         if hosts > 0 && !choice.denies_all() {
-            let message = "network.allowOut: names of hosts need a denyOut of all other traffic, \"0.0.0.0/0\"";
+            let message = "network.allowOut: host names are accepted only if denyOut contains \"0.0.0.0/0\"";
             return Err(E2bError::bad_request(message));
         }
         match template.network() {
@@ -77,12 +78,13 @@ impl NetworkRequest {
             own if choice == Choice::default() => Ok(own),
             _ => {
                 let message =
-                    format!("network: template '{}' has a network of its own, without a choice", template.name);
+                    format!("network: the network of template '{}' is fixed and cannot be chosen", template.name);
                 Err(E2bError::bad_request(message))
             }
         }
     }
 
+    /// Returns the options of traffic to the sandbox's ports.
     pub(super) fn traffic(&self) -> Result<Traffic, E2bError> {
         let host = self.mask_request_host.clone().filter(|host| !host.is_empty());
         let is_host = |host: &String| host.replace("${PORT}", "1").parse::<Authority>().is_ok();
@@ -96,33 +98,33 @@ impl NetworkRequest {
 /// Every address.
 const EVERYTHING: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0);
 
-/// The most entries of a list. A sandbox's whole list must fit into a filter of the kernel's.
+/// The largest number of entries in a list. A sandbox's whole list must fit into one filter of the kernel.
 const MAX_NETWORKS: usize = 128;
 
-/// The most hosts by name; each may have several addresses.
+/// The largest number of host names; each may have several addresses.
 const MAX_HOSTS: usize = 32;
 
-/// A list of addresses, networks and hosts.
-fn targets(name: &str, list: &Option<Vec<Value>>) -> Answer<Vec<Target>> {
+/// Parses a list of addresses, networks and host names.
+fn targets(name: &str, list: &Option<Vec<Value>>) -> E2bResult<Vec<Target>> {
     entries(name, list, |text| match parse_target(text)? {
         Target::Network(network) => Ok(Target::Network(network.trunc())),
         host @ Target::Host(_) => Ok(host),
     })
 }
 
-/// A list of addresses and networks.
-fn networks(name: &str, list: &Option<Vec<Value>>) -> Answer<Vec<Ipv4Net>> {
+/// Parses a list of addresses and networks.
+fn networks(name: &str, list: &Option<Vec<Value>>) -> E2bResult<Vec<Ipv4Net>> {
     entries(name, list, |text| Ok(parse_network(text)?.trunc()))
 }
 
-fn entries<T>(name: &str, list: &Option<Vec<Value>>, read: impl Fn(&str) -> Result<T, String>) -> Answer<Vec<T>> {
+fn entries<T>(name: &str, list: &Option<Vec<Value>>, read: impl Fn(&str) -> Result<T, String>) -> E2bResult<Vec<T>> {
     let refused = |reason: String| E2bError::bad_request(format!("network.{name}: {reason}"));
     let list = list.as_deref().unwrap_or_default();
     if list.len() > MAX_NETWORKS {
         return Err(refused(format!("must have at most {MAX_NETWORKS} entries")));
     }
     let entry = |entry: &Value| {
-        let text = entry.as_str().ok_or_else(|| refused(format!("{entry} is not text")))?;
+        let text = entry.as_str().ok_or_else(|| refused(format!("{entry} is not a string")))?;
         read(text).map_err(refused)
     };
     list.iter().map(entry).collect()

@@ -1,4 +1,4 @@
-//! The query of a request, whose rejection is told as E2B tells it.
+//! Query parameters, with errors in E2B's shape.
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 
 use crate::http::e2b::error::E2bError;
 
-/// What a query says.
+/// Extracts the query parameters.
 pub(super) struct Query<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {

@@ -12,16 +12,16 @@ use serde_json::{Value, json};
 use crate::engine::{Choice, Network, Target};
 use crate::sandbox::{OnTimeout, Reading, Sandbox};
 
-/// How long a sandbox lives that does not say, seconds.
+/// The timeout of a sandbox whose request contains none, in seconds.
 pub(in crate::http::e2b) const DEFAULT_TIMEOUT_S: i64 = 300;
 
-/// The version of E2B's daemon whose behaviour we have; SDKs choose their calls by it.
+/// The version of envd whose behaviour this server has. SDKs choose their calls by it.
 const ENVD_VERSION: &str = "0.6.13";
 
-/// Deprecated in E2B, and required.
+/// The client id, which E2B has deprecated but still requires.
 const CLIENT_ID: &str = "oncebox";
 
-/// The answer of creation and connection.
+/// The response of creation and connection.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::http::e2b) struct SandboxResponse {
@@ -53,7 +53,7 @@ impl SandboxResponse {
     }
 }
 
-/// One sandbox of a list.
+/// A sandbox in a list.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::http::e2b) struct ListedSandbox {
@@ -96,7 +96,7 @@ impl ListedSandbox {
     }
 }
 
-/// One sandbox with all there is to say.
+/// A sandbox in full detail.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::http::e2b) struct SandboxDetail {
@@ -156,17 +156,17 @@ impl SandboxDetail {
     }
 }
 
-/// `2026-11-22T18:36:02.207627Z`
+/// Formats a time as `2026-11-22T18:36:02.207627Z`.
 pub(in crate::http::e2b) fn rfc3339(time: SystemTime) -> String {
     humantime::format_rfc3339_micros(time).to_string()
 }
 
-/// Whole seconds since 1970.
+/// Returns the whole seconds since 1970.
 pub(in crate::http::e2b) fn unix_seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// A reading of what a sandbox uses.
+/// Renders a reading of a sandbox's metrics.
 pub(in crate::http::e2b) fn metric(Reading { at, metrics }: &Reading) -> Value {
     json!({
         "timestamp": rfc3339(*at),

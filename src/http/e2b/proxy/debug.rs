@@ -1,8 +1,8 @@
-//! Debug mode: SDKs dial fixed ports on this machine and mostly do not say which sandbox they mean.
+//! Debug mode: SDKs connect to fixed ports on this machine, and most requests name no sandbox.
 //!
-//! Some create a sandbox and send its token, which says it. Some create one and send nothing: then it is the newest of those
-//! that want no token. Others create none: then it is one that all of them share, as they would on a machine that is itself
-//! the sandbox. Without a token there is a sandbox only while no API key is configured.
+//! Some SDKs create a sandbox and send its token, which identifies it. Some create a sandbox and send nothing: they get the newest
+//! sandbox that requires no token. Others create none: they get one sandbox that they all share, as if this machine were the sandbox.
+//! Requests without a token are accepted only while no API key is configured.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,21 +18,21 @@ use crate::http::e2b::control::shapes::DEFAULT_TIMEOUT_S;
 use crate::http::e2b::error::{E2bError, ProxyError};
 use crate::sandbox::{CreateSpec, OnTimeout, Owner, Sandbox};
 
-/// What such SDKs would have asked for.
+/// The template of the shared sandbox: the default of E2B's code interpreter SDKs.
 const TEMPLATE: &str = "code-interpreter-v1";
 
-/// The id of the sandbox that is meant where a request names none, if it was made for that.
+/// The id of the sandbox that is shared by SDKs that create none; `None` until it is first needed.
 pub(in crate::http::e2b) type SharedSandbox = Arc<Mutex<Option<String>>>;
 
-/// Why there is no sandbox for a request.
-pub(in crate::http::e2b) enum Missing {
-    /// It has ended.
+/// The reason why no sandbox was found for a request.
+pub(in crate::http::e2b) enum FindError {
+    /// The sandbox has ended.
     Ended(ProxyError),
-    /// It is not for whoever asks, or there can be none.
+    /// The request is not authorized, or the shared sandbox could not be created.
     Refused(E2bError),
 }
 
-impl IntoResponse for Missing {
+impl IntoResponse for FindError {
     fn into_response(self) -> Response {
         match self {
             Self::Ended(err) => err.into_response(),
@@ -41,26 +41,26 @@ impl IntoResponse for Missing {
     }
 }
 
-impl From<E2bError> for Missing {
+impl From<E2bError> for FindError {
     fn from(err: E2bError) -> Self {
         Self::Refused(err)
     }
 }
 
-/// The sandbox whose token a request carries, or else the one that is meant without.
+/// Finds the sandbox whose token a request carries or, without a token, the newest open or the shared sandbox.
 pub(in crate::http::e2b) async fn find(
     state: &AppState,
     shared: &SharedSandbox,
     headers: &HeaderMap,
-) -> Result<Arc<Sandbox>, Missing> {
+) -> Result<Arc<Sandbox>, FindError> {
     let token = headers.get("x-access-token").and_then(|value| value.to_str().ok()).filter(|token| !token.is_empty());
     if let Some(token) = token {
         return state.sandboxes.by_token(token).ok_or_else(|| match state.sandboxes.ended_by_token(token) {
-            Some(id) => Missing::Ended(ProxyError::NotFound { ending: state.sandboxes.ending(&id), id }),
+            Some(id) => FindError::Ended(ProxyError::NotFound { ending: state.sandboxes.ending(&id), id }),
             None => unauthorized().into(),
         });
     }
-    // A page in a browser on this machine can send requests here, and is not to run code.
+    // Web pages in a browser on this machine can send requests here, and must not run code.
     if !state.api_keys.is_empty() || headers.contains_key(header::ORIGIN) {
         return Err(unauthorized().into());
     }
@@ -73,7 +73,7 @@ pub(in crate::http::e2b) async fn find(
     }
 }
 
-/// The shared sandbox, made anew if it has ended; `id` is where its id is remembered.
+/// Returns the shared sandbox, and creates it anew if it has ended. `id` keeps its id.
 async fn find_shared(state: &AppState, id: &mut Option<String>) -> Result<Arc<Sandbox>, E2bError> {
     let timeout = Duration::from_secs(DEFAULT_TIMEOUT_S.unsigned_abs());
     if let Some(sandbox) = id.as_ref().and_then(|id| state.sandboxes.get(id)) {

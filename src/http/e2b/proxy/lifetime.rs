@@ -1,4 +1,4 @@
-//! What a request has of a sandbox ends when that is killed or paused.
+//! Ends responses whose sandbox was killed or paused.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -17,8 +17,8 @@ use crate::http::e2b::envd::error::ConnectError;
 use crate::http::e2b::error::ProxyError;
 use crate::sandbox::Sandbox;
 
-/// Breaks an answer off when the sandbox is killed or paused: an orderly end would look like a success.
-pub(in crate::http::e2b) async fn while_it_lives(
+/// Aborts a response when its sandbox is killed or paused. A regular end of the body would look like a success.
+pub(in crate::http::e2b) async fn abort_when_interrupted(
     Extension(sandbox): Extension<Arc<Sandbox>>,
     request: Request,
     next: Next,
@@ -33,12 +33,12 @@ pub(in crate::http::e2b) async fn while_it_lives(
     response.map(|body| Body::new(Interruptible::new(body, interrupted)))
 }
 
-/// A body that is given up when the sandbox is interrupted, whether or not anybody reads it: one that stayed open while the
-/// sandbox is frozen would be taken for a sandbox that is gone.
+/// A body that is dropped when the sandbox is interrupted, whether or not the client reads it. If it stayed open while the sandbox is
+/// frozen, the sandbox would be taken for lost.
 struct Interruptible {
-    /// `None`: given up.
+    /// `None` after the interruption.
     body: Arc<Mutex<Option<Body>>>,
-    /// Wakes whoever reads, too.
+    /// Also wakes the task that reads the body.
     interrupted: Pin<Box<WaitForCancellationFutureOwned>>,
     _watch: AbortOnDropHandle<()>,
 }
@@ -46,13 +46,13 @@ struct Interruptible {
 impl Interruptible {
     fn new(body: Body, interrupted: CancellationToken) -> Self {
         let body = Arc::new(Mutex::new(Some(body)));
-        let watch = give_up(Arc::downgrade(&body), interrupted.clone());
+        let watch = drop_when_interrupted(Arc::downgrade(&body), interrupted.clone());
         let interrupted = Box::pin(interrupted.cancelled_owned());
         Self { body, interrupted, _watch: AbortOnDropHandle::new(tokio::spawn(watch)) }
     }
 }
 
-async fn give_up(body: Weak<Mutex<Option<Body>>>, interrupted: CancellationToken) {
+async fn drop_when_interrupted(body: Weak<Mutex<Option<Body>>>, interrupted: CancellationToken) {
     interrupted.cancelled().await;
     if let Some(body) = body.upgrade() {
         let body = body.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -83,7 +83,7 @@ mod tests {
 
     use super::*;
 
-    /// One piece, and then nothing for as long as it is held. Also, what tells that it is not.
+    /// A body of one piece that then waits for ever, and a receiver that fails once the body is dropped.
     fn waiting() -> (Body, tokio::sync::oneshot::Receiver<()>) {
         let (held, dropped) = tokio::sync::oneshot::channel();
         let pieces = stream::iter([Ok::<_, std::convert::Infallible>("piece")]).chain(stream::pending());
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_waits_is_told_and_what_nobody_reads_is_given_up() {
+    async fn an_interruption_wakes_the_reader_and_drops_an_unread_body() {
         let interrupted = CancellationToken::new();
         let ((read, _), (unread, unread_dropped)) = (waiting(), waiting());
         let mut read = Interruptible::new(read, interrupted.clone());
@@ -102,12 +102,12 @@ mod tests {
             interrupted.cancel();
         };
         let (end, ()) = tokio::join!(tokio::time::timeout(Duration::from_secs(10), read.frame()), interrupt);
-        assert!(end.expect("it is told").expect("an end that is none").is_err());
+        assert!(end.expect("the reader is woken").expect("an error").is_err());
         assert!(unread_dropped.await.is_err());
     }
 
     #[tokio::test]
-    async fn what_comes_to_its_end_has_ended_well_even_if_that_is_the_sandboxes_end() {
+    async fn a_complete_body_ends_without_an_error_even_if_its_end_interrupts_the_sandbox() {
         let interrupted = CancellationToken::new();
         let last = interrupted.clone().drop_guard();
         let pieces = stream::iter([Ok::<_, std::convert::Infallible>("piece")]).inspect(move |_| _ = &last);

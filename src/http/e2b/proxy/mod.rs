@@ -1,4 +1,4 @@
-//! Which sandbox and which of its ports a request means, and the way to ports of user code.
+//! The address of a request (sandbox and port), and the proxy to the ports of user code.
 
 pub(in crate::http::e2b) mod address;
 pub(in crate::http::e2b) mod debug;

@@ -1,4 +1,4 @@
-//! Any other port of a sandbox: HTTP and WebSocket to a server that user code started, through the link.
+//! The proxy to any other port of a sandbox: HTTP and WebSocket to a server that user code started.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,18 +17,18 @@ use crate::http::e2b::error::ProxyError;
 use crate::protocol::Code;
 use crate::sandbox::{OperationError, Sandbox};
 
-/// Between tries to reach a port on which nothing listens, as E2B's proxy makes them.
+/// The pauses between attempts to reach a port on which nothing listens, in milliseconds, as in E2B's proxy.
 const RETRIES_MS: [u64; 4] = [100, 200, 300, 400];
 
-/// Sends a request to a port and gives back its answer. What is upgraded becomes two directions of bytes. All of it ends when the
+/// Sends a request to a port and returns the response. After an upgrade, bytes are copied in both directions. All of it ends when the
 /// sandbox is killed or paused.
 pub(in crate::http::e2b) async fn forward(sandbox: &Arc<Sandbox>, port: u16, request: Request) -> Response {
     let interrupted = sandbox.interrupted();
-    let answer = interrupted.run_until_cancelled(ask(sandbox, port, request, &interrupted)).await;
-    answer.unwrap_or_else(|| ProxyError::not_found(&sandbox.id).into_response())
+    let response = interrupted.run_until_cancelled(send(sandbox, port, request, &interrupted)).await;
+    response.unwrap_or_else(|| ProxyError::not_found(&sandbox.id).into_response())
 }
 
-async fn ask(sandbox: &Sandbox, port: u16, mut request: Request, interrupted: &CancellationToken) -> Response {
+async fn send(sandbox: &Sandbox, port: u16, mut request: Request, interrupted: &CancellationToken) -> Response {
     let io = match connect(sandbox, port).await {
         Ok(io) => io,
         Err(OperationError::Refused { code: Code::PortClosed, .. }) => {
@@ -40,7 +40,7 @@ async fn ask(sandbox: &Sandbox, port: u16, mut request: Request, interrupted: &C
     let Ok((mut sender, connection)) = http1::handshake(TokioIo::new(io)).await else {
         return unanswered();
     };
-    // How it ends is seen by whoever reads the answer.
+    // An error of the connection also reaches the reader of the response.
     tokio::spawn(interrupted.clone().run_until_cancelled_owned(connection.with_upgrades()));
     let client = hyper::upgrade::on(&mut request);
     let mut request = as_http1(request);
@@ -49,16 +49,17 @@ async fn ask(sandbox: &Sandbox, port: u16, mut request: Request, interrupted: &C
     }
     match sender.send_request(request).await {
         Ok(mut response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-            let joined = join(client, hyper::upgrade::on(&mut response));
-            tokio::spawn(interrupted.clone().run_until_cancelled_owned(joined));
+            let copying = copy_both_ways(client, hyper::upgrade::on(&mut response));
+            tokio::spawn(interrupted.clone().run_until_cancelled_owned(copying));
             response.map(Body::new)
         }
-        Ok(response) => as_ours(response.map(Body::new)),
+        Ok(response) => for_client(response.map(Body::new)),
         Err(_) => unanswered(),
     }
 }
 
-/// Connects, again after a while where nothing listens: who started a server mostly does not wait until it does.
+/// Connects to a port, and tries again while nothing listens on it: programs often send the first request before the server that
+/// they started is ready.
 async fn connect(
     sandbox: &Sandbox,
     port: u16,
@@ -74,7 +75,7 @@ async fn connect(
     sandbox.connect(port).await
 }
 
-/// The request as a server of HTTP/1.1 expects it: a path, and the host in its header.
+/// Converts a request to HTTP/1.1: the URI is reduced to its path and query, and the host moves to the `Host` header.
 fn as_http1(mut request: Request) -> Request {
     let host = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
     if let Some(host) = host {
@@ -86,17 +87,17 @@ fn as_http1(mut request: Request) -> Request {
     request
 }
 
-/// Says this host in place of the one that was asked for, which moves to `X-Forwarded-Host`.
+/// Replaces the `Host` header; the original host moves to `X-Forwarded-Host`.
 fn mask_host(headers: &mut HeaderMap, host: &str) {
     let Ok(host) = HeaderValue::from_str(host) else { return };
-    if let Some(asked) = headers.insert(header::HOST, host) {
-        headers.insert("x-forwarded-host", asked);
+    if let Some(original) = headers.insert(header::HOST, host) {
+        headers.insert("x-forwarded-host", original);
     }
 }
 
-/// The answer on the client's connection, which is another than that to the port: how the port ends its answer and keeps
-/// its connection is between it and us. In the words of HTTP/1.0 an answer that broke off could not be told from a whole one.
-fn as_ours(mut response: Response) -> Response {
+/// Prepares a response for the client's connection, which is separate from the connection to the port. Headers about the latter are
+/// removed. The version becomes HTTP/1.1, because in HTTP/1.0 a truncated response may be indistinguishable from a complete one.
+fn for_client(mut response: Response) -> Response {
     *response.version_mut() = Version::HTTP_11;
     for name in [header::CONNECTION, HeaderName::from_static("keep-alive"), header::TRANSFER_ENCODING] {
         response.headers_mut().remove(name);
@@ -104,9 +105,9 @@ fn as_ours(mut response: Response) -> Response {
     response
 }
 
-async fn join(client: hyper::upgrade::OnUpgrade, server: hyper::upgrade::OnUpgrade) {
+async fn copy_both_ways(client: hyper::upgrade::OnUpgrade, server: hyper::upgrade::OnUpgrade) {
     if let (Ok(client), Ok(server)) = tokio::join!(client, server) {
-        // Either side may go at any time; that is no failure of ours.
+        // Either side may close at any time; that is not an error of this server.
         let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(server)).await;
     }
 }
