@@ -8,9 +8,9 @@ mod envd;
 mod error;
 mod interpreter;
 mod letta;
+mod operation_error;
 mod profile;
 mod proxy;
-mod refusal;
 
 use axum::extract::Request;
 use axum::http::{Method, StatusCode, header};

@@ -1,7 +1,7 @@
-//! The Connect protocol in JSON, as E2B's SDKs speak it with the daemon in a sandbox.
+//! The Connect protocol in JSON, which E2B's SDKs use for envd.
 //!
-//! Source: connectrpc.com/docs/protocol. A unary call is a plain POST whose error has a status; in a stream every message
-//! has an envelope, the answer is always 200, and the last envelope tells how it ended. Nothing is ever compressed.
+//! Source: connectrpc.com/docs/protocol. A unary call is a plain POST, and an error has an HTTP status. In a stream every
+//! message has an envelope, the status is always 200, and the last envelope contains the error, if any. Compression is not supported.
 
 use std::marker::PhantomData;
 use std::time::Duration;
@@ -18,21 +18,21 @@ use tokio::time::Instant;
 use tokio_util::codec::FramedRead;
 use tokio_util::io::StreamReader;
 
-use super::envelope::{Envelopes, MAX_MESSAGE_BYTES, end, envelope};
+use super::envelope::{Envelopes, MAX_MESSAGE_BYTES, end_envelope, envelope};
 use super::error::{Code, ConnectError};
 use crate::http::json::parse;
 use crate::sandbox::OperationError;
 
-/// Exactly this: with a `charset` behind it the Python SDK does not take it for a stream.
+/// The content type of a stream. It must not have a `charset`, with which the Python SDK would not recognise a stream.
 const STREAM_TYPE: &str = "application/connect+json";
 
-/// A streaming call that failed before its first message: 200, and an envelope that says so. SDKs would make something
-/// else of a status.
+/// The error of a streaming call that failed before its first message. It is sent as a 200 with an envelope, because SDKs would
+/// interpret an HTTP status differently.
 pub(in crate::http::e2b) struct StreamError(ConnectError);
 
 impl IntoResponse for StreamError {
     fn into_response(self) -> Response {
-        stream_response(Body::from(end(Some(&self.0))))
+        stream_response(Body::from(end_envelope(Some(&self.0))))
     }
 }
 
@@ -42,7 +42,7 @@ impl<E: Into<ConnectError>> From<E> for StreamError {
     }
 }
 
-/// The message of a unary call.
+/// Extracts the message of a unary call.
 pub(in crate::http::e2b) struct Unary<T>(pub(in crate::http::e2b) T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Unary<T> {
@@ -52,14 +52,14 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Unary<T> {
         check_type(request.headers(), "application/json")?;
         let body = axum::body::to_bytes(request.into_body(), MAX_MESSAGE_BYTES).await;
         let body = body.map_err(|err| ConnectError::invalid(format!("the body cannot be read: {err}")))?;
-        read(&body).map(Self)
+        parse_message(&body).map(Self)
     }
 }
 
-/// The message of a call whose answer is a stream.
-pub(in crate::http::e2b) struct Opening<T>(pub(in crate::http::e2b) T);
+/// Extracts the message of a call whose response is a stream.
+pub(in crate::http::e2b) struct ServerStreaming<T>(pub(in crate::http::e2b) T);
 
-impl<S: Send + Sync, T: DeserializeOwned + 'static> FromRequest<S> for Opening<T> {
+impl<S: Send + Sync, T: DeserializeOwned + 'static> FromRequest<S> for ServerStreaming<T> {
     type Rejection = StreamError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, StreamError> {
@@ -71,17 +71,17 @@ impl<S: Send + Sync, T: DeserializeOwned + 'static> FromRequest<S> for Opening<T
     }
 }
 
-/// The messages of a call whose request is a stream.
+/// Extracts the messages of a call whose request is a stream.
 pub(in crate::http::e2b) struct Messages<T> {
     envelopes: futures::stream::BoxStream<'static, Result<Bytes, ConnectError>>,
     message: PhantomData<fn() -> T>,
 }
 
 impl<T: DeserializeOwned> Messages<T> {
-    /// The next one; `None` at the end.
+    /// Returns the next message; `None` at the end.
     pub(in crate::http::e2b) async fn next(&mut self) -> Result<Option<T>, ConnectError> {
         match self.envelopes.next().await {
-            Some(payload) => read(&payload?).map(Some),
+            Some(payload) => parse_message(&payload?).map(Some),
             None => Ok(None),
         }
     }
@@ -99,14 +99,14 @@ impl<S: Send + Sync, T> FromRequest<S> for Messages<T> {
 }
 
 fn check_type(headers: &HeaderMap, expected: &str) -> Result<(), ConnectError> {
-    let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    match given.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(expected) {
+    let sent = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    match sent.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(expected) {
         true => Ok(()),
         false => Err(ConnectError::new(Code::Unimplemented, format!("the content type must be {expected}"))),
     }
 }
 
-fn read<T: DeserializeOwned>(message: &[u8]) -> Result<T, ConnectError> {
+fn parse_message<T: DeserializeOwned>(message: &[u8]) -> Result<T, ConnectError> {
     parse(message).map_err(|err| ConnectError::invalid(err.message))
 }
 
@@ -114,26 +114,26 @@ fn stream_response(body: Body) -> Response {
     ([(header::CONTENT_TYPE, STREAM_TYPE)], body).into_response()
 }
 
-/// The answer of a call whose request was a stream: one message that says nothing.
-pub(in crate::http::e2b) fn done() -> Response {
-    let body = [envelope(0, &json!({})), end(None)].concat();
+/// Returns the response of a call whose request was a stream: one empty message.
+pub(in crate::http::e2b) fn empty_response() -> Response {
+    let body = [envelope(0, &json!({})), end_envelope(None)].concat();
     stream_response(Body::from(body))
 }
 
-/// What a client wants of an answer that is a stream.
+/// The timeouts that a client sets for a response stream.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::http::e2b) struct Pace {
-    /// How long it may last.
+pub(in crate::http::e2b) struct StreamTimeouts {
+    /// The longest duration of the stream.
     pub(in crate::http::e2b) timeout: Option<Duration>,
-    /// After this long without a message it wants to hear that there is none.
+    /// The time without a message after which a keep-alive message is sent.
     keep_alive: Duration,
 }
 
-impl Pace {
+impl StreamTimeouts {
     fn new(headers: &HeaderMap) -> Self {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
         let timeout_ms: Option<f64> = text("connect-timeout-ms").and_then(|text| text.parse().ok());
-        // Not a number, nothing, or longer than can be said: no limit.
+        // There is no timeout if the header is missing, not a positive number, or too large for an `Instant`.
         let timeout = timeout_ms.filter(|timeout_ms| *timeout_ms > 0.0);
         let timeout = timeout.and_then(|timeout_ms| Duration::try_from_secs_f64(timeout_ms / 1000.0).ok());
         let timeout = timeout.filter(|timeout| Instant::now().checked_add(*timeout).is_some());
@@ -142,13 +142,13 @@ impl Pace {
         Self { timeout, keep_alive }
     }
 
-    /// The same, but for something that keeps the time itself: it gets a little longer.
-    pub(in crate::http::e2b) fn lenient(self) -> Self {
+    /// Extends the timeout by a little, for an operation in the sandbox that enforces the same timeout itself.
+    pub(in crate::http::e2b) fn with_grace(self) -> Self {
         Self { timeout: self.timeout.and_then(|timeout| timeout.checked_add(Duration::from_secs(2))), ..self }
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Pace {
+impl<S: Send + Sync> FromRequestParts<S> for StreamTimeouts {
     type Rejection = std::convert::Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
@@ -156,13 +156,13 @@ impl<S: Send + Sync> FromRequestParts<S> for Pace {
     }
 }
 
-/// The answer of a unary call that is one long list, as it comes: `{"NAME": [...]}`. One that breaks off is no JSON.
-pub(in crate::http::e2b) fn listed(
+/// Streams the response of a unary call that is one long list: `{"NAME": [...]}`. If an item fails, the body is incomplete JSON.
+pub(in crate::http::e2b) fn list_response(
     name: &'static str,
     items: impl Stream<Item = Result<Value, OperationError>> + Send + 'static,
 ) -> Response {
     let items = items.enumerate().map(|(index, item)| {
-        let item = item.inspect_err(|err| tracing::warn!(error = err as &dyn std::error::Error, "a list broke off"))?;
+        let item = item.inspect_err(|err| tracing::warn!(error = err as &dyn std::error::Error, "a list is incomplete"))?;
         let comma = if index == 0 { "" } else { "," };
         Ok::<_, OperationError>(Bytes::from(format!("{comma}{item}")))
     });
@@ -171,19 +171,19 @@ pub(in crate::http::e2b) fn listed(
     ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(body)).into_response()
 }
 
-/// Messages as they come, `silence` where there is none for long, and the end. A sandbox that is lost
-/// ([`ConnectError::lost`]) breaks the connection off: SDKs then ask whether it still lives.
-pub(in crate::http::e2b) fn streamed(
+/// Streams messages as they come, `keep_alive` after a time without one, and the end. If the sandbox is lost ([`ConnectError::lost`]),
+/// the connection is aborted: SDKs then check whether the sandbox is still alive.
+pub(in crate::http::e2b) fn message_stream(
     messages: impl Stream<Item = Result<Value, ConnectError>> + Send + Unpin + 'static,
-    pace: Pace,
-    silence: Value,
+    timeouts: StreamTimeouts,
+    keep_alive: Value,
 ) -> Response {
-    let deadline = pace.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let deadline = timeouts.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let frames = futures::stream::unfold(Some(messages), move |messages| {
-        let silence = silence.clone();
+        let keep_alive = keep_alive.clone();
         async move {
             let mut messages = messages?;
-            let over = async {
+            let timed_out = async {
                 match deadline {
                     Some(deadline) => tokio::time::sleep_until(deadline).await,
                     None => std::future::pending().await,
@@ -191,14 +191,14 @@ pub(in crate::http::e2b) fn streamed(
             };
             let message = tokio::select! {
                 message = messages.next() => message,
-                () = over => Some(Err(ConnectError::too_late())),
-                () = tokio::time::sleep(pace.keep_alive) => Some(Ok(silence)),
+                () = timed_out => Some(Err(ConnectError::deadline_exceeded())),
+                () = tokio::time::sleep(timeouts.keep_alive) => Some(Ok(keep_alive)),
             };
             Some(match message {
                 Some(Ok(message)) => (Ok(envelope(0, &message)), Some(messages)),
                 Some(Err(err)) if err.code == Code::Unavailable => (Err(err), None),
-                Some(Err(err)) => (Ok(end(Some(&err))), None),
-                None => (Ok(end(None)), None),
+                Some(Err(err)) => (Ok(end_envelope(Some(&err))), None),
+                None => (Ok(end_envelope(None)), None),
             })
         }
     });
@@ -210,36 +210,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn timeouts_are_read_leniently() {
-        let pace = |name: &'static str, text: &'static str| {
-            Pace::new(&HeaderMap::from_iter([(header::HeaderName::from_static(name), text.parse().expect("a value"))]))
+    fn invalid_timeouts_are_ignored() {
+        let timeouts = |name: &'static str, text: &'static str| {
+            StreamTimeouts::new(&HeaderMap::from_iter([(header::HeaderName::from_static(name), text.parse().expect("a value"))]))
         };
         for (text, ms) in [("60000", Some(60_000)), ("1500.5", Some(1500)), ("0", None), ("x", None), ("-1", None)] {
-            let timeout = pace("connect-timeout-ms", text).timeout;
+            let timeout = timeouts("connect-timeout-ms", text).timeout;
             assert_eq!(timeout.map(|timeout| timeout.as_millis()), ms, "{text}");
         }
         for text in ["inf", "NaN", "1e300"] {
-            assert_eq!(pace("connect-timeout-ms", text).timeout, None, "{text}");
+            assert_eq!(timeouts("connect-timeout-ms", text).timeout, None, "{text}");
         }
         for (text, seconds) in [("50", 50), ("0", 90), ("often", 90)] {
-            assert_eq!(pace("keepalive-ping-interval", text).keep_alive.as_secs(), seconds, "{text}");
+            assert_eq!(timeouts("keepalive-ping-interval", text).keep_alive.as_secs(), seconds, "{text}");
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_stream_tells_silence_and_ends_at_its_deadline() {
-        let pace = Pace { timeout: Some(Duration::from_millis(300)), keep_alive: Duration::from_millis(10) };
-        let response = streamed(futures::stream::pending(), pace, json!({"keepalive": {}}));
+    async fn a_stream_sends_keep_alives_and_ends_at_its_deadline() {
+        let timeouts = StreamTimeouts { timeout: Some(Duration::from_millis(300)), keep_alive: Duration::from_millis(10) };
+        let response = message_stream(futures::stream::pending(), timeouts, json!({"keepalive": {}}));
         assert_eq!(response.headers()[header::CONTENT_TYPE], STREAM_TYPE);
         let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.expect("a body");
         assert!(body.starts_with(&envelope(0, &json!({"keepalive": {}}))), "{body:?}");
-        assert!(body.ends_with(&end(Some(&ConnectError::too_late()))), "{body:?}");
+        assert!(body.ends_with(&end_envelope(Some(&ConnectError::deadline_exceeded()))), "{body:?}");
     }
 
     #[tokio::test]
-    async fn a_list_is_json_unless_it_breaks_off() {
+    async fn a_list_is_json_unless_an_item_fails() {
         let text = async |items: Vec<Result<Value, OperationError>>| {
-            axum::body::to_bytes(listed("items", futures::stream::iter(items)).into_body(), 1 << 20).await
+            axum::body::to_bytes(list_response("items", futures::stream::iter(items)).into_body(), 1 << 20).await
         };
         assert_eq!(text(vec![]).await.expect("a body"), r#"{"items":[]}"#);
         assert_eq!(text(vec![Ok(json!(1)), Ok(json!({"a": 2}))]).await.expect("a body"), r#"{"items":[1,{"a":2}]}"#);
@@ -247,9 +247,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_lost_sandbox_breaks_the_stream_off() {
-        let pace = Pace { timeout: None, keep_alive: Duration::from_secs(90) };
-        let response = streamed(futures::stream::iter([Err(ConnectError::lost())]), pace, json!({}));
+    async fn a_lost_sandbox_aborts_the_stream() {
+        let timeouts = StreamTimeouts { timeout: None, keep_alive: Duration::from_secs(90) };
+        let response = message_stream(futures::stream::iter([Err(ConnectError::lost())]), timeouts, json!({}));
         assert!(axum::body::to_bytes(response.into_body(), 1 << 20).await.is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! Envelopes: what surrounds each message of a stream in the Connect protocol.
+//! Envelopes: the frames around the messages of a stream in the Connect protocol.
 
 use axum::body::Bytes;
 use bytes::{Buf, BufMut, BytesMut};
@@ -7,15 +7,15 @@ use tokio_util::codec::Decoder;
 
 use super::error::{Code, ConnectError};
 
-/// The largest message that is taken, bytes.
+/// The largest message that is accepted.
 pub(in crate::http::e2b) const MAX_MESSAGE_BYTES: usize = 32 << 20;
 
 const COMPRESSED: u8 = 1;
 const END_OF_STREAM: u8 = 2;
-/// Flags and length.
+/// One byte of flags and four of length.
 const HEAD_BYTES: usize = 5;
 
-/// Takes envelopes apart.
+/// Decodes envelopes to their messages.
 #[derive(Debug)]
 pub(in crate::http::e2b) struct Envelopes;
 
@@ -27,10 +27,10 @@ impl Decoder for Envelopes {
         let Some((mut head, _)) = buffer.split_at_checked(HEAD_BYTES) else { return Ok(None) };
         let (flags, length) = (head.get_u8(), head.get_u32() as usize);
         if flags & COMPRESSED != 0 {
-            return Err(ConnectError::new(Code::Unimplemented, "compressed messages are not taken"));
+            return Err(ConnectError::new(Code::Unimplemented, "compressed messages are not supported"));
         }
         if flags != 0 {
-            return Err(ConnectError::invalid(format!("an envelope of a request has the flags {flags}")));
+            return Err(ConnectError::invalid(format!("an envelope has flags that requests do not support: {flags}")));
         }
         if length > MAX_MESSAGE_BYTES {
             let message = format!("a message of {length} bytes is larger than {MAX_MESSAGE_BYTES}");
@@ -45,7 +45,7 @@ impl Decoder for Envelopes {
 
     fn decode_eof(&mut self, buffer: &mut BytesMut) -> Result<Option<Bytes>, ConnectError> {
         match self.decode(buffer)? {
-            None if !buffer.is_empty() => Err(ConnectError::invalid("the request broke off within a message")),
+            None if !buffer.is_empty() => Err(ConnectError::invalid("the request ended within a message")),
             envelope => Ok(envelope),
         }
     }
@@ -57,7 +57,7 @@ impl From<std::io::Error> for ConnectError {
     }
 }
 
-/// A message with its envelope around it.
+/// Encodes a message in its envelope.
 pub(in crate::http::e2b) fn envelope(flags: u8, message: &Value) -> Bytes {
     let mut envelope = BytesMut::zeroed(HEAD_BYTES).writer();
     serde_json::to_writer(&mut envelope, message).expect("a JSON value can be written to memory");
@@ -68,8 +68,8 @@ pub(in crate::http::e2b) fn envelope(flags: u8, message: &Value) -> Bytes {
     envelope.freeze()
 }
 
-/// The last envelope: it tells how the stream ended.
-pub(in crate::http::e2b) fn end(err: Option<&ConnectError>) -> Bytes {
+/// Encodes the last envelope of a stream, which contains the error, if any.
+pub(in crate::http::e2b) fn end_envelope(err: Option<&ConnectError>) -> Bytes {
     envelope(END_OF_STREAM, &err.map_or(json!({}), |err| json!({"error": err})))
 }
 
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn envelopes_are_read_back() {
+    fn envelopes_are_decoded() {
         let two = [envelope(0, &json!({"a": 1})), envelope(0, &json!({}))].concat();
         assert_eq!(&two[..6], b"\0\0\0\0\x07{");
         assert_eq!(decoded(&two), Ok(vec![Bytes::from("{\"a\":1}"), Bytes::from("{}")]));
@@ -95,13 +95,13 @@ mod tests {
     }
 
     #[test]
-    fn envelopes_that_make_no_sense_are_refused() {
+    fn invalid_envelopes_are_refused() {
         for (bytes, code) in [
             (&b"\0\0\0"[..], Code::InvalidArgument),
             (b"\0\0\0\0\x05{}", Code::InvalidArgument),
             (b"\x01\0\0\0\x02{}", Code::Unimplemented),
             (b"\x02\0\0\0\x02{}", Code::InvalidArgument),
-            // Refused by its head: nobody waits for 4 GiB.
+            // Refused by its head, before 4 GiB have arrived.
             (b"\0\xff\xff\xff\xff", Code::InvalidArgument),
         ] {
             assert_eq!(decoded(bytes), Err(code), "{bytes:?}");
@@ -109,9 +109,9 @@ mod tests {
     }
 
     #[test]
-    fn the_end_tells_the_error() {
-        assert_eq!(&end(None)[..], b"\x02\0\0\0\x02{}");
-        let refused = end(Some(&ConnectError::new(Code::NotFound, "no")));
+    fn the_last_envelope_contains_the_error() {
+        assert_eq!(&end_envelope(None)[..], b"\x02\0\0\0\x02{}");
+        let refused = end_envelope(Some(&ConnectError::new(Code::NotFound, "no")));
         assert_eq!(&refused[HEAD_BYTES..], br#"{"error":{"code":"not_found","message":"no"}}"#);
     }
 }

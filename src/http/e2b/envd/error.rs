@@ -1,4 +1,4 @@
-//! What failed in a call of the Connect protocol.
+//! Errors of the Connect protocol.
 //!
 //! Source: connectrpc.com/docs/protocol, "Error codes".
 
@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::protocol;
 use crate::sandbox::OperationError;
 
-/// What ended a call badly, as the protocol names it.
+/// The protocol's error codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::http::e2b) enum Code {
@@ -45,7 +45,7 @@ impl Code {
     }
 }
 
-/// A call that failed. As a response it is that of a unary call.
+/// The error of a call. Its response is the one of a unary call.
 #[derive(Debug, thiserror::Error, Serialize)]
 #[error("{message}")]
 pub(in crate::http::e2b) struct ConnectError {
@@ -62,12 +62,12 @@ impl ConnectError {
         Self::new(Code::InvalidArgument, message)
     }
 
-    /// The sandbox went away meanwhile. SDKs know it by these words.
+    /// Returns the error of a sandbox that was lost, killed or paused during the call. SDKs match the message.
     pub(in crate::http::e2b) fn lost() -> Self {
         Self::new(Code::Unavailable, "The sandbox was not found")
     }
 
-    pub(in crate::http::e2b) fn too_late() -> Self {
+    pub(in crate::http::e2b) fn deadline_exceeded() -> Self {
         Self::new(Code::DeadlineExceeded, "the deadline of the request has passed")
     }
 }
@@ -91,7 +91,7 @@ impl From<OperationError> for ConnectError {
                     protocol::Code::FailedPrecondition => Code::FailedPrecondition,
                     protocol::Code::Exhausted => Code::ResourceExhausted,
                     protocol::Code::PortClosed => Code::Unavailable,
-                    // SDKs show `resource_exhausted` to users as a limit of their rate.
+                    // Not `resource_exhausted`, which SDKs report as a rate limit.
                     protocol::Code::NoSpace | protocol::Code::Internal => Code::Internal,
                 };
                 Self::new(code, message)

@@ -1,4 +1,4 @@
-//! `/files`: what is in a sandbox's files, read.
+//! `GET /files`: downloads of files.
 //!
 //! Source: e2b-dev/infra, `packages/envd/internal/api/download.go`.
 
@@ -18,9 +18,9 @@ use futures::{Stream, StreamExt};
 
 use super::signature::{FilesQuery, unauthorized};
 use super::{filesystem, upload};
-use crate::http::e2b::access::sent_token_is_right;
+use crate::http::e2b::access::access_token_matches;
 use crate::http::e2b::error::E2bError;
-use crate::http::e2b::refusal::refusal;
+use crate::http::e2b::operation_error::operation_error;
 use crate::protocol::ReadQuery;
 use crate::sandbox::{OperationError, Sandbox};
 
@@ -34,7 +34,7 @@ impl<S: Send + Sync> FromRequestParts<S> for FilesQuery {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        Ok(Self::of(&parts.uri))
+        Ok(Self::from_uri(&parts.uri))
     }
 }
 
@@ -44,72 +44,72 @@ async fn require_token_or_signature(
     request: Request,
     next: Next,
 ) -> Response {
-    let may_enter = match sent_token_is_right(&sandbox, request.headers()) {
+    let authorized = match access_token_matches(&sandbox, request.headers()) {
         Some(true) => Ok(()),
         Some(false) => Err(unauthorized("access token present in header but does not match")),
         None if !sandbox.spec.secure && !query.is_signed() => Ok(()),
         None => query.check(&sandbox.token, request.method()),
     };
-    match may_enter {
+    match authorized {
         Ok(()) => next.run(request).await,
         Err(err) => err.into_response(),
     }
 }
 
-/// `GET /files`: as Go's `http.ServeContent` does, but for answers of several ranges, which come as the whole file.
+/// `GET /files`: the file, as Go's `http.ServeContent` sends it, except that a request for several ranges gets the whole file.
 async fn download(
     Extension(sandbox): Extension<Arc<Sandbox>>,
     query: FilesQuery,
     headers: HeaderMap,
 ) -> Result<Response, E2bError> {
-    if refuses_plain(&headers) {
+    if refuses_uncompressed(&headers) {
         return Err(E2bError::new(
             StatusCode::NOT_ACCEPTABLE,
-            "no acceptable encoding found: files are sent as they are",
+            "no acceptable encoding found: files are sent uncompressed",
         ));
     }
     let path = query.path.unwrap_or_default();
-    let mut asked = ReadQuery { path, user: query.username, ..ReadQuery::default() };
-    let mut content = sandbox.read(&asked).await.map_err(refusal)?;
+    let mut read = ReadQuery { path, user: query.username, ..ReadQuery::default() };
+    let mut content = sandbox.read(&read).await.map_err(operation_error)?;
     let (size, modified) = (content.size, filesystem::time(content.modified_ns));
 
-    let mut answer = HeaderMap::new();
-    answer.insert(header::LAST_MODIFIED, http_date(modified));
-    answer.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    let mut response_headers = HeaderMap::new();
+    response_headers.insert(header::LAST_MODIFIED, http_date(modified));
+    response_headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     match condition(&headers, modified) {
         Condition::Send => {}
-        Condition::NotModified => return Ok((StatusCode::NOT_MODIFIED, answer).into_response()),
-        Condition::Failed => return Ok((StatusCode::PRECONDITION_FAILED, answer).into_response()),
+        Condition::NotModified => return Ok((StatusCode::NOT_MODIFIED, response_headers).into_response()),
+        Condition::Failed => return Ok((StatusCode::PRECONDITION_FAILED, response_headers).into_response()),
     }
     let (status, length) = match range(&headers, modified, size) {
         Range::Whole => (StatusCode::OK, size),
         Range::Part { first, length } => {
-            asked = ReadQuery { offset: first, length: Some(length), ..asked };
-            content = sandbox.read(&asked).await.map_err(refusal)?;
+            read = ReadQuery { offset: first, length: Some(length), ..read };
+            content = sandbox.read(&read).await.map_err(operation_error)?;
             let part = format!("bytes {first}-{}/{size}", first + length - 1);
-            answer.insert(header::CONTENT_RANGE, part.parse().expect("numbers are valid"));
+            response_headers.insert(header::CONTENT_RANGE, part.parse().expect("numbers are valid"));
             (StatusCode::PARTIAL_CONTENT, length)
         }
         Range::Nothing => {
-            answer.insert(header::CONTENT_RANGE, format!("bytes */{size}").parse().expect("a number is valid"));
+            response_headers.insert(header::CONTENT_RANGE, format!("bytes */{size}").parse().expect("a number is valid"));
             let error = E2bError::new(StatusCode::RANGE_NOT_SATISFIABLE, "invalid range: failed to overlap");
-            return Ok((answer, error).into_response());
+            return Ok((response_headers, error).into_response());
         }
     };
-    answer.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-    answer.insert(header::CONTENT_DISPOSITION, disposition(&asked.path));
-    // Files of procfs say that they are empty.
+    response_headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    response_headers.insert(header::CONTENT_DISPOSITION, disposition(&read.path));
+    // Files of procfs have a size of 0 but may have content.
     let body = if size == 0 {
         Body::from_stream(content.bytes)
     } else {
-        answer.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-        Body::from_stream(cut(content.bytes, length))
+        response_headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        Body::from_stream(truncated(content.bytes, length))
     };
-    Ok((status, answer, body).into_response())
+    Ok((status, response_headers, body).into_response())
 }
 
-/// Of a file that grows meanwhile, what was there in the beginning.
-fn cut(
+/// Ends the content after `length` bytes, in case the file grows during the download.
+fn truncated(
     bytes: impl Stream<Item = Result<Bytes, OperationError>> + Send + 'static,
     length: u64,
 ) -> impl Stream<Item = Result<Bytes, OperationError>> + Send + 'static {
@@ -119,18 +119,18 @@ fn cut(
             *left -= piece.len() as u64;
             piece
         });
-        // An end that comes too early breaks the answer off, which has said how long it is.
+        // If the content ends too early instead, the response is shorter than its `Content-Length`, which aborts it.
         std::future::ready(piece.as_ref().map_or(true, |piece| !piece.is_empty()).then_some(piece))
     })
 }
 
-/// Whether the client takes nothing but compressed files.
-fn refuses_plain(headers: &HeaderMap) -> bool {
+/// Returns whether the client accepts only compressed content.
+fn refuses_uncompressed(headers: &HeaderMap) -> bool {
     let text = headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let weight = |name: &str| {
         text.split(',').find_map(|coding| {
             let mut parts = coding.split(';').map(str::trim);
-            parts.next().filter(|given| given.eq_ignore_ascii_case(name))?;
+            parts.next().filter(|coding| coding.eq_ignore_ascii_case(name))?;
             let weight = parts.find_map(|part| part.strip_prefix("q=")?.parse::<f32>().ok());
             Some(weight.unwrap_or(1.0))
         })
@@ -162,7 +162,7 @@ fn date(headers: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
     httpdate::parse_http_date(headers.get(name)?.to_str().ok()?).ok()
 }
 
-/// Dates in headers are no finer.
+/// Truncates a time to whole seconds, the precision of dates in headers.
 fn whole_seconds(time: SystemTime) -> Duration {
     Duration::from_secs(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
 }
@@ -174,7 +174,7 @@ enum Range {
     Nothing,
 }
 
-/// What is asked for of a file. What cannot be understood is not asked.
+/// Returns the requested range of a file. An invalid range counts as none.
 fn range(headers: &HeaderMap, modified: SystemTime, size: u64) -> Range {
     let same = headers.get(header::IF_RANGE).is_none()
         || date(headers, &header::IF_RANGE).is_some_and(|date| whole_seconds(date) == whole_seconds(modified));
@@ -192,13 +192,13 @@ fn parse_range(text: &str, size: u64) -> Option<Range> {
     };
     match end.checked_sub(first) {
         Some(length) if length > 0 => Some(Range::Part { first, length }),
-        // The last before the first is no range at all; behind the file there is nothing.
+        // A range whose last byte is before its first is invalid. A range after the end of the file contains nothing.
         _ if first < size && !last.trim().is_empty() && !text.starts_with("bytes=-") => None,
         _ => Some(Range::Nothing),
     }
 }
 
-/// To be shown, under the file's own name.
+/// Returns the `Content-Disposition`: the content may be displayed, and has the file's own name.
 ///
 /// Source: Go, `mime.FormatMediaType`.
 fn disposition(path: &str) -> HeaderValue {
@@ -216,7 +216,7 @@ fn disposition(path: &str) -> HeaderValue {
         });
         format!("inline; filename*=utf-8''{}", encoded.collect::<String>())
     };
-    HeaderValue::from_str(&text).expect("only ASCII that can be printed is left")
+    HeaderValue::from_str(&text).expect("only printable ASCII is left")
 }
 
 #[cfg(test)]
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_files_fit_into_a_header() {
+    fn file_names_are_encoded_for_a_header() {
         for (path, value) in [
             ("/a/b.txt", "inline; filename=b.txt"),
             ("with space", "inline; filename=\"with space\""),
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_are_cut_to_the_file() {
+    fn ranges_are_limited_to_the_file() {
         let part = |first, length| Some(Range::Part { first, length });
         for (text, expected) in [
             ("bytes=0-0", part(0, 1)),
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_of_another_version_is_the_whole() {
+    fn a_range_of_another_version_is_the_whole_file() {
         let modified = UNIX_EPOCH + Duration::from_millis(1_700_000_000_500);
         let range =
             |since: &str| range(&headers(&[(header::RANGE, "bytes=0-0"), (header::IF_RANGE, since)]), modified, 9);
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn conditions_are_those_of_dates() {
+    fn conditions_compare_dates() {
         let modified = UNIX_EPOCH + Duration::from_millis(1_700_000_000_500);
         let (before, same) = ("Tue, 14 Nov 2023 22:13:19 GMT", "Tue, 14 Nov 2023 22:13:20 GMT");
         let condition = |name, value| condition(&headers(&[(name, value)]), modified);
@@ -286,16 +286,16 @@ mod tests {
     }
 
     #[test]
-    fn only_who_takes_nothing_plain_is_turned_away() {
-        let refuses = |value| refuses_plain(&headers(&[(header::ACCEPT_ENCODING, value)]));
+    fn only_clients_that_refuse_uncompressed_content_get_an_error() {
+        let refuses = |value| refuses_uncompressed(&headers(&[(header::ACCEPT_ENCODING, value)]));
         assert!(refuses("gzip, identity;q=0") && refuses("gzip;q=1, *;q=0"));
         assert!(!refuses("gzip, deflate") && !refuses("*;q=0, identity") && !refuses("") && !refuses("gzip;q=0"));
     }
 
     #[tokio::test]
-    async fn a_file_that_grows_is_cut() {
+    async fn a_growing_file_is_truncated() {
         let pieces = ["abc", "def", "ghi"].map(|piece| Ok(Bytes::from(piece)));
-        let cut: Vec<_> = cut(futures::stream::iter(pieces), 4).try_collect().await.expect("pieces");
-        assert_eq!(cut.concat(), b"abcd");
+        let kept: Vec<_> = truncated(futures::stream::iter(pieces), 4).try_collect().await.expect("pieces");
+        assert_eq!(kept.concat(), b"abcd");
     }
 }

@@ -1,4 +1,4 @@
-//! `filesystem.Filesystem`: what is in a sandbox's directories, and what changes there.
+//! `filesystem.Filesystem`: directories of a sandbox, and watches on them.
 //!
 //! Source: e2b-dev/infra, `packages/envd/spec/filesystem/filesystem.proto`.
 
@@ -17,22 +17,22 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::connect::{self, Opening, Pace, StreamError, Unary};
+use super::connect::{self, ServerStreaming, StreamError, StreamTimeouts, Unary};
 use super::error::ConnectError;
 use super::user::User;
 use crate::protocol::{Entry, EntryKind, FileQuery, ListQuery, MoveQuery, WatchEvent, WatchKind, WatchQuery, Watcher};
 use crate::sandbox::{OperationError, Sandbox};
 
-/// Extended attributes of this prefix are a file's metadata.
+/// The prefix of the extended attributes that contain a file's metadata.
 pub(super) const METADATA: &str = "user.e2b.";
 
-type Answer = Result<Json<Value>, ConnectError>;
+type UnaryResult = Result<Json<Value>, ConnectError>;
 
 pub(in crate::http::e2b) fn routes() -> Router {
     Router::new()
         .route("/filesystem.Filesystem/Stat", post(stat))
         .route("/filesystem.Filesystem/MakeDir", post(make_directory))
-        .route("/filesystem.Filesystem/Move", post(relocate))
+        .route("/filesystem.Filesystem/Move", post(rename))
         .route("/filesystem.Filesystem/ListDir", post(list))
         .route("/filesystem.Filesystem/Remove", post(remove))
         .route("/filesystem.Filesystem/WatchDir", post(watch))
@@ -51,7 +51,7 @@ async fn stat(
     Extension(sandbox): Extension<Arc<Sandbox>>,
     User(user): User,
     Unary(PathRequest { path }): Unary<PathRequest>,
-) -> Answer {
+) -> UnaryResult {
     let entry = sandbox.stat(&FileQuery { path, user }).await?;
     Ok(Json(json!({"entry": shape(entry)})))
 }
@@ -60,7 +60,7 @@ async fn make_directory(
     Extension(sandbox): Extension<Arc<Sandbox>>,
     User(user): User,
     Unary(PathRequest { path }): Unary<PathRequest>,
-) -> Answer {
+) -> UnaryResult {
     let entry = sandbox.make_directory(&FileQuery { path, user }).await?;
     Ok(Json(json!({"entry": shape(entry)})))
 }
@@ -69,7 +69,7 @@ async fn remove(
     Extension(sandbox): Extension<Arc<Sandbox>>,
     User(user): User,
     Unary(PathRequest { path }): Unary<PathRequest>,
-) -> Answer {
+) -> UnaryResult {
     sandbox.remove(&FileQuery { path, user }).await?;
     Ok(Json(json!({})))
 }
@@ -82,11 +82,11 @@ struct MoveRequest {
     destination: String,
 }
 
-async fn relocate(
+async fn rename(
     Extension(sandbox): Extension<Arc<Sandbox>>,
     User(user): User,
     Unary(MoveRequest { source, destination }): Unary<MoveRequest>,
-) -> Answer {
+) -> UnaryResult {
     let entry = sandbox.rename(&MoveQuery { from: source, to: destination, user }).await?;
     Ok(Json(json!({"entry": shape(entry)})))
 }
@@ -99,7 +99,7 @@ struct ListRequest {
     depth: u32,
 }
 
-/// Written as the entries come: a directory may hold any number of them.
+/// Lists a directory. The response is streamed, because there may be any number of entries.
 async fn list(
     Extension(sandbox): Extension<Arc<Sandbox>>,
     User(user): User,
@@ -121,7 +121,7 @@ fn listing(
     piece("{\"entries\":[").chain(entries).chain(piece("]}"))
 }
 
-/// An `EntryInfo`.
+/// Renders an `EntryInfo`.
 fn shape(entry: Entry) -> Value {
     let kind = match entry.kind {
         EntryKind::File => "FILE_TYPE_FILE",
@@ -132,7 +132,7 @@ fn shape(entry: Entry) -> Value {
         "name": entry.name,
         "type": kind,
         "path": entry.path,
-        // 64 bits do not fit into a number of JavaScript's.
+        // A string, as in protobuf's JSON: a number in JavaScript cannot hold 64 bits.
         "size": entry.size.to_string(),
         "mode": entry.symlink_target.as_ref().map_or(Some(entry.mode), |_| entry.target_mode).unwrap_or_default() & 0o777,
         "permissions": permissions(entry.mode),
@@ -140,7 +140,7 @@ fn shape(entry: Entry) -> Value {
         "group": entry.group,
         "modifiedTime": humantime::format_rfc3339_nanos(time(entry.modified_ns)).to_string(),
     });
-    let members = shape.as_object_mut().expect("it is one");
+    let members = shape.as_object_mut().expect("an object");
     members.extend(entry.symlink_target.map(|target| ("symlinkTarget".to_owned(), target.into())));
     let metadata = entry.attributes.iter().filter_map(|(name, value)| Some((name.strip_prefix(METADATA)?, value)));
     let metadata: BTreeMap<_, _> = metadata.collect();
@@ -150,7 +150,7 @@ fn shape(entry: Entry) -> Value {
     shape
 }
 
-/// The letters of Go's `FileMode.String` by `st_mode`: the type and what is special, then nine bits.
+/// Formats an `st_mode` like Go's `FileMode.String`: letters for the type and the special bits, then nine permission bits.
 fn permissions(mode: u32) -> String {
     let kind = mode & 0o170000;
     let letters = [
@@ -173,12 +173,12 @@ fn permissions(mode: u32) -> String {
     text
 }
 
-/// The time that an agent tells. There is none before 1970, where the ways to write it end.
+/// Converts a time of the agent. Times before 1970, which cannot be formatted, become 1970.
 pub(in crate::http::e2b) fn time(ns: i64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_nanos(u64::try_from(ns).unwrap_or(0))
 }
 
-/// `allowNetworkMounts` is not read: there are none.
+/// The request of a watch. `allowNetworkMounts` is ignored: sandboxes have no network mounts.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct WatchRequest {
@@ -199,14 +199,14 @@ impl WatchRequest {
 async fn watch(
     Extension(sandbox): Extension<Arc<Sandbox>>,
     User(user): User,
-    pace: Pace,
-    Opening(request): Opening<WatchRequest>,
+    timeouts: StreamTimeouts,
+    ServerStreaming(request): ServerStreaming<WatchRequest>,
 ) -> Result<Response, StreamError> {
     let events = sandbox.watch(&request.query(user)).await?;
-    Ok(connect::streamed(messages(events).boxed(), pace, json!({"keepalive": {}})))
+    Ok(connect::message_stream(messages(events).boxed(), timeouts, json!({"keepalive": {}})))
 }
 
-/// A watch has no end of its own.
+/// Returns the messages of a watch. A watch does not end by itself, so the end of the events means that the sandbox is lost.
 fn messages(
     events: impl Stream<Item = Result<WatchEvent, OperationError>> + Send,
 ) -> impl Stream<Item = Result<Value, ConnectError>> + Send {
@@ -227,7 +227,7 @@ fn event_shape(event: WatchEvent) -> Value {
         WatchKind::Chmod => "EVENT_TYPE_CHMOD",
     };
     let mut value = json!({"name": event.name, "type": kind});
-    value.as_object_mut().expect("it is one").extend(event.entry.map(|entry| ("entry".to_owned(), shape(entry))));
+    value.as_object_mut().expect("an object").extend(event.entry.map(|entry| ("entry".to_owned(), shape(entry))));
     value
 }
 
@@ -235,7 +235,7 @@ async fn create_watcher(
     Extension(sandbox): Extension<Arc<Sandbox>>,
     User(user): User,
     Unary(request): Unary<WatchRequest>,
-) -> Answer {
+) -> UnaryResult {
     let watcher = sandbox.create_watcher(&request.query(user)).await?;
     Ok(Json(json!({"watcherId": watcher.id})))
 }
@@ -252,13 +252,13 @@ async fn watcher_events(
     Unary(WatcherRequest { watcher_id: id }): Unary<WatcherRequest>,
 ) -> Result<Response, ConnectError> {
     let events = sandbox.watcher_events(&Watcher { id }).await?;
-    Ok(connect::listed("events", events.map_ok(event_shape)))
+    Ok(connect::list_response("events", events.map_ok(event_shape)))
 }
 
 async fn remove_watcher(
     Extension(sandbox): Extension<Arc<Sandbox>>,
     Unary(WatcherRequest { watcher_id: id }): Unary<WatcherRequest>,
-) -> Answer {
+) -> UnaryResult {
     sandbox.remove_watcher(&Watcher { id }).await?;
     Ok(Json(json!({})))
 }
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_is_written_as_protobuf_would() {
+    fn an_entry_has_protobufs_json_form() {
         let expected = json!({
             "name": "a", "type": "FILE_TYPE_FILE", "path": "/home/user/a", "size": "1152921504606846976", "mode": 420,
             "permissions": "-rw-r--r--", "owner": "user", "group": "user",
@@ -302,14 +302,14 @@ mod tests {
         assert_eq!(link["permissions"], "Lrwxrwxrwx");
         let attributes =
             [("user.e2b.k", "v"), ("user.own", "w")].map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let noted = Entry { attributes: attributes.into(), ..entry("a") };
-        assert_eq!(shape(noted)["metadata"], json!({"k": "v"}));
-        // A date that whoever owns the file can set.
+        let with_metadata = Entry { attributes: attributes.into(), ..entry("a") };
+        assert_eq!(shape(with_metadata)["metadata"], json!({"k": "v"}));
+        // The owner of a file can set any date.
         assert_eq!(shape(Entry { modified_ns: -1, ..entry("a") })["modifiedTime"], "1970-01-01T00:00:00.000000000Z");
     }
 
     #[test]
-    fn permissions_are_written_as_go_does() {
+    fn permissions_are_formatted_as_in_go() {
         for (mode, text) in [
             (0o100644, "-rw-r--r--"),
             (0o100751, "-rwxr-x--x"),
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_listing_is_one_value() {
+    async fn a_listing_is_one_json_value() {
         for names in [&[][..], &["a"], &["a", "b", "c"]] {
             let entries: Vec<_> = names.iter().map(|name| Ok(entry(name))).collect();
             let pieces: Vec<_> = listing(futures::stream::iter(entries)).try_collect().await.expect("pieces");
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn both_ways_to_write_names_are_read() {
+    fn both_spellings_of_member_names_are_read() {
         for key in ["includeEntry", "include_entry"] {
             let request: WatchRequest = serde_json::from_value(json!({"path": "/", key: true})).expect("a request");
             assert!(request.query(None).entries, "{key}");

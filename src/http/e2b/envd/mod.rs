@@ -1,4 +1,4 @@
-//! A sandbox's daemon as E2B's SDKs know it: commands, directories and files, on one port.
+//! envd, E2B's daemon in a sandbox, as its SDKs use it: commands, directories and files, on one port.
 //!
 //! Source: e2b-dev/infra, `packages/envd`.
 
@@ -26,42 +26,43 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 use tower_http::timeout::RequestBodyTimeoutLayer;
 
-use super::access::{sent_token_is_right, unauthorized};
+use super::access::{access_token_matches, unauthorized};
 use super::control;
 use super::error::E2bError;
-use super::proxy::lifetime::while_it_lives;
+use super::proxy::lifetime::abort_when_interrupted;
 use crate::sandbox::Sandbox;
 use error::ConnectError;
 
-/// The routes. The sandbox is among the request's extensions. A request's body may rest for `stall_timeout`, but for what is typed.
+/// Returns the routes. They expect the sandbox in the request's extensions. A request body fails after `stall_timeout` without a byte,
+/// except for the input stream of a command.
 pub(in crate::http::e2b) fn routes(stall_timeout: Duration) -> Router {
-    let in_time = RequestBodyTimeoutLayer::new(stall_timeout);
+    let body_timeout = RequestBodyTimeoutLayer::new(stall_timeout);
     Router::new()
         .merge(process::routes())
         .merge(filesystem::routes())
-        .layer(in_time.clone())
+        .layer(body_timeout.clone())
         .merge(process::input_routes())
         .route("/metrics", get(metrics))
         .route("/envs", get(environment))
         .layer(middleware::from_fn(require_token))
-        // A link to a file is signed instead.
-        .merge(files::routes().layer(in_time))
+        // These routes also accept a signature in place of the token.
+        .merge(files::routes().layer(body_timeout))
         .route("/health", get(|| async { StatusCode::NO_CONTENT }))
         .fallback(|uri: Uri| async move { E2bError::new(StatusCode::NOT_FOUND, format!("there is no {}", uri.path())) })
         .method_not_allowed_fallback(|method: Method, uri: Uri| async move {
             E2bError::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} does not take {method}", uri.path()))
         })
-        .layer(middleware::from_fn(while_it_lives))
+        .layer(middleware::from_fn(abort_when_interrupted))
         .layer(DefaultBodyLimit::disable())
 }
 
-/// What a request says of its sandbox's token. One that is sent must be right; secured sandboxes want one.
-fn has_token(sandbox: &Sandbox, headers: &HeaderMap) -> bool {
-    sent_token_is_right(sandbox, headers).unwrap_or(!sandbox.spec.secure)
+/// Returns whether a request may call envd. A token, if sent, must be right; a secured sandbox requires one.
+fn is_authorized(sandbox: &Sandbox, headers: &HeaderMap) -> bool {
+    access_token_matches(sandbox, headers).unwrap_or(!sandbox.spec.secure)
 }
 
 async fn require_token(Extension(sandbox): Extension<Arc<Sandbox>>, request: Request, next: Next) -> Response {
-    match has_token(&sandbox, request.headers()) {
+    match is_authorized(&sandbox, request.headers()) {
         true => next.run(request).await,
         false => unauthorized().into_response(),
     }

@@ -16,13 +16,13 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::connect::{self, Messages, Opening, Pace, StreamError, Unary};
+use super::connect::{self, Messages, ServerStreaming, StreamError, StreamTimeouts, Unary};
 use super::error::{Code, ConnectError};
 use super::user::User;
 use crate::protocol::{self, ProcessEnd, ProcessEvent, ProcessInfo, ProcessSelector, StartProcess, TerminalSize};
 use crate::sandbox::{OperationError, Sandbox};
 
-type Answer = Result<Json<Value>, ConnectError>;
+type UnaryResult = Result<Json<Value>, ConnectError>;
 
 pub(in crate::http::e2b) fn routes() -> Router {
     Router::new()
@@ -35,7 +35,7 @@ pub(in crate::http::e2b) fn routes() -> Router {
         .route("/process.Process/CloseStdin", post(close_stdin))
 }
 
-/// The route whose requests take as long as somebody types.
+/// Returns the route of input streams. Their bodies may pause for any time, because people type them.
 pub(in crate::http::e2b) fn input_routes() -> Router {
     Router::new().route("/process.Process/StreamInput", post(stream_input))
 }
@@ -48,15 +48,15 @@ async fn list(
     Unary(ListRequest {}): Unary<ListRequest>,
 ) -> Result<Response, ConnectError> {
     let processes = sandbox.processes().await?;
-    Ok(connect::listed("processes", processes.map_ok(shape)))
+    Ok(connect::list_response("processes", processes.map_ok(shape)))
 }
 
 fn shape(process: ProcessInfo) -> Value {
     let ProcessInfo { pid, tag, command, args, env, cwd } = process;
     let mut config = json!({"cmd": command, "args": args, "envs": env});
-    config.as_object_mut().expect("it is one").extend(cwd.map(|cwd| ("cwd".to_owned(), cwd.into())));
+    config.as_object_mut().expect("an object").extend(cwd.map(|cwd| ("cwd".to_owned(), cwd.into())));
     let mut shape = json!({"config": config, "pid": pid});
-    shape.as_object_mut().expect("it is one").extend(tag.map(|tag| ("tag".to_owned(), tag.into())));
+    shape.as_object_mut().expect("an object").extend(tag.map(|tag| ("tag".to_owned(), tag.into())));
     shape
 }
 
@@ -65,7 +65,7 @@ struct StartRequest {
     process: ConfigRequest,
     pty: Option<PtyRequest>,
     tag: Option<String>,
-    /// Clients that know nothing of it want one.
+    /// Whether the process has a standard input; true if missing, for older clients.
     stdin: Option<bool>,
 }
 
@@ -100,15 +100,16 @@ impl PtyRequest {
     }
 }
 
-/// The process outlives the answer; the client's timeout ends it, which the agent sees to.
+/// Starts a process and streams its events. The process continues after the response ends. The client's timeout also applies to the
+/// process; the agent enforces it.
 async fn start(
     Extension(sandbox): Extension<Arc<Sandbox>>,
     User(user): User,
-    pace: Pace,
-    Opening(request): Opening<StartRequest>,
+    timeouts: StreamTimeouts,
+    ServerStreaming(request): ServerStreaming<StartRequest>,
 ) -> Result<Response, StreamError> {
     let StartRequest { process, pty, tag, stdin } = request;
-    let asked = StartProcess {
+    let start = StartProcess {
         command: process.cmd,
         args: process.args,
         env: process.envs,
@@ -117,10 +118,10 @@ async fn start(
         pty: pty.map(PtyRequest::size),
         stdin: stdin.unwrap_or(true),
         tag,
-        timeout_ms: pace.timeout.map(|timeout| timeout.as_millis().try_into().unwrap_or(u64::MAX)),
+        timeout_ms: timeouts.timeout.map(|timeout| timeout.as_millis().try_into().unwrap_or(u64::MAX)),
     };
-    let events = sandbox.spawn(&asked).await?;
-    Ok(connect::streamed(messages(events), pace.lenient(), keep_alive()))
+    let events = sandbox.spawn(&start).await?;
+    Ok(connect::message_stream(messages(events), timeouts.with_grace(), keep_alive()))
 }
 
 #[derive(Debug, Deserialize)]
@@ -128,7 +129,7 @@ struct SelectRequest {
     process: Selector,
 }
 
-/// One of the two.
+/// The process that a request is for: exactly one member must be set.
 #[derive(Debug, Deserialize)]
 struct Selector {
     pid: Option<u32>,
@@ -140,29 +141,29 @@ impl Selector {
         match (self.pid, self.tag) {
             (Some(pid), None) => Ok(ProcessSelector::Pid(pid)),
             (None, Some(tag)) => Ok(ProcessSelector::Tag(tag)),
-            _ => Err(ConnectError::invalid("process: either a pid or a tag must be named")),
+            _ => Err(ConnectError::invalid("process: either pid or tag must be set")),
         }
     }
 }
 
-/// The client's timeout ends the answer and leaves the process alone: it was started by somebody else.
+/// Streams the events of a running process. The client's timeout ends only the response, because another request started the process.
 async fn attach(
     Extension(sandbox): Extension<Arc<Sandbox>>,
-    pace: Pace,
-    Opening(request): Opening<SelectRequest>,
+    timeouts: StreamTimeouts,
+    ServerStreaming(request): ServerStreaming<SelectRequest>,
 ) -> Result<Response, StreamError> {
     let events = sandbox.attach(&request.process.check()?).await?;
-    Ok(connect::streamed(messages(events), pace, keep_alive()))
+    Ok(connect::message_stream(messages(events), timeouts, keep_alive()))
 }
 
-/// The messages of a process up to its end.
+/// Returns the messages of a process up to its end. Without an end event, the sandbox is lost.
 fn messages(
     events: impl Stream<Item = Result<ProcessEvent, OperationError>> + Send + Unpin + 'static,
 ) -> impl Stream<Item = Result<Value, ConnectError>> + Send + Unpin + 'static {
     let messages = futures::stream::unfold(Some(events), |events| async {
         let mut events = events?;
         Some(match events.next().await {
-            Some(Ok(ProcessEvent::Ended(end))) if end.timed_out => (Err(ConnectError::too_late()), None),
+            Some(Ok(ProcessEvent::Ended(end))) if end.timed_out => (Err(ConnectError::deadline_exceeded()), None),
             Some(Ok(event)) => {
                 let over = matches!(event, ProcessEvent::Ended(_));
                 (Ok(message(event)), (!over).then_some(events))
@@ -190,7 +191,7 @@ fn message(event: ProcessEvent) -> Value {
     json!({"event": event})
 }
 
-/// As Go's `os.ProcessState` tells it.
+/// Renders the end of a process as Go's `os.ProcessState` describes it.
 fn end_shape(ProcessEnd { exit_code, signal, .. }: ProcessEnd) -> Value {
     match (exit_code, signal) {
         (Some(0), _) => json!({"exitCode": 0, "exited": true, "status": "exit status 0"}),
@@ -199,15 +200,15 @@ fn end_shape(ProcessEnd { exit_code, signal, .. }: ProcessEnd) -> Value {
             json!({"exitCode": code, "exited": true, "status": status, "error": status})
         }
         (None, signal) => {
-            let status = format!("signal: {}", signal_words(signal.unwrap_or_default()));
+            let status = format!("signal: {}", signal_description(signal.unwrap_or_default()));
             json!({"exitCode": -1, "exited": false, "status": status, "error": status})
         }
     }
 }
 
-/// What Go calls a signal.
-fn signal_words(signal: i32) -> String {
-    const WORDS: [&str; 15] = [
+/// Returns Go's description of a signal.
+fn signal_description(signal: i32) -> String {
+    const DESCRIPTIONS: [&str; 15] = [
         "hangup",
         "interrupt",
         "quit",
@@ -224,8 +225,8 @@ fn signal_words(signal: i32) -> String {
         "alarm clock",
         "terminated",
     ];
-    let words = usize::try_from(signal).ok().and_then(|signal| WORDS.get(signal.checked_sub(1)?));
-    words.map_or_else(|| format!("signal {signal}"), |words| (*words).to_owned())
+    let description = usize::try_from(signal).ok().and_then(|signal| DESCRIPTIONS.get(signal.checked_sub(1)?));
+    description.map_or_else(|| format!("signal {signal}"), |description| (*description).to_owned())
 }
 
 #[derive(Debug, Deserialize)]
@@ -234,7 +235,7 @@ struct UpdateRequest {
     pty: Option<PtyRequest>,
 }
 
-async fn update(Extension(sandbox): Extension<Arc<Sandbox>>, Unary(request): Unary<UpdateRequest>) -> Answer {
+async fn update(Extension(sandbox): Extension<Arc<Sandbox>>, Unary(request): Unary<UpdateRequest>) -> UnaryResult {
     let process = request.process.check()?;
     if let Some(pty) = request.pty {
         sandbox.resize_terminal(&process, pty.size()).await?;
@@ -248,14 +249,14 @@ struct SendInputRequest {
     input: InputRequest,
 }
 
-/// One of the two, in base64.
+/// Input in base64: exactly one member must be set.
 #[derive(Debug, Deserialize)]
 struct InputRequest {
     stdin: Option<String>,
     pty: Option<String>,
 }
 
-async fn send_input(Extension(sandbox): Extension<Arc<Sandbox>>, Unary(request): Unary<SendInputRequest>) -> Answer {
+async fn send_input(Extension(sandbox): Extension<Arc<Sandbox>>, Unary(request): Unary<SendInputRequest>) -> UnaryResult {
     input(&sandbox, &request.process.check()?, request.input).await?;
     Ok(Json(json!({})))
 }
@@ -268,13 +269,13 @@ async fn input(sandbox: &Sandbox, process: &ProcessSelector, input: InputRequest
     let written = match (input.stdin, input.pty) {
         (Some(text), None) => sandbox.write_stdin(process, decode(text)?).await,
         (None, Some(text)) => sandbox.write_terminal(process, decode(text)?).await,
-        _ => return Err(ConnectError::invalid("input: either stdin or pty must be there")),
+        _ => return Err(ConnectError::invalid("input: either stdin or pty must be set")),
     };
-    written.map_err(|err| closed(err, Code::Internal))
+    written.map_err(|err| input_error(err, Code::Internal))
 }
 
-/// What E2B's daemon makes of an input that is closed, or is not there.
-fn closed(err: OperationError, code: Code) -> ConnectError {
+/// Converts an error of an input. If the input is closed or does not exist, the code is `code`, as in E2B's envd.
+fn input_error(err: OperationError, code: Code) -> ConnectError {
     match err {
         OperationError::Refused { code: protocol::Code::FailedPrecondition, message } => {
             ConnectError::new(code, message)
@@ -283,7 +284,7 @@ fn closed(err: OperationError, code: Code) -> ConnectError {
     }
 }
 
-/// One of them.
+/// A message of an input stream: exactly one member is set.
 #[derive(Debug, Deserialize)]
 struct StreamInputRequest {
     start: Option<SelectRequest>,
@@ -309,7 +310,7 @@ async fn stream_input(
             input(&sandbox, process, data.input).await?;
         }
     }
-    Ok(connect::done())
+    Ok(connect::empty_response())
 }
 
 #[derive(Debug, Deserialize)]
@@ -318,7 +319,7 @@ struct SendSignalRequest {
     signal: SignalRequest,
 }
 
-/// An enum of protobuf's: by name or by number.
+/// A protobuf enum, which in JSON is a name or a number.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum SignalRequest {
@@ -337,14 +338,14 @@ impl SignalRequest {
     }
 }
 
-async fn send_signal(Extension(sandbox): Extension<Arc<Sandbox>>, Unary(request): Unary<SendSignalRequest>) -> Answer {
+async fn send_signal(Extension(sandbox): Extension<Arc<Sandbox>>, Unary(request): Unary<SendSignalRequest>) -> UnaryResult {
     sandbox.signal(&request.process.check()?, request.signal.number()?).await?;
     Ok(Json(json!({})))
 }
 
-async fn close_stdin(Extension(sandbox): Extension<Arc<Sandbox>>, Unary(request): Unary<SelectRequest>) -> Answer {
+async fn close_stdin(Extension(sandbox): Extension<Arc<Sandbox>>, Unary(request): Unary<SelectRequest>) -> UnaryResult {
     let closing = sandbox.close_stdin(&request.process.check()?).await;
-    closing.map_err(|err| closed(err, Code::Unknown))?;
+    closing.map_err(|err| input_error(err, Code::Unknown))?;
     Ok(Json(json!({})))
 }
 
@@ -357,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn events_are_those_of_the_daemon() {
+    fn events_have_the_form_of_envd() {
         let data = ProcessEvent::Stdout { data: Bytes::from_static(b"hi\n") };
         assert_eq!(message(data), json!({"event": {"data": {"stdout": "aGkK"}}}));
         assert_eq!(message(ProcessEvent::Started { pid: 7 }), json!({"event": {"start": {"pid": 7}}}));
@@ -372,7 +373,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_process_that_is_never_said_to_end_is_lost() {
+    async fn a_stream_without_an_end_event_fails_as_lost() {
         let started = || Ok(ProcessEvent::Started { pid: 7 });
         let cut: Vec<_> = messages(futures::stream::iter([started()])).collect().await;
         assert!(matches!(cut.as_slice(), [Ok(_), Err(err)] if err.code == Code::Unavailable), "{cut:?}");
@@ -384,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_may_leave_things_out() {
+    fn requests_may_omit_members() {
         let request: StartRequest = serde_json::from_value(json!({"process": {"cmd": "ls"}, "x": 1})).expect("a start");
         assert!(request.stdin.is_none() && request.process.args.is_empty());
         let select = |value: Value| serde_json::from_value::<Selector>(value).expect("a selector").check().ok();

@@ -1,4 +1,4 @@
-//! Links to a file that work without a token: the query carries a signature made with it.
+//! Signed links to files. The query contains a signature that was made with the sandbox's token, so the request needs no token.
 //!
 //! Source: e2b-dev/infra, `packages/envd/internal/api/auth.go`.
 
@@ -22,12 +22,12 @@ pub(in crate::http::e2b) struct FilesQuery {
 }
 
 impl FilesQuery {
-    /// That of a request.
-    pub(in crate::http::e2b) fn of(uri: &Uri) -> Self {
+    /// Reads the query of a URI.
+    pub(in crate::http::e2b) fn from_uri(uri: &Uri) -> Self {
         Self::parse(uri.query())
     }
 
-    /// Reads it; what comes twice counts once.
+    /// Reads a query. If a parameter occurs more than once, the last one counts.
     fn parse(query: Option<&str>) -> Self {
         let mut parsed = Self::default();
         for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
@@ -43,9 +43,9 @@ impl FilesQuery {
         parsed
     }
 
-    /// Whether it is signed with this token. Its time is not looked at.
+    /// Returns whether the signature was made with this token. The expiration is not checked.
     pub(in crate::http::e2b) fn is_signed_with(&self, token: &str, method: &Method) -> bool {
-        let Some(given) = &self.signature else { return false };
+        let Some(sent) = &self.signature else { return false };
         let operation = if *method == Method::POST { "write" } else { "read" };
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
         let mut signed = format!("{}:{operation}:{}:{token}", text(&self.path), text(&self.username));
@@ -53,29 +53,29 @@ impl FilesQuery {
             signed = format!("{signed}:{expiration}");
         }
         let signature = format!("v1_{}", STANDARD_NO_PAD.encode(Sha256::digest(signed)));
-        signature.as_bytes().ct_eq(given.as_bytes()).into()
+        signature.as_bytes().ct_eq(sent.as_bytes()).into()
     }
 
-    /// Whether there is a signature, right or not.
+    /// Returns whether there is a signature, valid or not.
     pub(in crate::http::e2b) fn is_signed(&self) -> bool {
         self.signature.is_some()
     }
 
-    /// Lets through what is signed with this token, in its time.
+    /// Checks that the signature was made with this token and has not expired.
     ///
     /// # Errors
     ///
-    /// 401 in the words that clients know.
+    /// 401 with the message of E2B's envd.
     pub(in crate::http::e2b) fn check(&self, token: &str, method: &Method) -> Result<(), E2bError> {
         if !self.is_signed() {
-            return Err(missing());
+            return Err(missing_signature());
         }
         if !self.is_signed_with(token, method) {
-            return Err(invalid());
+            return Err(invalid_signature());
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let Some(expiration) = &self.signature_expiration else { return Ok(()) };
-        // It is signed, so that only an owner of the token can have written something else than a number.
+        // The expiration is part of the signed text, so only a client that has the token can send an invalid number.
         match expiration.parse::<u64>().is_ok_and(|expiration| expiration >= now) {
             true => Ok(()),
             false => Err(unauthorized("signature is already expired")),
@@ -83,11 +83,11 @@ impl FilesQuery {
     }
 }
 
-pub(in crate::http::e2b) fn missing() -> E2bError {
+pub(in crate::http::e2b) fn missing_signature() -> E2bError {
     unauthorized("missing signature query parameter")
 }
 
-pub(in crate::http::e2b) fn invalid() -> E2bError {
+pub(in crate::http::e2b) fn invalid_signature() -> E2bError {
     unauthorized("invalid signature")
 }
 
@@ -103,7 +103,7 @@ mod tests {
     const SIGNED: &str = "path=hello.txt&username=user&signature=v1_gUtH%2Fs9YCJWgCizjfUxuWfhFE4QSydOWEIIvfLwDr6E";
 
     #[test]
-    fn a_signature_of_the_vendor_is_right() {
+    fn a_signature_made_by_e2b_is_valid() {
         let query = FilesQuery::parse(Some(SIGNED));
         assert!(query.check(TOKEN, &Method::GET).is_ok());
         assert!(query.check(TOKEN, &Method::HEAD).is_ok());
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signature_is_right_until_its_time() {
+    fn a_signature_is_valid_until_it_expires() {
         let signed = |expiration: &str| {
             let text = Sha256::digest(format!("p:write::{TOKEN}:{expiration}"));
             FilesQuery {

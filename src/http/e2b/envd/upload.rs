@@ -1,4 +1,4 @@
-//! `POST /files`: files written, as they come and without being held.
+//! `POST /files`: uploads of files. Content is streamed to the sandbox and not held in memory.
 //!
 //! Source: e2b-dev/infra, `packages/envd/internal/api/upload.go`.
 
@@ -23,15 +23,15 @@ use tokio_util::io::{ReaderStream, StreamReader};
 use super::filesystem::METADATA;
 use super::signature::FilesQuery;
 use crate::http::e2b::error::E2bError;
-use crate::http::e2b::refusal::refusal;
+use crate::http::e2b::operation_error::operation_error;
 use crate::protocol::{FileQuery, WriteQuery};
 use crate::sandbox::Sandbox;
 
-/// What of a multipart body may wait to be understood: the heads of its parts, and what is before the first.
+/// The largest part of a multipart body that multer may hold unparsed: the headers of a part, or the text before the first part.
 const MAX_HELD_BYTES: usize = 4 << 20;
 
 const METADATA_PREFIX: &str = "x-metadata-";
-/// With its prefix, the name of an extended attribute is no longer than 255 bytes.
+/// The longest key of metadata. With its prefix, it is the name of an extended attribute, of at most 255 bytes.
 const MAX_METADATA_KEY_BYTES: usize = 255 - "user.e2b.".len();
 
 type Content = BoxStream<'static, std::io::Result<Bytes>>;
@@ -43,7 +43,7 @@ pub(in crate::http::e2b) async fn upload(
     body: Body,
 ) -> Result<Json<Vec<Value>>, E2bError> {
     let text = |name| headers.get(name).and_then(|value: &header::HeaderValue| value.to_str().ok()).unwrap_or_default();
-    let content = decoded(body, text(header::CONTENT_ENCODING))?;
+    let content = decompressed(body, text(header::CONTENT_ENCODING))?;
     let (kind, path) = (text(header::CONTENT_TYPE), query.path.filter(|path| !path.is_empty()));
     let metadata = metadata(&headers)?;
     let mut upload = Upload { sandbox: &sandbox, user: query.username, metadata, home: None, written: Vec::new() };
@@ -64,7 +64,7 @@ pub(in crate::http::e2b) async fn upload(
     Ok(Json(upload.shape()))
 }
 
-fn decoded(body: Body, encoding: &str) -> Result<Content, E2bError> {
+fn decompressed(body: Body, encoding: &str) -> Result<Content, E2bError> {
     let content = body.into_data_stream().map_err(std::io::Error::other);
     match encoding.trim().to_ascii_lowercase().as_str() {
         "" | "identity" => Ok(content.boxed()),
@@ -77,35 +77,36 @@ fn decoded(body: Body, encoding: &str) -> Result<Content, E2bError> {
     }
 }
 
-/// `X-Metadata-KEY: VALUE`
+/// Reads the metadata from the headers `X-Metadata-KEY: VALUE`.
 fn metadata(headers: &HeaderMap) -> Result<BTreeMap<String, String>, E2bError> {
-    let given = headers.iter().filter_map(|(name, value)| Some((name.as_str().strip_prefix(METADATA_PREFIX)?, value)));
-    given
+    let pairs = headers.iter().filter_map(|(name, value)| Some((name.as_str().strip_prefix(METADATA_PREFIX)?, value)));
+    pairs
         .map(|(key, value)| match value.to_str() {
             Ok(value) if (1..=MAX_METADATA_KEY_BYTES).contains(&key.len()) => Ok((key.to_owned(), value.to_owned())),
             Ok(_) => {
-                let message = format!("metadata `{key}`: a key has from 1 to {MAX_METADATA_KEY_BYTES} letters");
+                let message = format!("metadata `{key}`: a key must have from 1 to {MAX_METADATA_KEY_BYTES} characters");
                 Err(E2bError::bad_request(message))
             }
-            Err(_) => Err(E2bError::bad_request(format!("metadata `{key}`: a value is ASCII that can be printed"))),
+            Err(_) => Err(E2bError::bad_request(format!("metadata `{key}`: a value must be printable ASCII"))),
         })
         .collect()
 }
 
-/// One request's files.
+/// The state of one upload request.
 struct Upload<'a> {
     sandbox: &'a Sandbox,
     user: Option<String>,
     metadata: BTreeMap<String, String>,
+    /// The user's home directory, once it is known.
     home: Option<String>,
     written: Vec<PathBuf>,
 }
 
 impl Upload<'_> {
-    /// Writes every part named `file`: to `path`, or to the name that the part has, slashes and all.
+    /// Writes every part named `file` to `path` or, without it, to the part's file name, which may be a path.
     async fn add_parts(&mut self, path: Option<&str>, content: Content, boundary: String) -> Result<(), E2bError> {
         let held = Arc::new(AtomicUsize::new(0));
-        let mut parts = multer::Multipart::new(metered(content, Arc::clone(&held)), boundary);
+        let mut parts = multer::Multipart::new(limited(content, Arc::clone(&held)), boundary);
         loop {
             let part = parts.next_field().await.map_err(unreadable)?;
             held.store(0, Ordering::Relaxed);
@@ -117,7 +118,7 @@ impl Upload<'_> {
                 continue;
             }
             let path = path.or(name.as_deref()).filter(|path| !path.is_empty());
-            let path = path.ok_or_else(|| E2bError::bad_request("a part has no file name, and the query no path"))?;
+            let path = path.ok_or_else(|| E2bError::bad_request("a part has no file name and the query has no path"))?;
             self.add(path, content).await?;
         }
     }
@@ -128,36 +129,37 @@ impl Upload<'_> {
         path: &str,
         content: impl Stream<Item = Result<Bytes, E>>,
     ) -> Result<(), E2bError> {
-        let place = self.place(path).await?;
-        if self.written.contains(&place) {
+        let resolved = self.resolve(path).await?;
+        if self.written.contains(&resolved) {
             let message = format!(
                 "you cannot upload multiple files to the same path '{}' in one upload request, only the first \
                  specified file was uploaded",
-                place.display()
+                resolved.display()
             );
             return Err(E2bError::bad_request(message));
         }
         let attributes = self.metadata.iter().map(|(key, value)| (format!("{METADATA}{key}"), value));
         let attributes: BTreeMap<_, _> = attributes.collect();
-        let asked = WriteQuery {
+        let query = WriteQuery {
             path: path.to_owned(),
             user: self.user.clone(),
             attributes: Some(serde_json::to_string(&attributes).expect("strings can be written as JSON")),
             attribute_prefix: METADATA.to_owned(),
         };
-        store(self.sandbox, &asked, content).await?;
-        self.written.push(place);
+        store(self.sandbox, &query, content).await?;
+        self.written.push(resolved);
         Ok(())
     }
 
-    /// Where a path lies. The agent has the last word; this is for the answer and to tell one file from another.
-    async fn place(&mut self, path: &str) -> Result<PathBuf, E2bError> {
+    /// Returns the absolute form of a path, for the response and to detect duplicates. The agent resolves the path itself when it
+    /// writes the file.
+    async fn resolve(&mut self, path: &str) -> Result<PathBuf, E2bError> {
         if path.starts_with('/') {
             return Ok(absolute("/", path));
         }
         if self.home.is_none() {
-            let asked = FileQuery { path: "~".to_owned(), user: self.user.clone() };
-            self.home = Some(self.sandbox.stat(&asked).await.map_err(refusal)?.path);
+            let query = FileQuery { path: "~".to_owned(), user: self.user.clone() };
+            self.home = Some(self.sandbox.stat(&query).await.map_err(operation_error)?.path);
         }
         Ok(absolute(self.home.as_deref().unwrap_or("/"), path))
     }
@@ -175,7 +177,7 @@ impl Upload<'_> {
     }
 }
 
-/// Without `.`, `..` and doubled slashes, by its text alone.
+/// Returns a path as absolute and without `.`, `..` and double slashes, without access to the file system.
 fn absolute(home: &str, path: &str) -> PathBuf {
     let below_home = path.strip_prefix('~').map_or(path, |rest| rest.trim_start_matches('/'));
     let mut clean = PathBuf::from("/");
@@ -191,27 +193,27 @@ fn absolute(home: &str, path: &str) -> PathBuf {
     clean
 }
 
-/// Hands content on to the agent. The content stays here, so that its errors are known as its own.
+/// Sends content to the agent. This function reads the content, so that it can tell errors of the content from errors of the agent.
 async fn store<E: Display>(
     sandbox: &Sandbox,
-    asked: &WriteQuery,
+    query: &WriteQuery,
     content: impl Stream<Item = Result<Bytes, E>>,
 ) -> Result<(), E2bError> {
     let (sender, receiver) = mpsc::channel::<std::io::Result<Bytes>>(1);
     let pieces = futures::stream::unfold(receiver, |mut pieces| async { Some((pieces.recv().await?, pieces)) });
-    let write = pin!(sandbox.write(asked, pieces));
+    let write = pin!(sandbox.write(query, pieces));
     let feed = pin!(async {
         let mut content = pin!(content);
         while let Some(piece) = content.next().await {
             let (piece, end) = match piece {
                 Ok(piece) => (Ok(piece), None),
-                Err(err) => (Err(std::io::Error::other("the content broke off")), Some(unreadable(err))),
+                Err(err) => (Err(std::io::Error::other("the content is incomplete")), Some(unreadable(err))),
             };
-            // Nobody takes it any more: the write's own answer says why.
-            let taken = sender.send(piece).await.is_ok();
+            // If the receiver is gone, the write has ended, and its result contains the reason.
+            let sent = sender.send(piece).await.is_ok();
             match end {
                 Some(err) => return Err(err),
-                None if taken => {}
+                None if sent => {}
                 None => break,
             }
         }
@@ -225,23 +227,25 @@ async fn store<E: Display>(
             write.await
         }
     }
-    .map_err(refusal)
+    .map_err(operation_error)
 }
 
-/// multer takes all that is ready before it looks at it, and keeps what it cannot use yet. This gives it one piece at a
-/// time, and no more than a bound of what is not taken out again.
+/// Limits the memory that multer uses. It reads all data that is ready before it parses any, and keeps the data that it cannot parse
+/// yet. This stream gives it one piece at a time, and fails once `held`, the data that it has not returned, exceeds
+/// [`MAX_HELD_BYTES`].
 ///
-/// It rests after a piece and not before: an end that comes together with the first piece is an error to multer.
-fn metered(content: Content, held: Arc<AtomicUsize>) -> impl Stream<Item = std::io::Result<Bytes>> + Send + 'static {
-    futures::stream::try_unfold((content, false), move |(mut content, rest)| {
+/// The stream yields to the scheduler after each piece rather than before it, because multer fails if the end of the body comes
+/// together with the first piece.
+fn limited(content: Content, held: Arc<AtomicUsize>) -> impl Stream<Item = std::io::Result<Bytes>> + Send + 'static {
+    futures::stream::try_unfold((content, false), move |(mut content, is_yielding)| {
         let held = Arc::clone(&held);
         async move {
-            if rest {
+            if is_yielding {
                 tokio::task::yield_now().await;
             }
             let Some(piece) = content.try_next().await? else { return Ok(None) };
             match held.fetch_add(piece.len(), Ordering::Relaxed) + piece.len() > MAX_HELD_BYTES {
-                true => Err(std::io::Error::other("the parts are not to be made out")),
+                true => Err(std::io::Error::other(format!("more than {MAX_HELD_BYTES} bytes outside the content of parts"))),
                 false => Ok(Some((piece, (content, true)))),
             }
         }
@@ -261,7 +265,7 @@ mod tests {
     async fn parts(pieces: Vec<Bytes>) -> Result<Vec<(String, usize)>, multer::Error> {
         let held = Arc::new(AtomicUsize::new(0));
         let content = futures::stream::iter(pieces.into_iter().map(Ok)).boxed();
-        let mut parts = multer::Multipart::new(metered(content, Arc::clone(&held)), "B");
+        let mut parts = multer::Multipart::new(limited(content, Arc::clone(&held)), "B");
         let mut found = Vec::new();
         while let Some(mut part) = parts.next_field().await? {
             held.store(0, Ordering::Relaxed);
@@ -280,7 +284,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn parts_are_read_however_they_are_cut() {
+    async fn parts_are_read_for_any_size_of_pieces() {
         let whole = format!("{}{}--B--\r\n", part("d/y \u{e9}.txt", "one"), part("", ""));
         let expected = vec![("d/y \u{e9}.txt".to_owned(), 3), (String::new(), 0)];
         for size in [1, 7, 1000] {
@@ -290,7 +294,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_large_part_passes_and_one_that_never_begins_does_not() {
+    async fn a_large_part_is_accepted_and_a_large_preamble_is_refused() {
         let large = Bytes::from(vec![b'x'; 1 << 20]);
         let mut pieces = vec![Bytes::from(part("a", "").trim_end().to_owned() + "\r\n\r\n")];
         pieces.extend(std::iter::repeat_n(large.clone(), 16));
@@ -300,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_are_told_as_the_agent_resolves_them() {
+    fn paths_are_resolved_as_by_the_agent() {
         for (path, expected) in
             [("a/../b//c", "/home/user/b/c"), ("~", "/home/user"), ("~/x", "/home/user/x"), ("/a/./b/../../..", "/")]
         {
@@ -309,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_are_headers() {
+    fn metadata_is_read_from_headers() {
         let header = |name: &str, value: HeaderValue| {
             let name = HeaderName::from_bytes(name.as_bytes()).expect("a name");
             metadata(&HeaderMap::from_iter([(name, value)]))

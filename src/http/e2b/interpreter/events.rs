@@ -1,6 +1,6 @@
-//! Events of an execution as E2B streams them: one JSON object per line, ASCII only.
+//! Events of an execution in E2B's format: one JSON object per line, in ASCII.
 //!
-//! ASCII because the JavaScript SDK decodes each piece of the stream by itself: a character cut in two would be lost.
+//! ASCII, because the JavaScript SDK decodes each piece of the stream separately and would lose a character that is split between two.
 
 use std::io;
 use std::time::SystemTime;
@@ -15,7 +15,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use crate::http::e2b::control::shapes::rfc3339;
 use crate::protocol::{End, Event, Exception, Outcome, OutcomeKind, Output};
 
-/// Mime types that have a member of their own; all others go into `extra`.
+/// The mime types that have a member of their own; all others go into `extra`.
 const MEMBERS: [(&str, &str); 12] = [
     ("text/plain", "text"),
     ("text/html", "html"),
@@ -31,52 +31,52 @@ const MEMBERS: [(&str, &str); 12] = [
     ("e2b/chart", "chart"),
 ];
 
-/// What E2B's interpreters make of figures, tables and values beside the rest, and others have no use for.
+/// The additional formats of figures, tables and values that E2B's clients expect. Other dialects do not use them.
 pub(in crate::http::e2b) const FORMATS: [&str; 4] = ["e2b/data", "e2b/chart", "text/markdown", "text/latex"];
 
-/// The first line: how many executions the context has seen, this one included.
+/// Returns the first line: the number of executions in the context, including this one.
 pub(in crate::http::e2b) fn count(count: u64) -> Bytes {
     line(&json!({"type": "number_of_executions", "execution_count": count}))
 }
 
-/// The line that says that nothing has been said for a while.
+/// Returns the line that is sent after a time without events.
 pub(in crate::http::e2b) fn keep_alive() -> Bytes {
     line(&json!({"type": "keepalive"}))
 }
 
-/// How it is rendered that code failed.
+/// The form in which a failure of the code is reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::http::e2b) enum Failures {
-    /// By an event of its own.
+    /// As an `error` event.
     Event,
-    /// On standard error, as an interpreter in a terminal tells it.
+    /// As text on standard error, as an interpreter in a terminal prints it.
     Text,
 }
 
-/// What becomes of a string that is a value, which comes in its language's notation.
+/// The form of a value that is a string. Runners send it in the notation of the language.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::http::e2b) enum Strings {
-    /// Its quotes are taken off, and nothing else is done: as E2B has it.
+    /// Without the surrounding quotes but otherwise unchanged, as E2B sends it.
     Unquoted,
-    /// It is read, so that what arrives is the string itself.
-    Read,
+    /// The string itself: the notation is parsed.
+    Parsed,
 }
 
-/// What can be rendered in more ways than one.
+/// The options of rendering.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::http::e2b) struct Style {
     pub(in crate::http::e2b) failures: Failures,
     pub(in crate::http::e2b) strings: Strings,
 }
 
-/// As E2B tells it.
+/// E2B's style.
 impl Default for Style {
     fn default() -> Self {
         Self { failures: Failures::Event, strings: Strings::Unquoted }
     }
 }
 
-/// The lines for one event; those for the end are the last.
+/// Renders the lines of one event. The lines of the end are the last of the stream.
 pub(in crate::http::e2b) fn lines(event: Event, style: Style) -> Bytes {
     let stream =
         |kind: &str, text: String| line(&json!({"type": kind, "text": text, "timestamp": rfc3339(SystemTime::now())}));
@@ -87,7 +87,7 @@ pub(in crate::http::e2b) fn lines(event: Event, style: Style) -> Bytes {
         Event::End(end) => {
             let failure = error(end).map(|error| match style.failures {
                 Failures::Event => error_line(&error),
-                Failures::Text => stream("stderr", in_words(&error)),
+                Failures::Text => stream("stderr", as_text(&error)),
             });
             let mut lines = failure.unwrap_or_default().to_vec();
             lines.extend_from_slice(&line(&json!({"type": "end_of_execution"})));
@@ -96,7 +96,7 @@ pub(in crate::http::e2b) fn lines(event: Event, style: Style) -> Bytes {
     }
 }
 
-/// A value in every form that it has.
+/// A value in all its formats.
 #[derive(Debug, Serialize)]
 struct ResultLine {
     r#type: &'static str,
@@ -109,7 +109,7 @@ struct ResultLine {
 fn result(output: Output, strings: Strings) -> ResultLine {
     let text = output.text("text/plain").map(|text| match strings {
         Strings::Unquoted => unquoted(&text).to_owned(),
-        Strings::Read => read(&text).unwrap_or_else(|| unquoted(&text).to_owned()),
+        Strings::Parsed => parse_string(&text).unwrap_or_else(|| unquoted(&text).to_owned()),
     });
     let (mut members, mut extra) = (IndexMap::new(), IndexMap::new());
     for (mime, data) in output.data {
@@ -124,17 +124,17 @@ fn result(output: Output, strings: Strings) -> ResultLine {
     ResultLine { r#type: "result", members, extra, is_main_result: output.main }
 }
 
-/// The text without the one pair of quotes that a language's notation of strings puts around it.
+/// Removes one pair of surrounding quotes.
 fn unquoted(text: &str) -> &str {
     let inner = |quote| text.strip_prefix(quote).and_then(|rest: &str| rest.strip_suffix(quote));
     inner('\'').or_else(|| inner('"')).unwrap_or(text)
 }
 
-/// The string that the text is in the notation that most languages have in common, if it is one and nothing else.
-fn read(text: &str) -> Option<String> {
+/// Parses a string literal in the notation that most languages share. `None` if the text is anything else.
+fn parse_string(text: &str) -> Option<String> {
     let quote = text.chars().next().filter(|letter| matches!(letter, '\'' | '"' | '`'))?;
     let mut letters = text.strip_prefix(quote)?.strip_suffix(quote)?.chars();
-    // In UTF-16, as there one letter can be written as two halves.
+    // UTF-16, because the notation may contain a character as two surrogates.
     let mut units = Vec::new();
     while let Some(letter) = letters.next() {
         let letter = match letter {
@@ -146,10 +146,10 @@ fn read(text: &str) -> Option<String> {
                 'f' => '\u{c}',
                 'v' => '\u{b}',
                 same @ ('\\' | '\'' | '"' | '`') => same,
-                'x' => char::from_u32(hexadecimal(&mut letters, 2)?)?,
-                'U' => char::from_u32(hexadecimal(&mut letters, 8)?)?,
+                'x' => char::from_u32(parse_hex(&mut letters, 2)?)?,
+                'U' => char::from_u32(parse_hex(&mut letters, 8)?)?,
                 'u' => {
-                    units.push(u16::try_from(hexadecimal(&mut letters, 4)?).ok()?);
+                    units.push(u16::try_from(parse_hex(&mut letters, 4)?).ok()?);
                     continue;
                 }
                 _ => return None,
@@ -162,11 +162,11 @@ fn read(text: &str) -> Option<String> {
     String::from_utf16(&units).ok()
 }
 
-fn hexadecimal(letters: &mut std::str::Chars<'_>, digits: usize) -> Option<u32> {
+fn parse_hex(letters: &mut std::str::Chars<'_>, digits: usize) -> Option<u32> {
     (0..digits).try_fold(0, |number: u32, _| Some(number << 4 | letters.next()?.to_digit(16)?))
 }
 
-/// The exception that it ended in, and the limit that caused it.
+/// Returns the error of an execution: its exception, with the message of the limit that caused it, if any.
 fn error(end: End) -> Option<Exception> {
     let End { outcome: Outcome { kind, message, limit }, exception, .. } = end;
     let (name, value) = match kind {
@@ -185,9 +185,9 @@ fn error(end: End) -> Option<Exception> {
     };
     Some(match exception {
         Some(exception) if limit.is_none() => exception,
-        // Clients know the language's own names.
+        // Keeps the name, because clients match the language's own names.
         Some(exception) if exception.value.is_empty() => Exception { value, ..exception },
-        // Some languages end theirs with the end of a line.
+        // In some languages the value ends with a newline.
         Some(exception) => Exception { value: format!("{}; {value}", exception.value.trim_end()), ..exception },
         None => Exception { name: name.to_owned(), value, traceback: String::new() },
     })
@@ -197,8 +197,8 @@ fn error_line(error: &Exception) -> Bytes {
     line(&json!({"type": "error", "name": error.name, "value": error.value, "traceback": error.traceback}))
 }
 
-/// The traceback, which in most languages says the rest too.
-fn in_words(error: &Exception) -> String {
+/// Renders an error as text: the traceback, and name and value unless the traceback already contains the value.
+fn as_text(error: &Exception) -> String {
     let (traceback, value) = (error.traceback.trim_end(), error.value.trim());
     match (traceback.is_empty(), traceback.contains(value)) {
         (false, true) => format!("{traceback}\n"),
@@ -215,7 +215,7 @@ fn line(value: &impl Serialize) -> Bytes {
     line.into()
 }
 
-/// Writes what is not ASCII as `\uXXXX`.
+/// Writes characters outside ASCII as `\uXXXX`.
 struct Ascii(CompactFormatter);
 
 impl Formatter for Ascii {
@@ -234,7 +234,7 @@ impl Formatter for Ascii {
         self.0.write_string_fragment(writer, rest)
     }
 
-    /// What is not ASCII there can only be within strings.
+    /// Characters outside ASCII occur only within strings, so the same replacement is valid here.
     fn write_raw_fragment<W: ?Sized + io::Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
         self.write_string_fragment(writer, fragment)
     }
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_ascii_and_read_back() {
+    fn lines_are_ascii_and_parse_back() {
         let line = line(&json!({"text": "\u{e9}\u{1f600}\n\"z"}));
         assert_eq!(text(&line), "{\"text\":\"\\u00e9\\ud83d\\ude00\\n\\\"z\"}\n");
         let back: Value = serde_json::from_slice(&line).expect("JSON");
@@ -280,14 +280,14 @@ mod tests {
     }
 
     #[test]
-    fn one_pair_of_quotes_is_taken_off() {
+    fn one_pair_of_quotes_is_removed() {
         for (given, bare) in [("'a'", "a"), ("\"it's\"", "it's"), ("b'a'", "b'a'"), ("'", "'"), ("''a''", "'a'")] {
             assert_eq!(unquoted(given), bare);
         }
     }
 
     #[test]
-    fn a_string_can_be_read() {
+    fn a_string_literal_is_parsed() {
         for (given, meant) in [
             ("'a'", "a"),
             (r#"'{"a":"it\'s\\n"}'"#, r#"{"a":"it's\n"}"#),
@@ -295,17 +295,17 @@ mod tests {
             (r"'\x1b\u00e9\ud83d\ude00\U0001f600\n'", "\u{1b}\u{e9}\u{1f600}\u{1f600}\n"),
             ("''", ""),
         ] {
-            assert_eq!(read(given).as_deref(), Some(meant), "{given}");
+            assert_eq!(parse_string(given).as_deref(), Some(meant), "{given}");
         }
         for other in ["'a' + 'b'", "'", "", "a", "'a\\", r"'\q'", r"'\ud83d'", r"'\x1'", "b'a'"] {
-            assert_eq!(read(other), None, "{other}");
+            assert_eq!(parse_string(other), None, "{other}");
         }
         let output = one("text/plain", json!("'a' + 'b'"));
-        assert_eq!(result(output, Strings::Read).members["text"].get(), "\"a' + 'b\"");
+        assert_eq!(result(output, Strings::Parsed).members["text"].get(), "\"a' + 'b\"");
     }
 
     #[test]
-    fn the_end_tells_the_error_first() {
+    fn the_error_comes_before_the_end() {
         let outcome = |kind, message: &str| Outcome { kind, message: message.to_owned(), limit: None };
         let end = |outcome| Event::End(End { outcome, exception: None, usage: Usage::default(), lost: false });
         assert_eq!(text(&rendered(end(outcome(OutcomeKind::Ok, "")))), "{\"type\":\"end_of_execution\"}\n");
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_is_named_beside_what_the_language_made_of_it() {
+    fn a_limit_is_reported_together_with_the_languages_error() {
         let rendered = |own: Option<(&str, &str)>| {
             let limit = Some(LimitHit { name: "processes".to_owned(), value: 64 });
             let outcome = Outcome { kind: OutcomeKind::ProcessLimit, message: "more than 64".to_owned(), limit };
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_can_be_told_in_words() {
+    fn a_failure_can_be_reported_as_text() {
         let failed = |exception| {
             let outcome = Outcome { kind: OutcomeKind::Exception, message: "raised".to_owned(), limit: None };
             let end = End { outcome, exception, usage: Usage::default(), lost: false };

@@ -1,4 +1,4 @@
-//! A sandbox's interpreters: `/execute` and `/contexts`.
+//! The interpreter service of a sandbox: `/execute` and `/contexts`.
 //!
 //! Source: e2b-dev/code-interpreter, `template/server/main.py`.
 
@@ -20,19 +20,19 @@ use futures::{StreamExt, TryStreamExt};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::letta::{self, LastExecution};
-use super::proxy::lifetime::while_it_lives;
-use super::refusal;
+use super::letta::{self, KillOnDrop};
+use super::operation_error;
+use super::proxy::lifetime::abort_when_interrupted;
 use crate::http::AppState;
 use crate::http::json::{JsonError, parse};
 use crate::protocol::{Code, Context, Execute, Limits, Mode, StartContext};
 use crate::sandbox::{Execution, OperationError, Sandbox, Sandboxes};
 use renderer::Renderer;
 
-/// Without output for this long, a line says that the execution still runs; a client that has gone is noticed by it.
+/// The time without output after which a keep-alive line is sent. Sending it also reveals a client that has gone.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
-/// The largest request, bytes. It is held, once, while it is read.
+/// The largest request body, in bytes. It is held in memory once, while it is parsed.
 const MAX_BODY_BYTES: usize = 32 << 20;
 
 pub(in crate::http::e2b) fn routes(state: AppState) -> Router {
@@ -42,25 +42,27 @@ pub(in crate::http::e2b) fn routes(state: AppState) -> Router {
         .route("/contexts", get(list).post(create))
         .route("/contexts/{id}", delete(remove))
         .route("/contexts/{id}/restart", post(restart))
-        .fallback(|| async { undone(StatusCode::NOT_FOUND, "Not Found") })
-        .method_not_allowed_fallback(|| async { undone(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed") })
-        .layer(middleware::from_fn(while_it_lives))
+        .fallback(|| async { detail_response(StatusCode::NOT_FOUND, "Not Found") })
+        .method_not_allowed_fallback(|| async { detail_response(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed") })
+        .layer(middleware::from_fn(abort_when_interrupted))
         .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(state)
 }
 
-/// What E2B's server makes of a request that is for nothing it has.
-fn undone(status: StatusCode, detail: &str) -> Response {
+/// Renders an unknown path or method as E2B's server does.
+fn detail_response(status: StatusCode, detail: &str) -> Response {
     (status, Json(json!({"detail": detail}))).into_response()
 }
 
-/// An answer that is no success: plain text, but for bodies that make no sense.
-enum Refusal {
+/// An error response.
+enum InterpreterError {
+    /// A status and plain text.
     Plain(StatusCode, String),
+    /// An invalid request body, as a 422.
     Body(JsonError),
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for InterpreterError {
     fn into_response(self) -> Response {
         match self {
             Self::Plain(status, text) => (status, text).into_response(),
@@ -72,7 +74,7 @@ impl IntoResponse for Refusal {
     }
 }
 
-impl From<JsonError> for Refusal {
+impl From<JsonError> for InterpreterError {
     fn from(err: JsonError) -> Self {
         Self::Body(err)
     }
@@ -90,23 +92,23 @@ async fn execute(
     State(state): State<AppState>,
     Extension(sandbox): Extension<Arc<Sandbox>>,
     body: Bytes,
-) -> Result<Response, Refusal> {
+) -> Result<Response, InterpreterError> {
     let request: ExecuteRequest = parse(&body)?;
     let profile = state.api_keys.profile(sandbox.spec.owner);
-    let last = LastExecution::of(profile, &state.sandboxes, &sandbox.id);
+    let kill_on_drop = KillOnDrop::after_execution(profile, &state.sandboxes, &sandbox.id);
     let (context, language) = match (request.context_id, request.language) {
         (Some(_), Some(_)) => {
             let text = "Only one of context_id or language can be provided".to_owned();
-            return Err(Refusal::Plain(StatusCode::BAD_REQUEST, text));
+            return Err(InterpreterError::Plain(StatusCode::BAD_REQUEST, text));
         }
         (Some(id), None) => {
-            let contexts = sandbox.contexts().await.map_err(|err| refusal(err, &id))?;
-            // One that is not there is refused by the execution.
+            let contexts = sandbox.contexts().await.map_err(|err| operation_failed(err, &id))?;
+            // A context that does not exist is refused by the execution below.
             let language = contexts.into_iter().find(|context| context.id == id).map(|context| context.language);
             (id, language.unwrap_or_default())
         }
         (None, language) => {
-            let language = language_named(&sandbox, &state.sandboxes, language.as_deref());
+            let language = resolve_language(&sandbox, &state.sandboxes, language.as_deref());
             let context = sandbox.default_context(&language).await.map_err(|err| not_started(&err, &language))?;
             (context, language)
         }
@@ -121,16 +123,16 @@ async fn execute(
         limits,
         ..Execute::default()
     };
-    let execution = sandbox.execute(&execute).await.map_err(|err| refusal(err, &context))?;
+    let execution = sandbox.execute(&execute).await.map_err(|err| operation_failed(err, &context))?;
     let renderer = letta::renderer(profile, &sandbox, &language);
-    // Held until the answer is over, or its client is gone.
-    let lines = lines(execution, renderer).inspect(move |_| _ = &last);
+    // Dropped with the stream: when the response is complete or the client has gone.
+    let lines = lines(execution, renderer).inspect(move |_| _ = &kill_on_drop);
     let body = Body::from_stream(lines);
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
 }
 
-/// The lines of an answer. When the sandbox is lost they end with an error, which breaks the connection: an orderly end
-/// would look like an empty success.
+/// Returns the lines of the response. If the sandbox is lost, they end with an error, which aborts the connection. A regular end would
+/// look like an empty success.
 fn lines(
     execution: Execution,
     renderer: Renderer,
@@ -144,52 +146,52 @@ fn lines(
         };
         Some((line, (execution, renderer)))
     });
-    // A line of output that has only begun is nothing to say yet.
-    first.chain(rest).try_filter(|told| std::future::ready(!told.is_empty()))
+    // The renderer returns nothing while a line of output is incomplete.
+    first.chain(rest).try_filter(|lines| std::future::ready(!lines.is_empty()))
 }
 
-/// The language as images call it: by one of its names, or the template's own if none is given.
-fn language_named(sandbox: &Sandbox, sandboxes: &Sandboxes, asked: Option<&str>) -> String {
-    let asked = asked.unwrap_or_default().trim().to_lowercase();
-    if asked.is_empty() {
+/// Returns the images' name of the language that has `name` as its name or alias; without `name`, of the template's own language.
+fn resolve_language(sandbox: &Sandbox, sandboxes: &Sandboxes, name: Option<&str>) -> String {
+    let name = name.unwrap_or_default().trim().to_lowercase();
+    if name.is_empty() {
         return match sandbox.spec.template.language.as_str() {
-            // A template without an interpreter of its own has that of the code interpreter.
+            // A template without a language uses the language of the code interpreter's template.
             "" => sandboxes.default_language().to_owned(),
             language => language.to_owned(),
         };
     }
-    let runs = |name: &str| sandboxes.templates().iter().find(|template| template.runs && template.is_called(name));
-    runs(&asked).map_or(asked.clone(), |template| template.language.clone())
+    let template = sandboxes.templates().iter().find(|template| template.runs && template.is_called(&name));
+    template.map_or(name.clone(), |template| template.language.clone())
 }
 
-async fn start(sandbox: &Sandbox, language: &str, cwd: Option<String>) -> Result<Context, Refusal> {
-    let asked = StartContext { language: language.to_owned(), cwd, ..StartContext::default() };
-    match sandbox.start_context(&asked).await {
-        // A directory that does not exist leaves the interpreter where it starts.
-        Err(OperationError::Refused { code: Code::InvalidArgument | Code::NotFound, .. }) if asked.cwd.is_some() => {
+async fn start(sandbox: &Sandbox, language: &str, cwd: Option<String>) -> Result<Context, InterpreterError> {
+    let request = StartContext { language: language.to_owned(), cwd, ..StartContext::default() };
+    match sandbox.start_context(&request).await {
+        // If the directory does not exist, the interpreter starts in its default directory.
+        Err(OperationError::Refused { code: Code::InvalidArgument | Code::NotFound, .. }) if request.cwd.is_some() => {
             Box::pin(start(sandbox, language, None)).await
         }
         started => started.map_err(|err| not_started(&err, language)),
     }
 }
 
-fn not_started(err: &OperationError, language: &str) -> Refusal {
+fn not_started(err: &OperationError, language: &str) -> InterpreterError {
     let reason = json!({"message": format!("The '{language}' kernel is not available"), "reason": err.to_string()});
-    Refusal::Plain(StatusCode::INTERNAL_SERVER_ERROR, format!("Failed to create context: {reason}"))
+    InterpreterError::Plain(StatusCode::INTERNAL_SERVER_ERROR, format!("Failed to create context: {reason}"))
 }
 
-fn refusal(err: OperationError, context: &str) -> Refusal {
+fn operation_failed(err: OperationError, context: &str) -> InterpreterError {
     match err {
         OperationError::Refused { code: Code::NotFound, .. } => {
-            Refusal::Plain(StatusCode::NOT_FOUND, format!("Context {context} not found"))
+            InterpreterError::Plain(StatusCode::NOT_FOUND, format!("Context {context} not found"))
         }
-        OperationError::Refused { code, message } => Refusal::Plain(refusal::status(code), message),
+        OperationError::Refused { code, message } => InterpreterError::Plain(operation_error::status(code), message),
         err @ OperationError::Lost(_) => {
-            Refusal::Plain(StatusCode::BAD_GATEWAY, format!("The sandbox was not found: {err}"))
+            InterpreterError::Plain(StatusCode::BAD_GATEWAY, format!("The sandbox was not found: {err}"))
         }
         err @ OperationError::Unfinished(_) => {
             tracing::error!(error = &err as &dyn std::error::Error, "{err}");
-            Refusal::Plain(StatusCode::INTERNAL_SERVER_ERROR, err.to_string())
+            InterpreterError::Plain(StatusCode::INTERNAL_SERVER_ERROR, err.to_string())
         }
     }
 }
@@ -198,8 +200,8 @@ fn shape(context: Context) -> Value {
     json!({"id": context.id, "language": context.language, "cwd": context.cwd})
 }
 
-async fn list(Extension(sandbox): Extension<Arc<Sandbox>>) -> Result<Json<Vec<Value>>, Refusal> {
-    let contexts = sandbox.contexts().await.map_err(|err| refusal(err, ""))?;
+async fn list(Extension(sandbox): Extension<Arc<Sandbox>>) -> Result<Json<Vec<Value>>, InterpreterError> {
+    let contexts = sandbox.contexts().await.map_err(|err| operation_failed(err, ""))?;
     Ok(Json(contexts.into_iter().map(shape).collect()))
 }
 
@@ -213,18 +215,18 @@ async fn create(
     State(sandboxes): State<Sandboxes>,
     Extension(sandbox): Extension<Arc<Sandbox>>,
     body: Bytes,
-) -> Result<Json<Value>, Refusal> {
+) -> Result<Json<Value>, InterpreterError> {
     let request: CreateRequest = if body.is_empty() { CreateRequest::default() } else { parse(&body)? };
-    let language = language_named(&sandbox, &sandboxes, request.language.as_deref());
+    let language = resolve_language(&sandbox, &sandboxes, request.language.as_deref());
     start(&sandbox, &language, request.cwd).await.map(|context| Json(shape(context)))
 }
 
-async fn restart(Extension(sandbox): Extension<Arc<Sandbox>>, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
-    sandbox.restart_context(&id).await.map_err(|err| refusal(err, &id))?;
+async fn restart(Extension(sandbox): Extension<Arc<Sandbox>>, Path(id): Path<String>) -> Result<Json<Value>, InterpreterError> {
+    sandbox.restart_context(&id).await.map_err(|err| operation_failed(err, &id))?;
     Ok(Json(Value::Null))
 }
 
-async fn remove(Extension(sandbox): Extension<Arc<Sandbox>>, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
-    sandbox.remove_context(&id).await.map_err(|err| refusal(err, &id))?;
+async fn remove(Extension(sandbox): Extension<Arc<Sandbox>>, Path(id): Path<String>) -> Result<Json<Value>, InterpreterError> {
+    sandbox.remove_context(&id).await.map_err(|err| operation_failed(err, &id))?;
     Ok(Json(Value::Null))
 }

@@ -1,4 +1,4 @@
-//! Events as an interpreter for notebooks tells them, where it does otherwise than a console.
+//! Rendering of events as a notebook's interpreter reports them, where that differs from a console.
 
 use std::mem;
 
@@ -7,55 +7,55 @@ use bytes::{Bytes, BytesMut};
 use super::events::{self, Style};
 use crate::protocol::{End, Event, Exception, Notebook, Pieces};
 
-/// The most of printed text that is held back, bytes, while the end of its piece is waited for.
-const LONGEST: usize = 1 << 20;
+/// The largest amount of printed text that is held back until its piece is complete.
+const MAX_PENDING_BYTES: usize = 1 << 20;
 
-/// Tells the events of one execution.
+/// Renders the events of one execution.
 pub(in crate::http::e2b) struct Renderer {
     notebook: Notebook,
     style: Style,
-    /// The beginning of a piece of standard output.
-    begun: String,
-    /// The beginning of a piece of standard error.
-    begun_error: String,
+    /// The incomplete piece of standard output.
+    pending_stdout: String,
+    /// The incomplete piece of standard error.
+    pending_stderr: String,
 }
 
 impl Renderer {
     pub(in crate::http::e2b) fn new(notebook: Notebook, style: Style) -> Self {
-        Self { notebook, style, begun: String::new(), begun_error: String::new() }
+        Self { notebook, style, pending_stdout: String::new(), pending_stderr: String::new() }
     }
 
-    /// What is to be said after `event`, which may be nothing yet.
+    /// Returns the lines that `event` completes, which may be none.
     pub(in crate::http::e2b) fn render(&mut self, event: Event) -> Bytes {
         let mut rendered = BytesMut::new();
         match (event, self.notebook.pieces) {
             (Event::Stdout { text }, Pieces::Lines) => {
-                let text = mem::take(&mut self.begun) + &text;
-                let (whole, begun) = text.split_at(text.rfind('\n').map_or(0, |end| end + 1));
-                for line in whole.split_inclusive('\n') {
+                let text = mem::take(&mut self.pending_stdout) + &text;
+                let (complete, pending) = text.split_at(text.rfind('\n').map_or(0, |end| end + 1));
+                for line in complete.split_inclusive('\n') {
                     rendered.extend(self.lines(Event::Stdout { text: line.to_owned() }));
                 }
-                self.begun = begun.to_owned();
+                self.pending_stdout = pending.to_owned();
             }
-            (Event::Stdout { text }, Pieces::Whole) => self.begun += &text,
-            (Event::Stderr { text }, Pieces::Whole) => self.begun_error += &text,
+            (Event::Stdout { text }, Pieces::Whole) => self.pending_stdout += &text,
+            (Event::Stderr { text }, Pieces::Whole) => self.pending_stderr += &text,
             (Event::Stdout { text }, Pieces::LineEnds) => {
-                for text in with_ends_apart(&text) {
+                for text in split_line_ends(&text) {
                     rendered.extend(self.lines(Event::Stdout { text }));
                 }
             }
             (Event::Stderr { text }, Pieces::LineEnds) => {
-                for text in with_ends_apart(&text) {
+                for text in split_line_ends(&text) {
                     rendered.extend(self.lines(Event::Stderr { text }));
                 }
             }
             (event, _) => {
-                rendered.extend(self.rest());
-                rendered.extend(self.lines(self.in_its_words(event)));
+                rendered.extend(self.flush());
+                rendered.extend(self.lines(self.as_in_notebook(event)));
             }
         }
-        if self.begun.len().max(self.begun_error.len()) > LONGEST {
-            rendered.extend(self.rest());
+        if self.pending_stdout.len().max(self.pending_stderr.len()) > MAX_PENDING_BYTES {
+            rendered.extend(self.flush());
         }
         rendered.freeze()
     }
@@ -64,21 +64,22 @@ impl Renderer {
         events::lines(event, self.style)
     }
 
-    /// The pieces that have begun, as they are.
-    fn rest(&mut self) -> Bytes {
+    /// Renders the incomplete pieces.
+    fn flush(&mut self) -> Bytes {
         let mut rendered = BytesMut::new();
-        if !self.begun.is_empty() {
-            let text = mem::take(&mut self.begun);
+        if !self.pending_stdout.is_empty() {
+            let text = mem::take(&mut self.pending_stdout);
             rendered.extend(self.lines(Event::Stdout { text }));
         }
-        if !self.begun_error.is_empty() {
-            let text = mem::take(&mut self.begun_error);
+        if !self.pending_stderr.is_empty() {
+            let text = mem::take(&mut self.pending_stderr);
             rendered.extend(self.lines(Event::Stderr { text }));
         }
         rendered.freeze()
     }
 
-    fn in_its_words(&self, mut event: Event) -> Event {
+    /// Changes an event to the form that the notebook's interpreter gives it.
+    fn as_in_notebook(&self, mut event: Event) -> Event {
         match &mut event {
             Event::Output(output) => output.main &= !self.notebook.displays_values,
             Event::End(End { exception: Some(exception), .. }) => {
@@ -97,16 +98,17 @@ impl Renderer {
     }
 }
 
-/// What the console says first of all: the traceback's beginning, up to the message and the end of its line.
+/// Returns the beginning of the traceback, up to the message, and a newline: the first text that a console prints about an error.
 fn console_text(exception: &Exception) -> String {
-    let said = &exception.traceback;
-    match said.find(&exception.value) {
-        Some(at) => format!("{}\n", &said[..at + exception.value.len()]),
+    let traceback = &exception.traceback;
+    match traceback.find(&exception.value) {
+        Some(at) => format!("{}\n", &traceback[..at + exception.value.len()]),
         None => exception.value.clone(),
     }
 }
 
-fn with_ends_apart(text: &str) -> Vec<String> {
+/// Splits text into lines and their newlines.
+fn split_line_ends(text: &str) -> Vec<String> {
     let lines = text.split_inclusive('\n').flat_map(|line| match line.strip_suffix('\n') {
         Some(bare) => [bare, "\n"],
         None => [line, ""],
@@ -136,29 +138,29 @@ mod tests {
         Event::End(End { outcome, exception: Some(exception), usage: Usage::default(), lost: false })
     }
 
-    /// One member of each line.
+    /// Returns one member of each line.
     fn members(rendered: &Bytes, name: &str) -> Vec<Value> {
         let lines = std::str::from_utf8(rendered).expect("text").lines();
         lines.map(|line| serde_json::from_str::<Value>(line).expect("JSON")[name].clone()).collect()
     }
 
     #[test]
-    fn text_is_told_as_it_comes_where_nothing_else_is_said() {
+    fn by_default_text_is_rendered_as_it_comes() {
         assert_eq!(members(&renderer(json!({})).render(stdout("a\nb")), "text"), ["a\nb"]);
     }
 
     #[test]
-    fn each_line_is_a_piece_and_waits_for_its_end() {
+    fn a_line_can_be_a_piece_that_waits_for_its_newline() {
         let mut renderer = renderer(json!({"pieces": "lines"}));
         assert_eq!(members(&renderer.render(stdout("a\n\nb")), "text"), ["a\n", "\n"]);
         assert!(renderer.render(stdout("c")).is_empty());
         assert_eq!(members(&renderer.render(stdout("d\ne")), "text"), ["bcd\n"]);
         assert_eq!(members(&renderer.render(raised("", "1", "")), "type"), ["stdout", "error", "end_of_execution"]);
-        assert_eq!(members(&renderer.render(stdout(&"x".repeat(LONGEST + 1))), "type"), ["stdout"]);
+        assert_eq!(members(&renderer.render(stdout(&"x".repeat(MAX_PENDING_BYTES + 1))), "type"), ["stdout"]);
     }
 
     #[test]
-    fn all_that_is_printed_can_be_one_piece() {
+    fn all_printed_text_can_be_one_piece() {
         let stderr = |text: &str| Event::Stderr { text: text.to_owned() };
         let mut renderer = renderer(json!({"pieces": "whole"}));
         for event in [stdout("a\n"), stderr("e"), stdout("b"), stderr("f\n")] {
@@ -166,26 +168,26 @@ mod tests {
         }
         let rendered = renderer.render(Event::Output(Output::default()));
         assert_eq!(members(&rendered, "text"), [json!("a\nb"), json!("ef\n"), Value::Null]);
-        assert_eq!(members(&renderer.render(stderr(&"x".repeat(LONGEST + 1))), "type"), ["stderr"]);
+        assert_eq!(members(&renderer.render(stderr(&"x".repeat(MAX_PENDING_BYTES + 1))), "type"), ["stderr"]);
         assert_eq!(members(&renderer.render(raised("", "1", "")), "type"), ["error", "end_of_execution"]);
     }
 
     #[test]
-    fn the_end_of_a_line_is_a_piece_of_its_own() {
+    fn a_newline_can_be_a_piece_of_its_own() {
         let mut renderer = renderer(json!({"pieces": "line_ends"}));
         assert_eq!(members(&renderer.render(stdout("a\n\nb")), "text"), ["a", "\n", "\n", "b"]);
         assert_eq!(members(&renderer.render(Event::Stderr { text: "e\n".to_owned() }), "type"), ["stderr", "stderr"]);
     }
 
     #[test]
-    fn values_that_are_displayed_are_not_the_main_one() {
+    fn displayed_values_are_not_the_main_result() {
         let value = || Event::Output(Output { main: true, ..Output::default() });
         assert_eq!(members(&renderer(json!({})).render(value()), "is_main_result"), [true]);
         assert_eq!(members(&renderer(json!({"displays_values": true})).render(value()), "is_main_result"), [false]);
     }
 
     #[test]
-    fn errors_have_the_notebooks_names() {
+    fn errors_have_the_names_that_the_notebook_uses() {
         let mut plain = renderer(json!({}));
         assert_eq!(members(&plain.render(raised("a.b.C", "v", "a.b.C: v")), "name")[0], "a.b.C");
         let mut simple = renderer(json!({"simple_error_names": true}));
