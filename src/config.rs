@@ -129,12 +129,14 @@ impl Config {
                 .with_keys(&std::env::var(variable).unwrap_or_default(), profile)
                 .map_err(|reason| environment_error(format!("{variable} {reason}")))?;
         }
-        check_listen_address("listen", keys.listen, &api_keys).map_err(|reason| key_error(&figment, "listen", &reason))?;
+        check_listen_address("listen", keys.listen, &api_keys)
+            .map_err(|reason| key_error(&figment, "listen", &reason))?;
         // Host names are case-insensitive.
         let domain = keys.domain.to_ascii_lowercase();
         let tls = match keys.tls_listen {
             Some(listen) => {
-                check_listen_address("tls_listen", listen, &api_keys).map_err(|reason| key_error(&figment, "tls_listen", &reason))?;
+                check_listen_address("tls_listen", listen, &api_keys)
+                    .map_err(|reason| key_error(&figment, "tls_listen", &reason))?;
                 let tls = TlsConfig::read(listen, &keys.tls_certificate, &keys.tls_key, &domain);
                 Some(tls.map_err(|(key, reason)| key_error(&figment, key, &reason))?)
             }

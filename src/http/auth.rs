@@ -74,8 +74,8 @@ impl ApiKeys {
         self.keys.is_empty()
     }
 
-    /// Returns the owner of the key that a request carries as `X-API-Key` or `Authorization: Bearer`. `None` if the key is missing or
-    /// unknown.
+    /// Returns the owner of the key that a request carries as `X-API-Key` or `Authorization: Bearer`. `None` if the key
+    /// is missing or unknown.
     pub(crate) fn owner(&self, headers: &HeaderMap) -> Option<Owner> {
         if self.is_empty() {
             return Some(Owner::ANYBODY);
@@ -83,7 +83,8 @@ impl ApiKeys {
         sent_key(headers).and_then(|key| self.find(key))
     }
 
-    /// Finds the owner of a key. It compares with every configured key, each in constant time, so that the duration reveals nothing.
+    /// Finds the owner of a key. It compares with every configured key, each in constant time, so that the duration
+    /// reveals nothing.
     fn find(&self, sent: &str) -> Option<Owner> {
         self.keys.iter().fold(None, |found, ApiKey { key, owner, .. }| {
             let equal = bool::from(key.as_bytes().ct_eq(sent.as_bytes()));
@@ -110,13 +111,12 @@ pub(super) async fn require_key(State(config): State<RequireKey>, mut request: R
     }
 }
 
-/// Refuses requests that a web page may have sent, while no key is configured. A page reaches this server from a browser on this
-/// machine, either across origins or under a foreign host name that resolves to this machine. CORS does not prevent that: a browser
-/// sends simple requests without a preflight.
+/// Refuses requests that a web page may have sent, while no key is configured. A page reaches this server from a
+/// browser on this machine, either across origins or under a foreign host name that resolves to this machine. CORS does
+/// not prevent that: a browser sends simple requests without a preflight.
 pub(crate) async fn refuse_web_pages(State(state): State<AppState>, request: Request, next: Next) -> Response {
     if state.api_keys.is_empty() && may_be_from_page(&request, state.domain()) {
-        let message =
-            "without an API key, web pages and foreign host names are refused: set ONCEBOX_API_KEYS";
+        let message = "without an API key, web pages and foreign host names are refused: set ONCEBOX_API_KEYS";
         return ApiError::new(StatusCode::FORBIDDEN, "forbidden", message).into_response();
     }
     next.run(request).await

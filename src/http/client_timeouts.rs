@@ -1,4 +1,5 @@
-//! The limits on the time that the server waits for a client. Without them, a deliberately slow client could hold its sandbox for ever.
+//! The limits on the time that the server waits for a client. Without them, a deliberately slow client could hold its
+//! sandbox for ever.
 
 use std::fmt;
 use std::pin::Pin;
@@ -15,18 +16,19 @@ use tokio_util::task::AbortOnDropHandle;
 /// The longest times that a client may do nothing.
 #[derive(Debug, Clone, Copy)]
 pub struct ClientTimeouts {
-    /// The time until the whole head of the next request has arrived, from the start of the connection or the end of a response.
+    /// The time until the whole head of the next request has arrived, from the start of the connection or the end of a
+    /// response.
     pub head: Duration,
     /// The time until the next byte of a request body arrives, or the next byte of a response is taken.
     pub stall: Duration,
 }
 
-/// The largest piece of a response that is handed to hyper at once: the default size of HTTP/2's frames. The guard does not see
-/// whether the client takes a piece that hyper has, so pieces are small.
+/// The largest piece of a response that is handed to hyper at once: the default size of HTTP/2's frames. The guard does
+/// not see whether the client takes a piece that hyper has, so pieces are small.
 const MAX_PIECE_BYTES: usize = 16 << 10;
 
-/// A response body that drops its content once the client has taken nothing of it for too long. The write timeout of the connection
-/// is not enough for HTTP/2: a stream that is not read does not stall its connection.
+/// A response body that drops its content once the client has taken nothing of it for too long. The write timeout of
+/// the connection is not enough for HTTP/2: a stream that is not read does not stall its connection.
 pub(super) struct StallGuard<T> {
     guarded: Arc<Mutex<Guarded<T>>>,
     /// The part of a large piece that hyper has not yet received.
@@ -47,14 +49,14 @@ impl<T: Send + 'static> StallGuard<T> {
     pub(super) fn new(body: Body, stall: Duration, held: T) -> Self {
         let is_empty = body.is_end_stream();
         let guarded = Arc::new(Mutex::new(Guarded { body: Some((body, held)), waiting_since: Some(Instant::now()) }));
-        let watch =
-            (!is_empty).then(|| AbortOnDropHandle::new(tokio::spawn(drop_when_stalled(Arc::downgrade(&guarded), stall))));
+        let watch = (!is_empty)
+            .then(|| AbortOnDropHandle::new(tokio::spawn(drop_when_stalled(Arc::downgrade(&guarded), stall))));
         Self { guarded, rest: Bytes::new(), _watch: watch }
     }
 }
 
-/// Drops the body once a piece of it has waited for `stall`. While it sleeps, the task holds no strong reference, so the body is
-/// dropped as soon as the response is complete.
+/// Drops the body once a piece of it has waited for `stall`. While it sleeps, the task holds no strong reference, so
+/// the body is dropped as soon as the response is complete.
 async fn drop_when_stalled<T>(guarded: Weak<Mutex<Guarded<T>>>, stall: Duration) {
     loop {
         let Some(waiting_since) = guarded.upgrade().map(|guarded| lock(&guarded).waiting_since) else { return };
@@ -164,7 +166,9 @@ mod tests {
     async fn a_large_piece_is_split_and_the_last_part_is_guarded_too() {
         let (held, mut dropped) = oneshot::channel::<()>();
         let mut body = StallGuard::new(Body::from(vec![b'x'; 2 * MAX_PIECE_BYTES + 1]), STALL, held);
-        for (left, length) in [(2 * MAX_PIECE_BYTES + 1, MAX_PIECE_BYTES), (MAX_PIECE_BYTES + 1, MAX_PIECE_BYTES), (1, 1)] {
+        for (left, length) in
+            [(2 * MAX_PIECE_BYTES + 1, MAX_PIECE_BYTES), (MAX_PIECE_BYTES + 1, MAX_PIECE_BYTES), (1, 1)]
+        {
             assert_eq!((body.is_end_stream(), body.size_hint().exact()), (false, Some(left as u64)));
             let piece = body.frame().await.expect("a piece").expect("no error").into_data().expect("data");
             assert_eq!(piece.len(), length);

@@ -30,8 +30,8 @@ pub(super) trait Dialect: fmt::Debug + Send + Sync {
         &[]
     }
 
-    /// Wraps `router` so that requests for a sandbox, rather than for the server, do not reach it. `port` is the listener's port if it
-    /// is one of [`Self::ports`].
+    /// Wraps `router` so that requests for a sandbox, rather than for the server, do not reach it. `port` is the
+    /// listener's port if it is one of [`Self::ports`].
     fn dispatch(&self, state: &AppState, router: Router, port: Option<u16>) -> Router {
         let _ = (state, port);
         router

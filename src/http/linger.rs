@@ -1,8 +1,8 @@
 //! The rest of a request body after an early response.
 //!
-//! An error response is often sent before the whole body has arrived. If the server then closes an HTTP/1 connection on which data is
-//! still arriving, the kernel resets it, and the client loses the response. So the rest of the body is read and discarded for a
-//! bounded time, as nginx does ("lingering close").
+//! An error response is often sent before the whole body has arrived. If the server then closes an HTTP/1 connection on
+//! which data is still arriving, the kernel resets it, and the client loses the response. So the rest of the body is
+//! read and discarded for a bounded time, as nginx does ("lingering close").
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -18,8 +18,8 @@ const LINGER: Duration = Duration::from_secs(10);
 /// The longest time that the client may send nothing meanwhile. nginx's default is 5 s.
 const IDLE: Duration = Duration::from_secs(5);
 
-/// Arranges that the rest of the body is read if the response could be lost otherwise. That is not the case with HTTP/2, which ends
-/// a single stream, or if the client waits for `100 Continue` before it sends the body.
+/// Arranges that the rest of the body is read if the response could be lost otherwise. That is not the case with
+/// HTTP/2, which ends a single stream, or if the client waits for `100 Continue` before it sends the body.
 pub(super) fn linger(request: Request<Incoming>) -> Request<axum::body::Body> {
     let needed = request.version() < Version::HTTP_2 && !request.headers().contains_key(header::EXPECT);
     request.map(|body| match needed {

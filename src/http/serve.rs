@@ -1,4 +1,5 @@
-//! The server loop of one listener, with limits on the time that a client may take to send a request and to read the response.
+//! The server loop of one listener, with limits on the time that a client may take to send a request and to read the
+//! response.
 //!
 //! axum's own loop has no such limits: deliberately slow clients could hold connections for ever and use them up.
 
@@ -22,14 +23,15 @@ use tower::ServiceExt;
 use super::client_timeouts::{ClientTimeouts, StallGuard};
 use super::linger::linger;
 
-/// The largest HTTP/1 buffer of a connection in each direction: a whole head, or a piece of a body. An upload holds up to eight such
-/// pieces, one in each step on the way, so a thousand slow uploads take half a gigabyte.
+/// The largest HTTP/1 buffer of a connection in each direction: a whole head, or a piece of a body. An upload holds up
+/// to eight such pieces, one in each step on the way, so a thousand slow uploads take half a gigabyte.
 const MAX_BUFFER_BYTES: usize = 64 << 10;
 
 /// Serves connections until `stopping` is cancelled, then waits for the requests in progress.
 ///
-/// A connection is closed if it has no request in progress and no complete request head arrives for `timeouts.head`, or if the client
-/// takes no byte of a response for `timeouts.stall`. The total time of a body or a response is not limited.
+/// A connection is closed if it has no request in progress and no complete request head arrives for `timeouts.head`, or
+/// if the client takes no byte of a response for `timeouts.stall`. The total time of a body or a response is not
+/// limited.
 pub async fn serve<L: Listener>(
     mut listener: L,
     router: Router,
@@ -117,8 +119,8 @@ impl Drop for OpenRequest {
     }
 }
 
-/// Waits until no request has been open and none has arrived for `head`. hyper's own timeout applies to HTTP/1 only, and only after
-/// hyper has recognised the protocol.
+/// Waits until no request has been open and none has arrived for `head`. hyper's own timeout applies to HTTP/1 only,
+/// and only after hyper has recognised the protocol.
 async fn idle(requests: &mut watch::Receiver<Requests>, head: Duration) {
     loop {
         let changed = if requests.borrow_and_update().open > 0 {

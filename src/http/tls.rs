@@ -31,7 +31,8 @@ pub struct TlsConfig {
 }
 
 impl TlsConfig {
-    /// Reads the PEM files of the certificate and its private key, and checks that the certificate is valid for `domain`.
+    /// Reads the PEM files of the certificate and its private key, and checks that the certificate is valid for
+    /// `domain`.
     ///
     /// # Errors
     ///
@@ -157,7 +158,8 @@ impl Listener for TlsListener {
     }
 }
 
-/// Performs the handshake. `None` if it fails; that is logged at debug level only, because anyone can send anything to an open port.
+/// Performs the handshake. `None` if it fails; that is logged at debug level only, because anyone can send anything to
+/// an open port.
 async fn handshake(
     acceptor: TlsAcceptor,
     stream: TcpStream,

@@ -184,7 +184,7 @@ async fn a_port_that_speaks_no_http_is_a_502_that_names_it() {
     stream.message().await;
     for _ in 0..4 {
         let refused = answer(sandbox.at(8100, Method::GET, "/")).await;
-        let message = "The server on this port of the sandbox gave no answer";
+        let message = "The server on this port of the sandbox sent no HTTP response";
         let expected = json!({"sandboxId": sandbox.id, "message": message, "port": 8100, "code": 502});
         assert_eq!((refused.status, refused.json()), (502, expected));
     }

@@ -7,7 +7,8 @@ use super::error::{E2bError, ProxyError};
 use super::proxy::address::ENVD_PORT;
 use crate::sandbox::Sandbox;
 
-/// Checks the traffic token, which a request needs if the sandbox's ports are private. The port of envd has a token of its own.
+/// Checks the traffic token, which a request needs if the sandbox's ports are private. The port of envd has a token of
+/// its own.
 pub(super) fn check_traffic_token(sandbox: &Sandbox, port: u16, headers: &HeaderMap) -> Result<(), ProxyError> {
     let Some(token) = sandbox.traffic_token.as_ref().filter(|_| port != ENVD_PORT) else { return Ok(()) };
     let sent = headers.get("e2b-traffic-access-token");

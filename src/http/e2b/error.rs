@@ -141,7 +141,7 @@ impl IntoResponse for ProxyError {
                 (StatusCode::BAD_GATEWAY, json!({"sandboxId": id, "message": message, "port": port, "code": 502}))
             }
             Self::Unanswered { id, port } => {
-                let message = "The server on this port of the sandbox gave no answer";
+                let message = "The server on this port of the sandbox sent no HTTP response";
                 (StatusCode::BAD_GATEWAY, json!({"sandboxId": id, "message": message, "port": port, "code": 502}))
             }
             Self::Private { id, has_token } => {

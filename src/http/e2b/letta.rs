@@ -1,4 +1,5 @@
-//! Responses that Letta's server needs and that would break other clients of E2B: [`Profile::Letta`]. `docs/letta.md` describes them.
+//! Responses that Letta's server needs and that would break other clients of E2B: [`Profile::Letta`]. `docs/letta.md`
+//! describes them.
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -16,8 +17,9 @@ const TOOL_METADATA_KEY: &str = "config_state";
 
 /// Returns the renderer for an execution in a sandbox.
 ///
-/// Letta truncates long results, and each piece of printed text adds to the length, so it gets all printed text in one piece. The
-/// value of a tool is a string that contains JSON; Letta must receive the string itself rather than its notation in the language.
+/// Letta truncates long results, and each piece of printed text adds to the length, so it gets all printed text in one
+/// piece. The value of a tool is a string that contains JSON; Letta must receive the string itself rather than its
+/// notation in the language.
 pub(super) fn renderer(profile: Profile, sandbox: &Sandbox, language: &str) -> Renderer {
     match profile {
         Profile::Letta => {
@@ -28,15 +30,16 @@ pub(super) fn renderer(profile: Profile, sandbox: &Sandbox, language: &str) -> R
     }
 }
 
-/// Returns the way in which failures of code in a sandbox are reported. For its tool `run_code`, Letta does not read the error event,
-/// and the model would not see the failure. For custom tools and for `run_code_with_tools`, it needs the event. Letta sets metadata on
-/// the sandboxes of the former, and environment variables in those of the latter.
+/// Returns the way in which failures of code in a sandbox are reported. For its tool `run_code`, Letta does not read
+/// the error event, and the model would not see the failure. For custom tools and for `run_code_with_tools`, it needs
+/// the event. Letta sets metadata on the sandboxes of the former, and environment variables in those of the latter.
 fn failures(spec: &CreateSpec) -> Failures {
     let is_run_code = !spec.metadata.contains_key(TOOL_METADATA_KEY) && spec.env.is_empty();
     if is_run_code { Failures::Text } else { Failures::Event }
 }
 
-/// Kills a sandbox when dropped. Letta executes code once in each sandbox, and mostly leaves the sandbox to its deadline.
+/// Kills a sandbox when dropped. Letta executes code once in each sandbox, and mostly leaves the sandbox to its
+/// deadline.
 pub(super) struct KillOnDrop {
     sandboxes: Sandboxes,
     id: String,

@@ -88,8 +88,8 @@ struct Dispatch {
 impl Dispatch {
     /// `server` has the routes for requests that name no sandbox.
     fn new(state: AppState, server: Router, listener: Option<u16>, debug_sandbox: SharedSandbox) -> Self {
-        // As with E2B, pages of any origin may call a sandbox. They need its id and token, which no browser adds by itself. Debug
-        // mode requires neither, so there pages of other origins stay excluded.
+        // As with E2B, pages of any origin may call a sandbox. They need its id and token, which no browser adds by
+        // itself. Debug mode requires neither, so there pages of other origins stay excluded.
         let pages = CorsLayer::new().allow_origin(Any).allow_methods(Any).allow_headers(AllowHeaders::mirror_request());
         let open = |router: Router| if listener.is_none() { router.layer(pages.clone()) } else { router };
         let stall_timeout = state.stall_timeout;
@@ -101,7 +101,11 @@ impl Dispatch {
     /// Handles any request.
     async fn handle(self, request: Request) -> Response {
         if *request.method() == Method::CONNECT {
-            return E2bError::new(StatusCode::METHOD_NOT_ALLOWED, "CONNECT is not supported: this server is not a proxy").into_response();
+            return E2bError::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "CONNECT is not supported: this server is not a proxy",
+            )
+            .into_response();
         }
         let is_file = request.uri().path() == "/files";
         if is_preflight_for_sandbox(&request) {
@@ -145,7 +149,8 @@ impl Dispatch {
         if let Err(err) = check_traffic_token(&sandbox, port, request.headers()) {
             return err.into_response();
         }
-        // A token is optional here: SDKs do not send it with every call to the interpreter, and the id cannot be guessed.
+        // A token is optional here: SDKs do not send it with every call to the interpreter, and the id cannot be
+        // guessed.
         if port == INTERPRETER_PORT && access_token_matches(&sandbox, request.headers()) == Some(false) {
             return unauthorized().into_response();
         }
@@ -169,8 +174,8 @@ impl Dispatch {
     }
 }
 
-/// Returns whether a request is a CORS preflight for a request that names its sandbox by headers. The preflight itself does not have
-/// these headers, only a list of their names.
+/// Returns whether a request is a CORS preflight for a request that names its sandbox by headers. The preflight itself
+/// does not have these headers, only a list of their names.
 fn is_preflight_for_sandbox(request: &Request) -> bool {
     let names = request.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS).and_then(|names| names.to_str().ok());
     *request.method() == Method::OPTIONS

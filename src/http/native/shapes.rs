@@ -86,7 +86,13 @@ impl RunRequest {
         set_within("limits.cpu_millis", requested.cpu_millis, 10, template.cpu_millis, &mut container.cpu_millis)?;
         set_within("limits.processes", requested.processes, 16, template.processes, &mut container.processes)?;
         set_within("limits.disk_bytes", requested.disk_bytes, 1 << 20, template.disk_bytes, &mut container.disk_bytes)?;
-        set_within("limits.output_bytes", requested.output_bytes, 1024, template.output_bytes, &mut limits.output_bytes)?;
+        set_within(
+            "limits.output_bytes",
+            requested.output_bytes,
+            1024,
+            template.output_bytes,
+            &mut limits.output_bytes,
+        )?;
         limits.memory_bytes = container.memory_bytes;
         limits.processes = container.processes;
         limits.disk_bytes = container.disk_bytes;
@@ -121,7 +127,8 @@ fn set_within(field: &str, requested: Option<u64>, min: u64, max: u64, value: &m
 fn check_env(env: &BTreeMap<String, String>) -> Result<(), ApiError> {
     for (name, value) in env {
         if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
-            let message = format!("env: `{name}` cannot be set: a name must not be empty or contain `=`, and NUL is not allowed");
+            let message =
+                format!("env: `{name}` cannot be set: a name must not be empty or contain `=`, and NUL is not allowed");
             return Err(ApiError::bad_request(message));
         }
     }

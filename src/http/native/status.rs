@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::sandbox::{Sandboxes, ShelfStatus};
 
-/// `GET /v1/languages`: names, aliases, versions, preinstalled packages and limits. The image reports version and packages; they are
-/// `null` until the first sandbox of the language has started.
+/// `GET /v1/languages`: names, aliases, versions, preinstalled packages and limits. The image reports version and
+/// packages; they are `null` until the first sandbox of the language has started.
 pub(super) async fn languages(State(sandboxes): State<Sandboxes>) -> Json<Value> {
     let language = |shelf: &ShelfStatus| {
         let template = &shelf.template;

@@ -97,8 +97,8 @@ fn filtered(sandboxes: &Sandboxes, owner: Owner, query: &ListQuery) -> Result<Ve
     Ok(sandboxes.all().into_iter().filter(matches).collect())
 }
 
-/// Parses the metadata filter. SDKs percent-encode keys and values, form-encode the pairs, and put the result into the query; axum has
-/// undone the last step.
+/// Parses the metadata filter. SDKs percent-encode keys and values, form-encode the pairs, and put the result into the
+/// query; axum has undone the last step.
 fn read_metadata(text: &str) -> BTreeMap<String, String> {
     let pairs = form_urlencoded::parse(text.as_bytes());
     pairs.map(|(key, value)| (percent_decode(&key), percent_decode(&value))).collect()

@@ -207,8 +207,8 @@ struct TimeoutRequest {
     timeout: Option<i64>,
 }
 
-/// Resumes a paused sandbox, and extends its life; never shortens it. The response contains the token, because the client may be
-/// another process than the one that created the sandbox.
+/// Resumes a paused sandbox, and extends its life; never shortens it. The response contains the token, because the
+/// client may be another process than the one that created the sandbox.
 async fn connect(
     ClientDomain(domain): ClientDomain,
     Named(sandbox): Named,
@@ -237,7 +237,8 @@ struct PauseRequest {
     memory: Option<bool>,
 }
 
-/// Refuses a pause that keeps only the files, after which the sandbox would boot anew. A pause with memory would be something else.
+/// Refuses a pause that keeps only the files, after which the sandbox would boot anew. A pause with memory would be
+/// something else.
 fn pause_without_memory() -> E2bError {
     E2bError::new(StatusCode::NOT_IMPLEMENTED, "pausing without the memory is not offered here")
 }
@@ -290,7 +291,8 @@ async fn set_network(Named(sandbox): Named, Json(request, _): Json<NetworkReques
         return Err(E2bError::bad_request(message));
     }
     let current = &sandbox.spec.network;
-    // The request replaces all earlier choices. But if it does not mention internet access, a sandbox without a network keeps none.
+    // The request replaces all earlier choices. But if it does not mention internet access, a sandbox without a network
+    // keeps none.
     let internet = request.allow_internet_access.unwrap_or(*current != Network::None);
     let requested = request.network(&sandbox.spec.template, internet)?;
     if requested != *current {

@@ -9,7 +9,8 @@ use crate::http::AppState;
 use crate::http::e2b::error::E2bError;
 use crate::sandbox::{Owner, Sandbox, Sandboxes};
 
-/// Finds the sandbox with the id in a path: `ID`, or `ID-CLIENT`, which old SDKs send. A sandbox of another owner is not found.
+/// Finds the sandbox with the id in a path: `ID`, or `ID-CLIENT`, which old SDKs send. A sandbox of another owner is
+/// not found.
 pub(super) fn find(sandboxes: &Sandboxes, owner: Owner, path_id: &str) -> Result<Arc<Sandbox>, E2bError> {
     let id = path_id.split('-').next().unwrap_or_default();
     let found = sandboxes.get(id).filter(|sandbox| sandbox.spec.owner == owner);

@@ -55,7 +55,8 @@ impl NetworkRequest {
         }
     }
 
-    /// Returns the network of the sandbox, which never exceeds its template's. If `internet` is false, only `allowOut` is reachable.
+    /// Returns the network of the sandbox, which never exceeds its template's. If `internet` is false, only `allowOut`
+    /// is reachable.
     pub(super) fn network(&self, template: &Template, internet: bool) -> Result<Network, E2bError> {
         let mut choice =
             Choice { allow: targets("allowOut", &self.allow_out)?, deny: networks("denyOut", &self.deny_out)? };
@@ -64,9 +65,7 @@ impl NetworkRequest {
         }
         let hosts = choice.allow.iter().filter(|target| matches!(target, Target::Host(_))).count();
         if hosts > MAX_HOSTS {
-            return Err(E2bError::bad_request(format!(
-                "network.allowOut: must have at most {MAX_HOSTS} host names"
-            )));
+            return Err(E2bError::bad_request(format!("network.allowOut: must have at most {MAX_HOSTS} host names")));
         }
         if hosts > 0 && !choice.denies_all() {
             let message = "network.allowOut: host names are accepted only if denyOut contains \"0.0.0.0/0\"";

@@ -47,7 +47,8 @@ struct ManyMetricsQuery {
     sandbox_ids: String,
 }
 
-/// Returns the last reading of each of several sandboxes. Sandboxes that do not exist or have another owner are left out.
+/// Returns the last reading of each of several sandboxes. Sandboxes that do not exist or have another owner are left
+/// out.
 async fn metrics_of_many(
     State(sandboxes): State<Sandboxes>,
     Extension(owner): Extension<Owner>,
@@ -58,8 +59,8 @@ async fn metrics_of_many(
     Json(json!({"sandboxes": found.filter_map(last).collect::<Map<_, _>>()}))
 }
 
-/// Returns no logs. E2B's are those of its daemon in the sandbox; oncebox's agent logs to the server's log. The output of user code is
-/// never kept.
+/// Returns no logs. E2B's are those of its daemon in the sandbox; oncebox's agent logs to the server's log. The output
+/// of user code is never kept.
 async fn logs_v1(_: Named) -> Json<Value> {
     Json(json!({"logs": [], "logEntries": []}))
 }

@@ -1,7 +1,8 @@
 //! The Connect protocol in JSON, which E2B's SDKs use for envd.
 //!
-//! Source: connectrpc.com/docs/protocol. A unary call is a plain POST, and an error has an HTTP status. In a stream every
-//! message has an envelope, the status is always 200, and the last envelope contains the error, if any. Compression is not supported.
+//! Source: connectrpc.com/docs/protocol. A unary call is a plain POST, and an error has an HTTP status. In a stream
+//! every message has an envelope, the status is always 200, and the last envelope contains the error, if any.
+//! Compression is not supported.
 
 use std::marker::PhantomData;
 use std::time::Duration;
@@ -26,8 +27,8 @@ use crate::sandbox::OperationError;
 /// The content type of a stream. It must not have a `charset`, with which the Python SDK would not recognise a stream.
 const STREAM_TYPE: &str = "application/connect+json";
 
-/// The error of a streaming call that failed before its first message. It is sent as a 200 with an envelope, because SDKs would
-/// interpret an HTTP status differently.
+/// The error of a streaming call that failed before its first message. It is sent as a 200 with an envelope, because
+/// SDKs would interpret an HTTP status differently.
 pub(in crate::http::e2b) struct StreamError(ConnectError);
 
 impl IntoResponse for StreamError {
@@ -156,13 +157,15 @@ impl<S: Send + Sync> FromRequestParts<S> for StreamTimeouts {
     }
 }
 
-/// Streams the response of a unary call that is one long list: `{"NAME": [...]}`. If an item fails, the body is incomplete JSON.
+/// Streams the response of a unary call that is one long list: `{"NAME": [...]}`. If an item fails, the body is
+/// incomplete JSON.
 pub(in crate::http::e2b) fn list_response(
     name: &'static str,
     items: impl Stream<Item = Result<Value, OperationError>> + Send + 'static,
 ) -> Response {
     let items = items.enumerate().map(|(index, item)| {
-        let item = item.inspect_err(|err| tracing::warn!(error = err as &dyn std::error::Error, "a list is incomplete"))?;
+        let item =
+            item.inspect_err(|err| tracing::warn!(error = err as &dyn std::error::Error, "a list is incomplete"))?;
         let comma = if index == 0 { "" } else { "," };
         Ok::<_, OperationError>(Bytes::from(format!("{comma}{item}")))
     });
@@ -171,8 +174,8 @@ pub(in crate::http::e2b) fn list_response(
     ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(body)).into_response()
 }
 
-/// Streams messages as they come, `keep_alive` after a time without one, and the end. If the sandbox is lost ([`ConnectError::lost`]),
-/// the connection is aborted: SDKs then check whether the sandbox is still alive.
+/// Streams messages as they come, `keep_alive` after a time without one, and the end. If the sandbox is lost
+/// ([`ConnectError::lost`]), the connection is aborted: SDKs then check whether the sandbox is still alive.
 pub(in crate::http::e2b) fn message_stream(
     messages: impl Stream<Item = Result<Value, ConnectError>> + Send + Unpin + 'static,
     timeouts: StreamTimeouts,
@@ -212,7 +215,10 @@ mod tests {
     #[test]
     fn invalid_timeouts_are_ignored() {
         let timeouts = |name: &'static str, text: &'static str| {
-            StreamTimeouts::new(&HeaderMap::from_iter([(header::HeaderName::from_static(name), text.parse().expect("a value"))]))
+            StreamTimeouts::new(&HeaderMap::from_iter([(
+                header::HeaderName::from_static(name),
+                text.parse().expect("a value"),
+            )]))
         };
         for (text, ms) in [("60000", Some(60_000)), ("1500.5", Some(1500)), ("0", None), ("x", None), ("-1", None)] {
             let timeout = timeouts("connect-timeout-ms", text).timeout;
@@ -228,7 +234,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_sends_keep_alives_and_ends_at_its_deadline() {
-        let timeouts = StreamTimeouts { timeout: Some(Duration::from_millis(300)), keep_alive: Duration::from_millis(10) };
+        let timeouts =
+            StreamTimeouts { timeout: Some(Duration::from_millis(300)), keep_alive: Duration::from_millis(10) };
         let response = message_stream(futures::stream::pending(), timeouts, json!({"keepalive": {}}));
         assert_eq!(response.headers()[header::CONTENT_TYPE], STREAM_TYPE);
         let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.expect("a body");

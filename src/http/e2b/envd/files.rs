@@ -56,7 +56,8 @@ async fn require_token_or_signature(
     }
 }
 
-/// `GET /files`: the file, as Go's `http.ServeContent` sends it, except that a request for several ranges gets the whole file.
+/// `GET /files`: the file, as Go's `http.ServeContent` sends it, except that a request for several ranges gets the
+/// whole file.
 async fn download(
     Extension(sandbox): Extension<Arc<Sandbox>>,
     query: FilesQuery,
@@ -91,7 +92,8 @@ async fn download(
             (StatusCode::PARTIAL_CONTENT, length)
         }
         Range::Nothing => {
-            response_headers.insert(header::CONTENT_RANGE, format!("bytes */{size}").parse().expect("a number is valid"));
+            response_headers
+                .insert(header::CONTENT_RANGE, format!("bytes */{size}").parse().expect("a number is valid"));
             let error = E2bError::new(StatusCode::RANGE_NOT_SATISFIABLE, "invalid range: failed to overlap");
             return Ok((response_headers, error).into_response());
         }

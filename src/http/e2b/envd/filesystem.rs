@@ -150,7 +150,8 @@ fn shape(entry: Entry) -> Value {
     shape
 }
 
-/// Formats an `st_mode` like Go's `FileMode.String`: letters for the type and the special bits, then nine permission bits.
+/// Formats an `st_mode` like Go's `FileMode.String`: letters for the type and the special bits, then nine permission
+/// bits.
 fn permissions(mode: u32) -> String {
     let kind = mode & 0o170000;
     let letters = [
@@ -206,7 +207,8 @@ async fn watch(
     Ok(connect::message_stream(messages(events).boxed(), timeouts, json!({"keepalive": {}})))
 }
 
-/// Returns the messages of a watch. A watch does not end by itself, so the end of the events means that the sandbox is lost.
+/// Returns the messages of a watch. A watch does not end by itself, so the end of the events means that the sandbox is
+/// lost.
 fn messages(
     events: impl Stream<Item = Result<WatchEvent, OperationError>> + Send,
 ) -> impl Stream<Item = Result<Value, ConnectError>> + Send {

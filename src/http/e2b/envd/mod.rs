@@ -33,8 +33,8 @@ use super::proxy::lifetime::abort_when_interrupted;
 use crate::sandbox::Sandbox;
 use error::ConnectError;
 
-/// Returns the routes. They expect the sandbox in the request's extensions. A request body fails after `stall_timeout` without a byte,
-/// except for the input stream of a command.
+/// Returns the routes. They expect the sandbox in the request's extensions. A request body fails after `stall_timeout`
+/// without a byte, except for the input stream of a command.
 pub(in crate::http::e2b) fn routes(stall_timeout: Duration) -> Router {
     let body_timeout = RequestBodyTimeoutLayer::new(stall_timeout);
     Router::new()

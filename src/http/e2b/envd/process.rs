@@ -100,8 +100,8 @@ impl PtyRequest {
     }
 }
 
-/// Starts a process and streams its events. The process continues after the response ends. The client's timeout also applies to the
-/// process; the agent enforces it.
+/// Starts a process and streams its events. The process continues after the response ends. The client's timeout also
+/// applies to the process; the agent enforces it.
 async fn start(
     Extension(sandbox): Extension<Arc<Sandbox>>,
     User(user): User,
@@ -146,7 +146,8 @@ impl Selector {
     }
 }
 
-/// Streams the events of a running process. The client's timeout ends only the response, because another request started the process.
+/// Streams the events of a running process. The client's timeout ends only the response, because another request
+/// started the process.
 async fn attach(
     Extension(sandbox): Extension<Arc<Sandbox>>,
     timeouts: StreamTimeouts,
@@ -256,7 +257,10 @@ struct InputRequest {
     pty: Option<String>,
 }
 
-async fn send_input(Extension(sandbox): Extension<Arc<Sandbox>>, Unary(request): Unary<SendInputRequest>) -> UnaryResult {
+async fn send_input(
+    Extension(sandbox): Extension<Arc<Sandbox>>,
+    Unary(request): Unary<SendInputRequest>,
+) -> UnaryResult {
     input(&sandbox, &request.process.check()?, request.input).await?;
     Ok(Json(json!({})))
 }
@@ -338,7 +342,10 @@ impl SignalRequest {
     }
 }
 
-async fn send_signal(Extension(sandbox): Extension<Arc<Sandbox>>, Unary(request): Unary<SendSignalRequest>) -> UnaryResult {
+async fn send_signal(
+    Extension(sandbox): Extension<Arc<Sandbox>>,
+    Unary(request): Unary<SendSignalRequest>,
+) -> UnaryResult {
     sandbox.signal(&request.process.check()?, request.signal.number()?).await?;
     Ok(Json(json!({})))
 }

@@ -1,4 +1,5 @@
-//! Signed links to files. The query contains a signature that was made with the sandbox's token, so the request needs no token.
+//! Signed links to files. The query contains a signature that was made with the sandbox's token, so the request needs
+//! no token.
 //!
 //! Source: e2b-dev/infra, `packages/envd/internal/api/auth.go`.
 

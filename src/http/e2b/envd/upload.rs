@@ -27,7 +27,8 @@ use crate::http::e2b::operation_error::operation_error;
 use crate::protocol::{FileQuery, WriteQuery};
 use crate::sandbox::Sandbox;
 
-/// The largest part of a multipart body that multer may hold unparsed: the headers of a part, or the text before the first part.
+/// The largest part of a multipart body that multer may hold unparsed: the headers of a part, or the text before the
+/// first part.
 const MAX_HELD_BYTES: usize = 4 << 20;
 
 const METADATA_PREFIX: &str = "x-metadata-";
@@ -84,7 +85,8 @@ fn metadata(headers: &HeaderMap) -> Result<BTreeMap<String, String>, E2bError> {
         .map(|(key, value)| match value.to_str() {
             Ok(value) if (1..=MAX_METADATA_KEY_BYTES).contains(&key.len()) => Ok((key.to_owned(), value.to_owned())),
             Ok(_) => {
-                let message = format!("metadata `{key}`: a key must have from 1 to {MAX_METADATA_KEY_BYTES} characters");
+                let message =
+                    format!("metadata `{key}`: a key must have from 1 to {MAX_METADATA_KEY_BYTES} characters");
                 Err(E2bError::bad_request(message))
             }
             Err(_) => Err(E2bError::bad_request(format!("metadata `{key}`: a value must be printable ASCII"))),
@@ -118,7 +120,8 @@ impl Upload<'_> {
                 continue;
             }
             let path = path.or(name.as_deref()).filter(|path| !path.is_empty());
-            let path = path.ok_or_else(|| E2bError::bad_request("a part has no file name and the query has no path"))?;
+            let path =
+                path.ok_or_else(|| E2bError::bad_request("a part has no file name and the query has no path"))?;
             self.add(path, content).await?;
         }
     }
@@ -151,8 +154,8 @@ impl Upload<'_> {
         Ok(())
     }
 
-    /// Returns the absolute form of a path, for the response and to detect duplicates. The agent resolves the path itself when it
-    /// writes the file.
+    /// Returns the absolute form of a path, for the response and to detect duplicates. The agent resolves the path
+    /// itself when it writes the file.
     async fn resolve(&mut self, path: &str) -> Result<PathBuf, E2bError> {
         if path.starts_with('/') {
             return Ok(absolute("/", path));
@@ -193,7 +196,8 @@ fn absolute(home: &str, path: &str) -> PathBuf {
     clean
 }
 
-/// Sends content to the agent. This function reads the content, so that it can tell errors of the content from errors of the agent.
+/// Sends content to the agent. This function reads the content, to distinguish errors of the content from errors
+/// of the agent.
 async fn store<E: Display>(
     sandbox: &Sandbox,
     query: &WriteQuery,
@@ -230,12 +234,12 @@ async fn store<E: Display>(
     .map_err(operation_error)
 }
 
-/// Limits the memory that multer uses. It reads all data that is ready before it parses any, and keeps the data that it cannot parse
-/// yet. This stream gives it one piece at a time, and fails once `held`, the data that it has not returned, exceeds
-/// [`MAX_HELD_BYTES`].
+/// Limits the memory that multer uses. It reads all data that is ready before it parses any, and keeps the data that it
+/// cannot parse yet. This stream gives it one piece at a time, and fails once `held`, the data that it has not
+/// returned, exceeds [`MAX_HELD_BYTES`].
 ///
-/// The stream yields to the scheduler after each piece rather than before it, because multer fails if the end of the body comes
-/// together with the first piece.
+/// The stream yields to the scheduler after each piece rather than before it, because multer fails if the end of the
+/// body comes together with the first piece.
 fn limited(content: Content, held: Arc<AtomicUsize>) -> impl Stream<Item = std::io::Result<Bytes>> + Send + 'static {
     futures::stream::try_unfold((content, false), move |(mut content, is_yielding)| {
         let held = Arc::clone(&held);
@@ -245,7 +249,9 @@ fn limited(content: Content, held: Arc<AtomicUsize>) -> impl Stream<Item = std::
             }
             let Some(piece) = content.try_next().await? else { return Ok(None) };
             match held.fetch_add(piece.len(), Ordering::Relaxed) + piece.len() > MAX_HELD_BYTES {
-                true => Err(std::io::Error::other(format!("more than {MAX_HELD_BYTES} bytes outside the content of parts"))),
+                true => {
+                    Err(std::io::Error::other(format!("more than {MAX_HELD_BYTES} bytes outside the content of parts")))
+                }
                 false => Ok(Some((piece, (content, true)))),
             }
         }

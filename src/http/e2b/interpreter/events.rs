@@ -1,6 +1,7 @@
 //! Events of an execution in E2B's format: one JSON object per line, in ASCII.
 //!
-//! ASCII, because the JavaScript SDK decodes each piece of the stream separately and would lose a character that is split between two.
+//! ASCII, because the JavaScript SDK decodes each piece of the stream separately and would lose a character that is
+//! split between two.
 
 use std::io;
 use std::time::SystemTime;

@@ -131,8 +131,8 @@ async fn execute(
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
 }
 
-/// Returns the lines of the response. If the sandbox is lost, they end with an error, which aborts the connection. A regular end would
-/// look like an empty success.
+/// Returns the lines of the response. If the sandbox is lost, they end with an error, which aborts the connection. A
+/// regular end would look like an empty success.
 fn lines(
     execution: Execution,
     renderer: Renderer,
@@ -150,7 +150,8 @@ fn lines(
     first.chain(rest).try_filter(|lines| std::future::ready(!lines.is_empty()))
 }
 
-/// Returns the images' name of the language that has `name` as its name or alias; without `name`, of the template's own language.
+/// Returns the images' name of the language that has `name` as its name or alias; without `name`, of the template's own
+/// language.
 fn resolve_language(sandbox: &Sandbox, sandboxes: &Sandboxes, name: Option<&str>) -> String {
     let name = name.unwrap_or_default().trim().to_lowercase();
     if name.is_empty() {
@@ -221,12 +222,18 @@ async fn create(
     start(&sandbox, &language, request.cwd).await.map(|context| Json(shape(context)))
 }
 
-async fn restart(Extension(sandbox): Extension<Arc<Sandbox>>, Path(id): Path<String>) -> Result<Json<Value>, InterpreterError> {
+async fn restart(
+    Extension(sandbox): Extension<Arc<Sandbox>>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, InterpreterError> {
     sandbox.restart_context(&id).await.map_err(|err| operation_failed(err, &id))?;
     Ok(Json(Value::Null))
 }
 
-async fn remove(Extension(sandbox): Extension<Arc<Sandbox>>, Path(id): Path<String>) -> Result<Json<Value>, InterpreterError> {
+async fn remove(
+    Extension(sandbox): Extension<Arc<Sandbox>>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, InterpreterError> {
     sandbox.remove_context(&id).await.map_err(|err| operation_failed(err, &id))?;
     Ok(Json(Value::Null))
 }

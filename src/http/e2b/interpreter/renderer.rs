@@ -98,7 +98,8 @@ impl Renderer {
     }
 }
 
-/// Returns the beginning of the traceback, up to the message, and a newline: the first text that a console prints about an error.
+/// Returns the beginning of the traceback, up to the message, and a newline: the first text that a console prints about
+/// an error.
 fn console_text(exception: &Exception) -> String {
     let traceback = &exception.traceback;
     match traceback.find(&exception.value) {

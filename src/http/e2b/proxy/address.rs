@@ -1,5 +1,5 @@
-//! The address of a request: the sandbox and the port that it is for. It comes from the headers that SDKs send, from the host name,
-//! from the user name in the URL, or from the access token.
+//! The address of a request: the sandbox and the port that it is for. It comes from the headers that SDKs send, from
+//! the host name, from the user name in the URL, or from the access token.
 
 use axum::http::{HeaderMap, Uri, header};
 use base64::Engine as _;
@@ -31,15 +31,16 @@ pub(in crate::http::e2b) enum Address {
         /// The port.
         port: u16,
     },
-    /// A port of a sandbox without an id. The request's token identifies the sandbox; in debug mode there may be no token either.
+    /// A port of a sandbox without an id. The request's token identifies the sandbox; in debug mode there may be no
+    /// token either.
     Unnamed {
         /// The port.
         port: u16,
     },
 }
 
-/// Returns the address of a request. `domain` is the server's own, in addition to `localhost`. `listener` is the sandbox port of which
-/// the listener takes the place; it is set in debug mode only.
+/// Returns the address of a request. `domain` is the server's own, in addition to `localhost`. `listener` is the
+/// sandbox port of which the listener takes the place; it is set in debug mode only.
 ///
 /// # Errors
 ///
@@ -70,9 +71,9 @@ pub(in crate::http::e2b) fn from_request(
     Ok(named.unwrap_or(Address::Server))
 }
 
-/// Returns the address of a request that identifies its sandbox by the access token only. Calls that run commands send their Linux
-/// user in place of the user name in the URL, so the address there is lost. Some SDKs also send the token to the control plane, so
-/// only the paths of sandboxes count.
+/// Returns the address of a request that identifies its sandbox by the access token only. Calls that run commands send
+/// their Linux user in place of the user name in the URL, so the address there is lost. Some SDKs also send the token
+/// to the control plane, so only the paths of sandboxes count.
 fn from_token(headers: &HeaderMap, uri: &Uri) -> Option<Address> {
     headers.get("x-access-token").filter(|token| !token.is_empty())?;
     match uri.path().split('/').nth(1)? {
@@ -82,8 +83,8 @@ fn from_token(headers: &HeaderMap, uri: &Uri) -> Option<Address> {
     }
 }
 
-/// Reads the address from the user name. With `E2B_DOMAIN=x@HOST`, SDKs make URLs such as `https://PORT-ID.x@HOST`, in which the
-/// intended host name has become the user name.
+/// Reads the address from the user name. With `E2B_DOMAIN=x@HOST`, SDKs make URLs such as `https://PORT-ID.x@HOST`, in
+/// which the intended host name has become the user name.
 fn from_user(headers: &HeaderMap) -> Option<Address> {
     let user = basic_user(headers)?;
     from_label(user.split_once('.')?.0)

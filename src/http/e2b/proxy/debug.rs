@@ -1,8 +1,8 @@
 //! Debug mode: SDKs connect to fixed ports on this machine, and most requests name no sandbox.
 //!
-//! Some SDKs create a sandbox and send its token, which identifies it. Some create a sandbox and send nothing: they get the newest
-//! sandbox that requires no token. Others create none: they get one sandbox that they all share, as if this machine were the sandbox.
-//! Requests without a token are accepted only while no API key is configured.
+//! Some SDKs create a sandbox and send its token, which identifies it. Some create a sandbox and send nothing: they get
+//! the newest sandbox that requires no token. Others create none: they get one sandbox that they all share, as if this
+//! machine were the sandbox. Requests without a token are accepted only while no API key is configured.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -33,8 +33,8 @@ pub(in crate::http::e2b) async fn abort_when_interrupted(
     response.map(|body| Body::new(Interruptible::new(body, interrupted)))
 }
 
-/// A body that is dropped when the sandbox is interrupted, whether or not the client reads it. If it stayed open while the sandbox is
-/// frozen, the sandbox would be taken for lost.
+/// A body that is dropped when the sandbox is interrupted, whether or not the client reads it. If it stayed open while
+/// the sandbox is frozen, the sandbox would be taken for lost.
 struct Interruptible {
     /// `None` after the interruption.
     body: Arc<Mutex<Option<Body>>>,

@@ -20,8 +20,8 @@ use crate::sandbox::{OperationError, Sandbox};
 /// The pauses between attempts to reach a port on which nothing listens, in milliseconds, as in E2B's proxy.
 const RETRIES_MS: [u64; 4] = [100, 200, 300, 400];
 
-/// Sends a request to a port and returns the response. After an upgrade, bytes are copied in both directions. All of it ends when the
-/// sandbox is killed or paused.
+/// Sends a request to a port and returns the response. After an upgrade, bytes are copied in both directions. All of it
+/// ends when the sandbox is killed or paused.
 pub(in crate::http::e2b) async fn forward(sandbox: &Arc<Sandbox>, port: u16, request: Request) -> Response {
     let interrupted = sandbox.interrupted();
     let response = interrupted.run_until_cancelled(send(sandbox, port, request, &interrupted)).await;
@@ -58,8 +58,8 @@ async fn send(sandbox: &Sandbox, port: u16, mut request: Request, interrupted: &
     }
 }
 
-/// Connects to a port, and tries again while nothing listens on it: programs often send the first request before the server that
-/// they started is ready.
+/// Connects to a port, and tries again while nothing listens on it: programs often send the first request before the
+/// server that they started is ready.
 async fn connect(
     sandbox: &Sandbox,
     port: u16,
@@ -95,8 +95,9 @@ fn mask_host(headers: &mut HeaderMap, host: &str) {
     }
 }
 
-/// Prepares a response for the client's connection, which is separate from the connection to the port. Headers about the latter are
-/// removed. The version becomes HTTP/1.1, because in HTTP/1.0 a truncated response may be indistinguishable from a complete one.
+/// Prepares a response for the client's connection, which is separate from the connection to the port. Headers about
+/// the latter are removed. The version becomes HTTP/1.1, because in HTTP/1.0 a truncated response may be
+/// indistinguishable from a complete one.
 fn for_client(mut response: Response) -> Response {
     *response.version_mut() = Version::HTTP_11;
     for name in [header::CONNECTION, HeaderName::from_static("keep-alive"), header::TRANSFER_ENCODING] {
