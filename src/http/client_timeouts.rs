@@ -98,7 +98,7 @@ impl<T: Send + 'static> HttpBody for StallGuard<T> {
                 None => return Poll::Ready(None),
             }
         }
-        // The timer also runs for the last piece: hyper keeps this body until the client has taken it.
+        // The timer also runs for the last piece: hyper may keep it, and this body, until the client takes it.
         guarded.waiting_since = Some(Instant::now());
         let piece = this.rest.split_to(this.rest.len().min(MAX_PIECE_BYTES));
         Poll::Ready(Some(Ok(Frame::data(piece))))

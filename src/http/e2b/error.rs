@@ -119,7 +119,7 @@ pub(crate) enum ProxyError {
 }
 
 impl ProxyError {
-    /// Returns the error for a sandbox that is unknown, or that was killed or paused during the request.
+    /// Returns the error for a sandbox that is unknown, or that was lost, killed or paused during the request.
     pub(super) fn not_found(id: impl Into<String>) -> Self {
         Self::NotFound { id: id.into(), ending: None }
     }

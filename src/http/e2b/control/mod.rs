@@ -237,8 +237,8 @@ struct PauseRequest {
     memory: Option<bool>,
 }
 
-/// Refuses a pause that keeps only the files, after which the sandbox would boot anew. A pause with memory would be
-/// something else.
+/// Refuses a pause that keeps only the files, after which the sandbox would boot anew. It is not replaced by a pause
+/// with memory.
 fn pause_without_memory() -> E2bError {
     E2bError::new(StatusCode::NOT_IMPLEMENTED, "pausing without the memory is not offered here")
 }
@@ -291,8 +291,8 @@ async fn set_network(Named(sandbox): Named, Json(request, _): Json<NetworkReques
         return Err(E2bError::bad_request(message));
     }
     let current = &sandbox.spec.network;
-    // The request replaces all earlier choices. But if it does not mention internet access, a sandbox without a network
-    // keeps none.
+    // The request replaces all earlier choices, except that a sandbox without a network stays without one unless the
+    // request allows internet access.
     let internet = request.allow_internet_access.unwrap_or(*current != Network::None);
     let requested = request.network(&sandbox.spec.template, internet)?;
     if requested != *current {

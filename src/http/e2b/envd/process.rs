@@ -65,7 +65,7 @@ struct StartRequest {
     process: ConfigRequest,
     pty: Option<PtyRequest>,
     tag: Option<String>,
-    /// Whether the process has a standard input; true if missing, for older clients.
+    /// Whether the process has a standard input; true for clients that do not send this member.
     stdin: Option<bool>,
 }
 

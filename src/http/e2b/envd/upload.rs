@@ -241,10 +241,10 @@ async fn store<E: Display>(
 /// The stream yields to the scheduler after each piece rather than before it, because multer fails if the end of the
 /// body comes together with the first piece.
 fn limited(content: Content, held: Arc<AtomicUsize>) -> impl Stream<Item = std::io::Result<Bytes>> + Send + 'static {
-    futures::stream::try_unfold((content, false), move |(mut content, is_yielding)| {
+    futures::stream::try_unfold((content, false), move |(mut content, must_yield)| {
         let held = Arc::clone(&held);
         async move {
-            if is_yielding {
+            if must_yield {
                 tokio::task::yield_now().await;
             }
             let Some(piece) = content.try_next().await? else { return Ok(None) };
