@@ -4,8 +4,8 @@ use std::time::Duration;
 
 const EVERY: Duration = Duration::from_secs(10);
 
-/// Gives free memory back to the system every ten seconds, for ever. glibc does so by itself at the end of a heap only, and hundreds
-/// of megabytes stay behind one small block.
+/// Gives free memory back to the system every ten seconds, for ever. glibc does so by itself at the end of a heap only,
+/// and hundreds of megabytes stay behind one small block.
 pub(super) async fn give_back() {
     loop {
         tokio::time::sleep(EVERY).await;

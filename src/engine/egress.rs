@@ -8,8 +8,8 @@ use ipnet::Ipv4Net;
 use crate::engine::{Network, Target};
 use crate::protocol::{Addresses, Egress, Rule};
 
-/// What is no public address: the entries of RFC 6890 and its registry that are not global, multicast, and what clouds serve
-/// their metadata on under an address that looks public.
+/// What is no public address: the entries of RFC 6890 and its registry that are not global, multicast, and what clouds
+/// serve their metadata on under an address that looks public.
 const NOT_PUBLIC: [(Ipv4Addr, u8); 17] = [
     (Ipv4Addr::new(0, 0, 0, 0), 8),
     (Ipv4Addr::new(10, 0, 0, 0), 8),
@@ -73,11 +73,12 @@ impl Surroundings {
             // A name is in the hands of whoever has it: it opens nothing that is private.
             None => wide.extend(hosts.iter().map(rule(true))),
         }
-        // The host and the other sandboxes are reached where they are named by themselves. That they lie within a network
-        // that is named does not open them.
+        // The host and the other sandboxes are reached where they are named by themselves. That they lie within a
+        // network that is named does not open them.
         let mut rules: Vec<_> = named.iter().filter(|network| network.prefix_len() == 32).map(rule(true)).collect();
         rules.push(rule(false)(&self.bridge));
-        // Only those that are not out of reach anyway: a host's private addresses come and go with other networks of the engine.
+        // Only those that are not out of reach anyway: a host's private addresses come and go with other networks of
+        // the engine.
         let host = self.host.addresses.iter().map(|address| Ipv4Net::from(*address));
         rules.extend(host.filter(|address| is_reached(&wide, address)).map(|address| rule(false)(&address)));
         rules.extend(wide);

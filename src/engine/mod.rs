@@ -76,11 +76,12 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
     /// Removes a container at once. Removing one that is gone is not an error.
     fn destroy<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<(), EngineError>>;
 
-    /// How a container ended, for one whose agent no longer answers. To be asked before it is destroyed, which is an end too.
+    /// How a container ended, for one whose agent no longer answers. To be asked before it is destroyed, which is an
+    /// end too.
     fn end_of<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, ContainerEnd>;
 
-    /// Removes everything that carries this owner's label: what an earlier server left, or what this one still has. With
-    /// [`EngineError::InUse`] all that was found is gone but a network, which is used again if it stays.
+    /// Removes everything that carries this owner's label: what an earlier server left, or what this one still has.
+    /// With [`EngineError::InUse`] all that was found is gone but a network, which is used again if it stays.
     fn sweep(&self) -> BoxFuture<'_, Result<usize, EngineError>>;
 
     /// Whether the engine answers.
@@ -124,7 +125,8 @@ pub struct Spec {
     pub processes: u64,
     /// Room in each writable directory, bytes.
     pub disk_bytes: u64,
-    /// Whether the whole file system is writable. The engine bounds nothing then; its [`DiskMeter`] measures what is written.
+    /// Whether the whole file system is writable. The engine bounds nothing then; its [`DiskMeter`] measures what is
+    /// written.
     pub writable_root: bool,
     /// Whether the agent may act as root for anybody inside.
     pub superuser: bool,
@@ -160,7 +162,8 @@ impl fmt::Display for InstanceId {
 pub struct ContainerEnd {
     /// Whether the kernel killed something in it because its memory was used up.
     pub out_of_memory: bool,
-    /// The exit code of its first process, the agent; 137 if that was killed. `None` while it lives, or if nobody knows.
+    /// The exit code of its first process, the agent; 137 if that was killed. `None` while it lives, or if nobody
+    /// knows.
     pub exit_code: Option<i64>,
     /// The last line of the agent's log. Root in a sandbox can write there too.
     pub agent_log: Option<String>,
@@ -214,7 +217,8 @@ pub enum EngineError {
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
-    /// It keeps a network, because it counts endpoints on it although this owner's are removed: somebody else's, or none that there are.
+    /// It keeps a network, because it counts endpoints on it although this owner's are removed: somebody else's, or
+    /// none that there are.
     #[error("the engine keeps a network: {0}")]
     InUse(String),
     /// It is a kind of engine that cannot do this.
@@ -226,7 +230,8 @@ pub enum EngineError {
     /// It cannot give user code a uid that no other sandbox has.
     #[error("every uid of `user_ids` ({0}) is in use")]
     NoUserId(UserIdRange),
-    /// The network of a sandbox cannot be made what it is to be. There is then no sandbox, rather than one that reaches more.
+    /// The network of a sandbox cannot be made what it is to be. There is then no sandbox, rather than one that reaches
+    /// more.
     #[error("cannot set up the network of a sandbox: {0}")]
     Network(String),
 }

@@ -1,7 +1,7 @@
 //! Agents within the server's own process, over pairs of byte streams: **no isolation at all**.
 //!
-//! It serves tests of everything above the engine, which need no container: what it runs is an agent like any other, that finds
-//! its languages in the directory `ONCEBOX_LANGUAGES` and acts as the server's own user.
+//! It serves tests of everything above the engine, which need no container: what it runs is an agent like any other,
+//! that finds its languages in the directory `ONCEBOX_LANGUAGES` and acts as the server's own user.
 
 use std::collections::HashMap;
 use std::path::PathBuf;

@@ -1,5 +1,6 @@
-//! The uids that user code runs as: another one in each sandbox. The kernel counts inotify instances, waiting signals, message
-//! queues, pipes, epoll entries, files in flight and locked memory for a uid of the whole host, whatever container it is in.
+//! The uids that user code runs as: another one in each sandbox. The kernel counts inotify instances, waiting signals,
+//! message queues, pipes, epoll entries, files in flight and locked memory for a uid of the whole host, whatever
+//! container it is in.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -31,8 +32,8 @@ pub struct UserIdRange {
 }
 
 impl UserIdRange {
-    /// For an engine whose root is the host's: above all accounts of people, below what an archive in `ustar` can hold, of a size
-    /// that lets several servers of one host choose by chance and not meet.
+    /// For an engine whose root is the host's: above all accounts of people, below what an archive in `ustar` can hold,
+    /// of a size that lets several servers of one host choose by chance and not meet.
     pub const HOST: Self = Self { first: 0x10_0000, last: 0x1f_ffff };
 
     /// For an engine in a user namespace, which has 65,536 ids by default.
@@ -85,8 +86,8 @@ impl UserIds {
         Arc::new(Self { range, used: Mutex::default() })
     }
 
-    /// A free one, by chance, so that another server with the same range, or a server before this one, hardly has the same. `None` if
-    /// all are in use.
+    /// A free one, by chance, so that another server with the same range, or a server before this one, hardly has the
+    /// same. `None` if all are in use.
     pub(crate) fn take(self: &Arc<Self>) -> Option<UserId> {
         let mut used = self.used();
         let mut by_chance = (0..TRIES).map(|_| rand::rng().random_range(self.range.all()));

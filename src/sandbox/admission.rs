@@ -1,4 +1,5 @@
-//! Who may begin: so many sandboxes run, and so many are kept, in all and for each API key; the rest waits in line or is refused.
+//! Who may begin: so many sandboxes run, and so many are kept, in all and for each API key; the rest waits in line or
+//! is refused.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;

@@ -96,8 +96,8 @@ pub(crate) struct Container {
 }
 
 impl Container {
-    /// Starts a container like `spec` and the template's interpreter. It is ready in truth: the runner has run code. After `limit`
-    /// it has failed.
+    /// Starts a container like `spec` and the template's interpreter. It is ready in truth: the runner has run code.
+    /// After `limit` it has failed.
     pub(crate) async fn launch(
         reaper: &Reaper,
         spec: &Spec,

@@ -11,19 +11,19 @@ use super::kept::Sandbox;
 use crate::link::{Link, LinkError};
 use crate::protocol::{End, Event, Execute, LimitHit, Limits, Outcome, OutcomeKind, Usage};
 
-/// The agent ends an execution at its time. If it does not, the server does, this much later.
+/// The agent ends an execution at its timeout. If it does not, the server does, this much later.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Each byte that is not UTF-8 becomes three, and JSON adds its own marks. An agent that sends more than this per allowed byte
-/// of output is lying.
+/// The most bytes that an honest agent sends per allowed byte of output: a byte that is not UTF-8 becomes three, and
+/// JSON adds its syntax.
 const MAX_PER_BYTE: u64 = 8;
 
-/// The events of one execution. After [`Event::End`] or an error, nothing follows.
+/// The events of one execution. [`Event::End`] or an error is the last one.
 pub(super) struct Events {
     stream: BoxStream<'static, Result<Event, LinkError>>,
     limits: Limits,
     started: Instant,
-    /// How many bytes the agent may still send.
+    /// The number of bytes that the agent may still send.
     room: u64,
     over: bool,
 }
@@ -35,7 +35,7 @@ impl Events {
         Ok(Self { stream: link.execute(execute).await?.boxed(), limits, started, room: room(&limits), over: false })
     }
 
-    /// The next event. An error means that the sandbox is gone, or that its agent is lying.
+    /// The next event. An error means that the sandbox is gone, or that its agent broke the protocol.
     pub(super) async fn next(&mut self) -> Option<Result<Event, LinkError>> {
         if self.over {
             return None;
@@ -49,7 +49,7 @@ impl Events {
         let left = self.time_left();
         let event = tokio::select! {
             biased;
-            // First: an end that has arrived was in time, even if this is late to look.
+            // First: an end that has already arrived was in time, even if it is read late.
             event = self.stream.next() => event,
             () = tokio::time::sleep(left.unwrap_or_default()), if left.is_some() => {
                 let value = self.limits.timeout_ms;
@@ -63,40 +63,40 @@ impl Events {
         Ok(event)
     }
 
-    /// How long the agent may still take; `None` if the execution has no time limit.
+    /// The time that the agent has left; `None` if the execution has no time limit.
     fn time_left(&self) -> Option<Duration> {
         let limit = Some(self.limits.timeout_ms).filter(|limit| *limit > 0);
         limit.map(|limit| (Duration::from_millis(limit) + GRACE).saturating_sub(self.started.elapsed()))
     }
 
-    /// An end that the agent did not report. Nothing follows it.
+    /// Ends the events with an outcome that the agent did not report.
     pub(super) fn end(&mut self, kind: OutcomeKind, message: String, limit: Option<LimitHit>) -> Event {
         self.over = true;
         let usage = Usage { wall_ms: self.started.elapsed().as_millis() as u64, ..Usage::default() };
         Event::End(End { outcome: Outcome { kind, message, limit }, exception: None, usage, lost: true })
     }
 
-    /// Whether the end was there.
+    /// Whether the last event has been returned.
     pub(super) fn are_over(&self) -> bool {
         self.over
     }
 
-    /// What the code may use.
+    /// The limits of the execution.
     pub(super) fn limits(&self) -> &Limits {
         &self.limits
     }
 }
 
-/// How many bytes an agent may send in all.
+/// The number of bytes that an agent may send in one execution.
 fn room(limits: &Limits) -> u64 {
     limits.output_bytes.saturating_mul(MAX_PER_BYTE).saturating_add(1 << 20)
 }
 
-/// How many bytes of the room an event takes; an empty one takes some too.
+/// The number of bytes that an event counts for; an empty one counts too, so that their number is bounded.
 fn size(event: &Event) -> u64 {
     match event {
         Event::Stdout { text } | Event::Stderr { text } => text.len().max(1) as u64,
-        // It arrives as the agent counted it.
+        // The agent counts an output in the same way.
         Event::Output(output) => output.counted() * MAX_PER_BYTE,
         Event::End(_) => 0,
     }
@@ -104,7 +104,7 @@ fn size(event: &Event) -> u64 {
 
 /// An execution in a context of a kept sandbox. Dropping it interrupts the code.
 pub struct Execution {
-    /// How many executions the context has seen, this one included.
+    /// The number of this execution in its context, from 1.
     pub number: u64,
     context: String,
     sandbox: Arc<Sandbox>,
@@ -122,18 +122,18 @@ impl Execution {
     ///
     /// # Errors
     ///
-    /// [`OperationError::Lost`] when the sandbox is gone before the end. Nothing follows.
+    /// [`OperationError::Lost`] when the sandbox is gone before the end. It is the last item.
     pub async fn next(&mut self) -> Option<Result<Event, OperationError>> {
         let event = self.events.next().await?;
         match &event {
-            // The context's next execution will be the first of a new interpreter.
+            // The next execution in this context is the first one of a new interpreter.
             Ok(Event::End(end)) if end.lost => self.sandbox.forget_executions(&self.context),
-            // The link is whole, so the agent sent what no honest one would.
+            // The link still works, so it was the agent that broke the protocol.
             Err(err @ LinkError::Broken(_)) if !self.sandbox.is_lost() => {
                 tracing::error!(
                     sandbox.id = self.sandbox.id,
                     error = err as &dyn std::error::Error,
-                    "the agent is lying"
+                    "the agent broke the protocol"
                 );
                 self.sandbox.remove_container();
             }
@@ -148,12 +148,12 @@ mod tests {
     use super::*;
     use crate::protocol::Output;
 
-    /// The output of an honest agent fits, however small its pieces are.
+    /// The output of an honest agent is never too much, however small its pieces are.
     #[test]
-    fn all_that_is_allowed_has_room_in_the_smallest_pieces() {
+    fn allowed_output_fits_in_the_smallest_pieces() {
         let limits = Limits { output_bytes: 8 << 20, ..Limits::default() };
         let text = |text: &str| Event::Stdout { text: text.to_owned() };
-        // The second is what replaces each byte that is not UTF-8.
+        // The second one replaces each byte that is not UTF-8.
         for smallest in [text("\n"), text("\u{fffd}")] {
             assert!(size(&smallest) * limits.output_bytes < room(&limits), "{smallest:?}");
         }

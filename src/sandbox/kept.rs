@@ -1,4 +1,4 @@
-//! A kept sandbox: one container under an id, with a deadline.
+//! A kept sandbox: one container with an id and a deadline.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,83 +16,83 @@ use crate::engine::{EngineError, Network};
 use crate::link::Link;
 use crate::protocol::{Metrics, Notebook};
 
-/// What happens at the deadline.
+/// What happens to a sandbox at its deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnTimeout {
-    /// It is removed.
+    /// The sandbox is removed.
     Kill,
-    /// It is frozen, and removed when killed.
+    /// The sandbox is frozen, and stays until it is killed.
     Pause,
 }
 
-/// Who may reach the ports of a sandbox, and under which name its servers see themselves asked.
+/// Access to the ports of a sandbox, and the `Host` header that servers inside see.
 #[derive(Debug, Clone, Default)]
 pub struct Traffic {
-    /// Whether requests to its ports must carry a token of their own.
+    /// Whether requests to its ports must carry [`Sandbox::traffic_token`].
     pub private: bool,
-    /// What `Host` says towards its ports in place of what the client said; `${PORT}` in it is the port.
+    /// Replaces the client's `Host` header in requests to its ports; `${PORT}` in it stands for the port.
     pub host: Option<String>,
 }
 
 /// A checked request for a sandbox.
 #[derive(Debug, Clone)]
 pub struct CreateSpec {
-    /// The recipe.
+    /// The template.
     pub template: Arc<Template>,
-    /// Whose it is.
+    /// The owner of the sandbox.
     pub owner: Owner,
-    /// How long it lives.
+    /// The time from its creation to its deadline.
     pub timeout: Duration,
-    /// What happens then.
+    /// What happens at the deadline.
     pub on_timeout: OnTimeout,
-    /// Whether requests to it resume it when it is paused.
+    /// Whether a request to the paused sandbox resumes it.
     pub auto_resume: bool,
-    /// What it can reach.
+    /// The addresses that it can reach.
     pub network: Network,
-    /// The client's own notes.
+    /// The client's own metadata.
     pub metadata: BTreeMap<String, String>,
-    /// Environment variables of everything that runs in it.
+    /// Environment variables of all code and commands in it.
     pub env: BTreeMap<String, String>,
     /// Whether requests to it must carry its token.
     pub secure: bool,
-    /// How its ports are reached.
+    /// Access to its ports.
     pub traffic: Traffic,
 }
 
-/// When it ends, and whether it is frozen.
+/// The deadline of a sandbox, and whether the sandbox is paused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Life {
-    /// The deadline; of a paused one, when it was paused.
+    /// The deadline; for a paused sandbox, the time when it was paused.
     pub end: SystemTime,
-    /// Whether it is frozen.
+    /// Whether the sandbox is paused.
     pub paused: bool,
 }
 
 /// A sandbox that is kept until its deadline.
 #[derive(Debug)]
 pub struct Sandbox {
-    /// Lower-case letters and digits.
+    /// The id: lower-case letters and digits.
     pub id: String,
-    /// What requests to it carry; unguessable, and its own.
+    /// The token that requests to this sandbox carry; unique and unguessable.
     pub token: String,
-    /// What requests to its ports carry, if they must.
+    /// The token that requests to its ports must carry; `None` if they need none.
     pub traffic_token: Option<String>,
-    /// How it was asked for.
+    /// The request that created it.
     pub spec: CreateSpec,
     /// When it was created.
     pub started: SystemTime,
     pub(super) container: Container,
     pub(super) life: watch::Sender<Life>,
     pub(super) readings: Readings,
-    /// Cancelled when it is killed.
+    /// Cancelled when the sandbox is killed.
     pub(super) gone: CancellationToken,
-    /// Cancelled when it is killed or paused: what streams from it must end then.
+    /// Cancelled when the sandbox is killed or paused: streams from it must end then. Replaced on resume.
     streams: Mutex<CancellationToken>,
-    /// One change between paused and running at a time.
-    changing: tokio::sync::Mutex<()>,
-    /// The context that is meant where only a language is named.
+    /// Locked during a pause or a resume, so that there is one at a time.
+    transition: tokio::sync::Mutex<()>,
+    /// The default context of each language, by language.
     pub(super) defaults: tokio::sync::Mutex<BTreeMap<String, String>>,
-    /// How many executions each context has seen.
+    /// The number of executions so far, by context.
     executions: Mutex<BTreeMap<String, u64>>,
 }
 
@@ -108,7 +108,7 @@ impl Sandbox {
             life: watch::Sender::new(Life { end: started + spec.timeout, paused: false }),
             streams: Mutex::new(gone.child_token()),
             gone,
-            changing: tokio::sync::Mutex::default(),
+            transition: tokio::sync::Mutex::default(),
             defaults: tokio::sync::Mutex::new(container.contexts.clone()),
             executions: Mutex::default(),
             readings: Readings::default(),
@@ -117,33 +117,33 @@ impl Sandbox {
         }
     }
 
-    /// Its deadline and whether it is frozen.
+    /// The current deadline, and whether the sandbox is paused.
     pub fn life(&self) -> Life {
         *self.life.borrow()
     }
 
-    /// Moves the deadline to `timeout` from now, whatever it was.
+    /// Moves the deadline to `timeout` from now, earlier or later.
     pub fn set_timeout(&self, timeout: Duration) {
         self.life.send_modify(|life| life.end = SystemTime::now() + timeout);
     }
 
-    /// Moves the deadline to `timeout` from now, unless that is earlier.
+    /// Moves the deadline to `timeout` from now, unless it is later already.
     pub fn extend(&self, timeout: Duration) {
         self.life.send_modify(|life| life.end = life.end.max(SystemTime::now() + timeout));
     }
 
-    /// The way to its agent.
+    /// The link to its agent.
     pub(super) fn link(&self) -> &Link {
         self.container.link()
     }
 
-    /// What is different in a notebook of this language.
+    /// How a notebook of this language differs, as the image describes it.
     pub fn notebook(&self, language: &str) -> Notebook {
         let found = self.container.languages.iter().find(|found| found.name == language);
         found.map(|found| found.notebook.clone()).unwrap_or_default()
     }
 
-    /// What it uses now.
+    /// The sandbox's current resource usage.
     ///
     /// # Errors
     ///
@@ -151,19 +151,19 @@ impl Sandbox {
     pub async fn metrics(&self) -> Result<Metrics, OperationError> {
         let mut metrics = self.link().metrics().await?;
         if self.spec.template.writable_root {
-            // The agent sees the engine's whole disk.
+            // The agent reports the engine's whole disk.
             metrics.disk_total_bytes = self.spec.template.disk_bytes;
             metrics.disk_used_bytes = self.readings.written_bytes();
         }
         Ok(metrics)
     }
 
-    /// What it used every five seconds, oldest first.
+    /// Its resource usage at intervals of five seconds, oldest first.
     pub fn readings(&self) -> Vec<Reading> {
         self.readings.all()
     }
 
-    /// Counts an execution in a context, from 1.
+    /// Counts an execution in a context and returns its number, from 1.
     pub(super) fn count_execution(&self, context: &str) -> u64 {
         let mut executions = self.executions.lock().unwrap_or_else(PoisonError::into_inner);
         let count = executions.entry(context.to_owned()).or_default();
@@ -171,39 +171,39 @@ impl Sandbox {
         *count
     }
 
-    /// Begins to count a context's executions anew.
+    /// Resets a context's execution count.
     pub(super) fn forget_executions(&self, context: &str) {
         self.executions.lock().unwrap_or_else(PoisonError::into_inner).remove(context);
     }
 
-    /// Whether its container is gone without our doing.
+    /// Whether the link to its agent has ended.
     pub(super) fn is_lost(&self) -> bool {
         self.link().is_closed()
     }
 
-    /// Resolves when streams from it must end: it was killed or paused.
+    /// A token that is cancelled when the sandbox is killed or paused: streams from it must end then.
     pub fn interrupted(&self) -> CancellationToken {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Freezes it, also if nobody waits for that any longer. False if it was frozen.
+    /// Freezes the sandbox, even if the caller stops waiting. False if it was paused already.
     ///
     /// # Errors
     ///
-    /// When the engine cannot. It then goes on, but for its streams.
+    /// When the engine cannot freeze it. The sandbox then keeps running, but its streams have ended.
     pub async fn pause(self: &Arc<Self>) -> Result<bool, EngineError> {
         let sandbox = Arc::clone(self);
         let paused = async move {
-            let _changing = sandbox.changing.lock().await;
+            let _transition = sandbox.transition.lock().await;
             if sandbox.life().paused {
                 return Ok(false);
             }
-            // Streams first: their ends would otherwise wait in a frozen agent.
+            // Before the pause: a frozen agent could not end its streams.
             sandbox.interrupted().cancel();
             if let Err(err) = sandbox.container.pause().await {
-                // An engine that was too slow to say so may have frozen it all the same.
+                // An engine that answered too late may have frozen it nevertheless.
                 let _ = sandbox.container.resume().await;
-                sandbox.let_streams_begin();
+                sandbox.renew_stream_token();
                 return Err(err);
             }
             sandbox.life.send_modify(|life| *life = Life { end: SystemTime::now(), paused: true });
@@ -212,36 +212,36 @@ impl Sandbox {
         tokio::spawn(paused).await.expect("a pause does not panic")
     }
 
-    /// Lets it go on for `timeout`, also if nobody waits for that any longer. False if it was not frozen.
+    /// Resumes the sandbox for `timeout`, even if the caller stops waiting. False if it was not paused.
     ///
     /// # Errors
     ///
-    /// When the engine cannot.
+    /// When the engine cannot resume it.
     pub async fn resume(self: &Arc<Self>, timeout: Duration) -> Result<bool, EngineError> {
         let sandbox = Arc::clone(self);
         let resumed = async move {
-            let _changing = sandbox.changing.lock().await;
+            let _transition = sandbox.transition.lock().await;
             if !sandbox.life().paused {
                 return Ok(false);
             }
             sandbox.container.resume().await?;
-            sandbox.let_streams_begin();
+            sandbox.renew_stream_token();
             sandbox.life.send_modify(|life| *life = Life { end: SystemTime::now() + timeout, paused: false });
             Ok(true)
         };
         tokio::spawn(resumed).await.expect("a resumption does not panic")
     }
 
-    fn let_streams_begin(&self) {
+    fn renew_stream_token(&self) {
         *self.streams.lock().unwrap_or_else(PoisonError::into_inner) = self.gone.child_token();
     }
 
-    /// Removes its container. The registry then finds that the sandbox is lost.
+    /// Removes the container. The registry then notices that the sandbox is lost.
     pub(super) fn remove_container(&self) {
         self.container.remove();
     }
 
-    /// Removes its container and ends its streams.
+    /// Removes the container and ends all streams from it.
     pub(super) fn kill(&self) {
         self.gone.cancel();
         self.container.remove();

@@ -1,4 +1,4 @@
-//! Which container serves a request, and how long it lives.
+//! Chooses the container that serves a request, and how long the container lives.
 
 mod admission;
 mod container;
@@ -30,7 +30,7 @@ use registry::Registry;
 
 pub use admission::SandboxesConfig;
 pub(crate) use error::seconds;
-pub use error::{Ending, LaunchError, OperationError, SandboxError, Whose};
+pub use error::{Ending, LaunchError, LimitScope, OperationError, SandboxError};
 pub use execution::Execution;
 pub use kept::{CreateSpec, Life, OnTimeout, Sandbox, Traffic};
 pub use operations::{File, Items};
@@ -40,7 +40,7 @@ pub use readings::Reading;
 pub use run::{Place, Report, RunSpec, Running};
 pub use template::{NetworkKind, Template};
 
-/// The one door to sandboxes.
+/// All sandboxes of the server: creates, finds and removes them, and runs code in them. A clone is another handle.
 #[derive(Debug, Clone)]
 pub struct Sandboxes {
     shared: Arc<Shared>,
@@ -57,27 +57,28 @@ struct Shared {
     cancelled: CancellationToken,
 }
 
-/// What there is and what is going on.
+/// The state of all sandboxes, for reports.
 #[derive(Debug)]
 pub struct Status {
-    /// Sandboxes that serve requests, those being removed included.
+    /// Sandboxes that serve single runs, including those that are being removed.
     pub running: usize,
-    /// Sandboxes that are kept.
+    /// Kept sandboxes.
     pub kept: usize,
-    /// Requests that wait for one.
+    /// Runs that wait in the queue.
     pub queued: usize,
-    /// The bounds of both.
+    /// The limits of these numbers.
     pub config: SandboxesConfig,
-    /// The warm sandboxes.
+    /// The warm sandboxes of each template.
     pub shelves: Vec<ShelfStatus>,
 }
 
 impl Sandboxes {
-    /// Removes what an earlier server of the same owner left, then begins to warm up.
+    /// Removes the containers that an earlier server of the same owner left, then starts to launch warm sandboxes.
     ///
     /// # Errors
     ///
-    /// When the engine does not answer, or does not remove what runs. A network that it keeps is no error.
+    /// When the engine does not answer, or does not remove a container. A network that it does not remove is not an
+    /// error.
     pub async fn open(
         engine: Arc<dyn Engine>,
         templates: Vec<Template>,
@@ -86,7 +87,7 @@ impl Sandboxes {
         match engine.sweep().await {
             Ok(0) => {}
             Ok(removed) => tracing::info!(removed, "removed {removed} containers that an earlier server had left"),
-            Err(err @ EngineError::InUse(_)) => tracing::warn!("{err}; it is used again if it stays"),
+            Err(err @ EngineError::InUse(_)) => tracing::warn!("{err}; it is used again if it is not removed"),
             Err(err) => return Err(err),
         }
         let templates: Vec<_> = templates.into_iter().map(Arc::new).collect();
@@ -98,15 +99,15 @@ impl Sandboxes {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// The template that a request calls `name`.
+    /// The template that single runs can use under the language name `name`.
     ///
     /// # Errors
     ///
-    /// [`SandboxError::UnknownLanguage`], with the names there are.
+    /// [`SandboxError::UnknownLanguage`], which lists the known names.
     pub fn template(&self, name: &str) -> Result<Arc<Template>, SandboxError> {
-        let asked = name.trim().to_lowercase();
+        let wanted = name.trim().to_lowercase();
         let runs = || self.shared.templates.iter().filter(|template| template.runs);
-        let found = runs().find(|template| template.is_called(&asked));
+        let found = runs().find(|template| template.is_called(&wanted));
         found.cloned().ok_or_else(|| {
             let known: Vec<_> = runs().map(|template| template.name.as_str()).collect();
             SandboxError::UnknownLanguage { name: name.to_owned(), known: known.join(", ") }
@@ -117,22 +118,22 @@ impl Sandboxes {
     ///
     /// # Errors
     ///
-    /// When it cannot begin. How the code ends is in its last event.
+    /// When the run cannot start. The outcome of the code is in its last event.
     pub async fn run(&self, spec: RunSpec) -> Result<Running, SandboxError> {
-        let asked = Instant::now();
+        let requested = Instant::now();
         let permit = tokio::select! {
             permit = self.shared.admission.run(spec.owner) => permit?,
             () = self.shared.cancelled.cancelled() => return Err(SandboxError::ShuttingDown),
         };
         let (sandbox, warm) = self.container(&spec.template, &spec.container, spec.owner).await?;
         sandbox.hold(permit);
-        let wait_ms = asked.elapsed().as_millis() as u64;
+        let wait_ms = requested.elapsed().as_millis() as u64;
         tracing::debug!(sandbox.id = %sandbox.id(), warm, wait_ms, "took sandbox {}", sandbox.id());
         let place = Place { template: spec.template.name.clone(), warm, wait_ms };
         Running::start(sandbox, place, spec, self.shared.cancelled.clone()).await
     }
 
-    /// The template that a client calls `name` when it asks for a sandbox to keep.
+    /// The template of kept sandboxes with this name or alias.
     pub fn kept_template(&self, name: &str) -> Option<Arc<Template>> {
         self.shared.templates.iter().find(|template| template.is_called(name)).cloned()
     }
@@ -142,19 +143,20 @@ impl Sandboxes {
         &self.shared.templates
     }
 
-    /// The language of the first kept template that has one: what a sandbox without one speaks unless asked otherwise.
+    /// The default language of sandboxes whose template has none: that of the first template that is only for kept
+    /// sandboxes and has a language.
     pub fn default_language(&self) -> &str {
         let kept = self.shared.templates.iter().filter(|template| !template.runs);
         kept.map(|template| template.language.as_str()).find(|language| !language.is_empty()).unwrap_or_default()
     }
 
-    /// Takes a sandbox, gives it these variables, and keeps it until its deadline. Its time begins when it is ready: a short one could
-    /// end it in the middle.
+    /// Takes a sandbox, sets its environment variables, and keeps it until its deadline. The timeout starts when the
+    /// sandbox is ready: a short one could otherwise end the sandbox before that.
     ///
     /// # Errors
     ///
-    /// [`SandboxError::Full`] when enough are kept, [`SandboxError::TooOften`], when no container can be started, and
-    /// [`SandboxError::Lost`].
+    /// [`SandboxError::Full`] at the limit of kept sandboxes, [`SandboxError::TooOften`], [`SandboxError::Launch`] when
+    /// no container can be started, and [`SandboxError::Lost`].
     pub async fn create(
         &self,
         spec: CreateSpec,
@@ -172,22 +174,22 @@ impl Sandboxes {
         Ok(sandbox)
     }
 
-    /// The kept sandbox of that id.
+    /// The kept sandbox with this id.
     pub fn get(&self, id: &str) -> Option<Arc<Sandbox>> {
         self.shared.kept.get(id)
     }
 
-    /// The kept sandbox whose token this is.
+    /// The kept sandbox with this token.
     pub fn by_token(&self, token: &str) -> Option<Arc<Sandbox>> {
         self.shared.kept.by_token(token)
     }
 
-    /// The id of the kept sandbox whose token this was, if it ended not long ago.
+    /// The id of the kept sandbox that had this token, if it ended recently.
     pub fn ended_by_token(&self, token: &str) -> Option<String> {
         self.shared.kept.ended_by_token(token)
     }
 
-    /// Why a kept sandbox ended, if nobody asked for that and it was not long ago.
+    /// Why a kept sandbox ended recently. `None` if a client killed it, or it reached its deadline.
     pub fn ending(&self, id: &str) -> Option<Ending> {
         self.shared.kept.ending(id)
     }
@@ -197,12 +199,13 @@ impl Sandboxes {
         self.shared.kept.all()
     }
 
-    /// Removes a kept sandbox. False if there is none.
+    /// Removes a kept sandbox. False if the id is unknown.
     pub fn kill(&self, id: &str) -> bool {
         self.shared.kept.kill(id)
     }
 
-    /// A container like `container`: one that waits, if those are like it.
+    /// Takes or launches a container with this spec: a warm one, if the template's have the same spec. True if it was
+    /// warm.
     async fn container(
         &self,
         template: &Arc<Template>,
@@ -221,7 +224,7 @@ impl Sandboxes {
         })
     }
 
-    /// What is going on.
+    /// The current state of all sandboxes.
     pub fn status(&self) -> Status {
         let shared = &self.shared;
         let (running, queued) = shared.admission.counts();
@@ -234,13 +237,13 @@ impl Sandboxes {
         }
     }
 
-    /// Whether requests can be served: the engine answers, and every template has come up.
+    /// Whether requests can be served: the engine answers, and every template with warm sandboxes has launched one.
     pub async fn is_ready(&self) -> bool {
         let ready = |shelf: &ShelfStatus| shelf.template.warm == 0 || (shelf.has_launched && !shelf.failing);
         self.shared.pool.status().iter().all(ready) && self.shared.engine.ping().await.is_ok()
     }
 
-    /// Ends what still runs, as `cancelled`, and removes what is kept.
+    /// Ends running code with the outcome `cancelled`, and removes all kept sandboxes.
     pub fn cancel(&self) {
         self.shared.cancelled.cancel();
         for sandbox in self.shared.kept.all() {
@@ -248,11 +251,11 @@ impl Sandboxes {
         }
     }
 
-    /// Removes everything. To be called when no request is served any longer.
+    /// Removes all sandboxes. Call it when no request is served any longer.
     ///
     /// # Errors
     ///
-    /// When something may be left.
+    /// When containers may be left on the engine.
     pub async fn close(self) -> Result<(), EngineError> {
         self.cancel();
         self.shared.pool.stop().await;
@@ -261,12 +264,12 @@ impl Sandboxes {
     }
 }
 
-/// What a client names a sandbox by: it goes into host names, so lower-case letters and digits.
+/// A new sandbox id. It becomes part of host names, so it consists of lower-case letters and digits.
 fn new_id() -> String {
     format!("i{}", Alphanumeric.sample_string(&mut rand::rng(), 20).to_lowercase())
 }
 
-/// What opens one sandbox: 32 characters from a generator fit for secrets.
+/// A new token for one sandbox: 32 characters from a cryptographically secure generator.
 fn new_token() -> String {
     Alphanumeric.sample_string(&mut rand::rng(), 32)
 }

@@ -1,4 +1,4 @@
-//! What can be done to a kept sandbox: files, processes, interpreters and ports, each one call on its link.
+//! The operations of a kept sandbox on files, processes, contexts and ports. Each is one call on its link.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::protocol::{
     StartContext, StartProcess, TerminalSize, WatchEvent, WatchQuery, Watcher, WriteQuery,
 };
 
-/// The items of an operation, as they come. Dropping it ends the operation.
+/// The items of an operation, as they arrive. Dropping the stream ends the operation.
 pub type Items<T> = BoxStream<'static, Result<T, OperationError>>;
 
 fn items<T>(stream: impl Stream<Item = Result<T, LinkError>> + Send + 'static) -> Items<T> {
@@ -26,9 +26,10 @@ fn items<T>(stream: impl Stream<Item = Result<T, LinkError>> + Send + 'static) -
 
 /// A file that is being read.
 pub struct File {
-    /// Its size when it was opened, bytes; 0 for a file of `procfs`, whatever is in it. It may change meanwhile.
+    /// Its size when it was opened, bytes; always 0 for a file of `procfs`. The file may grow or shrink while it is
+    /// read.
     pub size: u64,
-    /// The time of its last change, nanoseconds since 1970.
+    /// The time of its last modification, nanoseconds since 1970.
     pub modified_ns: i64,
     /// Its content.
     pub bytes: Items<Bytes>,
@@ -40,7 +41,7 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// `Code::NotFound` for an unknown context or `cwd`. How the code ends is an event.
+    /// `Code::NotFound` for an unknown context or `cwd`. The outcome of the code is an event.
     pub async fn execute(self: &Arc<Self>, execute: &Execute) -> Result<Execution, OperationError> {
         Execution::start(self, execute).await
     }
@@ -58,12 +59,12 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// When the image lacks the language, its runner does not come up, or `cwd` does not exist.
+    /// When the image lacks the language, its runner does not start, or `cwd` does not exist.
     pub async fn start_context(&self, asked: &StartContext) -> Result<Context, OperationError> {
         Ok(self.link().start_context(asked).await?)
     }
 
-    /// The id of the context that is meant where only a language is named; started when it is first asked for.
+    /// The id of the default context of a language, for requests that name no context. Starts it at the first call.
     ///
     /// # Errors
     ///
@@ -84,7 +85,7 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// `Code::NotFound` for an unknown context, and when the runner does not come up.
+    /// `Code::NotFound` for an unknown context, and when the runner does not start.
     pub async fn restart_context(&self, id: &str) -> Result<(), OperationError> {
         self.link().restart_context(id).await?;
         self.forget_executions(id);
@@ -115,11 +116,11 @@ impl Sandbox {
         Ok(items(self.link().start_process(asked).await?))
     }
 
-    /// Streams a process's events from now on. The process waits for the slowest of its readers.
+    /// Streams a process's events from now on. The process waits for its slowest reader.
     ///
     /// # Errors
     ///
-    /// `Code::NotFound` when there is no such process, nor was within the last 30 s.
+    /// `Code::NotFound` when no such process runs, or ended within the last 30 s.
     pub async fn attach(&self, process: &ProcessSelector) -> Result<Items<ProcessEvent>, OperationError> {
         Ok(items(self.link().attach_process(process).await?))
     }
@@ -133,7 +134,7 @@ impl Sandbox {
         Ok(items(self.link().processes().await?))
     }
 
-    /// Writes to a process's standard input and returns when all is in its pipe.
+    /// Writes to a process's standard input and returns when all bytes are in its pipe.
     ///
     /// # Errors
     ///
@@ -169,8 +170,8 @@ impl Sandbox {
         Ok(self.link().resize_terminal(process, size).await?)
     }
 
-    /// Sends a signal, by its number, to one process and not to its children. From then on its end is reported as soon as
-    /// it has ended, even if another process still holds its output open.
+    /// Sends a signal, by its number, to one process and not to its children. After a signal, the end of the process is
+    /// reported at once, even if another process still holds its output open.
     ///
     /// # Errors
     ///
@@ -186,13 +187,14 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// When the path is not that of a file.
+    /// When the path is not a file.
     pub async fn read(&self, asked: &ReadQuery) -> Result<File, OperationError> {
         let FileContent { size, modified_ns, bytes } = self.link().read_file(asked).await?;
         Ok(File { size, modified_ns, bytes: items(bytes) })
     }
 
-    /// Writes a file, with the directories above it. If `content` breaks off, a part of it is left in the file.
+    /// Writes a file and makes its missing parent directories. If `content` breaks off, the file keeps the part before
+    /// that.
     ///
     /// # Errors
     ///
@@ -208,25 +210,25 @@ impl Sandbox {
         Ok(self.link().write_file_from(asked, content).await?)
     }
 
-    /// Describes what is at a path.
+    /// Describes the file or directory at a path.
     ///
     /// # Errors
     ///
-    /// `Code::NotFound` when nothing is there.
+    /// `Code::NotFound` when the path does not exist.
     pub async fn stat(&self, asked: &FileQuery) -> Result<Entry, OperationError> {
         Ok(self.link().stat(asked).await?)
     }
 
-    /// Streams a directory's entries in lexical order, each directory followed by what is in it.
+    /// Streams a directory's entries in lexical order, each subdirectory followed by its own entries.
     ///
     /// # Errors
     ///
-    /// When the path is not that of a directory.
+    /// When the path is not a directory.
     pub async fn list(&self, asked: &ListQuery) -> Result<Items<Entry>, OperationError> {
         Ok(items(self.link().list_directory(asked).await?))
     }
 
-    /// Makes a directory and those above it.
+    /// Makes a directory and its missing parents.
     ///
     /// # Errors
     ///
@@ -235,7 +237,7 @@ impl Sandbox {
         Ok(self.link().make_directory(asked).await?)
     }
 
-    /// Moves a file or a directory, making the directories above its new place.
+    /// Moves a file or a directory, and makes the missing parents of the new path.
     ///
     /// # Errors
     ///
@@ -244,7 +246,7 @@ impl Sandbox {
         Ok(self.link().move_path(asked).await?)
     }
 
-    /// Removes a file, or a directory with all that is in it. Removing what does not exist is not an error.
+    /// Removes a file, or a directory with everything in it. Removing a path that does not exist is not an error.
     ///
     /// # Errors
     ///
@@ -257,7 +259,7 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// When the path is not that of a directory.
+    /// When the path is not a directory.
     pub async fn watch(&self, asked: &WatchQuery) -> Result<Items<WatchEvent>, OperationError> {
         Ok(items(self.link().watch(asked).await?))
     }
@@ -292,7 +294,8 @@ impl Sandbox {
 
 /// Ports.
 impl Sandbox {
-    /// Connects to a port inside. Shutting down one direction leaves the other open; dropping it closes both.
+    /// Connects to a port inside the sandbox. Shutting down one direction leaves the other open; dropping the
+    /// connection closes both.
     ///
     /// # Errors
     ///

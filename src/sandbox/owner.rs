@@ -1,18 +1,18 @@
-//! Whose a sandbox is.
+//! The owner of a sandbox.
 
 use std::fmt;
 
 use sha2::{Digest, Sha256};
 
-/// Whose a sandbox is: the stable id of an API key. It stays the same after a restart, and whatever other keys there are.
+/// The owner of a sandbox: a stable id of an API key. It does not depend on other keys, and survives restarts.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Owner(pub(super) [u8; 8]);
 
 impl Owner {
-    /// The owner of everything where no API key is configured.
+    /// The owner of all sandboxes if no API key is configured.
     pub const ANYBODY: Self = Self([0; 8]);
 
-    /// The owner of an API key's sandboxes. The key cannot be found out from it.
+    /// The owner of an API key's sandboxes. The key cannot be derived from it.
     pub fn of_key(key: &str) -> Self {
         let [a, b, c, d, e, f, g, h, ..] = <[u8; 32]>::from(Sha256::digest(key));
         Self([a, b, c, d, e, f, g, h])
@@ -30,10 +30,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_owner_is_known_by_the_key_and_does_not_show_it() {
+    fn an_owner_depends_on_the_key_and_does_not_reveal_it() {
         assert_eq!(Owner::of_key("first-key"), Owner::of_key("first-key"));
         assert_ne!(Owner::of_key("first-key"), Owner::of_key("second-key"));
-        // The beginning of what `printf first-key | sha256sum` prints.
+        // The first 16 digits that `printf first-key | sha256sum` prints.
         assert_eq!(format!("{:?}", Owner::of_key("first-key")), "Owner(9e24b55356ef2a12)");
     }
 }

@@ -19,8 +19,8 @@ use crate::protocol::Language;
 /// How often waiting sandboxes are looked at: one whose container is gone is replaced.
 const CHECK: Duration = Duration::from_secs(1);
 
-/// The longest pause between launches that fail, and where it is the engine that fails: what then starts again does so soon
-/// after the engine.
+/// The longest pause between launches that fail, and where it is the engine that fails: what then starts again does so
+/// soon after the engine.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 const LONGEST_PAUSE_OF_ENGINE: Duration = Duration::from_secs(3);
 

@@ -1,4 +1,4 @@
-//! What a kept sandbox used, reading by reading.
+//! The resource usage of a kept sandbox over time.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,19 +7,19 @@ use std::time::SystemTime;
 
 use crate::protocol::Metrics;
 
-/// Readings that are kept: six hours.
-const KEPT: usize = 6 * 60 * 60 / 5;
+/// The most readings of one sandbox: six hours, one every five seconds.
+const MAX_READINGS: usize = 6 * 60 * 60 / 5;
 
-/// What a sandbox used at a time.
+/// The resource usage of a sandbox at one time.
 #[derive(Debug, Clone, Copy)]
 pub struct Reading {
-    /// When.
+    /// The time of the reading.
     pub at: SystemTime,
-    /// What.
+    /// The usage.
     pub metrics: Metrics,
 }
 
-/// The readings of one sandbox, and what the engine last said of its disk.
+/// The readings of one sandbox, and its disk usage as the engine measured it last.
 #[derive(Debug, Default)]
 pub(super) struct Readings {
     all: Mutex<VecDeque<Reading>>,
@@ -32,9 +32,9 @@ impl Readings {
         self.all.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
     }
 
-    pub(super) fn keep(&self, metrics: Metrics) {
+    pub(super) fn add(&self, metrics: Metrics) {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() == KEPT {
+        if all.len() == MAX_READINGS {
             all.pop_front();
         }
         all.push_back(Reading { at: SystemTime::now(), metrics });
@@ -44,7 +44,7 @@ impl Readings {
         self.written_bytes.store(bytes, Ordering::Relaxed);
     }
 
-    /// What is written to the disk, bytes, where the engine is asked for that.
+    /// The bytes written to the disk at the last measurement; 0 if the engine does not measure this sandbox.
     pub(super) fn written_bytes(&self) -> u64 {
         self.written_bytes.load(Ordering::Relaxed)
     }

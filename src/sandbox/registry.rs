@@ -1,4 +1,4 @@
-//! Kept sandboxes by id, each with its deadline.
+//! The kept sandboxes by id. Ends each at its deadline.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -10,10 +10,10 @@ use super::error::Ending;
 use super::kept::{OnTimeout, Sandbox};
 use super::supervise;
 
-/// How many sandboxes are remembered after their end.
+/// The number of ended sandboxes that are remembered.
 const REMEMBERED: usize = 1024;
 
-/// Sandboxes that are kept.
+/// The kept sandboxes.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Registry {
     kept: Arc<Mutex<Kept>>,
@@ -22,65 +22,67 @@ pub(crate) struct Registry {
 #[derive(Debug, Default)]
 struct Kept {
     sandboxes: BTreeMap<String, Arc<Sandbox>>,
-    /// The last that ended, so that a client that still names one learns that, and not that its token is wrong.
+    /// The sandboxes that ended last, newest first: a client that still uses one learns that it ended, not that its
+    /// token is wrong.
     ended: VecDeque<Ended>,
 }
 
-/// A sandbox that is no more.
+/// A sandbox that has ended.
 #[derive(Debug)]
 struct Ended {
     token: String,
     id: String,
-    /// Why, if nobody asked for it.
+    /// Why it ended; `None` if it was killed or reached its deadline.
     ending: Option<Ending>,
 }
 
 impl Registry {
     /// Keeps a sandbox until its deadline.
     pub(crate) fn insert(&self, sandbox: Arc<Sandbox>) {
-        // First: what ends it looks for it here.
+        // Before the tasks start: they look the sandbox up here to end it.
         self.lock().sandboxes.insert(sandbox.id.clone(), Arc::clone(&sandbox));
-        tokio::spawn(keep_time(self.clone(), Arc::downgrade(&sandbox)));
+        tokio::spawn(enforce_deadline(self.clone(), Arc::downgrade(&sandbox)));
         tokio::spawn(supervise::read(Arc::downgrade(&sandbox)));
         if sandbox.spec.template.writable_root {
-            tokio::spawn(bound_disk(self.clone(), sandbox.id.clone(), Arc::downgrade(&sandbox)));
+            tokio::spawn(enforce_disk_limit(self.clone(), sandbox.id.clone(), Arc::downgrade(&sandbox)));
         }
     }
 
-    /// The sandbox of that id. One whose container is gone is gone too.
+    /// The sandbox with this id, unless its container is gone.
     pub(crate) fn get(&self, id: &str) -> Option<Arc<Sandbox>> {
-        // One that is lost is removed as soon as it is known why.
+        // A lost sandbox stays registered until the cause is known.
         self.lock().sandboxes.get(id).filter(|sandbox| !sandbox.is_lost()).cloned()
     }
 
-    /// The sandbox of that token.
+    /// The sandbox with this token.
     pub(crate) fn by_token(&self, token: &str) -> Option<Arc<Sandbox>> {
         let kept = self.lock();
         let own = kept.sandboxes.values().map(|sandbox| (sandbox.token.as_str(), sandbox));
         find_token(own, token).cloned()
     }
 
-    /// The id of the sandbox of that token, if it ended not long ago.
+    /// The id of the sandbox that had this token, if it ended recently.
     pub(crate) fn ended_by_token(&self, token: &str) -> Option<String> {
         find_token(self.lock().ended.iter().map(|ended| (ended.token.as_str(), &ended.id)), token).cloned()
     }
 
-    /// Why the sandbox of that id ended, if nobody asked for that and it was not long ago.
+    /// Why the sandbox with this id ended recently; `None` if it was killed or reached its deadline.
     pub(crate) fn ending(&self, id: &str) -> Option<Ending> {
         self.lock().ended.iter().find(|ended| ended.id == id)?.ending.clone()
     }
 
-    /// All of them.
+    /// All kept sandboxes whose containers are not gone.
     pub(crate) fn all(&self) -> Vec<Arc<Sandbox>> {
         self.lock().sandboxes.values().filter(|sandbox| !sandbox.is_lost()).cloned().collect()
     }
 
-    /// Removes a sandbox. False if there is none.
+    /// Removes a sandbox. False if the id is unknown.
     pub(crate) fn kill(&self, id: &str) -> bool {
         self.end(id, None)
     }
 
-    /// The same; `ending` is why, if nobody asked for it.
+    /// Removes a sandbox and remembers why it ended; `None` if it was killed or reached its deadline. False if the id
+    /// is unknown.
     pub(crate) fn end(&self, id: &str, ending: Option<Ending>) -> bool {
         let mut kept = self.lock();
         let Some(sandbox) = kept.sandboxes.remove(id) else { return false };
@@ -96,7 +98,7 @@ impl Registry {
     }
 }
 
-/// What belongs to a token. All are compared, each in constant time.
+/// Finds the value that belongs to a token. Compares with every token, each in constant time.
 fn find_token<'a, T>(owners: impl Iterator<Item = (&'a str, T)>, token: &str) -> Option<T> {
     owners.fold(None, |found, (own, owner)| {
         let equal = bool::from(own.as_bytes().ct_eq(token.as_bytes()));
@@ -104,15 +106,15 @@ fn find_token<'a, T>(owners: impl Iterator<Item = (&'a str, T)>, token: &str) ->
     })
 }
 
-/// Ends a sandbox that has written too much.
-async fn bound_disk(registry: Registry, id: String, sandbox: Weak<Sandbox>) {
+/// Ends a sandbox that has written more to its disk than it may.
+async fn enforce_disk_limit(registry: Registry, id: String, sandbox: Weak<Sandbox>) {
     if let Some(ending) = supervise::over_disk(sandbox).await {
         registry.end(&id, Some(ending));
     }
 }
 
-/// Ends a sandbox at its deadline, which may move, or when its container is gone.
-async fn keep_time(registry: Registry, sandbox: Weak<Sandbox>) {
+/// Ends a sandbox at its deadline, which may change, or when its container is gone.
+async fn enforce_deadline(registry: Registry, sandbox: Weak<Sandbox>) {
     let Some(kept) = sandbox.upgrade() else { return };
     let (id, mut changes, gone) = (kept.id.clone(), kept.life.subscribe(), kept.gone.clone());
     let lost = kept.link().ended();
@@ -123,7 +125,7 @@ async fn keep_time(registry: Registry, sandbox: Weak<Sandbox>) {
         let left = life.end.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO);
         tokio::select! {
             biased;
-            // First: who is killed loses the container too.
+            // First: a killed sandbox loses its container too, and is not to be reported as lost.
             () = gone.cancelled() => return,
             () = tokio::time::sleep(left), if !life.paused => {
                 let Some(sandbox) = sandbox.upgrade() else { return };
@@ -145,14 +147,14 @@ async fn keep_time(registry: Registry, sandbox: Weak<Sandbox>) {
     }
 }
 
-/// How often a sandbox that is to be paused is tried to be, and how long apart: an engine that is restarted costs nobody's work.
+/// How often, and at which interval, a pause at the deadline is tried: a sandbox survives a restart of the engine.
 const PAUSE_TRIES: u32 = 5;
 const PAUSE_RETRY: Duration = Duration::from_secs(15);
 
-/// What became of a sandbox at its deadline.
+/// The result of a sandbox's deadline.
 enum Expired {
     Paused,
-    /// It could not be paused, and has a little longer.
+    /// The sandbox could not be paused. Its deadline was moved to try again.
     NotYet,
     Removed,
 }

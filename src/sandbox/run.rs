@@ -1,4 +1,4 @@
-//! A run: code in a sandbox of its own, its events while it lasts, a report when it is over.
+//! A run: code in its own sandbox, with events while it runs and a report at the end.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,60 +18,60 @@ use crate::protocol::{End, Event, Exception, Execute, LimitHit, Limits, Outcome,
 /// A checked request to run code.
 #[derive(Debug, Clone)]
 pub struct RunSpec {
-    /// The recipe.
+    /// The template.
     pub template: Arc<Template>,
-    /// Whose it is.
+    /// The owner of the run.
     pub owner: Owner,
-    /// The container, which may be smaller than the template's.
+    /// The container, which may have less of a resource than the template's.
     pub container: Spec,
-    /// What ends the run before its time.
+    /// The limits that end the run early.
     pub limits: Limits,
     /// The source text.
     pub code: String,
     /// Environment variables.
     pub env: BTreeMap<String, String>,
-    /// Files to write before: path and content.
+    /// Files to write before the code starts: path and content.
     pub files: Vec<(String, Bytes)>,
-    /// What the code can read from its standard input.
+    /// The content of the code's standard input.
     pub stdin: Option<String>,
 }
 
-/// Where a run takes place.
+/// The sandbox of a run.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Place {
     /// The template's name.
     pub template: String,
-    /// Whether the sandbox was waiting.
+    /// Whether the sandbox was warm: launched before the request.
     pub warm: bool,
-    /// From the request to a ready sandbox, milliseconds.
+    /// The time from the request to a ready sandbox, milliseconds.
     pub wait_ms: u64,
 }
 
 /// A run that has begun. Dropping it interrupts the code and removes the container.
 pub struct Running {
-    /// Where it takes place.
+    /// Its sandbox.
     pub place: Place,
     events: Events,
     container: Container,
     cancelled: CancellationToken,
 }
 
-/// All that a run gave.
+/// The collected result of a run.
 #[derive(Debug)]
 pub struct Report {
-    /// Where it took place.
+    /// Its sandbox.
     pub place: Place,
-    /// What it wrote to its standard output.
+    /// Its standard output.
     pub stdout: String,
-    /// What it wrote to its standard error.
+    /// Its standard error.
     pub stderr: String,
-    /// Values and drawings, in order.
+    /// Values and displayed outputs, in order.
     pub outputs: Vec<Output>,
-    /// How it ended.
+    /// The outcome.
     pub outcome: Outcome,
-    /// The exception that ended it.
+    /// The exception that ended the code, if one did.
     pub exception: Option<Exception>,
-    /// What it used.
+    /// The resources it used.
     pub usage: Usage,
 }
 
@@ -118,7 +118,8 @@ impl Running {
         })
     }
 
-    /// The end of a run whose agent is gone. If the kernel killed it because memory ran out, the code is the cause.
+    /// The end of a run whose agent is gone. If the kernel killed the agent because memory ran out, the outcome is
+    /// `OutOfMemory`.
     async fn lost(&mut self, err: &LinkError) -> Event {
         let ending = self.container.find_ending(self.events.limits().memory_bytes).await;
         if let Ending::OutOfMemory { memory_bytes: value } = ending {
@@ -127,11 +128,11 @@ impl Running {
             return self.events.end(OutcomeKind::OutOfMemory, message, Some(limit));
         }
         let id = self.container.id();
-        tracing::error!(sandbox.id = %id, error = err as &dyn std::error::Error, "a run lost its sandbox");
+        tracing::error!(sandbox.id = %id, error = err as &dyn std::error::Error, "a sandbox was lost during a run");
         self.events.end(OutcomeKind::Infrastructure, format!("the sandbox was lost during the run: {ending}"), None)
     }
 
-    /// Waits for the end and gathers everything.
+    /// Waits for the end and collects all events.
     pub async fn report(mut self) -> Report {
         let (mut stdout, mut stderr, mut outputs) = (String::new(), String::new(), Vec::new());
         loop {
@@ -142,7 +143,7 @@ impl Running {
                 Some(Event::End(End { outcome, exception, usage, lost: _ })) => {
                     return Report { place: self.place, stdout, stderr, outputs, outcome, exception, usage };
                 }
-                None => unreachable!("a run ends with an end"),
+                None => unreachable!("the last event of a run is `Event::End`"),
             }
         }
     }

@@ -1,85 +1,88 @@
-//! Named recipes: which image and language, under which limits.
+//! Templates: named recipes for sandboxes, with image, language and limits.
 
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{Network, Spec, Target, targets};
 use crate::protocol::Limits;
 
-/// A named recipe for sandboxes, as `config/templates/NAME.toml` gives it.
+/// A named recipe for sandboxes, read from `config/templates/NAME.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Template {
-    /// What requests call it: the name of its file, unless that says otherwise.
+    /// The name in requests: the name of the template's file, unless the file sets another one.
     #[serde(default)]
     pub name: String,
-    /// The name of its file, which is also how environment variables mean it.
+    /// The name of its file, by which environment variables refer to it.
     #[serde(skip)]
     pub file: String,
     /// Other names for it.
     #[serde(default)]
     pub aliases: Vec<String>,
-    /// Endings of files that hold its language, without the dot.
+    /// File extensions of its language, without the dot.
     #[serde(default)]
     pub extensions: Vec<String>,
     /// The image.
     pub image: String,
-    /// The language whose interpreter waits in its sandboxes, as the image's `language.json` calls it; none if empty.
+    /// The language whose interpreter is started with each sandbox, as named in the image's `language.json`; none if
+    /// empty.
     #[serde(default)]
     pub language: String,
-    /// Languages that have a context from the start too, whose interpreter starts with its first execution.
+    /// More languages with a context from the start. Their interpreters start at the first execution.
     #[serde(default)]
     pub lazy_languages: Vec<String>,
-    /// Whether single runs may ask for it by name. One that is only for kept sandboxes says no.
+    /// Whether single runs can use it; false for a template that is only for kept sandboxes.
     #[serde(default = "yes")]
     pub runs: bool,
-    /// How many sandboxes wait, ready, for requests.
+    /// The number of warm sandboxes.
     pub warm: usize,
-    /// What sandboxes can reach.
+    /// The kind of network that sandboxes have.
     pub network: NetworkKind,
-    /// What they reach where that is an allowlist.
+    /// The networks and hosts that sandboxes can reach if `network` is an allowlist.
     #[serde(default, deserialize_with = "targets")]
     pub allow: Vec<Target>,
-    /// Memory, bytes; there is no swap, and files count.
+    /// Memory, bytes. There is no swap, and files in memory count.
     pub memory_bytes: u64,
     /// Processor time, thousandths of a core.
     pub cpu_millis: u64,
-    /// Processes and threads at once.
+    /// The most processes and threads at once.
     pub processes: u64,
-    /// Room in each writable directory, bytes; in all of them together where the whole file system is writable.
+    /// Room in each writable directory, bytes; for the whole file system if that is writable.
     pub disk_bytes: u64,
-    /// Whether the whole file system is writable, on the engine's disk. Otherwise the user's directories are, in memory.
+    /// Whether the whole file system is writable, on the engine's disk. Otherwise only the user's directories are, in
+    /// memory.
     #[serde(default)]
     pub writable_root: bool,
-    /// Whether the client, and code by `sudo`, may act as root inside. Otherwise only commands that the client names root for.
+    /// Whether the client, and code through `sudo`, may act as root inside. Otherwise only commands that the client
+    /// starts as root may.
     #[serde(default)]
     pub superuser: bool,
-    /// Open files of one process.
+    /// The most open files of one process.
     pub open_files: u64,
-    /// Wall time of a run that does not ask for another, milliseconds.
+    /// The default wall time of a run, milliseconds.
     pub timeout_ms: u64,
-    /// The most wall time that a run may ask for, milliseconds.
+    /// The most wall time that a run can request, milliseconds.
     pub max_timeout_ms: u64,
-    /// Output of a run, bytes.
+    /// The most output of a run, bytes.
     pub output_bytes: u64,
     /// The OCI runtime, if not the engine's default.
     #[serde(default)]
     pub oci_runtime: Option<String>,
 }
 
-/// What can be said of a network in one word.
+/// The kind of a template's network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NetworkKind {
     /// The internet and DNS.
     Full,
-    /// What [`Template::allow`] names.
+    /// The networks and hosts in [`Template::allow`].
     Allowlist,
     /// Nothing.
     None,
 }
 
 impl Template {
-    /// What its sandboxes can reach.
+    /// The network of its sandboxes.
     pub fn network(&self) -> Network {
         match self.network {
             NetworkKind::Full => Network::full(),
@@ -88,7 +91,7 @@ impl Template {
         }
     }
 
-    /// What its containers are started with.
+    /// The spec of its containers.
     pub fn spec(&self) -> Spec {
         Spec {
             image: self.image.clone(),
@@ -104,7 +107,7 @@ impl Template {
         }
     }
 
-    /// What its runs are limited to.
+    /// The default limits of its runs.
     pub fn limits(&self) -> Limits {
         Limits {
             timeout_ms: self.timeout_ms,
@@ -115,17 +118,19 @@ impl Template {
         }
     }
 
-    /// Whether a request may mean it by `name`.
+    /// Whether `name` is its name or one of its aliases.
     pub fn is_called(&self, name: &str) -> bool {
         self.name == name || self.aliases.iter().any(|alias| alias == name)
     }
 
+    /// Checks the values.
+    ///
     /// # Errors
     ///
-    /// The key and what is wrong with it.
+    /// The first wrong key, and why it is wrong.
     pub fn check(&self) -> Result<(), String> {
         let least = [
-            // Less than this, and no interpreter starts (Docker itself asks for 6 MiB).
+            // With less memory than this no interpreter starts (Docker's own minimum is 6 MiB).
             ("memory_bytes", self.memory_bytes, 64 << 20),
             ("cpu_millis", self.cpu_millis, 10),
             ("processes", self.processes, 16),

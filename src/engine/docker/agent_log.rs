@@ -1,5 +1,5 @@
-//! An agent's standard error, for the server's log. Root in a sandbox can write there too, and must neither forge lines of the log nor
-//! fill the disk that holds it.
+//! An agent's standard error, for the server's log. Root in a sandbox can write there too, and must neither forge lines
+//! of the log nor fill the disk that holds it.
 
 /// How much of one agent's log is repeated, bytes.
 const MAX_BYTES: usize = 64 << 10;

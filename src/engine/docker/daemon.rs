@@ -1,7 +1,7 @@
 //! The daemon's calls, and the containers that are wanted of it.
 //!
-//! A daemon can be slow, refuse, hang and go away. Every call has its time, so that silence is an error like others; and what
-//! was asked for and may come late all the same is looked for and removed, so that nothing is forgotten.
+//! A daemon can be slow, refuse, hang and go away. Every call has its time, so that silence is an error like others;
+//! and what was asked for and may come late all the same is looked for and removed, so that nothing is forgotten.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -134,8 +134,8 @@ impl Daemon {
         answer.map(|_| ()).map_err(|err| engine_error("answer", err))
     }
 
-    /// Creates, attaches and starts a container, in this order: attached later, the first bytes would be lost. Its output
-    /// ends when `until` does. After an error nothing of it stays.
+    /// Creates, attaches and starts a container, in this order: attached later, the first bytes would be lost. Its
+    /// output ends when `until` does. After an error nothing of it stays.
     pub(super) async fn start(
         self: &Arc<Self>,
         body: ContainerCreateBody,
@@ -279,8 +279,8 @@ pub(super) fn is_missing_image(err: &DockerError) -> bool {
     matches!(err, DockerError::DockerResponseServerError { status_code: 404, message } if message.contains("No such image"))
 }
 
-/// Whether a container could not be removed because it was ending by itself: the daemon is removing it, and its namespaces are
-/// free only when it is gone; or it ended between the daemon's look and its signal.
+/// Whether a container could not be removed because it was ending by itself: the daemon is removing it, and its
+/// namespaces are free only when it is gone; or it ended between the daemon's look and its signal.
 fn is_ending(err: &DockerError) -> bool {
     match err {
         DockerError::DockerResponseServerError { status_code: 409, .. } => true,

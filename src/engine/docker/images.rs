@@ -1,4 +1,5 @@
-//! Builds our images: in order and otherwise at once, only what is out of date, with nothing but the daemon's classic builder.
+//! Builds our images: in order and otherwise at once, only what is out of date, with nothing but the daemon's classic
+//! builder.
 //!
 //! Every image carries `oncebox.context`, a digest of all it is made from. An image whose label is the digest of its
 //! folder today is current; another one is built again, of which the daemon's cache does all but what changed.
@@ -166,8 +167,8 @@ struct Prepared {
 }
 
 impl ImageBuilder {
-    /// Connects to the daemon that `DOCKER_HOST` names, or to the local one. `images_dir` holds a folder for each image,
-    /// `agent_binary` is the static program that goes into all of them.
+    /// Connects to the daemon that `DOCKER_HOST` names, or to the local one. `images_dir` holds a folder for each
+    /// image, `agent_binary` is the static program that goes into all of them.
     ///
     /// # Errors
     ///
@@ -182,8 +183,8 @@ impl ImageBuilder {
         Self { docker: docker.with_timeout(BUILD_TIMEOUT), images_dir, agent_binary }
     }
 
-    /// Builds the named images and what they need, or all when none is named. What is current is left as it is; an image
-    /// that a new one replaces is removed once nothing uses it.
+    /// Builds the named images and what they need, or all when none is named. What is current is left as it is; an
+    /// image that a new one replaces is removed once nothing uses it.
     ///
     /// # Errors
     ///
@@ -284,8 +285,8 @@ impl ImageBuilder {
         Ok(names)
     }
 
-    /// The Debian that the image is compared with. Images that came with `docker load` have none beside them: then it is
-    /// the one that they were made from.
+    /// The Debian that the image is compared with. Images that came with `docker load` have none beside them: then it
+    /// is the one that they were made from.
     async fn debian_here(&self, recipe: &Recipe, existing: Option<&Existing>) -> Result<Option<Debian>, BuildError> {
         if !recipe.takes_debian {
             return Ok(None);

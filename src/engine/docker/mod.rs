@@ -32,17 +32,18 @@ const CPU_PERIOD_US: i64 = 100_000;
 const PAUSE_TRIES: u32 = 5;
 const PAUSE_RETRY: Duration = Duration::from_millis(100);
 
-/// How long it is tried where the OCI runtime only did not manage to freeze it: under cgroup v1 each of its processes must be met
-/// by the freezer, and many that want the processors are not.
+/// How long it is tried where the OCI runtime only did not manage to freeze it: under cgroup v1 each of its processes
+/// must be met by the freezer, and many that want the processors are not.
 const FREEZE_LIMIT: Duration = Duration::from_secs(20);
 
-/// How long the daemon's word on whether a container is paused may be old, and how long apart it is asked: it hears from
-/// containerd of a pause and a resumption after it has answered for them, and then believes for a moment what is over.
+/// How long the daemon's word on whether a container is paused may be old, and how long apart it is asked: it hears
+/// from containerd of a pause and a resumption after it has answered for them, and then believes for a moment what is
+/// over.
 const STATE_LAG: Duration = Duration::from_secs(2);
 const STATE_RETRY: Duration = Duration::from_millis(20);
 
-/// How long a sweep goes on while the daemon refuses something or, where `engine_timeout_ms` is less, is slow; and how long apart:
-/// what it is still removing, or starting for a server that was killed, is in the way.
+/// How long a sweep goes on while the daemon refuses something or, where `engine_timeout_ms` is less, is slow; and how
+/// long apart: what it is still removing, or starting for a server that was killed, is in the way.
 const SWEEP_LIMIT: Duration = Duration::from_secs(10);
 const SWEEP_RETRY: Duration = Duration::from_millis(200);
 
@@ -61,8 +62,8 @@ pub struct DockerEngine {
 }
 
 impl DockerEngine {
-    /// Connects to the daemon that `DOCKER_HOST` names, or to the local one. Without `user_ids`, the uids of user code are chosen
-    /// for the kind of daemon.
+    /// Connects to the daemon that `DOCKER_HOST` names, or to the local one. Without `user_ids`, the uids of user code
+    /// are chosen for the kind of daemon.
     ///
     /// # Errors
     ///
@@ -105,7 +106,8 @@ impl DockerEngine {
                     self.namespaces.give_back(namespace).await;
                     return Err(EngineError::NoImage(spec.image.clone()));
                 }
-                // One that waited may be gone with a daemon that was restarted; neither a new one nor what is asked for is to blame.
+                // One that waited may be gone with a daemon that was restarted; neither a new one nor what is asked for
+                // is to blame.
                 Err(DockerError::DockerResponseServerError { status_code, .. })
                     if namespace.reused && status_code != 400 =>
                 {
@@ -144,7 +146,8 @@ impl DockerEngine {
         loop {
             match self.daemon.timed(self.daemon.docker().pause_container(&id.0)).await {
                 Ok(()) => return Ok(()),
-                // What the daemon hears of a resumption may come after it has done it. If it does not change, it is true.
+                // What the daemon hears of a resumption may come after it has done it. If it does not change, it is
+                // true.
                 Err(err) if says(&err, "already paused") => {
                     if began.elapsed() > STATE_LAG {
                         return Ok(());
@@ -224,7 +227,8 @@ impl Engine for DockerEngine {
                 borrowed.get(id).and_then(|(container, ..)| container.last_line())
             };
             let mut end = ContainerEnd { agent_log, ..ContainerEnd::default() };
-            // The daemon keeps the last events of all containers. It may hear of this one later than we of the link's end.
+            // The daemon keeps the last events of all containers. It may hear of this one later than we of the link's
+            // end.
             let filters = HashMap::from([("container", vec![id.0.as_str()]), ("event", vec!["oom", "die"])]);
             let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
             let until = (now + 2).to_string();
@@ -297,11 +301,12 @@ impl DiskMeter for DockerEngine {
     }
 }
 
-/// The container of a sandbox: the agent is root with the few rights it needs to act for the user, the rest is taken away.
+/// The container of a sandbox: the agent is root with the few rights it needs to act for the user, the rest is taken
+/// away.
 fn container(spec: &Spec, owner: &str, namespace: &str, uid: &UserId) -> ContainerCreateBody {
     let limit = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
-    // `exec`: native modules of packages installed with `pip install --user` are mapped executable from here.
-    // As many files as pages: empty ones take kernel memory too, and are to end as a full disk, not as the whole memory.
+    // `exec`: native modules of packages installed with `pip install --user` are mapped executable from here. As many
+    // files as pages: empty ones take kernel memory too, and are to end as a full disk, not as the whole memory.
     let sized = |bytes: u64| format!("size={bytes},nr_inodes={}", (bytes / 4096).max(1024));
     let disk = |owner: &str| format!("rw,exec,nosuid,nodev,{}{owner}", sized(spec.disk_bytes));
     // In place of the engine's own, in which the number of files has no bound.

@@ -1,7 +1,7 @@
 //! Network namespaces that outlive the sandboxes in them.
 //!
-//! For each container with a network of its own, the daemon runs a large program at the start: half the time of a launch.
-//! Here a tiny container holds a network namespace. One sandbox at a time joins it.
+//! For each container with a network of its own, the daemon runs a large program at the start: half the time of a
+//! launch. Here a tiny container holds a network namespace. One sandbox at a time joins it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -43,17 +43,17 @@ const MAX_ADDRESSES: usize = 16;
 /// The longest answer, bytes: the addresses of a host with very many of them.
 const MAX_LINE: u64 = 1 << 20;
 
-/// The options of our network. Containers on it do not reach each other. The daemon does not announce a container's address: since
-/// Docker 28 it sends three ARP messages from inside the namespace, and a namespace in which something was sent is not used again.
-/// Older versions ignore that option.
+/// The options of our network. Containers on it do not reach each other. The daemon does not announce a container's
+/// address: since Docker 28 it sends three ARP messages from inside the namespace, and a namespace in which something
+/// was sent is not used again. Older versions ignore that option.
 const BRIDGE_OPTIONS: [(&str, &str); 2] =
     [("com.docker.network.bridge.enable_icc", "false"), ("com.docker.network.advertise_addr_nmsgs", "0")];
 
 /// A name server that never answers, of a network that RFC 5737 keeps for documentation.
 const NO_NAMESERVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
-/// How long the C library waits for an answer that never comes: 1 s, once. By default it is 5 s, twice; Docker 20.10 takes as long as it
-/// is given.
+/// How long the C library waits for an answer that never comes: 1 s, once. By default it is 5 s, twice; Docker 20.10
+/// takes as long as it is given.
 const QUICK_RESOLVER: [&str; 2] = ["timeout:1", "attempts:1"];
 
 /// The free namespaces of one owner.
@@ -118,8 +118,8 @@ impl NetworkNamespace {
         self.container.name()
     }
 
-    /// Whether the last sandbox left nothing behind: the files that both share are unchanged, and it sent nothing whose answer
-    /// could reach the next sandbox.
+    /// Whether the last sandbox left nothing behind: the files that both share are unchanged, and it sent nothing whose
+    /// answer could reach the next sandbox.
     async fn is_unused(&mut self) -> bool {
         let asked = async {
             self.input.write_all(b"?").await.ok()?;
@@ -198,9 +198,9 @@ impl NetworkNamespaces {
     ///
     /// # Errors
     ///
-    /// [`EngineError::InUse`] while the daemon counts another namespace on it, or somebody's own container. Docker 20.10.24 has been seen
-    /// to lose count while a server was killed under load: it lists nothing on the network, and refuses to remove it until it is
-    /// restarted.
+    /// [`EngineError::InUse`] while the daemon counts another namespace on it, or somebody's own container. Docker
+    /// 20.10.24 has been seen to lose count while a server was killed under load: it lists nothing on the network, and
+    /// refuses to remove it until it is restarted.
     pub(super) async fn remove_networks(&self) -> Result<(), EngineError> {
         let mut removed = Ok(());
         for id in self.networks().await?.keys() {
@@ -215,8 +215,8 @@ impl NetworkNamespaces {
         removed
     }
 
-    /// Looks for networks that come late, as a server of this owner may have asked for one just before it was killed, and removes
-    /// them, until this one has a network itself.
+    /// Looks for networks that come late, as a server of this owner may have asked for one just before it was killed,
+    /// and removes them, until this one has a network itself.
     pub(super) fn look_for_late_networks(self: &Arc<Self>) {
         let namespaces = Arc::clone(self);
         tokio::spawn(async move {
@@ -251,8 +251,8 @@ impl NetworkNamespaces {
             resolving_nothing(&mut body);
         }
         if let (Some(surroundings), Some(host_config)) = (&surroundings, &mut body.host_config) {
-            // In its `/etc/hosts`, which is its sandbox's too: what is reached by a name is what the name was found to mean,
-            // and no name server needs to be within reach.
+            // In its `/etc/hosts`, which is its sandbox's too: what is reached by a name is what the name was found to
+            // mean, and no name server needs to be within reach.
             let hosts = surroundings.addresses(network).map(|(name, address)| format!("{name}:{address}"));
             host_config.extra_hosts = Some(hosts.collect());
         }
@@ -294,10 +294,11 @@ impl NetworkNamespaces {
         })
     }
 
-    /// The bridge that namespaces are on, and what they are set up by, those of this network too. The host is asked again when its
-    /// last answer is old, and so are name servers.
+    /// The bridge that namespaces are on, and what they are set up by, those of this network too. The host is asked
+    /// again when its last answer is old, and so are name servers.
     async fn surroundings(&self, network: &Network) -> Result<(String, Surroundings), EngineError> {
-        // Before it is anybody's turn: name servers that say nothing delay those alone who name what they are asked for.
+        // Before it is anybody's turn: name servers that say nothing delay those alone who name what they are asked
+        // for.
         let mut hosts = self.hosts(network).await;
         let _looking = self.looking.lock().await;
         let (id, bridge) = self.ensure_network().await?;
@@ -357,8 +358,8 @@ impl NetworkNamespaces {
 
     /// The addresses that the host has, and the name servers that the daemon gives to containers.
     ///
-    /// Those are not the ones of the host's own file where a resolver runs on its loopback interface: the daemon then knows
-    /// better ones, or asks that one itself, from the host.
+    /// Those are not the ones of the host's own file where a resolver runs on its loopback interface: the daemon then
+    /// knows better ones, or asks that one itself, from the host.
     async fn ask_host(&self) -> Result<Addresses, EngineError> {
         let (host, bridged) = tokio::join!(self.ask("host"), self.ask("bridge"));
         let host = host?;
@@ -506,7 +507,8 @@ fn helper(owner: &str, network_mode: String, work: &str, argument: Option<&str>)
     }
 }
 
-/// The right to set up its own network namespace, which it gives up before anybody else is in there. Only root is given any.
+/// The right to set up its own network namespace, which it gives up before anybody else is in there. Only root is given
+/// any.
 fn restricting(body: &mut ContainerCreateBody) {
     body.user = Some("0:0".to_owned());
     if let Some(host_config) = &mut body.host_config {
@@ -514,10 +516,10 @@ fn restricting(body: &mut ContainerCreateBody) {
     }
 }
 
-/// Lets no name be resolved. On a network like ours, containers ask Docker's embedded resolver, which forwards questions from the
-/// host's network namespace, past the filter: always since Docker 28, and in older versions if the host's name server is on its
-/// loopback interface. A name server that is set for the container is asked from the container's namespace by every version, where
-/// the filter drops the question.
+/// Lets no name be resolved. On a network like ours, containers ask Docker's embedded resolver, which forwards
+/// questions from the host's network namespace, past the filter: always since Docker 28, and in older versions if the
+/// host's name server is on its loopback interface. A name server that is set for the container is asked from the
+/// container's namespace by every version, where the filter drops the question.
 fn resolving_nothing(body: &mut ContainerCreateBody) {
     if let Some(host_config) = &mut body.host_config {
         host_config.dns = Some(vec![NO_NAMESERVER.to_string()]);

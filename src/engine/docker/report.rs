@@ -1,5 +1,5 @@
-//! What `oncebox doctor` finds out about the Docker daemon: does it answer, what does it isolate with, what can it limit,
-//! are the images there.
+//! What `oncebox doctor` finds out about the Docker daemon: does it answer, what does it isolate with, what can it
+//! limit, are the images there.
 
 mod access;
 mod hosts;
@@ -87,9 +87,9 @@ impl Report {
 }
 
 /// Examines the daemon that `DOCKER_HOST` names, or the local one, and the images made from `images_dir` and
-/// `agent_binary`. `processors` is what each template asks for, thousandths of a processor; `engine_timeout` is how long a
-/// sandbox's container may take. Starts small containers on a network of their own to try the filter of sandboxes' networks, and removes
-/// them. What cannot be found out is itself a finding.
+/// `agent_binary`. `processors` is what each template asks for, thousandths of a processor; `engine_timeout` is how
+/// long a sandbox's container may take. Starts small containers on a network of their own to try the filter of
+/// sandboxes' networks, and removes them. What cannot be found out is itself a finding.
 pub async fn examine(
     images_dir: impl Into<PathBuf>,
     agent_binary: impl Into<PathBuf>,
@@ -164,7 +164,8 @@ fn runc_checks(report: &mut Report, version: &SystemVersion, info: &SystemInfo) 
     let others = if stronger.is_empty() { "no gVisor, Kata or crun".to_owned() } else { stronger.join(", ") };
     report.ok("OCI runtimes", format!("{default} by default; beside it {others}"));
 
-    // The component's version leaves out what RuncCommit has of a distribution's, and Docker's own packages the other way round.
+    // The component's version leaves out what RuncCommit has of a distribution's, and Docker's own packages the other
+    // way round.
     let component = version.components.iter().flatten().find(|component| component.name == "runc");
     let commit = info.runc_commit.as_ref().and_then(|commit| commit.id.as_deref()).unwrap_or_default();
     let number = component.map_or(commit, |component| component.version.as_str());

@@ -158,8 +158,8 @@ pub(super) fn context(dir: &Path, extras: Vec<Extra>) -> io::Result<Vec<u8>> {
     tar.into_inner()
 }
 
-/// The names of `.dockerignore`, as in `**/name`, which the daemon would leave out too: what is left out changes no digest.
-/// Other patterns are the daemon's alone.
+/// The names of `.dockerignore`, as in `**/name`, which the daemon would leave out too: what is left out changes no
+/// digest. Other patterns are the daemon's alone.
 fn ignored(dir: &Path) -> io::Result<BTreeSet<String>> {
     let text = match fs::read_to_string(dir.join(".dockerignore")) {
         Err(err) if err.kind() == io::ErrorKind::NotFound => String::new(),

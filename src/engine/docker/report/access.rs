@@ -114,7 +114,8 @@ fn members<'a>(gid: u32, group: &'a str, passwd: &'a str) -> BTreeSet<&'a str> {
     listed.chain(primary).filter(|name| !name.is_empty() && !knows(name)).collect()
 }
 
-/// The other ways to a daemon: those that it has told of, and whether one answers at `address` without being asked who we are.
+/// The other ways to a daemon: those that it has told of, and whether one answers at `address` without being asked who
+/// we are.
 pub(super) async fn plain_tcp_check(report: &mut Report, info: &SystemInfo, address: &str) {
     let advice = "take `tcp://` out of `hosts` in daemon.json and of `-H` on dockerd's command line, or demand client certificates";
     // `WARNING: API is accessible on http://0.0.0.0:2375 without encryption.`, and more on how bad that is.

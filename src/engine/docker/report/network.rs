@@ -12,8 +12,8 @@ use crate::engine::docker::DockerEngine;
 use crate::engine::docker::daemon::{self, OWNER_LABEL};
 use crate::engine::{Engine, EngineError, Network};
 
-/// The owner of what a check makes begins with it, then come the second in which it began and its process. A server's owner has
-/// no dot.
+/// The owner of what a check makes begins with it, then come the second in which it began and its process. A server's
+/// owner has no dot.
 const OWNER: &str = "doctor.";
 
 /// No check takes so long. What is older was left by one that was killed.
@@ -23,7 +23,8 @@ const LEFT: Duration = Duration::from_secs(600);
 const WATCH: Duration = Duration::from_secs(5);
 const WATCH_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Starts what would hold a sandbox's network, with a filter that lets nothing through. Removes it, and what earlier checks left.
+/// Starts what would hold a sandbox's network, with a filter that lets nothing through. Removes it, and what earlier
+/// checks left.
 pub(super) async fn check(report: &mut Report, docker: Docker, engine_timeout: Duration) {
     let engine = DockerEngine::over(docker.clone(), owner(), engine_timeout, Vec::new(), None);
     let held = match engine.namespaces.take(&Network::Allowlist(Vec::new())).await {

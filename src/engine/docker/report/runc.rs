@@ -61,7 +61,8 @@ pub(super) fn holes(version: &str) -> Option<Vec<&'static str>> {
     let version = Version::parse(version)?;
     let open = |hole: &&Hole| {
         let fixed = || hole.fixed.iter().filter_map(|fixed| Version::parse(fixed));
-        // On a line with a fix the fix counts; lines above all of them began with it; lines below and between never got it.
+        // On a line with a fix the fix counts; lines above all of them began with it; lines below and between never got
+        // it.
         match fixed().find(|fixed| fixed.line() == version.line()) {
             Some(fixed) => version.compare(fixed).is_lt(),
             None => fixed().any(|fixed| version.compare(fixed).is_lt()),
