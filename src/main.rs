@@ -1,4 +1,4 @@
-//! The command line: the server, and what a person does beside it.
+//! The command line of oncebox.
 
 mod cli;
 

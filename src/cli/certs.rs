@@ -1,4 +1,4 @@
-//! `oncebox certs`: a CA of one's own, and the certificate that the server shows to clients which trust that CA.
+//! `oncebox certs`: makes a CA of the user's own, and a server certificate for clients that trust the CA.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -24,18 +24,18 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, DnsName, ServerName, UnixT
 use super::{CliResult, print};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// Whoever trusts it does so once.
+/// The life of the CA. It is long, because clients are set up to trust it only once.
 const CA_LIFE: Duration = DAY.saturating_mul(10 * 365);
-/// Some clients take no server's certificate that is valid for more than 825 days.
-const LIFE: Duration = DAY.saturating_mul(2 * 365);
+/// The life of the server's certificate. Some clients refuse one that is valid for more than 825 days.
+const SERVER_LIFE: Duration = DAY.saturating_mul(2 * 365);
 
-/// What `oncebox certs` takes.
+/// The arguments of `oncebox certs`.
 #[derive(Debug, Args)]
 pub(super) struct CertsArgs {
-    /// The domain whose names lead to the server; it may hold the port: sandbox.lan:8443.
+    /// The domain of the server's host names, with the port unless that is 443: sandbox.lan:8443.
     #[arg(long, value_name = "DOMAIN[:PORT]", value_parser = parse_domain)]
     domain: Domain,
-    /// Where ca.pem, ca-key.pem, server.pem and server-key.pem go. A CA that is there is used again.
+    /// The directory for ca.pem, ca-key.pem, server.pem and server-key.pem. A CA that is already there is used again.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 }
@@ -48,15 +48,17 @@ struct Domain {
 
 fn parse_domain(text: &str) -> Result<Domain, String> {
     let (name, port) = match text.split_once(':') {
-        Some((name, port)) => (name, Some(port.parse().map_err(|_| format!("`{port}` is no port"))?)),
+        Some((name, port)) => (name, Some(port.parse().map_err(|_| format!("`{port}` is not a port"))?)),
         None => (text, None),
     };
     let name = name.to_ascii_lowercase();
     if DnsName::try_from(name.as_str()).is_err() || name.parse::<IpAddr>().is_ok() || name.ends_with('.') {
-        return Err(format!("`{name}` is no domain name"));
+        return Err(format!("`{name}` is not a domain name"));
     }
     if !name.contains('.') {
-        return Err(format!("`{name}` must have a dot in it, as sandbox.lan has: many clients refuse a `*.{name}`"));
+        return Err(format!(
+            "`{name}` must contain a dot, as in sandbox.lan: many clients refuse a certificate for `*.{name}`"
+        ));
     }
     Ok(Domain { name, port })
 }
@@ -83,20 +85,20 @@ impl Files {
 
 pub(super) fn certs(args: &CertsArgs) -> CliResult {
     fs::create_dir_all(&args.out).map_err(|err| format!("{}: {err}", args.out.display()))?;
-    // The paths are for other programs' variables, whatever their directory.
+    // Absolute paths: other programs use them, in other directories.
     let files = Files::new(&args.out.canonicalize()?);
     let is_new = mint(&files, &args.domain.name)?;
     print(&advice(&files, &args.domain, is_new));
     Ok(ExitCode::SUCCESS)
 }
 
-/// Makes what is missing, and always a new certificate for the server. True if the CA is new, too.
+/// Makes a new server certificate, and a CA if there is none. True if the CA is new.
 fn mint(files: &Files, domain: &str) -> Result<bool, Box<dyn std::error::Error>> {
     let (has_ca, has_key) = (files.ca.try_exists()?, files.ca_key.try_exists()?);
     if has_ca != has_key {
         let (there, missing) = if has_ca { (&files.ca, &files.ca_key) } else { (&files.ca_key, &files.ca) };
         let (there, missing) = (there.display(), missing.display());
-        return Err(format!("{there} is there, but {missing} is not: bring it back, or remove {there}").into());
+        return Err(format!("{there} exists, but {missing} does not: restore it, or remove {there}").into());
     }
     let ca_key = match has_ca {
         true => {
@@ -112,7 +114,7 @@ fn mint(files: &Files, domain: &str) -> Result<bool, Box<dyn std::error::Error>>
     if has_ca {
         check(&files.ca, certificate.der(), domain).map_err(|reason| {
             let (ca, ca_key) = (files.ca.display(), files.ca_key.display());
-            format!("{ca} cannot vouch for {domain} ({reason}): take another directory, or remove it and {ca_key}")
+            format!("{ca} cannot sign for {domain} ({reason}): use another directory, or remove {ca} and {ca_key}")
         })?;
     } else {
         write(&files.ca_key, &ca_key.serialize_pem(), 0o600)?;
@@ -123,14 +125,15 @@ fn mint(files: &Files, domain: &str) -> Result<bool, Box<dyn std::error::Error>>
     Ok(!has_ca)
 }
 
-/// Depends on nothing but the domain, so that the CA need not be parsed to be used again.
+/// The CA's parameters. They depend only on the domain, so that a CA can be used again without parsing its certificate.
 fn ca_params(domain: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     valid_for(&mut params, CA_LIFE);
     params.distinguished_name.push(DnType::CommonName, format!("oncebox CA for {domain}"));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    // Whoever steals the key of a CA that is trusted for everything can be anybody; here, only this server.
+    // With a stolen key of a CA that may sign for every name, a thief can pose as any server. This one may sign for
+    // this server only.
     let names = [domain, "localhost"].map(|name| GeneralSubtree::DnsName(name.to_owned()));
     let address = GeneralSubtree::IpAddress(CidrSubnet::from_addr_prefix(Ipv4Addr::LOCALHOST.into(), 32));
     let permitted_subtrees = names.into_iter().chain([address]).collect();
@@ -138,12 +141,13 @@ fn ca_params(domain: &str) -> CertificateParams {
     params
 }
 
-/// A certificate of its own, signed by the CA: new clients refuse a CA's as a server's.
+/// The parameters of the server's certificate. It is not the CA's own: recent clients refuse a CA certificate from a
+/// server.
 fn server_params(domain: &str) -> Result<CertificateParams, rcgen::Error> {
     let names = [format!("*.{domain}"), domain.to_owned(), format!("api.{domain}")];
     let names: Vec<_> = names.into_iter().chain(["localhost".to_owned(), "127.0.0.1".to_owned()]).collect();
     let mut params = CertificateParams::new(names)?;
-    valid_for(&mut params, LIFE);
+    valid_for(&mut params, SERVER_LIFE);
     params.distinguished_name.push(DnType::CommonName, "oncebox server");
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -151,13 +155,13 @@ fn server_params(domain: &str) -> Result<CertificateParams, rcgen::Error> {
     Ok(params)
 }
 
-/// From yesterday, because clocks differ.
+/// Sets the period of validity. It starts yesterday, because clocks differ.
 fn valid_for(params: &mut CertificateParams, life: Duration) {
     params.not_before = (SystemTime::now() - DAY).into();
     params.not_after = (SystemTime::now() + life).into();
 }
 
-/// Whether a client that trusts this CA accepts the certificate.
+/// Checks that a client that trusts this CA accepts the certificate.
 fn check(ca: &Path, certificate: &CertificateDer<'_>, domain: &str) -> Result<(), String> {
     let mut roots = RootCertStore::empty();
     let ca = CertificateDer::from_pem_file(ca).map_err(|err| err.to_string())?;
@@ -170,7 +174,7 @@ fn check(ca: &Path, certificate: &CertificateDer<'_>, domain: &str) -> Result<()
     verified.map(|_| ()).map_err(|err| err.to_string())
 }
 
-/// Never opens an existing file, whose mode may be another one.
+/// Writes a new file and renames it: an existing file could have another mode.
 fn write(path: &Path, text: &str, mode: u32) -> Result<(), String> {
     let result = (|| {
         let mut new = path.to_path_buf();
@@ -192,16 +196,19 @@ fn advice(files: &Files, Domain { name, port }: &Domain, is_new: bool) -> String
     let day = |life| humantime::format_rfc3339_seconds(SystemTime::now() + life).to_string()[..10].to_owned();
     let minted = match is_new {
         true => {
-            format!("{ca} is a new CA, until {}. It can vouch for {name}, localhost and 127.0.0.1 only.", day(CA_LIFE))
+            format!(
+                "{ca} is a new CA, valid until {}. It can sign for {name}, localhost and 127.0.0.1 only.",
+                day(CA_LIFE)
+            )
         }
-        false => format!("{ca} was there and is used again."),
+        false => format!("{ca} existed already and is used again."),
     };
     let domain = port.map_or_else(|| name.clone(), |port| format!("{name}:{port}"));
     let port = port.unwrap_or(443);
-    let until = day(LIFE);
+    let until = day(SERVER_LIFE);
     format!(
-        r#"{minted} Nobody but you needs {ca_key}.
-{server} is for {name}, *.{name}, localhost and 127.0.0.1, until {until}. Run this again for a later end.
+        r#"{minted} Keep {ca_key} to yourself.
+{server} is for {name}, *.{name}, localhost and 127.0.0.1, valid until {until}. Run this command again to renew it.
 
 For the server, in oncebox.toml:
 
@@ -210,17 +217,17 @@ tls_listen = "127.0.0.1:{port}"
 tls_certificate = "{server}"
 tls_key = "{server_key}"
 
-For the programs that use an SDK (their variables name {ca} in place of all other CAs in Python, beside them in JavaScript):
+For the programs that use an SDK (in Python, {ca} then replaces all other CAs; in JavaScript it is added to them):
 
 export E2B_DOMAIN={domain}
 export SSL_CERT_FILE={ca}
 export NODE_EXTRA_CA_CERTS={ca}
 
-Or for all programs of a Debian or Ubuntu, as root:
+Or for all programs on Debian or Ubuntu, as root:
 
 cp {ca} /usr/local/share/ca-certificates/oncebox.crt && update-ca-certificates
 
-The names api.{name} and *.{name} must lead to the server: in dnsmasq, address=/{name}/127.0.0.1
+The names api.{name} and *.{name} must resolve to the server: in dnsmasq, address=/{name}/127.0.0.1
 "#
     )
 }
@@ -234,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_domain_may_hold_a_port() {
+    fn a_domain_may_contain_a_port() {
         assert_eq!(domain("Sandbox.lan"), Ok(("sandbox.lan".to_owned(), None)));
         assert_eq!(domain("sandbox.lan:8443"), Ok(("sandbox.lan".to_owned(), Some(8443))));
         for wrong in ["", "lan", "sandbox.lan:", "sandbox.lan:99999", "192.0.2.1", "*.sandbox.lan", "a..b", "a.b."] {
@@ -259,15 +266,15 @@ mod tests {
         assert_eq!((read(&files.ca) == ca, read(&files.server) == server), (true, false));
         assert_eq!(verified(), Ok(()));
         let refused = mint("elsewhere.lan").expect_err("another domain");
-        assert!(refused.contains("ca.pem cannot vouch for elsewhere.lan ("), "{refused}");
+        assert!(refused.contains("ca.pem cannot sign for elsewhere.lan ("), "{refused}");
         assert_eq!(verified(), Ok(()));
         fs::remove_file(&files.ca_key).expect("it was there");
         let refused = mint("sandbox.lan").expect_err("half a CA");
-        assert!(refused.contains("ca-key.pem is not: bring it back"), "{refused}");
+        assert!(refused.contains("ca-key.pem does not: restore it"), "{refused}");
     }
 
     #[test]
-    fn keys_are_for_their_owner_alone() {
+    fn only_the_owner_can_read_keys() {
         use std::os::unix::fs::PermissionsExt;
         let directory = tempfile::tempdir().expect("a directory");
         let files = Files::new(directory.path());

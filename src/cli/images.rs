@@ -11,14 +11,14 @@ use oncebox::engine::docker::report;
 use super::stop::StopSignals;
 use super::{CliResult, print};
 
-/// Where images are made from.
+/// The files that images are built from.
 #[derive(Debug, Args)]
 pub(super) struct Sources {
     /// The directory with one folder per image.
     #[arg(long, value_name = "DIR", default_value = "images")]
     images: PathBuf,
 
-    /// The static agent, which `make agent` builds; without it, the one beside this program or in the build directory.
+    /// The static agent that `make agent` builds; by default the one in the build directory or beside this program.
     #[arg(long, value_name = "FILE")]
     agent: Option<PathBuf>,
 }
@@ -35,9 +35,9 @@ pub(super) struct DoctorArgs {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ImagesCommand {
-    /// Build the images that are missing or not current; all of them, or the named ones and what they need.
+    /// Build the images that are missing or not current: all of them, or the named ones and the images they need.
     Build {
-        /// Names of folders.
+        /// Names of image folders.
         names: Vec<String>,
         #[command(flatten)]
         sources: Sources,
@@ -75,7 +75,7 @@ pub(super) async fn doctor(
         }
         () = stop.next() => {
             tokio::select! {
-                () = report::clear_up(config.engine.timeout) => {}
+                () = report::clean_up(config.engine.timeout) => {}
                 () = stop.next() => {}
             }
             Ok(ExitCode::FAILURE)

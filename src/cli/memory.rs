@@ -1,27 +1,27 @@
-//! Memory that the allocator keeps after a crowd of clients has gone.
+//! Returns memory to the system that the allocator keeps after many clients have gone.
 
 use std::time::Duration;
 
-const EVERY: Duration = Duration::from_secs(10);
+const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Gives free memory back to the system every ten seconds, for ever. glibc does so by itself at the end of a heap only,
-/// and hundreds of megabytes stay behind one small block.
+/// Returns free memory to the system every ten seconds, for ever. glibc does so by itself only at the end of a heap:
+/// one small block there keeps hundreds of megabytes.
 pub(super) async fn give_back() {
     loop {
-        tokio::time::sleep(EVERY).await;
+        tokio::time::sleep(INTERVAL).await;
         if let Err(err) = tokio::task::spawn_blocking(trim).await {
-            tracing::debug!("cannot give memory back: {err}");
+            tracing::debug!("cannot return memory to the system: {err}");
         }
     }
 }
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-#[allow(unsafe_code, reason = "no crate wraps it")]
+#[allow(unsafe_code, reason = "no crate wraps malloc_trim")]
 fn trim() {
-    // SAFETY: it takes no pointer, gives none, and may be called by any thread at any time.
+    // SAFETY: the function takes and returns no pointer, and any thread may call it at any time.
     unsafe { libc::malloc_trim(0) };
 }
 
-/// Other allocators do it by themselves.
+/// Other allocators return memory by themselves.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 fn trim() {}

@@ -1,4 +1,4 @@
-//! What can be said on the command line.
+//! The commands and options of `oncebox`.
 
 mod certs;
 mod images;
@@ -23,7 +23,8 @@ pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
 
-    /// The directory of oncebox.toml and templates/; without it, ./config if there is one, else the built-in defaults.
+    /// The directory with oncebox.toml and templates/; by default ./config if it exists, or else the built-in
+    /// configuration.
     #[arg(long, global = true, env = "ONCEBOX_CONFIG", value_name = "DIR")]
     config: Option<PathBuf>,
 }
@@ -42,22 +43,22 @@ enum Command {
     Keys(KeysCommand),
     /// Make a certificate for TLS under a domain, signed by a CA of your own.
     Certs(certs::CertsArgs),
-    /// Look at the host: is the engine there, what does it isolate with, are the images current.
+    /// Check the host: the engine, its isolation and limits, and the images.
     ///
-    /// The exit code is 0 when all is well or there are warnings only, and 1 when something failed.
+    /// The exit code is 0 when all is well or there are warnings only, and 1 when a check failed.
     Doctor(images::DoctorArgs),
 }
 
 #[derive(Debug, Subcommand)]
 enum KeysCommand {
-    /// Print a new key, of the form that every E2B SDK accepts. It becomes valid when it is put into ONCEBOX_API_KEYS.
+    /// Print a new key, in the form that every E2B SDK accepts. The server accepts it once it is in ONCEBOX_API_KEYS.
     New,
 }
 
 type CliResult = Result<ExitCode, Box<dyn Error>>;
 
 impl Cli {
-    /// Does what was asked.
+    /// Runs the command.
     pub(crate) async fn run(self) -> CliResult {
         match self.command {
             Command::Serve => serve::serve(configure(self.config, "info")?).await,
@@ -80,25 +81,25 @@ fn read(directory: Option<PathBuf>) -> Result<Config, ConfigError> {
     Config::read(directory.as_deref())
 }
 
-/// Reads the configuration and begins to log at this level.
+/// Reads the configuration and starts to log at this level.
 fn configure(directory: Option<PathBuf>, level: &str) -> Result<Config, Box<dyn Error>> {
     let config = read(directory)?;
     log(level, config.log_format);
     Ok(config)
 }
 
-/// `e2b_` and 40 hexadecimal digits: some SDKs refuse any other form before they send it.
+/// A new key: `e2b_` and 40 hexadecimal digits. Some SDKs refuse any other form before they send it.
 fn new_key() -> String {
     let digits: [u8; 20] = rand::random();
     digits.iter().fold("e2b_".to_owned(), |key, byte| format!("{key}{byte:02x}"))
 }
 
-/// Prints to stdout. A reader that has gone away is no error: `oncebox doctor | head`.
+/// Prints to stdout. A reader that has closed its end is not an error: `oncebox doctor | head`.
 fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
-/// Logs to stderr; `ONCEBOX_LOG` says what.
+/// Starts to log to stderr; `ONCEBOX_LOG` sets the levels.
 fn log(default: &str, format: LogFormat) {
     let filter = EnvFilter::try_from_env("ONCEBOX_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let subscriber = tracing_subscriber::fmt()

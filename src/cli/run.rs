@@ -1,4 +1,4 @@
-//! `oncebox run`: one file, one sandbox, no server.
+//! `oncebox run`: runs one file in one sandbox, without a server.
 
 use std::error::Error;
 use std::ffi::OsStr;
@@ -23,7 +23,7 @@ pub(super) struct RunArgs {
     /// The file, or `-` for standard input.
     file: PathBuf,
 
-    /// The language; without it, the file's ending tells.
+    /// The language; by default that of the file's extension.
     #[arg(short, long)]
     language: Option<String>,
 
@@ -36,7 +36,8 @@ pub(super) struct RunArgs {
     save: Option<PathBuf>,
 }
 
-/// Prints what the code prints as it comes, then its results. The exit code is 0 if, and only if, it ran to its end.
+/// Prints the code's output as it arrives, then its results. The exit code is 0 if, and only if, the code ran to its
+/// end.
 pub(super) async fn run(args: RunArgs, config: Config) -> CliResult {
     let template = choose(&args, &config.templates)?;
     let code = read_code(&args.file)?;
@@ -45,7 +46,7 @@ pub(super) async fn run(args: RunArgs, config: Config) -> CliResult {
         limits.timeout_ms = timeout_ms.clamp(1, template.max_timeout_ms);
     }
     let mut stop = StopSignals::new()?;
-    // Nothing is kept warm for one run; the owner is this process, so that no server is disturbed.
+    // One run needs no warm sandboxes. The owner is this process, so that no server's containers are removed.
     let template = Template { warm: 0, ..template };
     let engine = engine::open(EngineConfig { owner: format!("run-{}", std::process::id()), ..config.engine })?;
     let sandboxes = Sandboxes::open(engine, vec![template.clone()], config.sandboxes).await?;
@@ -64,7 +65,7 @@ pub(super) async fn run(args: RunArgs, config: Config) -> CliResult {
         () = stop.next() => Err("interrupted".into()),
     };
     match sandboxes.close().await {
-        // What it costs is told; how the code ended is told too.
+        // A network that is left must not hide how the code ended.
         Err(err @ EngineError::InUse(_)) => eprintln!("oncebox: {err}"),
         closed => closed?,
     }
@@ -73,15 +74,15 @@ pub(super) async fn run(args: RunArgs, config: Config) -> CliResult {
 
 fn choose(args: &RunArgs, templates: &[Template]) -> Result<Template, Box<dyn Error>> {
     let extension = args.file.extension().and_then(OsStr::to_str);
-    let is_meant = |template: &&Template| match (&args.language, extension) {
+    let matches = |template: &&Template| match (&args.language, extension) {
         (Some(language), _) => template.is_called(&language.to_lowercase()),
         (None, Some(extension)) => template.extensions.iter().any(|known| known == extension),
         (None, None) => false,
     };
     let runs = || templates.iter().filter(|template| template.runs);
-    runs().find(is_meant).cloned().ok_or_else(|| {
+    runs().find(matches).cloned().ok_or_else(|| {
         let known: Vec<_> = runs().map(|template| template.name.as_str()).collect();
-        format!("cannot tell the language: say one of {} with --language", known.join(", ")).into()
+        format!("cannot choose a language: set --language to one of {}", known.join(", ")).into()
     })
 }
 
@@ -105,7 +106,7 @@ async fn show(sandboxes: &Sandboxes, spec: RunSpec, save: Option<&Path>) -> CliR
             Event::End(end) => return finish(&outputs, &end, save),
         }
     }
-    Err("the run ended without an end".into())
+    Err("the run ended without an outcome".into())
 }
 
 fn finish(outputs: &[Output], end: &End, save: Option<&Path>) -> CliResult {
@@ -129,21 +130,21 @@ fn finish(outputs: &[Output], end: &End, save: Option<&Path>) -> CliResult {
     Ok(ExitCode::FAILURE)
 }
 
-/// Writes what is not text: `output-1.png`, `output-2.pdf`.
+/// Saves images and other binary outputs as files: `output-1.png`, `output-2.pdf`.
 fn save_binaries(directory: &Path, number: usize, output: &Output) -> Result<(), Box<dyn Error>> {
-    let endings = [
+    let extensions = [
         ("image/png", "png"),
         ("image/jpeg", "jpg"),
         ("image/svg+xml", "svg"),
         ("application/pdf", "pdf"),
         ("text/html", "html"),
     ];
-    for (mime, ending) in endings {
+    for (mime, extension) in extensions {
         let Some(data) = output.text(mime) else { continue };
         let is_text = mime.starts_with("text/") || mime.ends_with("xml");
         let content = if is_text { data.into_bytes() } else { STANDARD.decode(data)? };
         std::fs::create_dir_all(directory)?;
-        let path = directory.join(format!("output-{number}.{ending}"));
+        let path = directory.join(format!("output-{number}.{extension}"));
         std::fs::write(&path, content).map_err(|err| format!("cannot write {}: {err}", path.display()))?;
         print(io::stderr(), &format!("saved {}\n", path.display()))?;
     }

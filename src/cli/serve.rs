@@ -1,4 +1,4 @@
-//! `oncebox serve`: the server, from its first look at the engine to the last container's removal.
+//! `oncebox serve`: runs the server, and removes all its containers at the end.
 
 use std::error::Error;
 use std::io;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use axum::serve::{Listener, ListenerExt};
 use oncebox::config::Config;
-use oncebox::engine::{self, Engine, beyond};
+use oncebox::engine::{self, Engine, too_many_processors};
 use oncebox::http::{self, Routers, TlsListener};
 use oncebox::sandbox::Sandboxes;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -22,21 +22,21 @@ use super::{CliResult, memory};
 pub(super) async fn serve(config: Config) -> CliResult {
     allow_many_connections();
     let mut stop = StopSignals::new()?;
-    // The addresses first: the main one is also the lock that keeps two servers of one owner apart.
+    // Before the engine: the main address also serves as a lock, so that there is one server per owner.
     let main = bind(config.http.listen).await?;
     let mut extra = Vec::new();
     for port in if config.http.debug_ports { http::extra_ports() } else { Vec::new() } {
         extra.push((port, bind(SocketAddr::new(config.http.listen.ip(), port)).await?));
     }
     let tls = match &config.http.tls {
-        Some(tls) => Some(TlsListener::bind(tls).await.map_err(|err| cannot_listen(tls.listen, &err))?),
+        Some(tls) => Some(TlsListener::bind(tls).await.map_err(|err| listen_error(tls.listen, &err))?),
         None => None,
     };
     let processors = config.template_cpu_millis();
     let owner = config.engine.owner.clone();
     let engine = engine::open(config.engine)?;
     let sandboxes = Sandboxes::open(Arc::clone(&engine), config.templates, config.sandboxes).await?;
-    tokio::spawn(async move { compare_processors(&*engine, &processors).await });
+    tokio::spawn(async move { warn_of_missing_processors(&*engine, &processors).await });
     tokio::spawn(memory::give_back());
     if let Some(address) = tls.as_ref().map(TlsListener::local_addr).transpose()? {
         tracing::info!(%address, domain = config.http.domain, "listening on https://{address}");
@@ -58,17 +58,17 @@ pub(super) async fn serve(config: Config) -> CliResult {
     tokio::select! {
         Some(ended) = servers.join_next() => ended?,
         () = stop.next() => {
-            tracing::info!("stopping: waiting for what runs, {:?} at the most", config.drain_timeout);
+            tracing::info!("stopping: waiting for running requests, {:?} at most", config.drain_timeout);
             stopping.cancel();
             let in_time = tokio::select! {
-                () = all(&mut servers) => true,
+                () = join_all(&mut servers) => true,
                 () = tokio::time::sleep(config.drain_timeout) => false,
                 () = stop.next() => false,
             };
             if !in_time {
-                tracing::warn!("stopping now: what still runs is cancelled");
+                tracing::warn!("stopping now: running requests are cancelled");
                 sandboxes.cancel();
-                let _ = tokio::time::timeout(config.drain_timeout, all(&mut servers)).await;
+                let _ = tokio::time::timeout(config.drain_timeout, join_all(&mut servers)).await;
             }
         }
     }
@@ -76,25 +76,29 @@ pub(super) async fn serve(config: Config) -> CliResult {
         Ok(()) => tracing::info!("stopped; nothing is left on the engine"),
         Err(err) => {
             let error = &err as &dyn Error;
-            tracing::error!(error, "stopped; something of this owner may be left, which its next start removes");
+            tracing::error!(
+                error,
+                "stopped; containers or networks may be left on the engine, and the next start removes them"
+            );
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Warns of templates that ask for more processors than there are. Their sandboxes start all the same.
-async fn compare_processors(engine: &dyn Engine, asked: &[(String, u64)]) {
+/// Logs a warning if templates need more processors than the host has. Their sandboxes start nevertheless.
+async fn warn_of_missing_processors(engine: &dyn Engine, templates: &[(String, u64)]) {
     match engine.processors().await {
         Ok(processors) => {
-            if let Some(finding) = beyond(processors, asked) {
-                tracing::warn!(processors, "{finding}; their sandboxes share what there is");
+            if let Some(finding) = too_many_processors(processors, templates) {
+                tracing::warn!(processors, "{finding}; their sandboxes share those that exist");
             }
         }
         Err(err) => tracing::debug!(error = &err as &dyn Error, "cannot compare templates with the host's processors"),
     }
 }
 
-/// Each connection is an open file, of which many systems allow 1,024 unless more are asked for.
+/// Raises the limit of open files as far as allowed: each connection is one, and many systems allow only 1,024 by
+/// default.
 fn allow_many_connections() {
     let limit = getrlimit(Resource::Nofile);
     if let Err(err) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
@@ -103,17 +107,18 @@ fn allow_many_connections() {
 }
 
 async fn bind(address: SocketAddr) -> Result<impl Listener<Addr = SocketAddr>, Box<dyn Error>> {
-    let listener = TcpListener::bind(address).await.map_err(|err| cannot_listen(address, &err))?;
-    // Streams are many small writes. Waiting to send them together costs 40 ms where the other side waits to confirm.
+    let listener = TcpListener::bind(address).await.map_err(|err| listen_error(address, &err))?;
+    // Streams consist of many small writes. To collect them (Nagle's algorithm) costs 40 ms if the client delays its
+    // acknowledgements.
     Ok(listener.tap_io(|stream| {
         let _ = stream.set_nodelay(true);
     }))
 }
 
-fn cannot_listen(address: SocketAddr, err: &io::Error) -> String {
+fn listen_error(address: SocketAddr, err: &io::Error) -> String {
     format!("cannot listen on {address}: {err}")
 }
 
-async fn all(servers: &mut JoinSet<()>) {
+async fn join_all(servers: &mut JoinSet<()>) {
     while servers.join_next().await.is_some() {}
 }

@@ -1,10 +1,10 @@
-//! What a program is told to end by.
+//! The signals that stop the program.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// SIGTERM and Ctrl-C. From when this is there they end nothing by themselves.
+/// Receives SIGTERM and Ctrl-C. Once it exists, the signals no longer end the process by themselves.
 pub(super) struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
@@ -15,7 +15,7 @@ impl StopSignals {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    /// Waits for the next one.
+    /// Waits for the next signal.
     pub(super) async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}

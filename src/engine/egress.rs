@@ -1,4 +1,4 @@
-//! Which addresses a network's sandboxes reach, put in the order in which they are asked about.
+//! The addresses that sandboxes of a network can reach, as a list of rules of which the first match decides.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -8,8 +8,8 @@ use ipnet::Ipv4Net;
 use crate::engine::{Network, Target};
 use crate::protocol::{Addresses, Egress, Rule};
 
-/// What is no public address: the entries of RFC 6890 and its registry that are not global, multicast, and what clouds
-/// serve their metadata on under an address that looks public.
+/// Addresses that are not public: the entries of RFC 6890 and its registry that are not global, multicast, and the
+/// metadata addresses of clouds that look public.
 const NOT_PUBLIC: [(Ipv4Addr, u8); 17] = [
     (Ipv4Addr::new(0, 0, 0, 0), 8),
     (Ipv4Addr::new(10, 0, 0, 0), 8),
@@ -35,21 +35,21 @@ fn not_public() -> impl Iterator<Item = Ipv4Net> {
     NOT_PUBLIC.into_iter().map(|(address, length)| Ipv4Net::new_assert(address, length))
 }
 
-/// What the rules of a network are made of, beside what it asks for itself.
+/// The facts that the rules of every network depend on, beside the network itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Surroundings {
-    /// The host's own.
+    /// The host's addresses and name servers.
     pub(super) host: Addresses,
-    /// That of the bridge that all sandboxes are on; the host has an address there too.
+    /// The bridge network of all sandboxes; the host has an address in it too.
     pub(super) bridge: Ipv4Net,
-    /// What the operator lets sandboxes reach although it is not public.
+    /// Networks that are not public but that the operator allows.
     pub(super) allow_private: Vec<Ipv4Net>,
-    /// The addresses of hosts that were named.
+    /// The addresses of named hosts, by name.
     pub(super) hosts: BTreeMap<String, Vec<Ipv4Addr>>,
 }
 
 impl Surroundings {
-    /// The names of a network with their addresses, as far as these are known.
+    /// The hosts that a network names, with their known addresses.
     pub(super) fn addresses<'a>(&'a self, network: &'a Network) -> impl Iterator<Item = (&'a str, Ipv4Addr)> {
         network.hosts().flat_map(|name| {
             let addresses = self.hosts.get(name).map(Vec::as_slice).unwrap_or_default();
@@ -57,7 +57,7 @@ impl Surroundings {
         })
     }
 
-    /// The rules of a network that reaches anything.
+    /// The rules of a network; `None` if it reaches nothing.
     pub(super) fn egress(&self, network: &Network) -> Option<Egress> {
         let rule = |reached| move |network: &Ipv4Net| Rule { network: *network, reached };
         let (named, choice) = match network {
@@ -70,15 +70,15 @@ impl Surroundings {
         wide.extend(not_public().map(|network| rule(false)(&network)));
         match choice {
             Some(_) => wide.push(rule(true)(&Ipv4Net::default())),
-            // A name is in the hands of whoever has it: it opens nothing that is private.
+            // The owner of a host name decides its addresses, so a name opens no private ones.
             None => wide.extend(hosts.iter().map(rule(true))),
         }
-        // The host and the other sandboxes are reached where they are named by themselves. That they lie within a
-        // network that is named does not open them.
+        // The host and the other sandboxes are reached only if they are named by their own address, not by a network
+        // that contains them.
         let mut rules: Vec<_> = named.iter().filter(|network| network.prefix_len() == 32).map(rule(true)).collect();
         rules.push(rule(false)(&self.bridge));
-        // Only those that are not out of reach anyway: a host's private addresses come and go with other networks of
-        // the engine.
+        // Only the host's addresses that the other rules would reach: its private addresses come and go with other
+        // networks of the engine, and must not change the rules.
         let host = self.host.addresses.iter().map(|address| Ipv4Net::from(*address));
         rules.extend(host.filter(|address| is_reached(&wide, address)).map(|address| rule(false)(&address)));
         rules.extend(wide);
@@ -103,7 +103,8 @@ fn is_reached(rules: &[Rule], address: &Ipv4Net) -> bool {
     rules.iter().find(|rule| rule.network.contains(address)).is_some_and(|rule| rule.reached)
 }
 
-/// What the rules reach and a client does not deny. Of two networks that overlap, one lies within the other.
+/// Narrows the rules to addresses that the client does not deny. Of two overlapping networks, one lies within the
+/// other.
 fn narrowed(rules: Vec<Rule>, allow: &[Ipv4Net], deny: &[Ipv4Net]) -> Vec<Rule> {
     let mut wishes: Vec<_> = allow.iter().map(|network| Rule { network: *network, reached: true }).collect();
     wishes.extend(deny.iter().map(|network| Rule { network: *network, reached: false }));
@@ -158,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_network_is_what_is_public_and_not_the_host() {
+    fn a_full_network_reaches_public_addresses_but_not_the_host() {
         let egress = surroundings(&[]).egress(&Network::full()).unwrap();
         let private = [
             "10.0.0.1",
@@ -186,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_operator_allows_opens_the_host_only_by_its_own_address() {
+    fn an_allowed_network_opens_the_host_only_if_it_is_the_hosts_own_address() {
         let egress = surroundings(&["192.168.1.0/24", "172.16.0.0/12"]).egress(&Network::full()).unwrap();
         check(&egress, &["192.168.1.10", "172.17.0.1"], &["192.168.1.5", "172.30.0.1", "172.30.0.9", "192.168.2.1"]);
         let egress = surroundings(&["192.168.1.5/32", "172.30.0.1/32"]).egress(&Network::full()).unwrap();
@@ -194,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn an_allowlist_is_what_it_names_and_has_no_dns() {
+    fn an_allowlist_reaches_its_entries_and_no_name_server() {
         let named = Network::Allowlist(targets(&["1.2.3.0/24", "10.0.0.0/8", "5.6.0.0/16"]));
         let egress = surroundings(&["192.168.1.10/32"]).egress(&named).unwrap();
         check(&egress, &["1.2.3.4", "10.9.8.7", "5.6.7.9"], &["8.8.8.8", "192.168.1.10", "5.6.7.8", "172.30.0.1"]);
@@ -202,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_may_choose_among_what_is_public_only() {
+    fn a_client_can_choose_among_public_addresses_only() {
         let choose = |allow: &[&str], deny: &[&str]| {
             let choice = Choice { allow: targets(allow), deny: networks(deny) };
             surroundings(&["10.0.0.1/32"]).egress(&Network::Full(choice)).unwrap()
@@ -223,13 +224,13 @@ mod tests {
         check(&surroundings(&[]).egress(&named).unwrap(), &["1.2.3.4"], &unreached);
         let choice = Choice { allow: targets(&["named.example"]), deny: networks(&["0.0.0.0/0"]) };
         check(&surroundings(&[]).egress(&Network::Full(choice)).unwrap(), &["1.2.3.4"], &unreached);
-        // Where the operator has named the address as well, that decides.
+        // If the allowlist has the address itself too, the address is reached.
         let both = Network::Allowlist(targets(&["named.example", "10.0.0.1"]));
         check(&surroundings(&[]).egress(&both).unwrap(), &["1.2.3.4", "10.0.0.1"], &["5.6.7.8", "10.0.0.2"]);
     }
 
     #[test]
-    fn private_addresses_of_the_host_that_are_out_of_reach_anyway_change_nothing() {
+    fn private_addresses_of_the_host_that_no_rule_reaches_change_nothing() {
         let (mut more, fewer) = (surroundings(&["10.0.0.0/8"]), surroundings(&["10.0.0.0/8"]));
         more.host.addresses.push("172.19.0.1".parse().unwrap());
         assert_eq!(more.egress(&Network::full()), fewer.egress(&Network::full()));

@@ -1,4 +1,4 @@
-//! Where containers run. An engine starts and removes them, and knows nothing of what is inside.
+//! Engines: places that start and remove containers. An engine knows nothing of the inside of a container.
 
 pub mod docker;
 mod egress;
@@ -22,28 +22,28 @@ pub(crate) use network::{networks, targets};
 pub use user_ids::UserIdRange;
 pub(crate) use user_ids::{UserId, UserIds, user_ids};
 
-/// The engines there are.
+/// The kind of an engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EngineKind {
     /// A Docker daemon.
     Docker,
-    /// Agents within the server itself: no isolation at all, for tests.
+    /// Agents within the server's own process: no isolation at all, for tests.
     Process,
 }
 
-/// Which engine to open, and its settings.
+/// The engine to open, and its settings.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
-    /// Which.
+    /// The kind of engine.
     pub kind: EngineKind,
-    /// Tells this server's containers from those of others on the same engine.
+    /// Distinguishes this server's containers from those of other servers on the same engine.
     pub owner: String,
-    /// A call that takes longer has failed.
+    /// The time after which a call to the engine has failed.
     pub timeout: Duration,
-    /// What sandboxes with the internet reach although it is not public.
+    /// Networks that are not public but that sandboxes with a full network may reach.
     pub allow_private: Vec<Ipv4Net>,
-    /// The uids that user code runs as; `None` leaves the choice to the engine.
+    /// The uids that user code runs as; the engine chooses them if `None`.
     pub user_ids: Option<UserIdRange>,
 }
 
@@ -51,7 +51,7 @@ pub struct EngineConfig {
 ///
 /// # Errors
 ///
-/// When its settings make no sense. Whether it answers is seen at the first call.
+/// When the settings are invalid. An engine that does not answer is an error of the first call.
 pub fn open(config: EngineConfig) -> Result<Arc<dyn Engine>, EngineError> {
     Ok(match config.kind {
         EngineKind::Docker => Arc::new(docker::DockerEngine::connect(config)?),
@@ -59,41 +59,43 @@ pub fn open(config: EngineConfig) -> Result<Arc<dyn Engine>, EngineError> {
     })
 }
 
-/// Names, in a sentence, the templates that ask for more processors than there are; `asked` is in thousandths.
-pub fn beyond(processors: u64, asked: &[(String, u64)]) -> Option<String> {
-    let more = asked.iter().filter(|(_, cpu_millis)| *cpu_millis > processors.saturating_mul(1000));
+/// A sentence that names the templates that need more processors than the host has; `None` if there are none.
+/// `templates` holds names and thousandths of a processor.
+pub fn too_many_processors(processors: u64, templates: &[(String, u64)]) -> Option<String> {
+    let more = templates.iter().filter(|(_, cpu_millis)| *cpu_millis > processors.saturating_mul(1000));
     let more: Vec<_> = more.map(|(name, cpu_millis)| format!("`{name}` ({})", *cpu_millis as f64 / 1000.0)).collect();
     let noun = if processors == 1 { "processor" } else { "processors" };
     (!more.is_empty())
         .then(|| format!("the engine's host has {processors} {noun}, and templates ask for more: {}", more.join(", ")))
 }
 
-/// A place that can start and remove containers. What is inside is reached through the [`Pipe`].
+/// A place that can start and remove containers. A container's agent is reached through the [`Pipe`].
 pub trait Engine: fmt::Debug + Send + Sync + 'static {
     /// Starts one container and returns once bytes can be exchanged with its agent.
     fn launch<'a>(&'a self, spec: &'a Spec) -> BoxFuture<'a, Result<Launched, EngineError>>;
 
-    /// Removes a container at once. Removing one that is gone is not an error.
+    /// Removes a container at once. Removing one that is already gone is not an error.
     fn destroy<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<(), EngineError>>;
 
-    /// How a container ended, for one whose agent no longer answers. To be asked before it is destroyed, which is an
-    /// end too.
+    /// Finds out how a container ended whose agent no longer answers. Call it before `destroy`, which ends the
+    /// container itself.
     fn end_of<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, ContainerEnd>;
 
-    /// Removes everything that carries this owner's label: what an earlier server left, or what this one still has.
-    /// With [`EngineError::InUse`] all that was found is gone but a network, which is used again if it stays.
+    /// Removes all containers and networks with this owner's label, of an earlier server or of this one, and returns
+    /// the number of containers. [`EngineError::InUse`] means that everything is gone except a network, which is used
+    /// again if it stays.
     fn sweep(&self) -> BoxFuture<'_, Result<usize, EngineError>>;
 
-    /// Whether the engine answers.
+    /// Checks that the engine answers.
     fn ping(&self) -> BoxFuture<'_, Result<(), EngineError>>;
 
-    /// How many processors its host has.
+    /// The number of processors of the engine's host.
     fn processors(&self) -> BoxFuture<'_, Result<u64, EngineError>>;
 
-    /// Its way to freeze containers, if it has one.
+    /// This engine's [`Freezer`], if it can freeze containers.
     fn freezer(&self) -> Option<&dyn Freezer>;
 
-    /// Its way to measure what containers write, if it has one.
+    /// This engine's [`DiskMeter`], if it can measure disk usage.
     fn disk_meter(&self) -> Option<&dyn DiskMeter>;
 }
 
@@ -102,17 +104,17 @@ pub trait Freezer: Send + Sync {
     /// Freezes a container: its processes keep their memory and get no processor time.
     fn pause<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<(), EngineError>>;
 
-    /// Lets a frozen container go on.
+    /// Resumes a frozen container.
     fn resume<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<(), EngineError>>;
 }
 
-/// An engine that can measure what containers write.
+/// An engine that can measure the disk usage of containers.
 pub trait DiskMeter: Send + Sync {
-    /// What is written to the file system of a container whose whole file system is writable, bytes.
+    /// The bytes written to the file system of a container whose whole file system is writable.
     fn written_bytes<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<u64, EngineError>>;
 }
 
-/// What to start.
+/// The description of a container to start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spec {
     /// The image's name.
@@ -121,18 +123,18 @@ pub struct Spec {
     pub memory_bytes: u64,
     /// Processor time, thousandths of a core.
     pub cpu_millis: u64,
-    /// Processes and threads at once.
+    /// The most processes and threads at once.
     pub processes: u64,
     /// Room in each writable directory, bytes.
     pub disk_bytes: u64,
-    /// Whether the whole file system is writable. The engine bounds nothing then; its [`DiskMeter`] measures what is
-    /// written.
+    /// Whether the whole file system is writable. The engine then enforces no limit; its [`DiskMeter`] measures the
+    /// usage.
     pub writable_root: bool,
-    /// Whether the agent may act as root for anybody inside.
+    /// Whether the agent may run commands as root for any user inside.
     pub superuser: bool,
-    /// Open files of one process.
+    /// The most open files of one process.
     pub open_files: u64,
-    /// What the container can reach.
+    /// The addresses that the container can reach.
     pub network: Network,
     /// The OCI runtime, if not the engine's default.
     pub oci_runtime: Option<String>,
@@ -141,9 +143,9 @@ pub struct Spec {
 /// A container that was started.
 #[derive(Debug)]
 pub struct Launched {
-    /// What to destroy it by.
+    /// Its id, for all later calls.
     pub id: InstanceId,
-    /// The way to its agent.
+    /// The two directions of bytes to and from its agent.
     pub pipe: Pipe,
 }
 
@@ -157,13 +159,12 @@ impl fmt::Display for InstanceId {
     }
 }
 
-/// How a container ended, as far as the engine knows.
+/// The end of a container, as far as the engine knows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ContainerEnd {
-    /// Whether the kernel killed something in it because its memory was used up.
+    /// Whether the kernel killed a process in it because its memory was used up.
     pub out_of_memory: bool,
-    /// The exit code of its first process, the agent; 137 if that was killed. `None` while it lives, or if nobody
-    /// knows.
+    /// The exit code of its first process, the agent; 137 if the agent was killed. `None` while it runs, or if unknown.
     pub exit_code: Option<i64>,
     /// The last line of the agent's log. Root in a sandbox can write there too.
     pub agent_log: Option<String>,
@@ -176,12 +177,12 @@ trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
 impl Pipe {
-    /// Wraps anything that can be read and written.
+    /// Wraps a stream of bytes in both directions.
     pub fn new(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
         Self(Box::new(io))
     }
 
-    /// The bytes themselves.
+    /// The wrapped stream.
     pub fn into_io(self) -> impl AsyncRead + AsyncWrite + Send + Unpin + 'static {
         self.0
     }
@@ -196,42 +197,42 @@ impl fmt::Debug for Pipe {
 /// Why an engine could not do its work.
 #[derive(Debug, Error)]
 pub enum EngineError {
-    /// It does not answer.
+    /// The engine does not answer.
     #[error("the engine cannot be reached")]
     Unreachable(#[source] Box<dyn Error + Send + Sync>),
-    /// It answers too late, if at all.
+    /// The engine did not answer in time.
     #[error("the engine did not {action} within `engine_timeout_ms`")]
     Slow {
-        /// What it was asked.
+        /// The action, as a verb phrase: `start a container`.
         action: &'static str,
     },
-    /// The image is not there.
-    #[error("the image `{0}` is not on the engine; `oncebox images build` makes the ones that oncebox brings")]
+    /// The engine does not have the image.
+    #[error("the image `{0}` is not on the engine; `oncebox images build` builds oncebox's own images")]
     NoImage(String),
-    /// It answered with an error.
+    /// The engine answered with an error.
     #[error("the engine refused to {action}")]
     Refused {
-        /// What it was asked.
+        /// The action, as a verb phrase: `start a container`.
         action: &'static str,
-        /// What it said.
+        /// The engine's error.
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
-    /// It keeps a network, because it counts endpoints on it although this owner's are removed: somebody else's, or
-    /// none that there are.
-    #[error("the engine keeps a network: {0}")]
+    /// The engine does not remove a network, because it counts endpoints on it after this owner's containers are
+    /// removed. They are another user's, or do not exist.
+    #[error("the engine does not remove a network: {0}")]
     InUse(String),
-    /// It is a kind of engine that cannot do this.
+    /// This kind of engine cannot do this.
     #[error("this engine cannot {action}")]
     Unsupported {
-        /// What it was asked.
+        /// The action, as a verb phrase: `start a container`.
         action: &'static str,
     },
-    /// It cannot give user code a uid that no other sandbox has.
+    /// There is no uid left that no other sandbox has.
     #[error("every uid of `user_ids` ({0}) is in use")]
     NoUserId(UserIdRange),
-    /// The network of a sandbox cannot be made what it is to be. There is then no sandbox, rather than one that reaches
-    /// more.
+    /// The network of a sandbox cannot be set up. No sandbox is started then, rather than one that reaches more than it
+    /// may.
     #[error("cannot set up the network of a sandbox: {0}")]
     Network(String),
 }

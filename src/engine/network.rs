@@ -1,4 +1,4 @@
-//! What a container can reach.
+//! Network policies: the addresses that a container can reach.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -7,32 +7,32 @@ use ipnet::Ipv4Net;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// What a container can reach. There is no IPv6.
+/// The addresses that a container can reach. There is no IPv6.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Network {
-    /// Public addresses, less these, and DNS; of the others only what the engine was told to allow.
+    /// Public addresses, narrowed by the client's choice, and DNS; private addresses only if the operator allows them.
     Full(Choice),
-    /// These and nothing else: networks, private ones too, and the public addresses of hosts.
+    /// Only these networks, private ones too, and the public addresses of these hosts.
     Allowlist(Vec<Target>),
     /// Nothing.
     None,
 }
 
-/// What one client wants of the internet. What is allowed goes before what is denied.
+/// A client's choice among the addresses of a full network. `allow` has precedence over `deny`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Choice {
-    /// Reached in spite of `deny`, if it is public.
+    /// Reached in spite of `deny`, as far as public.
     pub allow: Vec<Target>,
     /// Not reached.
     pub deny: Vec<Ipv4Net>,
 }
 
-/// What can be reached.
+/// A network or a host that can be reached.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Target {
     /// The addresses of a network.
     Network(Ipv4Net),
-    /// The public addresses of the host that is called so, in lower case.
+    /// The public addresses of the host with this name, in lower case.
     Host(String),
 }
 
@@ -52,7 +52,7 @@ impl Serialize for Target {
 }
 
 impl Choice {
-    /// Whether nothing is reached but what is allowed; name servers are not, either.
+    /// Whether everything is denied except `allow`. Name servers are then denied too.
     pub fn denies_all(&self) -> bool {
         self.deny.contains(&Ipv4Net::default())
     }
@@ -64,12 +64,12 @@ impl Network {
         Self::Full(Choice::default())
     }
 
-    /// Whether the internet is within reach, except for what a client has denied.
+    /// Whether public addresses are reached unless the client denies them.
     pub fn is_open(&self) -> bool {
         matches!(self, Self::Full(choice) if !choice.denies_all())
     }
 
-    /// The names among what is reached.
+    /// The names of hosts in the policy.
     pub fn hosts(&self) -> impl Iterator<Item = &str> {
         let targets = match self {
             Self::Full(choice) => choice.allow.as_slice(),
@@ -82,17 +82,17 @@ impl Network {
         })
     }
 
-    /// Whether it is one client's own wish, so that nobody else is likely to want the same.
+    /// Whether it holds a client's own choice, so that another sandbox is unlikely to have the same network.
     pub fn is_choice(&self) -> bool {
         matches!(self, Self::Full(choice) if *choice != Choice::default())
     }
 }
 
-/// An address, or a network in CIDR notation.
+/// Parses an address, or a network in CIDR notation.
 ///
 /// # Errors
 ///
-/// What is wrong with it.
+/// Why the text is not valid.
 pub fn parse_network(text: &str) -> Result<Ipv4Net, String> {
     if let Ok(address) = text.parse::<Ipv4Addr>() {
         return Ok(address.into());
@@ -103,20 +103,20 @@ pub fn parse_network(text: &str) -> Result<Ipv4Net, String> {
     text.parse().map_err(|_| format!("`{text}` is not an IPv4 network such as 192.168.1.0/24"))
 }
 
-/// An address, a network in CIDR notation, or the name of a host.
+/// Parses an address, a network in CIDR notation, or the name of a host.
 ///
 /// # Errors
 ///
-/// What is wrong with it.
+/// Why the text is not valid.
 pub fn parse_target(text: &str) -> Result<Target, String> {
     match is_host_name(text) {
         true => Ok(Target::Host(text.trim_end_matches('.').to_ascii_lowercase())),
-        false if text.contains('*') => Err(format!("`{text}`: each host is to be named by itself, without `*`")),
+        false if text.contains('*') => Err(format!("`{text}`: name each host by itself, without `*`")),
         false => parse_network(text).map(Target::Network),
     }
 }
 
-/// Whether it is a name as RFC 1123 has them, and could not be meant as an address: those end in a number.
+/// Whether the text is a host name by RFC 1123 that cannot be meant as an address: addresses end in a number.
 fn is_host_name(text: &str) -> bool {
     let name = text.strip_suffix('.').unwrap_or(text);
     let is_label = |label: &str| {
@@ -129,13 +129,13 @@ fn is_host_name(text: &str) -> bool {
     name.len() <= 253 && name.split('.').all(is_label) && !name.rsplit('.').next().is_none_or(is_number)
 }
 
-/// A list of networks of the configuration.
+/// Reads a list of networks from the configuration.
 pub(crate) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Ipv4Net>, D::Error> {
     let texts = Vec::<String>::deserialize(deserializer)?;
     texts.iter().map(|text| strict(parse_network(text)?, text)).collect::<Result<_, String>>().map_err(D::Error::custom)
 }
 
-/// A list of networks and hosts of the configuration.
+/// Reads a list of networks and hosts from the configuration.
 pub(crate) fn targets<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Target>, D::Error> {
     let target = |text: &String| match parse_target(text)? {
         Target::Network(network) => Ok(Target::Network(strict(network, text)?)),
@@ -145,7 +145,8 @@ pub(crate) fn targets<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<
     texts.iter().map(target).collect::<Result<_, String>>().map_err(D::Error::custom)
 }
 
-/// Either the network or the one address may be meant, and guessing wide would open what nobody meant to.
+/// Refuses an address with a prefix shorter than itself: it may stand for the network or for the address, and to guess
+/// the network could open more than was meant.
 fn strict(network: Ipv4Net, text: &str) -> Result<Ipv4Net, String> {
     match network.trunc() == network {
         true => Ok(network),
@@ -163,8 +164,8 @@ mod tests {
             assert_eq!(parse_network(text).unwrap(), network.parse().unwrap());
         }
         for text in ["", "10", "10.0.0.0/33", "10.0.0/8", "example.com", "*.example.com", "10.0.0.1:80", " 10.0.0.1"] {
-            let said = parse_network(text).unwrap_err();
-            assert!(said.starts_with(&format!("`{text}` is not an IPv4 network")), "{said}");
+            let error = parse_network(text).unwrap_err();
+            assert!(error.starts_with(&format!("`{text}` is not an IPv4 network")), "{error}");
         }
         for text in ["::/0", "fd00::1"] {
             assert!(parse_network(text).unwrap_err().contains("is IPv6"));
@@ -180,10 +181,10 @@ mod tests {
         }
         assert_eq!(parse_target("10.0.0.0/8").unwrap(), Target::Network("10.0.0.0/8".parse().unwrap()));
         for text in ["", ".", "a..b", "-a.com", "a.com:80", "http://a.com", "10.0.0", "10.0.0.256", "a b", "a/24"] {
-            let said = parse_target(text).unwrap_err();
-            assert!(said.starts_with(&format!("`{text}` is not an IPv4 network")), "{said}");
+            let error = parse_target(text).unwrap_err();
+            assert!(error.starts_with(&format!("`{text}` is not an IPv4 network")), "{error}");
         }
-        assert!(parse_target("*.example.com").unwrap_err().contains("named by itself"));
+        assert!(parse_target("*.example.com").unwrap_err().contains("name each host by itself"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Agents within the server's own process, over pairs of byte streams: **no isolation at all**.
 //!
-//! It serves tests of everything above the engine, which need no container: what it runs is an agent like any other,
-//! that finds its languages in the directory `ONCEBOX_LANGUAGES` and acts as the server's own user.
+//! For tests of everything above the engine, which need no container. Its agents are like any other, but find their
+//! languages in the directory `ONCEBOX_LANGUAGES` and run everything as the server's own user.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -15,10 +15,10 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{ContainerEnd, DiskMeter, Engine, EngineError, Freezer, InstanceId, Launched, Pipe, Spec};
 use crate::agent::{self, User};
 
-/// The variable without which this engine is refused.
+/// The environment variable that must be 1 to open this engine.
 const CONSENT: &str = "ONCEBOX_UNSAFE_PROCESS_ENGINE";
 
-/// What waits unread in a pipe, bytes, each way.
+/// The buffer of a pipe in each direction, bytes.
 const PIPE_BYTES: usize = 64 << 10;
 
 /// An engine without isolation.
@@ -29,7 +29,8 @@ pub(super) struct ProcessEngine {
     running: Mutex<HashMap<InstanceId, Running>>,
 }
 
-/// An agent and its files. Dropping it ends the agent, which kills what it started, and removes the files.
+/// An agent and its files. Dropping it ends the agent, which kills all processes that it started, and removes the
+/// files.
 #[derive(Debug)]
 struct Running {
     _agent: AbortOnDropHandle<()>,
@@ -61,7 +62,7 @@ impl ProcessEngine {
         };
         let (near, far) = tokio::io::duplex(PIPE_BYTES);
         let agent = tokio::spawn(async move {
-            // The server sees the end of the link.
+            // The server notices the end of the link.
             let _ = agent::serve(far, options).await;
         });
         let running = Running { _agent: AbortOnDropHandle::new(agent), _files: files };

@@ -1,6 +1,6 @@
-//! The uids that user code runs as: another one in each sandbox. The kernel counts inotify instances, waiting signals,
-//! message queues, pipes, epoll entries, files in flight and locked memory for a uid of the whole host, whatever
-//! container it is in.
+//! The uids that user code runs as, a different one in each sandbox. The kernel limits inotify instances, pending
+//! signals, message queues, pipes, epoll entries, files in flight and locked memory per uid of the whole host, not per
+//! container.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -10,30 +10,30 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rand::Rng;
 use serde::{Deserialize, Deserializer, de};
 
-/// The uids below are the system's, and those of people.
+/// The lowest uid allowed. Lower ones belong to accounts of the system and of people.
 const LEAST: u32 = 1000;
 
-/// More than this no tool is sure to take for a uid.
+/// The highest uid allowed. Not every tool accepts a higher one.
 const MOST: u32 = 0x7fff_fffe;
 
-/// Fewer are not worth a range.
+/// The smallest range allowed.
 const FEWEST: u32 = 256;
 
-/// Attempts at a uid by chance, before the range is searched.
+/// The number of random attempts at a free uid before the range is searched in order.
 const TRIES: u32 = 32;
 
 /// A range of uids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UserIdRange {
-    /// The lowest.
+    /// The lowest uid.
     pub first: u32,
-    /// The highest.
+    /// The highest uid.
     pub last: u32,
 }
 
 impl UserIdRange {
-    /// For an engine whose root is the host's: above all accounts of people, below what an archive in `ustar` can hold,
-    /// of a size that lets several servers of one host choose by chance and not meet.
+    /// For an engine whose root is the host's root. The range is above all accounts of people, below the limit of a
+    /// `ustar` archive, and large enough that several servers on one host rarely choose the same uid at random.
     pub const HOST: Self = Self { first: 0x10_0000, last: 0x1f_ffff };
 
     /// For an engine in a user namespace, which has 65,536 ids by default.
@@ -50,7 +50,7 @@ impl fmt::Display for UserIdRange {
     }
 }
 
-/// Reads `FIRST-LAST`; nothing leaves the choice to the engine.
+/// Reads `FIRST-LAST`. An empty text leaves the choice to the engine.
 pub(crate) fn user_ids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<UserIdRange>, D::Error> {
     let text = String::deserialize(deserializer)?;
     if text.is_empty() {
@@ -67,14 +67,14 @@ pub(crate) fn user_ids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Opt
     Ok(Some(UserIdRange { first, last }))
 }
 
-/// The uids of a range, and which are in use.
+/// A range of uids, with those in use.
 #[derive(Debug)]
 pub(crate) struct UserIds {
     range: UserIdRange,
     used: Mutex<HashSet<u32>>,
 }
 
-/// A uid that no other sandbox of this server has. Dropping it gives it back.
+/// A uid that no other sandbox of this server has. Dropping it frees the uid.
 #[derive(Debug)]
 pub(crate) struct UserId {
     uid: u32,
@@ -86,13 +86,13 @@ impl UserIds {
         Arc::new(Self { range, used: Mutex::default() })
     }
 
-    /// A free one, by chance, so that another server with the same range, or a server before this one, hardly has the
-    /// same. `None` if all are in use.
+    /// Takes a random free uid, so that it is unlikely to be one of another server with the same range, or of an
+    /// earlier server. `None` if all are in use.
     pub(crate) fn take(self: &Arc<Self>) -> Option<UserId> {
         let mut used = self.used();
-        let mut by_chance = (0..TRIES).map(|_| rand::rng().random_range(self.range.all()));
+        let mut random = (0..TRIES).map(|_| rand::rng().random_range(self.range.all()));
         let uid =
-            by_chance.find(|uid| !used.contains(uid)).or_else(|| self.range.all().find(|uid| !used.contains(uid)))?;
+            random.find(|uid| !used.contains(uid)).or_else(|| self.range.all().find(|uid| !used.contains(uid)))?;
         used.insert(uid);
         Some(UserId { uid, ids: Arc::clone(self) })
     }
@@ -113,7 +113,7 @@ impl UserId {
         self.uid
     }
 
-    /// The range that the uids of all sandboxes are from.
+    /// The range of all sandboxes' uids.
     pub(crate) fn range(&self) -> UserIdRange {
         self.ids.range
     }
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_uid_is_given_to_one_sandbox_at_a_time() {
+    fn a_uid_belongs_to_one_sandbox_at_a_time() {
         let ids = UserIds::new(UserIdRange { first: 5000, last: 5099 });
         let taken: Vec<_> = std::iter::from_fn(|| ids.take()).collect();
         let numbers: HashSet<_> = taken.iter().map(UserId::get).collect();
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_is_read_and_one_that_cannot_be_used_is_refused() {
+    fn a_range_is_read_and_an_unusable_one_is_refused() {
         let read = |text: &'static str| {
             let text: StrDeserializer<'_, Error> = text.into_deserializer();
             user_ids(text).map_err(|err| err.to_string())

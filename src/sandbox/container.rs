@@ -1,4 +1,4 @@
-//! One sandbox: a container, the link to its agent, and the promise that both go.
+//! One container with the link to its agent. Both are removed when it is dropped.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,13 +14,13 @@ use crate::engine::{Engine, EngineError, Freezer, InstanceId, Spec};
 use crate::link::Link;
 use crate::protocol::{Language, StartContext};
 
-/// Between two tries to remove a container that the engine would not remove.
-const REMOVE_AGAIN: Duration = Duration::from_secs(2);
+/// The pause between two attempts to remove a container.
+const REMOVE_RETRY: Duration = Duration::from_secs(2);
 
-/// At the end, removals are waited for as long as some are done within this time.
-const STALLED: Duration = Duration::from_secs(10);
+/// At shutdown, the time in which at least one removal must finish for the wait to continue.
+const DRAIN_STALL: Duration = Duration::from_secs(10);
 
-/// Removes containers behind their owners' backs, and waits for all removals at the end.
+/// Removes containers in the background, and waits for all removals at shutdown.
 #[derive(Debug, Clone)]
 pub(crate) struct Reaper {
     engine: Arc<dyn Engine>,
@@ -32,17 +32,17 @@ impl Reaper {
         Self { engine, removals: TaskTracker::new() }
     }
 
-    /// Waits until everything given to it is gone, or nothing goes any longer.
+    /// Waits until all containers are removed, or no removal makes progress.
     pub(crate) async fn drain(&self) {
         self.removals.close();
         let mut left = usize::MAX;
         while self.removals.len() < left {
             left = self.removals.len();
-            let _ = tokio::time::timeout(STALLED, self.removals.wait()).await;
+            let _ = tokio::time::timeout(DRAIN_STALL, self.removals.wait()).await;
         }
     }
 
-    /// Removes a container, trying again while the engine cannot; `permit` is given back when it is gone.
+    /// Removes a container, and tries again while the engine fails. Drops `permit` when the container is gone.
     fn remove(&self, id: InstanceId, permit: Option<Permit>) {
         let engine = Arc::clone(&self.engine);
         self.removals.spawn(async move {
@@ -52,14 +52,14 @@ impl Reaper {
                     tracing::warn!(sandbox.id = %id, error = &err as &dyn std::error::Error, "cannot remove {id} yet");
                     warned = true;
                 }
-                tokio::time::sleep(REMOVE_AGAIN).await;
+                tokio::time::sleep(REMOVE_RETRY).await;
             }
             drop(permit);
         });
     }
 }
 
-/// Has its container removed when dropped, or when told.
+/// Removes its container when it is dropped, or earlier by [`Guard::remove`].
 #[derive(Debug)]
 struct Guard {
     id: InstanceId,
@@ -83,21 +83,21 @@ impl Drop for Guard {
     }
 }
 
-/// A container of one owner, with an interpreter that waits for code. Dropping it removes the container.
+/// A container for one owner, with an interpreter that is ready for code. Dropping it removes the container.
 #[derive(Debug)]
 pub(crate) struct Container {
-    // Before the guard: the pipe closes first, then the container is removed.
+    // Before the guard, so that the pipe is closed before the container is removed.
     link: Link,
     guard: Guard,
-    /// The context that is meant where only a language is named, by language.
+    /// The id of each language's default context, by language.
     pub(crate) contexts: BTreeMap<String, String>,
-    /// The languages of the image.
+    /// The languages that the image has.
     pub(crate) languages: Vec<Language>,
 }
 
 impl Container {
-    /// Starts a container like `spec` and the template's interpreter. It is ready in truth: the runner has run code.
-    /// After `limit` it has failed.
+    /// Starts a container with `spec` and the template's interpreter. When this returns, the runner has already run
+    /// code, so the sandbox is ready. Fails after `limit`.
     pub(crate) async fn launch(
         reaper: &Reaper,
         spec: &Spec,
@@ -115,10 +115,10 @@ impl Container {
             let (link, hello) = Link::open(launched.pipe).await?;
             let mut contexts = BTreeMap::new();
             let own = Some(&template.language).filter(|language| !language.is_empty());
-            let asked = own.map(|language| (language, false)).into_iter();
-            for (language, lazy) in asked.chain(template.lazy_languages.iter().map(|language| (language, true))) {
-                let asked = StartContext { language: language.clone(), lazy, ..StartContext::default() };
-                contexts.insert(language.clone(), link.start_context(&asked).await?.id);
+            let eager = own.map(|language| (language, false)).into_iter();
+            for (language, lazy) in eager.chain(template.lazy_languages.iter().map(|language| (language, true))) {
+                let start = StartContext { language: language.clone(), lazy, ..StartContext::default() };
+                contexts.insert(language.clone(), link.start_context(&start).await?.id);
             }
             Ok(Self { link, guard, contexts, languages: hello.languages })
         };
@@ -130,7 +130,7 @@ impl Container {
         &self.guard.id
     }
 
-    /// The way to its agent.
+    /// The link to its agent.
     pub(crate) fn link(&self) -> &Link {
         &self.link
     }
@@ -140,22 +140,22 @@ impl Container {
         *self.guard.permit.lock().unwrap_or_else(PoisonError::into_inner) = Some(permit);
     }
 
-    /// Removes the container now, whoever still holds on to this.
+    /// Removes the container now, even if it is still referenced.
     pub(crate) fn remove(&self) {
         self.guard.remove();
     }
 
-    /// Freezes it.
+    /// Freezes the container.
     pub(crate) async fn pause(&self) -> Result<(), EngineError> {
         self.freezer("pause a sandbox")?.pause(&self.guard.id).await
     }
 
-    /// Lets it go on.
+    /// Resumes the frozen container.
     pub(crate) async fn resume(&self) -> Result<(), EngineError> {
         self.freezer("resume a sandbox")?.resume(&self.guard.id).await
     }
 
-    /// What is written to its file system, bytes; where all of that is writable.
+    /// The bytes written to its file system, for a container whose whole file system is writable.
     pub(crate) async fn written_bytes(&self) -> Result<u64, EngineError> {
         let action = "measure what a sandbox has written";
         let meter = self.guard.reaper.engine.disk_meter().ok_or(EngineError::Unsupported { action })?;
@@ -166,12 +166,12 @@ impl Container {
         self.guard.reaper.engine.freezer().ok_or(EngineError::Unsupported { action })
     }
 
-    /// Whether the engine answers at all.
+    /// Checks that the engine answers.
     pub(crate) async fn ping_engine(&self) -> Result<(), EngineError> {
         self.guard.reaper.engine.ping().await
     }
 
-    /// Finds out why its agent no longer answers, and logs it.
+    /// Finds out why the agent no longer answers, and logs the cause.
     pub(crate) async fn find_ending(&self, memory_bytes: u64) -> Ending {
         let end = self.guard.reaper.engine.end_of(&self.guard.id).await;
         let ending = match (end.out_of_memory, end.exit_code) {

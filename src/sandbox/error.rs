@@ -1,4 +1,4 @@
-//! Why a sandbox could not do what it was asked.
+//! The errors of this room.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -11,62 +11,60 @@ use crate::engine::EngineError;
 use crate::link::LinkError;
 use crate::protocol::Code;
 
-/// This program could not do its work, or the request cannot be met. Code that fails is an outcome instead.
+/// Why no sandbox could be created, or no run started. Code that fails is an outcome instead.
 #[derive(Debug, Error)]
 pub enum SandboxError {
-    /// No template is called so.
-    #[error("no language is named `{name}`; known are: {known}")]
+    /// No template for single runs has this name.
+    #[error("no language is named `{name}`; known languages: {known}")]
     UnknownLanguage {
-        /// What was asked for.
+        /// The requested name.
         name: String,
-        /// What could have been.
+        /// The known names.
         known: String,
     },
-    /// All sandboxes are in use and enough requests wait.
-    #[error("all {max_sandboxes} sandboxes{whose} are in use and {queued} requests wait for one; try again")]
+    /// All sandboxes are in use, and the queue is full or does not move.
+    #[error("all {max_sandboxes} sandboxes{scope} are in use and {queued} requests wait for one; try again")]
     Busy {
-        /// How many serve at once.
+        /// The limit that was reached.
         max_sandboxes: usize,
-        /// Among whose they are so many.
-        whose: Whose,
-        /// How many wait.
+        /// Whether it is the total or the per-key limit.
+        scope: LimitScope,
+        /// The number of requests in the queue.
         queued: usize,
-        /// When it may be better.
+        /// When the client should try again.
         retry_after: Duration,
     },
-    /// Enough sandboxes are kept.
-    #[error(
-        "{max_kept_sandboxes} sandboxes{whose} are kept already, which is the most there may be; kill one, or try again"
-    )]
+    /// The limit of kept sandboxes is reached.
+    #[error("{max_kept_sandboxes} sandboxes{scope} are kept already, which is the limit; kill one, or try again")]
     Full {
-        /// How many may be kept.
+        /// The limit that was reached.
         max_kept_sandboxes: usize,
-        /// Among whose they are so many.
-        whose: Whose,
+        /// Whether it is the total or the per-key limit.
+        scope: LimitScope,
     },
-    /// This API key has asked for too many in a short time.
-    #[error("this key may begin {per_minute} runs and sandboxes a minute; try again in {} s", seconds(*.retry_after))]
+    /// This API key has started too many runs and sandboxes in a short time.
+    #[error("this key may start {per_minute} runs and sandboxes a minute; try again in {} s", seconds(*.retry_after))]
     TooOften {
-        /// How many there may be in a minute.
+        /// The limit per minute.
         per_minute: u32,
-        /// When there may be another.
+        /// When the key may start another one.
         retry_after: Duration,
     },
     /// A file of the request cannot be written.
     #[error("{message}")]
     File {
-        /// Which of the files, from 0.
+        /// The index of the file in the request, from 0.
         index: usize,
-        /// Why.
+        /// The reason.
         message: String,
     },
     /// No container could be started.
     #[error("cannot start a sandbox")]
     Launch(#[source] Arc<LaunchError>),
-    /// The sandbox went away before the code began.
+    /// The sandbox was lost before the code began.
     #[error("the sandbox was lost before the code began")]
     Lost(#[source] LinkError),
-    /// The server is going down.
+    /// The server is shutting down.
     #[error("the server is shutting down")]
     ShuttingDown,
 }
@@ -74,7 +72,7 @@ pub enum SandboxError {
 /// Why an operation on a sandbox failed.
 #[derive(Debug, Error)]
 pub enum OperationError {
-    /// The agent refused it.
+    /// The agent refused the operation.
     #[error("{message}")]
     Refused {
         /// The kind of reason.
@@ -85,7 +83,7 @@ pub enum OperationError {
     /// The sandbox is gone.
     #[error("the sandbox was lost")]
     Lost(#[source] Box<dyn StdError + Send + Sync>),
-    /// The operation broke off. The sandbox lives on.
+    /// The operation broke off. The sandbox itself still works.
     #[error("the sandbox did not finish this operation")]
     Unfinished(#[source] Box<dyn StdError + Send + Sync>),
 }
@@ -101,16 +99,16 @@ impl From<LinkError> for OperationError {
     }
 }
 
-/// Among whose sandboxes a bound was met.
+/// Whether the total or the per-key limit was reached. Displays as a part of the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Whose {
-    /// Everybody's.
+pub enum LimitScope {
+    /// The limit of all sandboxes together.
     All,
-    /// Those of the API key.
+    /// The limit of the request's API key.
     Key,
 }
 
-impl fmt::Display for Whose {
+impl fmt::Display for LimitScope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::All => "",
@@ -119,30 +117,30 @@ impl fmt::Display for Whose {
     }
 }
 
-/// Whole seconds, at least one: what `Retry-After` takes.
+/// Whole seconds, at least one, for a `Retry-After` header.
 pub(crate) fn seconds(wait: Duration) -> u64 {
     wait.as_millis().div_ceil(1000).max(1) as u64
 }
 
-/// Why a sandbox ended although nobody asked for that and its time was not up.
+/// Why a sandbox ended although it was not killed and had not reached its deadline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ending {
-    /// Its memory was used up, and the kernel killed its agent too.
+    /// It used all its memory, and the kernel killed its agent.
     OutOfMemory {
-        /// What it may use, bytes.
+        /// Its limit, bytes.
         memory_bytes: u64,
     },
-    /// More was written to its disk than may be.
+    /// It wrote more to its disk than it may.
     DiskFull {
-        /// What may be written, bytes.
+        /// Its limit, bytes.
         disk_bytes: u64,
     },
     /// Its container ended.
     Exited {
-        /// The exit code of the agent; 137 if that was killed.
+        /// The exit code of the agent; 137 if the agent was killed.
         exit_code: i64,
     },
-    /// Its agent could not be reached any longer, or talked nonsense.
+    /// Its agent did not answer any longer, or broke the protocol.
     Unreachable,
 }
 
@@ -160,13 +158,13 @@ impl fmt::Display for Ending {
 /// Why no container could be started.
 #[derive(Debug, Error)]
 pub enum LaunchError {
-    /// The engine could not.
+    /// The engine failed.
     #[error("the engine could not start a container")]
     Engine(#[from] EngineError),
-    /// The container started, its agent or runner did not.
+    /// The container started, but its agent or runner did not.
     #[error("the container did not become ready")]
     Agent(#[from] LinkError),
-    /// It took longer than a launch may.
+    /// The launch took longer than `launch_timeout_ms`.
     #[error("the container was not ready within `launch_timeout_ms` ({0:?})")]
     Slow(Duration),
 }

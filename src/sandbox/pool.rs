@@ -1,4 +1,4 @@
-//! Warm sandboxes: launched ahead, taken once, refilled behind the taker.
+//! The pool of warm sandboxes: each is launched before it is needed, taken once, and then replaced.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,36 +16,36 @@ use super::template::Template;
 use crate::engine::EngineError;
 use crate::protocol::Language;
 
-/// How often waiting sandboxes are looked at: one whose container is gone is replaced.
-const CHECK: Duration = Duration::from_secs(1);
+/// The interval of checks for idle sandboxes whose containers are gone, which are replaced.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The longest pause between launches that fail, and where it is the engine that fails: what then starts again does so
-/// soon after the engine.
-const LONGEST_PAUSE: Duration = Duration::from_secs(15);
-const LONGEST_PAUSE_OF_ENGINE: Duration = Duration::from_secs(3);
+/// The longest pause after a failed launch. It is shorter if the engine failed, so that launches succeed soon after the
+/// engine is back.
+const MAX_PAUSE: Duration = Duration::from_secs(15);
+const MAX_PAUSE_FOR_ENGINE: Duration = Duration::from_secs(3);
 
 /// The warm sandboxes of all templates.
 #[derive(Debug, Clone)]
 pub(crate) struct Pool {
     shared: Arc<Shared>,
-    /// The workers, and launches beside them.
+    /// The tasks of the workers, and of launches that bypass the shelves.
     launches: TaskTracker,
 }
 
 #[derive(Debug)]
 struct Shared {
     reaper: Reaper,
-    /// A launch that takes longer has failed.
+    /// The time after which a launch has failed.
     launch_timeout: Duration,
     shelves: Mutex<Vec<Shelf>>,
-    /// There is something to launch.
+    /// Notified when there may be something to launch.
     wanted: Notify,
     stopping: CancellationToken,
 }
 
 type Taken = Result<Container, Arc<LaunchError>>;
 
-/// The sandboxes of one template.
+/// The warm sandboxes of one template, and the requests for them.
 #[derive(Debug)]
 struct Shelf {
     template: Arc<Template>,
@@ -58,27 +58,27 @@ struct Shelf {
     not_before: Instant,
 }
 
-/// Somebody who waits for a sandbox.
+/// A request that waits for a sandbox.
 #[derive(Debug)]
 struct Waiting {
     since: Instant,
     sender: oneshot::Sender<Taken>,
 }
 
-/// How full a shelf is.
+/// The state of a shelf, for reports.
 #[derive(Debug, Clone)]
 pub struct ShelfStatus {
     /// The template.
     pub template: Arc<Template>,
-    /// Sandboxes ready to be taken.
+    /// Sandboxes that are ready to be taken.
     pub idle: usize,
-    /// Sandboxes being started.
+    /// Sandboxes that are being launched.
     pub launching: usize,
-    /// Requests that wait for one of them.
+    /// Requests that wait for a sandbox of this template.
     pub waiting: usize,
-    /// The language as its image describes it, once a sandbox of it has started.
+    /// The language as the image describes it; `None` until a sandbox of this template has started.
     pub language: Option<Language>,
-    /// Whether a sandbox of it has ever started.
+    /// Whether a sandbox of this template has ever started.
     pub has_launched: bool,
     /// Whether the last launch failed.
     pub failing: bool,
@@ -98,21 +98,21 @@ impl Shelf {
         }
     }
 
-    /// Since when somebody waits for whom no launch has begun.
+    /// When the first request came for which no launch has begun; `None` if there is no such request.
     fn urgent_since(&self) -> Option<Instant> {
         let mut since: Vec<_> = self.waiting.iter().map(|waiting| waiting.since).collect();
         since.sort_unstable();
         since.get(self.launching).copied()
     }
 
-    /// Launches that are missing to the warm count.
+    /// The number of launches that are needed to serve all waiting requests and reach the warm count.
     fn missing(&self) -> usize {
         (self.template.warm + self.waiting.len()).saturating_sub(self.idle.len() + self.launching)
     }
 }
 
 impl Pool {
-    /// Begins to fill the shelves, `workers` launches at once.
+    /// Starts to fill the shelves, with `workers` launches at once.
     pub(crate) fn start(templates: &[Arc<Template>], reaper: Reaper, workers: usize, launch_timeout: Duration) -> Self {
         let shelves = templates.iter().cloned().map(Shelf::new);
         let shared = Arc::new(Shared {
@@ -129,14 +129,14 @@ impl Pool {
         Self { shared, launches }
     }
 
-    /// Takes a sandbox of the template; tells whether it was warm.
+    /// Takes a sandbox of the template, and returns whether it was warm.
     pub(crate) async fn take(&self, template: &Template, owner: Owner) -> Result<(Container, bool), Arc<LaunchError>> {
         let receiver = {
             let mut shelves = self.shared.lock();
             let shelf = shelves
                 .iter_mut()
                 .find(|shelf| shelf.template.name == template.name)
-                .expect("every template has its shelf");
+                .expect("every template has a shelf");
             while let Some(sandbox) = shelf.idle.pop_front() {
                 if !sandbox.link().is_closed() {
                     self.shared.wanted.notify_one();
@@ -152,19 +152,20 @@ impl Pool {
         let slow = || Err(Arc::new(LaunchError::Slow(limit)));
         match tokio::time::timeout(limit, receiver).await {
             Ok(Ok(taken)) => taken.map(|sandbox| (sandbox, false)),
-            // The pool has stopped, or launches for those before in line take so long.
+            // The pool has stopped, or the launches for earlier requests take too long.
             Ok(Err(_)) | Err(_) => slow(),
         }
     }
 
-    /// Starts one that differs from what waits. Finished, and removed, even if nobody waits for it any longer.
+    /// Launches a sandbox whose spec differs from the template's. If the caller stops waiting, the launch still
+    /// finishes, and the sandbox is then removed.
     pub(crate) async fn launch(&self, spec: crate::engine::Spec, template: Arc<Template>) -> Taken {
         let (reaper, limit) = (self.shared.reaper.clone(), self.shared.launch_timeout);
         let launch = self.launches.spawn(async move { Container::launch(&reaper, &spec, &template, limit).await });
         launch.await.expect("a launch does not panic").map_err(Arc::new)
     }
 
-    /// How full the shelves are.
+    /// The state of all shelves.
     pub(crate) fn status(&self) -> Vec<ShelfStatus> {
         let status = |shelf: &Shelf| ShelfStatus {
             template: Arc::clone(&shelf.template),
@@ -178,7 +179,8 @@ impl Pool {
         self.shared.lock().iter().map(status).collect()
     }
 
-    /// Stops refilling and gives up what waits. What is being launched comes up first: only then can it be removed.
+    /// Stops launches and removes idle sandboxes. Waits for launches in progress: a sandbox can be removed only when
+    /// its launch has finished.
     pub(crate) async fn stop(&self) {
         self.shared.stopping.cancel();
         for shelf in self.shared.lock().iter_mut() {
@@ -197,23 +199,23 @@ impl Shared {
 
     async fn work(self: Arc<Self>) {
         while !self.stopping.is_cancelled() {
-            let Some(template) = self.choose() else {
+            let Some(template) = self.begin_launch() else {
                 tokio::select! {
                     () = self.wanted.notified() => {}
                     () = self.stopping.cancelled() => {}
-                    () = tokio::time::sleep(CHECK) => self.drop_dead(),
+                    () = tokio::time::sleep(CHECK_INTERVAL) => self.remove_dead(),
                 }
                 continue;
             };
-            // What one worker takes on may not be all there is.
+            // There may be more to launch than this worker takes on.
             self.wanted.notify_one();
             let launched = Container::launch(&self.reaper, &template.spec(), &template, self.launch_timeout).await;
             self.deliver(&template, launched);
         }
     }
 
-    /// The launch that is needed most, marked as begun.
-    fn choose(&self) -> Option<Arc<Template>> {
+    /// The template of the most urgent launch, which is counted as begun.
+    fn begin_launch(&self) -> Option<Arc<Template>> {
         let mut shelves = self.lock();
         for shelf in shelves.iter_mut() {
             shelf.waiting.retain(|waiting| !waiting.sender.is_closed());
@@ -223,9 +225,11 @@ impl Shared {
         Some(Arc::clone(&shelf.template))
     }
 
+    /// Passes a new sandbox to the first request that still waits, or else to the shelf.
     fn deliver(&self, template: &Template, launched: Result<Container, LaunchError>) {
         let mut shelves = self.lock();
-        let shelf = shelves.iter_mut().find(|shelf| shelf.template.name == template.name).expect("shelves stay");
+        let shelf =
+            shelves.iter_mut().find(|shelf| shelf.template.name == template.name).expect("shelves are never removed");
         shelf.launching -= 1;
         shelf.waiting.retain(|waiting| !waiting.sender.is_closed());
         match launched {
@@ -237,20 +241,20 @@ impl Shared {
                 while let Some((_, waiting)) = shelf.waiting.pop(|_| true) {
                     match waiting.sender.send(sandbox) {
                         Ok(()) => return,
-                        // This one has gone away; the next may want it.
+                        // This request was cancelled.
                         Err(back) => sandbox = back,
                     }
                 }
-                // More than are to be warm come up when a request that one was launched for has gone away.
-                let is_room = shelf.idle.len() < shelf.template.warm && !self.stopping.is_cancelled();
-                if let (Ok(sandbox), true) = (sandbox, is_room) {
+                // The shelf may be full already if this sandbox was launched for a request that was cancelled.
+                let has_room = shelf.idle.len() < shelf.template.warm && !self.stopping.is_cancelled();
+                if let (Ok(sandbox), true) = (sandbox, has_room) {
                     shelf.idle.push_back(sandbox);
                 }
             }
             Err(err) => {
                 shelf.failures += 1;
                 shelf.not_before = Instant::now() + pause(shelf.failures, &err);
-                // The others would wait for the same.
+                // If the engine does not answer, the other requests would fail in the same way: they fail now.
                 let is_silent =
                     matches!(err, LaunchError::Engine(EngineError::Unreachable(_) | EngineError::Slow { .. }));
                 let failing = if is_silent { shelf.waiting.len() } else { 1.min(shelf.waiting.len()) };
@@ -270,14 +274,15 @@ impl Shared {
         }
     }
 
-    fn drop_dead(&self) {
+    /// Drops idle sandboxes whose containers are gone.
+    fn remove_dead(&self) {
         for shelf in self.lock().iter_mut() {
             shelf.idle.retain(|sandbox| !sandbox.link().is_closed());
         }
     }
 }
 
-/// First that of who has waited longest, then the emptiest.
+/// The shelf with the most urgent launch: the one whose request has waited longest, or else the emptiest.
 fn neediest(shelves: &mut [Shelf], now: Instant) -> Option<&mut Shelf> {
     let fullness = |shelf: &Shelf| (shelf.idle.len() + shelf.launching) * 1000 / shelf.template.warm.max(1);
     let in_need = shelves
@@ -289,11 +294,11 @@ fn neediest(shelves: &mut [Shelf], now: Instant) -> Option<&mut Shelf> {
     })
 }
 
-/// How long to wait after so many failures in a row, of which this is the last.
+/// The pause after `failures` failed launches in a row, of which `last` is the last.
 fn pause(failures: u32, last: &LaunchError) -> Duration {
     let longest = match last {
-        LaunchError::Engine(_) => LONGEST_PAUSE_OF_ENGINE,
-        LaunchError::Agent(_) | LaunchError::Slow(_) => LONGEST_PAUSE,
+        LaunchError::Engine(_) => MAX_PAUSE_FOR_ENGINE,
+        LaunchError::Agent(_) | LaunchError::Slow(_) => MAX_PAUSE,
     };
     (Duration::from_millis(500) * 2_u32.pow(failures.saturating_sub(1).min(8))).min(longest)
 }
@@ -303,12 +308,12 @@ mod tests {
     use super::*;
 
     fn shelf(name: &str, warm: usize) -> Shelf {
-        let templates = crate::config::Config::read(None).expect("the program's own").templates;
+        let templates = crate::config::Config::read(None).expect("the built-in configuration").templates;
         let template = Template { name: name.to_owned(), warm, ..templates[0].clone() };
         Shelf::new(Arc::new(template))
     }
 
-    /// Somebody waits since then, for as long as the receiver is kept.
+    /// Adds a request that has waited since `since`. It waits as long as the receiver exists.
     fn wait(shelf: &mut Shelf, since: Instant) -> oneshot::Receiver<Taken> {
         let (sender, receiver) = oneshot::channel();
         shelf.waiting.push(Owner([0; 8]), Waiting { since, sender });
@@ -317,13 +322,13 @@ mod tests {
 
     #[track_caller]
     fn next(shelves: &mut [Shelf]) -> &str {
-        let shelf = neediest(shelves, Instant::now()).expect("something is missing");
+        let shelf = neediest(shelves, Instant::now()).expect("a launch is needed");
         shelf.launching += 1;
         &shelf.template.name
     }
 
     #[test]
-    fn the_emptiest_shelf_is_filled_first_until_nothing_is_missing() {
+    fn the_emptiest_shelf_is_filled_first_until_all_are_full() {
         let mut shelves = [shelf("one", 1), shelf("four", 4)];
         let order: Vec<String> = (0..5).map(|_| next(&mut shelves).to_owned()).collect();
         assert_eq!(order, ["one", "four", "four", "four", "four"]);
@@ -331,11 +336,11 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_longest_is_launched_for_before_others_and_before_what_is_to_be_warm() {
+    fn the_longest_waiting_request_comes_first_and_warm_sandboxes_last() {
         let mut shelves = [shelf("warm", 8), shelf("busy", 1), shelf("rare", 0)];
         let now = Instant::now();
         let at = |seconds| now + Duration::from_secs(seconds);
-        // New requests keep coming to one shelf; the one request of another is not passed over for them.
+        // New requests keep coming to one shelf. The one request of another shelf is served in its turn all the same.
         let mut kept: Vec<_> = [1, 3, 4].map(|seconds| wait(&mut shelves[1], at(seconds))).into();
         kept.push(wait(&mut shelves[2], at(2)));
         let order: Vec<String> = (0..5).map(|_| next(&mut shelves).to_owned()).collect();
@@ -343,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shelf_whose_launches_fail_pauses_but_not_for_who_waits() {
+    fn a_shelf_whose_launches_fail_pauses_but_not_for_waiting_requests() {
         let mut shelves = [shelf("failing", 1)];
         shelves[0].not_before = Instant::now() + Duration::from_secs(60);
         assert!(neediest(&mut shelves, Instant::now()).is_none());

@@ -125,7 +125,7 @@ async fn enforce_deadline(registry: Registry, sandbox: Weak<Sandbox>) {
         let left = life.end.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO);
         tokio::select! {
             biased;
-            // First: a killed sandbox loses its container too, and is not to be reported as lost.
+            // First: a killed sandbox loses its container too, but must not be reported as lost.
             () = gone.cancelled() => return,
             () = tokio::time::sleep(left), if !life.paused => {
                 let Some(sandbox) = sandbox.upgrade() else { return };

@@ -152,7 +152,7 @@ impl Template {
         }
         match (self.network, self.allow.is_empty()) {
             (NetworkKind::Allowlist, true) => {
-                return Err("network = \"allowlist\" needs an allow that is not empty".to_owned());
+                return Err("network = \"allowlist\" needs at least one entry in allow".to_owned());
             }
             (NetworkKind::Full | NetworkKind::None, false) => {
                 return Err("allow is for network = \"allowlist\" only".to_owned());

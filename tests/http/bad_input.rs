@@ -57,10 +57,10 @@ async fn requests_that_cannot_be_met_are_refused_by_field_and_start_nothing() {
     assert_eq!(status, 400);
     assert!(message.starts_with("code: "), "{message}");
 
-    let known = "language: no language is named `cobol`; known are: java, js, python, r, ts";
+    let known = "language: no language is named `cobol`; known languages: java, js, python, r, ts";
     let members = [
         (json!({"language": "cobol"}), known),
-        (json!({"language": ""}), "language: no language is named ``; known are: java, js, python, r, ts"),
+        (json!({"language": ""}), "language: no language is named ``; known languages: java, js, python, r, ts"),
         (json!({"langauge": "js"}), "unknown field `langauge`"),
         (json!({"timeout_ms": 0}), "timeout_ms: must be from 1 to 600000, not 0"),
         (json!({"timeout_ms": 600_001}), "timeout_ms: must be from 1 to 600000, not 600001"),

@@ -222,7 +222,7 @@ async fn a_key_has_bounds_of_its_own() {
     assert_eq!(create(KEYS[0]).await.0, 429);
     let (status, retry_after, answer) = create(KEYS[0]).await;
     let seconds: u64 = retry_after.expect("when to come back").parse().expect("a number");
-    let message = format!("this key may begin 5 runs and sandboxes a minute; try again in {seconds} s");
+    let message = format!("this key may start 5 runs and sandboxes a minute; try again in {seconds} s");
     assert_eq!((status, answer), (429, json!({"code": 429, "message": message})));
     assert!((1..=12).contains(&seconds), "{seconds}");
     let (status, answer) = begin_as(&server, KEYS[0], &taking(0)).await.expect("an answer");

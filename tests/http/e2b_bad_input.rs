@@ -65,7 +65,7 @@ async fn bodies_of_the_control_plane_are_refused_by_member() {
         (
             json!({"templateID": "base", "network": {"allowOut": ["*.a.com"], "denyOut": ["0.0.0.0/0"]}}),
             400,
-            "network.allowOut: `*.a.com`: each host is to be named by itself",
+            "network.allowOut: `*.a.com`: name each host by itself, without",
         ),
         (
             json!({"templateID": "base", "network": {"denyOut": ["a.com"]}}),

@@ -70,7 +70,7 @@ async fn standard_input_is_run_in_the_language_that_is_named() {
 }
 
 async fn a_language_that_cannot_be_told_is_an_error() {
-    let expected = "oncebox: cannot tell the language: say one of java, js, python, r, ts with --language\n";
+    let expected = "oncebox: cannot choose a language: set --language to one of java, js, python, r, ts\n";
     for arguments in [
         ["run", "code.cob"].as_slice(),
         &["run", "-"],

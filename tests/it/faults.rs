@@ -164,7 +164,7 @@ async fn what_a_slow_engine_makes_too_late_is_removed() {
     assert_eq!(status, 503);
     fault.clear();
     let late = || {
-        let removed = server.logged("which nothing uses");
+        let removed = server.logged("which was not in use");
         removed.into_iter().filter(|line| !holders.iter().any(|holder| line.contains(holder))).count()
     };
     eventually("it comes late, and goes", async || late() == 1).await;
@@ -218,7 +218,7 @@ async fn a_server_stops_beside_an_engine_that_hangs_and_its_successor_clears_up(
     assert!(began.elapsed() < Duration::from_secs(40), "it took {:?}", began.elapsed());
     let (status, answer) = run.await.expect("an answer");
     assert_eq!((status, &answer["results"]), (200, &json!(["'done'"])), "{answer}");
-    eventually("it has said so", async || server.logged("something of this owner may be left").len() == 1).await;
+    eventually("it has said so", async || server.logged("containers or networks may be left").len() == 1).await;
     let successor = Server::start_cold(&[("ONCEBOX_OWNER", &server.owner)]);
     assert_eq!((server.containers(), networks(&server)), (vec![], String::new()));
     assert_eq!(successor.run("js", "1 + 1").await["results"], json!(["2"]));
@@ -270,7 +270,7 @@ async fn a_sandbox_with_too_many_files_to_look_at_is_ended() {
         })
         .await;
     };
-    let ended = || server.logged("so many files that the engine cannot tell").len();
+    let ended = || server.logged("so many files that the engine cannot measure").len();
     create().await;
     fault.set(Calls::Inspect, Fate::Never);
     eventually("it is ended", async || ended() == 1 && server.sandboxes().is_empty()).await;

@@ -1,10 +1,10 @@
-//! An agent's standard error, for the server's log. Root in a sandbox can write there too, and must neither forge lines
-//! of the log nor fill the disk that holds it.
+//! Copies an agent's standard error to the server's log. Root in a sandbox can write to it too, and must neither forge
+//! lines of the log nor fill its disk.
 
-/// How much of one agent's log is repeated, bytes.
+/// The most bytes of one agent's log that are copied.
 const MAX_BYTES: usize = 64 << 10;
 
-/// What a line of the server's log takes beside its message, bytes, about.
+/// The approximate size of a line in the server's log without its message, bytes.
 const LINE_BYTES: usize = 100;
 
 /// The log of one agent.
@@ -18,7 +18,7 @@ impl AgentLog {
         Self { left: MAX_BYTES }
     }
 
-    /// A piece of the log as lines of printable text; no lines once the agent has written too much.
+    /// Turns a piece of the log into lines of printable text. Returns no lines once the agent has written too much.
     pub(super) fn lines(&mut self, message: &[u8]) -> Vec<String> {
         if self.left == 0 {
             return Vec::new();
@@ -27,11 +27,11 @@ impl AgentLog {
         let mut lines = Vec::new();
         for line in message.split_inclusive(|byte| *byte == b'\n') {
             let line = line.trim_ascii_end();
-            let repeated = &line[..line.len().min(self.left)];
-            self.left = self.left.saturating_sub(repeated.len() + LINE_BYTES);
-            lines.push(String::from_utf8_lossy(repeated).chars().map(printable).collect());
+            let copied = &line[..line.len().min(self.left)];
+            self.left = self.left.saturating_sub(copied.len() + LINE_BYTES);
+            lines.push(String::from_utf8_lossy(copied).chars().map(printable).collect());
             if self.left == 0 {
-                lines.push("the rest of this log is left out".to_owned());
+                lines.push("the rest of this agent's log is left out".to_owned());
                 break;
             }
         }
@@ -51,9 +51,9 @@ mod tests {
     #[test]
     fn a_long_log_is_cut_off() {
         let mut log = AgentLog::new();
-        let repeated: usize = (0..1000).flat_map(|_| log.lines(&[b'x'; 1000])).map(|line| line.len()).sum();
-        assert!((MAX_BYTES / 2..MAX_BYTES + 100).contains(&repeated), "{repeated}");
+        let copied: usize = (0..1000).flat_map(|_| log.lines(&[b'x'; 1000])).map(|line| line.len()).sum();
+        assert!((MAX_BYTES / 2..MAX_BYTES + 100).contains(&copied), "{copied}");
         assert!(log.lines(b"more").is_empty());
-        assert!(AgentLog::new().lines(&[b'\n'; 100_000]).len() < 1000, "lines without words take room too");
+        assert!(AgentLog::new().lines(&[b'\n'; 100_000]).len() < 1000, "empty lines count too");
     }
 }

@@ -1,7 +1,7 @@
-//! The daemon's calls, and the containers that are wanted of it.
+//! Calls to the Docker daemon, and the containers that the server needs on it.
 //!
-//! A daemon can be slow, refuse, hang and go away. Every call has its time, so that silence is an error like others;
-//! and what was asked for and may come late all the same is looked for and removed, so that nothing is forgotten.
+//! A daemon can be slow, refuse calls, hang or go away. Every call has a timeout, so that silence is an error like any
+//! other. A container that the daemon creates after such an error is found and removed, so that none is left.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -25,22 +25,23 @@ use tokio_util::io::StreamReader;
 use super::agent_log::AgentLog;
 use crate::engine::{EngineError, Pipe};
 
-/// Everything we create carries it, with the owner as its value.
+/// The label of all containers and networks that oncebox creates. Its value is the owner.
 pub(super) const OWNER_LABEL: &str = "oncebox.owner";
 
-/// Between two looks for strays.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// The time between two searches for strays.
+const STRAY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// So long after the last doubt, or the longest call if that is longer, what was asked for has come or never will.
+/// How long strays are searched for after the last suspicion, or for the timeout of a call if that is longer. After
+/// that the daemon has created a requested container, or never will.
 const SETTLED: Duration = Duration::from_secs(10);
 
-/// A daemon that does not answer a ping for so long is not well.
+/// The time after which an unanswered ping has failed.
 const PING_LIMIT: Duration = Duration::from_secs(3);
 
-/// Where the daemon listens that no address is given for.
+/// The address of the local daemon, used when `DOCKER_HOST` is not set.
 pub(super) const LOCAL: &str = "unix:///var/run/docker.sock";
 
-/// The address in `DOCKER_HOST`. As for Docker's own command, an empty one is none.
+/// The address in `DOCKER_HOST`. An empty value counts as not set, as for Docker's own command.
 pub(super) fn host_from_env() -> Option<String> {
     std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty())
 }
@@ -50,29 +51,31 @@ pub(super) fn connect() -> Result<Docker, DockerError> {
     Docker::connect_with_host(host_from_env().as_deref().unwrap_or(LOCAL))
 }
 
-/// One Docker daemon, as one owner uses it.
+/// A client of one Docker daemon for one owner.
 #[derive(Debug)]
 pub(super) struct Daemon {
     docker: Docker,
     owner: String,
-    /// How long a call may take.
+    /// The timeout of a call.
     limit: Duration,
-    /// Starting and removing is processor time of the daemon's: more at once than cores only adds waiting.
+    /// Limits the starts and removals at once to the number of cores: they take the daemon's processor time, and more
+    /// at once would only wait.
     slots: Semaphore,
     containers: Mutex<Containers>,
 }
 
 #[derive(Debug, Default)]
 struct Containers {
-    /// The names of those that are in use, or are about to be. All others of the owner's are strays.
+    /// The names of containers that are in use or being created. All other containers of the owner are strays.
     wanted: HashSet<String>,
-    /// When there last was reason to think that there are strays.
-    doubted: Option<Instant>,
-    /// Whether they are being looked for.
-    looking: bool,
+    /// The last time at which a stray may have come about.
+    suspected: Option<Instant>,
+    /// Whether a search for strays is running.
+    searching: bool,
 }
 
-/// A container that is wanted. When this goes before the container is known to be gone, the container is a stray.
+/// A container that is needed. If it is dropped before the container is known to be gone, the container becomes a
+/// stray.
 pub(super) struct Wanted {
     name: String,
     daemon: Arc<Daemon>,
@@ -103,14 +106,14 @@ impl fmt::Debug for Wanted {
 impl Drop for Wanted {
     fn drop(&mut self) {
         if self.daemon.forget(&self.name) {
-            self.daemon.doubt();
+            self.daemon.suspect_strays();
         }
     }
 }
 
 impl Daemon {
     pub(super) fn new(docker: Docker, owner: &str, limit: Duration) -> Arc<Self> {
-        // Ours comes first; the library's own does not cover bodies, and is in whole seconds.
+        // Our own timeout comes first: the library's does not cover bodies, and is in whole seconds.
         let docker = docker.with_timeout(limit + Duration::from_secs(1));
         let cores = std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
         let slots = Semaphore::new(cores);
@@ -122,20 +125,20 @@ impl Daemon {
         &self.docker
     }
 
-    /// A call's answer, if it comes in time.
+    /// Awaits a call, up to the timeout.
     pub(super) async fn timed<T>(&self, call: impl Future<Output = Result<T, DockerError>>) -> Result<T, DockerError> {
         tokio::time::timeout(self.limit, call).await.unwrap_or(Err(DockerError::RequestTimeoutError))
     }
 
-    /// Whether it answers.
+    /// Checks that the daemon answers.
     pub(super) async fn ping(&self) -> Result<(), EngineError> {
         let ping = tokio::time::timeout(PING_LIMIT, self.timed(self.docker.ping()));
         let answer = ping.await.unwrap_or(Err(DockerError::RequestTimeoutError));
         answer.map(|_| ()).map_err(|err| engine_error("answer", err))
     }
 
-    /// Creates, attaches and starts a container, in this order: attached later, the first bytes would be lost. Its
-    /// output ends when `until` does. After an error nothing of it stays.
+    /// Creates, attaches to and starts a container, in this order: if it were attached after the start, the first bytes
+    /// would be lost. Its output ends when `until` resolves. After an error the container is removed.
     pub(super) async fn start(
         self: &Arc<Self>,
         body: ContainerCreateBody,
@@ -149,7 +152,7 @@ impl Daemon {
         let options = CreateContainerOptionsBuilder::default().name(name).build();
         if let Err(err) = self.timed(self.docker.create_container(Some(options), body)).await {
             if matches!(err, DockerError::DockerResponseServerError { status_code: 400..500, .. }) {
-                // There is none.
+                // The daemon refused, so no container was created.
                 self.forget(name);
             }
             return Err(err);
@@ -164,7 +167,7 @@ impl Daemon {
         Ok((wanted, pipe))
     }
 
-    /// Kills and removes a container, and returns when it is gone. One that is gone already is what was wanted.
+    /// Kills and removes a container, and returns when it is gone. A container that is already gone is not an error.
     pub(super) async fn remove(&self, name: &str) -> Result<(), EngineError> {
         let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
         let began = Instant::now();
@@ -186,12 +189,12 @@ impl Daemon {
         }
     }
 
-    /// Removes all containers of the owner, wanted or not, and says how many there were.
+    /// Removes all containers of the owner, needed or not, and returns their number.
     pub(super) async fn remove_all(&self) -> Result<usize, EngineError> {
         let found = self.list().await?;
         let mut removed = Ok(found.len());
         for container in &found {
-            // One that stays does not keep the others.
+            // After an error, the others are removed all the same.
             if let Err(err) = self.remove(container.id.as_deref().unwrap_or_default()).await {
                 removed = Err(err);
             }
@@ -199,35 +202,37 @@ impl Daemon {
         removed
     }
 
-    /// There may be strays: they are looked for until there is no reason any longer to think so.
-    pub(super) fn doubt(self: &Arc<Self>) {
+    /// Notes that there may be strays, and starts to search for them until there can be none.
+    pub(super) fn suspect_strays(self: &Arc<Self>) {
         let mut containers = self.lock();
-        containers.doubted = Some(Instant::now());
-        if !containers.looking
+        containers.suspected = Some(Instant::now());
+        if !containers.searching
             && let Ok(runtime) = Handle::try_current()
         {
-            containers.looking = true;
-            runtime.spawn(Arc::clone(self).look_for_strays());
+            containers.searching = true;
+            runtime.spawn(Arc::clone(self).search_strays());
         }
     }
 
-    async fn look_for_strays(self: Arc<Self>) {
+    async fn search_strays(self: Arc<Self>) {
         loop {
             let began = Instant::now();
             let removed = self.remove_strays().await;
             {
                 let mut containers = self.lock();
                 match removed {
-                    Ok(()) if containers.doubted.is_none_or(|doubted| began > doubted + SETTLED.max(self.limit)) => {
-                        containers.looking = false;
+                    Ok(())
+                        if containers.suspected.is_none_or(|suspected| began > suspected + SETTLED.max(self.limit)) =>
+                    {
+                        containers.searching = false;
                         return;
                     }
                     Ok(()) => {}
-                    // What it was asked before it went silent it may do when it comes to.
-                    Err(_) => containers.doubted = Some(Instant::now()),
+                    // The daemon may still do what was requested before it stopped answering.
+                    Err(_) => containers.suspected = Some(Instant::now()),
                 }
             }
-            tokio::time::sleep(LOOK_AGAIN).await;
+            tokio::time::sleep(STRAY_INTERVAL).await;
         }
     }
 
@@ -237,12 +242,13 @@ impl Daemon {
         for container in found {
             let names = container.names.unwrap_or_default();
             let name = names.first().map(|name| name.trim_start_matches('/')).unwrap_or_default();
-            // Looked at after the list was made: one that is in there and was wanted meanwhile is gone, or going.
+            // Checked after the list was made: a container in the list that is no longer needed is a stray, or being
+            // removed.
             if self.lock().wanted.contains(name) {
                 continue;
             }
             match self.remove(container.id.as_deref().unwrap_or_default()).await {
-                Ok(()) => tracing::info!("removed the container {name}, which nothing uses"),
+                Ok(()) => tracing::info!("removed the container {name}, which was not in use"),
                 Err(err) => removed = Err(err),
             }
         }
@@ -264,7 +270,7 @@ impl Daemon {
         format!("oncebox-{}-{}", self.owner, Alphanumeric.sample_string(&mut rand::rng(), 12).to_lowercase())
     }
 
-    /// False if it was not wanted.
+    /// Marks a container as no longer needed. False if it was not needed before.
     fn forget(&self, name: &str) -> bool {
         self.lock().wanted.remove(name)
     }
@@ -274,13 +280,13 @@ impl Daemon {
     }
 }
 
-/// Whether a container could not be created because its image is not there.
+/// Whether a container could not be created because the daemon does not have its image.
 pub(super) fn is_missing_image(err: &DockerError) -> bool {
     matches!(err, DockerError::DockerResponseServerError { status_code: 404, message } if message.contains("No such image"))
 }
 
-/// Whether a container could not be removed because it was ending by itself: the daemon is removing it, and its
-/// namespaces are free only when it is gone; or it ended between the daemon's look and its signal.
+/// Whether a container could not be removed because it is ending by itself: the daemon is already removing it, or it
+/// ended between the daemon's check and its signal. Its namespaces are free only when it is gone.
 fn is_ending(err: &DockerError) -> bool {
     match err {
         DockerError::DockerResponseServerError { status_code: 409, .. } => true,
@@ -289,7 +295,7 @@ fn is_ending(err: &DockerError) -> bool {
     }
 }
 
-/// The agent's stdout is the protocol; its stderr is its log, repeated in ours.
+/// The agent's stdout, which is the protocol. Its stderr is its log, and is copied to the server's log.
 fn stdout_of(
     name: String,
     last_line: LastLine,
@@ -313,8 +319,9 @@ fn stdout_of(
     })
 }
 
-/// Whether the daemon refused something in these words, whatever the status: that differs between its releases.
-pub(super) fn says(err: &DockerError, words: &str) -> bool {
+/// Whether the daemon refused a call with a message that contains `words`. The status does not matter: it differs
+/// between releases.
+pub(super) fn message_contains(err: &DockerError, words: &str) -> bool {
     matches!(err, DockerError::DockerResponseServerError { message, .. } if message.contains(words))
 }
 

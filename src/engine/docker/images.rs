@@ -1,8 +1,9 @@
-//! Builds our images: in order and otherwise at once, only what is out of date, with nothing but the daemon's classic
-//! builder.
+//! Builds oncebox's images with the daemon's classic builder: only outdated ones, in the order of their dependencies,
+//! and independent ones at once.
 //!
-//! Every image carries `oncebox.context`, a digest of all it is made from. An image whose label is the digest of its
-//! folder today is current; another one is built again, of which the daemon's cache does all but what changed.
+//! Every image carries the label `oncebox.context`, a digest of everything that it is made from. An image whose label
+//! equals the digest of its folder is current. Any other is built again, with the daemon's cache for the steps that did
+//! not change.
 
 mod debian;
 mod output;
@@ -28,24 +29,24 @@ use recipe::{Extra, Recipe};
 
 pub use output::{Built, Progress, Step};
 
-/// The digest of what an image was made from.
+/// The label with the digest of everything that an image was made from.
 const CONTEXT_LABEL: &str = "oncebox.context";
-/// Which of our images it is.
+/// The label with the image's name, without `oncebox/`.
 const IMAGE_LABEL: &str = "oncebox.image";
-/// The id of the Debian image below; what stands on the base image inherits it.
+/// The label with the id of the Debian image below. Images that are built on the base image inherit it.
 const DEBIAN_LABEL: &str = "oncebox.debian";
 
-/// Gets the host's certificate authorities into its context.
+/// The image whose context also gets the host's certificate authorities.
 const BASE: &str = "base";
-/// Gets our program into its context.
+/// The image whose context also gets the agent's binary.
 const AGENT: &str = "agent";
 const AGENT_FILE: &str = "oncebox-agent";
 const HOST_AUTHORITIES: &str = "/usr/local/share/ca-certificates";
 
-/// Values that the daemon hands to every step and keeps out of its cache and of the image.
+/// Variables that the daemon passes to every step, but keeps out of its cache and of the image.
 const PROXY_VARIABLES: [&str; 6] = ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"];
 
-/// The daemon may be silent for as long as one step takes.
+/// The timeout of calls. The daemon may be silent for as long as one step of a build takes.
 const BUILD_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// Builds the images of one directory on one Docker daemon.
@@ -56,74 +57,75 @@ pub struct ImageBuilder {
     agent_binary: PathBuf,
 }
 
-/// An image that is current now.
+/// An image that is current after a build.
 struct Ensured {
     built: Built,
     digest: String,
-    /// The id of the one before it.
+    /// The id of the image that it replaces, if there was one.
     replaces: Option<String>,
 }
 
-/// How an image stands to its folder.
+/// The state of an image, compared with its folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageState {
     /// The image's name, without `oncebox/`.
     pub name: String,
-    /// The daemon has it.
+    /// Whether the daemon has the image.
     pub present: bool,
-    /// It was made from what its folder holds today. `None` when the agent's binary is not here to compare with.
+    /// Whether it was made from the present content of its folder. `None` if the agent's binary is missing for the
+    /// comparison.
     pub current: Option<bool>,
-    /// Bytes on disk, counting what it shares with other images.
+    /// Bytes on disk, including layers shared with other images.
     pub size_bytes: u64,
 }
 
 /// Why images could not be built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// The address of the daemon makes no sense, or it does not answer.
+    /// The address of the daemon is invalid, or the daemon does not answer.
     #[error("the Docker daemon cannot be reached")]
     Unreachable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The daemon said no.
+    /// The daemon answered with an error.
     #[error("the Docker daemon refused to {action}")]
     Refused {
-        /// What was asked of it.
+        /// The action, as a verb phrase: `build an image`.
         action: &'static str,
-        /// What it said.
+        /// The daemon's error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A file or folder that the images are made from.
+    /// A file or folder that the images are made from cannot be read.
     #[error("{} cannot be read", path.display())]
     Unreadable {
-        /// Which.
+        /// The file or folder.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: std::io::Error,
     },
-    /// The agent image is made from our own program, which is not there.
+    /// The agent's binary, which the agent image is made from, is missing.
     #[error("the agent's binary is not at {}: build it with `make agent`", .0.display())]
     NoAgent(PathBuf),
-    /// Asked for, or named in a Dockerfile, and there is no such folder.
+    /// An image that was requested, or that a Dockerfile names, has no folder.
     #[error("no image is named `{name}`{}; there are: {known}", needed_by.as_ref().map(|by| format!(", which `{by}` needs")).unwrap_or_default())]
     Unknown {
         /// The name.
         name: String,
         /// The image whose Dockerfile names it.
         needed_by: Option<String>,
-        /// All names there are.
+        /// All known names.
         known: String,
     },
-    /// No order can build them.
+    /// Images depend on each other in a circle.
     #[error("images need each other: {0}")]
     Circle(String),
-    /// There is no Debian to stand on.
+    /// There is no Debian image to build on.
     #[error(
-        "no Debian image to start from: debian:trixie-slim cannot be pulled ({pull}); make a registry reachable, load that \
-         image with `docker load`, or let one be made here, which now fails: {problem}"
+        "no Debian image to start from: debian:trixie-slim cannot be pulled ({pull}); make a registry reachable, or \
+         load that image with `docker load`; to build one here with mmdebstrap failed: {problem}"
     )]
     Debian {
-        /// Why it was not pulled.
+        /// Why it could not be pulled.
         pull: String,
-        /// Why it was not made.
+        /// Why it could not be built here.
         problem: String,
     },
     /// A step of a Dockerfile failed.
@@ -131,9 +133,9 @@ pub enum BuildError {
     Step {
         /// The image's name.
         image: String,
-        /// The step, unless the daemon refused before the first.
+        /// The step; `None` if the build failed before the first one.
         step: Option<Step>,
-        /// What the daemon said.
+        /// The daemon's message.
         message: String,
         /// The last lines of the build's output.
         tail: Vec<String>,
@@ -151,7 +153,7 @@ impl BuildError {
     }
 }
 
-/// What the daemon has under one of our names.
+/// An image of ours that the daemon has.
 struct Existing {
     id: String,
     labels: HashMap<String, String>,
@@ -159,7 +161,7 @@ struct Existing {
     size_bytes: u64,
 }
 
-/// All that the builder is sent for one image.
+/// Everything that is sent to the builder for one image.
 struct Prepared {
     context: Vec<u8>,
     debian: Option<Debian>,
@@ -168,27 +170,27 @@ struct Prepared {
 
 impl ImageBuilder {
     /// Connects to the daemon that `DOCKER_HOST` names, or to the local one. `images_dir` holds a folder for each
-    /// image, `agent_binary` is the static program that goes into all of them.
+    /// image; `agent_binary` is the static agent, which goes into all of them.
     ///
     /// # Errors
     ///
-    /// When the address cannot be understood. Whether the daemon answers is seen at the first call.
+    /// When the address is invalid. A daemon that does not answer is an error of the first call.
     pub fn connect(images_dir: impl Into<PathBuf>, agent_binary: impl Into<PathBuf>) -> Result<Self, BuildError> {
         let docker = daemon::connect().map_err(|err| BuildError::Unreachable(err.into()))?;
         Ok(Self::new(docker, images_dir.into(), agent_binary.into()))
     }
 
     pub(super) fn new(docker: Docker, images_dir: PathBuf, agent_binary: PathBuf) -> Self {
-        // Of the daemon's clients only this one waits for whole steps.
+        // Only this client of the daemon waits for whole build steps.
         Self { docker: docker.with_timeout(BUILD_TIMEOUT), images_dir, agent_binary }
     }
 
-    /// Builds the named images and what they need, or all when none is named. What is current is left as it is; an
-    /// image that a new one replaces is removed once nothing uses it.
+    /// Builds the named images and the images they need, or all if `names` is empty. Current images are not built
+    /// again. A replaced image is removed if nothing uses it.
     ///
     /// # Errors
     ///
-    /// The first failure ends it. Images built until then stay, and are current the next time.
+    /// The first failure. Images built before it stay, and are current for the next build.
     pub async fn build(&self, names: &[String], progress: &mut dyn FnMut(Progress)) -> Result<Vec<Built>, BuildError> {
         let recipes = recipe::read_all(&self.images_dir)?;
         let mut waiting = recipe::in_order(&recipes, names)?;
@@ -197,7 +199,7 @@ impl ImageBuilder {
         let mut replaced = Vec::new();
         let mut all = Vec::new();
         while !waiting.is_empty() {
-            // Those that stand on nothing that is still to come are built at the same time.
+            // Images whose dependencies are all built are built at the same time.
             let is_next = |recipe: &&Recipe| recipe.needs.iter().all(|need| digests.contains_key(need));
             let (next, later): (Vec<_>, Vec<_>) = waiting.into_iter().partition(is_next);
             let ensured = next.iter().map(|recipe| self.ensure(recipe, &digests, &progress));
@@ -219,27 +221,27 @@ impl ImageBuilder {
         digests: &BTreeMap<String, String>,
         progress: &RefCell<&mut dyn FnMut(Progress)>,
     ) -> Result<Ensured, BuildError> {
-        let mut tell = |said: Progress| (*progress.borrow_mut())(said);
+        let mut report = |line: Progress| (*progress.borrow_mut())(line);
         let name = recipe.name.clone();
         let existing = self.existing(&image_name(&name)).await?;
-        let debian = self.debian_here(recipe, existing.as_ref()).await?;
+        let debian = self.comparison_debian(recipe, existing.as_ref()).await?;
         let mut prepared = self.prepare(recipe, debian, digests)?;
         if existing.as_ref().is_some_and(|image| image.label(CONTEXT_LABEL) == Some(&prepared.digest)) {
-            tell(Progress::Current(name.clone()));
+            report(Progress::Current(name.clone()));
             return Ok(Ensured { built: Built { name, took: None }, digest: prepared.digest, replaces: None });
         }
         if recipe.takes_debian {
-            let debian = debian::choose(&self.docker, &mut tell).await?;
+            let debian = debian::choose(&self.docker, &mut report).await?;
             prepared = self.prepare(recipe, Some(debian), digests)?;
         }
         let begun = Instant::now();
-        self.build_one(recipe, &prepared, &mut tell).await?;
+        self.build_one(recipe, &prepared, &mut report).await?;
         let built = Built { name, took: Some(begun.elapsed()) };
-        tell(Progress::Built(built.clone()));
+        report(Progress::Built(built.clone()));
         Ok(Ensured { built, digest: prepared.digest, replaces: existing.map(|image| image.id) })
     }
 
-    /// How every image stands, in the order in which they are built. Builds, pulls and changes nothing.
+    /// The state of every image, in the order of builds. Builds, pulls and changes nothing.
     ///
     /// # Errors
     ///
@@ -251,7 +253,7 @@ impl ImageBuilder {
         for recipe in recipe::in_order(&recipes, &[])? {
             let existing = self.existing(&image_name(&recipe.name)).await?;
             let comparable = recipe.needs.iter().all(|need| digests.contains_key(need));
-            let debian = self.debian_here(recipe, existing.as_ref()).await?;
+            let debian = self.comparison_debian(recipe, existing.as_ref()).await?;
             let digest = match self.prepare(recipe, debian, &digests) {
                 Ok(prepared) if comparable => Some(prepared.digest),
                 Ok(_) | Err(BuildError::NoAgent(_)) => None,
@@ -269,14 +271,14 @@ impl ImageBuilder {
         Ok(states)
     }
 
-    /// The names of our images that the daemon has, whatever they were made from.
+    /// The names of our images that the daemon has, current or not.
     pub(super) async fn on_engine(&self) -> Result<Vec<String>, BuildError> {
         let filters = HashMap::from([("label", vec![IMAGE_LABEL])]);
         let options = ListImagesOptionsBuilder::default().filters(&filters).build();
         let found = self.docker.list_images(Some(options)).await.map_err(|err| docker_error("list images", err))?;
         let ours = |image: ImageSummary| {
             let name = image.labels.get(IMAGE_LABEL)?.clone();
-            // Not what stands on it, which inherits the label.
+            // An image built on this one inherits the label, but not the tag.
             let tag = format!("{}:latest", image_name(&name));
             image.repo_tags.contains(&tag).then_some(name)
         };
@@ -285,9 +287,13 @@ impl ImageBuilder {
         Ok(names)
     }
 
-    /// The Debian that the image is compared with. Images that came with `docker load` have none beside them: then it
-    /// is the one that they were made from.
-    async fn debian_here(&self, recipe: &Recipe, existing: Option<&Existing>) -> Result<Option<Debian>, BuildError> {
+    /// The Debian image that the comparison uses. If there is none, because the images came with `docker load`, it is
+    /// the one that they were made from.
+    async fn comparison_debian(
+        &self,
+        recipe: &Recipe,
+        existing: Option<&Existing>,
+    ) -> Result<Option<Debian>, BuildError> {
         if !recipe.takes_debian {
             return Ok(None);
         }
@@ -378,9 +384,9 @@ impl ImageBuilder {
         }
     }
 
-    /// Removes images of ours that lost their name. One in use, by a container or an image that stands on it, stays.
+    /// Removes replaced images that lost their name. An image that a container or another image uses stays.
     async fn remove_replaced(&self, replaced: Vec<String>) {
-        // What stands on others was built last.
+        // In reverse: an image is built after the images that it is built on.
         for id in replaced.iter().rev() {
             let Ok(Some(image)) = self.existing(id).await else { continue };
             if image.tagged || image.label(CONTEXT_LABEL).is_none() {
@@ -400,7 +406,7 @@ impl Existing {
     }
 }
 
-/// The certificate authorities that were added to this host, usually none.
+/// The certificate authorities that were added to this host; usually none.
 fn host_authorities(dir: &Path) -> Result<Vec<Extra>, BuildError> {
     let unreadable = |path: &Path, source| BuildError::Unreadable { path: path.to_owned(), source };
     let entries = match std::fs::read_dir(dir) {
@@ -446,7 +452,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_certificates_of_the_host_are_taken() {
+    fn only_certificates_are_read_from_the_host() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("company.crt"), "pem").unwrap();
         std::fs::write(dir.path().join("notes.txt"), "no").unwrap();
@@ -456,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_agent_says_how_to_build_it() {
+    fn the_error_for_a_missing_agent_names_the_command_to_build_it() {
         let message = BuildError::NoAgent(PathBuf::from("/no/agent")).to_string();
         assert_eq!(message, "the agent's binary is not at /no/agent: build it with `make agent`");
     }

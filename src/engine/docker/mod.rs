@@ -1,4 +1,4 @@
-//! One Docker daemon.
+//! The engine that runs containers on one Docker daemon.
 
 mod agent_log;
 mod daemon;
@@ -22,58 +22,57 @@ use super::{
     ContainerEnd, DiskMeter, Engine, EngineConfig, EngineError, Freezer, InstanceId, Launched, Spec, UserId,
     UserIdRange, UserIds,
 };
-use daemon::{Daemon, Wanted, engine_error, is_missing_image, labels, says};
+use daemon::{Daemon, Wanted, engine_error, is_missing_image, labels, message_contains};
 use network_namespaces::{NetworkNamespace, NetworkNamespaces};
 
-/// The time in which a container may use its share of processor time, microseconds: the kernel's and Docker's default.
+/// The period of the CPU quota, microseconds: the default of the kernel and of Docker.
 const CPU_PERIOD_US: i64 = 100_000;
 
-/// How often a container is tried to be paused, and how long apart.
+/// The number of attempts to pause a container, and the time between them.
 const PAUSE_TRIES: u32 = 5;
 const PAUSE_RETRY: Duration = Duration::from_millis(100);
 
-/// How long it is tried where the OCI runtime only did not manage to freeze it: under cgroup v1 each of its processes
-/// must be met by the freezer, and many that want the processors are not.
+/// How long a pause is retried if the OCI runtime could not freeze the container: under cgroup v1 the freezer must
+/// catch each of its processes, and misses some if many are busy.
 const FREEZE_LIMIT: Duration = Duration::from_secs(20);
 
-/// How long the daemon's word on whether a container is paused may be old, and how long apart it is asked: it hears
-/// from containerd of a pause and a resumption after it has answered for them, and then believes for a moment what is
-/// over.
+/// How long the daemon's state of a container may be out of date, and the time between two attempts meanwhile: the
+/// daemon answers a pause or a resume before containerd's event of it arrives.
 const STATE_LAG: Duration = Duration::from_secs(2);
 const STATE_RETRY: Duration = Duration::from_millis(20);
 
-/// How long a sweep goes on while the daemon refuses something or, where `engine_timeout_ms` is less, is slow; and how
-/// long apart: what it is still removing, or starting for a server that was killed, is in the way.
+/// How long a sweep is retried while the daemon refuses calls or times out, and the time between two attempts. The
+/// cause may be a container that the daemon is still removing, or still starting for a server that was killed.
 const SWEEP_LIMIT: Duration = Duration::from_secs(10);
 const SWEEP_RETRY: Duration = Duration::from_millis(200);
 
-/// The containers, and which network namespace and which uid each borrows.
-type Borrowed = HashMap<InstanceId, (Wanted, NetworkNamespace, UserId)>;
+/// The running containers, each with its network namespace and its uid.
+type Running = HashMap<InstanceId, (Wanted, NetworkNamespace, UserId)>;
 
-/// Containers of one owner on one Docker daemon.
+/// The containers of one owner on one Docker daemon.
 #[derive(Debug, Clone)]
 pub struct DockerEngine {
     daemon: Arc<Daemon>,
     owner: String,
     namespaces: Arc<NetworkNamespaces>,
-    /// The uids of user code, once it is known of which range.
+    /// The uids of user code; set once their range is known.
     user_ids: Arc<OnceCell<Arc<UserIds>>>,
-    borrowed: Arc<Mutex<Borrowed>>,
+    running: Arc<Mutex<Running>>,
 }
 
 impl DockerEngine {
-    /// Connects to the daemon that `DOCKER_HOST` names, or to the local one. Without `user_ids`, the uids of user code
-    /// are chosen for the kind of daemon.
+    /// Connects to the daemon that `DOCKER_HOST` names, or to the local one. Without `user_ids` in the configuration,
+    /// the range of uids depends on whether the daemon maps users.
     ///
     /// # Errors
     ///
-    /// When the address cannot be understood. Whether the daemon answers is seen at the first call.
+    /// When the address is invalid. A daemon that does not answer is an error of the first call.
     pub(super) fn connect(config: EngineConfig) -> Result<Self, EngineError> {
         let docker = daemon::connect().map_err(|err| EngineError::Unreachable(err.into()))?;
-        Ok(Self::over(docker, &config.owner, config.timeout, config.allow_private, config.user_ids))
+        Ok(Self::new(docker, &config.owner, config.timeout, config.allow_private, config.user_ids))
     }
 
-    fn over(
+    fn new(
         docker: bollard::Docker,
         owner: &str,
         limit: Duration,
@@ -86,7 +85,7 @@ impl DockerEngine {
             daemon,
             owner: owner.to_owned(),
             user_ids: Arc::new(OnceCell::new_with(user_ids.map(UserIds::new))),
-            borrowed: Arc::default(),
+            running: Arc::default(),
         }
     }
 
@@ -98,16 +97,16 @@ impl DockerEngine {
             match self.daemon.start(body, namespace.ended()).await {
                 Ok((container, pipe)) => {
                     let id = InstanceId(container.name().to_owned());
-                    let mut borrowed = self.borrowed.lock().unwrap_or_else(PoisonError::into_inner);
-                    borrowed.insert(id.clone(), (container, namespace, uid));
+                    let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+                    running.insert(id.clone(), (container, namespace, uid));
                     return Ok(Launched { id, pipe });
                 }
                 Err(err) if is_missing_image(&err) => {
                     self.namespaces.give_back(namespace).await;
                     return Err(EngineError::NoImage(spec.image.clone()));
                 }
-                // One that waited may be gone with a daemon that was restarted; neither a new one nor what is asked for
-                // is to blame.
+                // A free namespace may have ended when the daemon was restarted. The next attempt uses another one.
+                // Status 400 is about the request, so it is not retried.
                 Err(DockerError::DockerResponseServerError { status_code, .. })
                     if namespace.reused && status_code != 400 =>
                 {
@@ -121,7 +120,7 @@ impl DockerEngine {
     async fn take_user_id(&self) -> Result<UserId, EngineError> {
         let ids = self.user_ids.get_or_try_init(|| async {
             let info = self.daemon.timed(self.daemon.docker().info()).await;
-            let options = info.map_err(|err| engine_error("say how it maps users", err))?.security_options;
+            let options = info.map_err(|err| engine_error("report how it maps users", err))?.security_options;
             let maps = |option: &String| ["name=userns", "name=rootless"].iter().any(|name| option.starts_with(name));
             let range = if options.iter().flatten().any(maps) { UserIdRange::NAMESPACE } else { UserIdRange::HOST };
             Ok::<_, EngineError>(UserIds::new(range))
@@ -132,30 +131,30 @@ impl DockerEngine {
 
     async fn destroy_container(&self, id: &InstanceId) -> Result<(), EngineError> {
         self.daemon.remove(&id.0).await?;
-        // Nobody lives in its namespace now, and only now.
-        let gone = self.borrowed.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+        // Only now, when the container is gone, can its namespace be used again.
+        let gone = self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
         if let Some((_, namespace, _)) = gone {
             self.namespaces.give_back(namespace).await;
         }
         Ok(())
     }
 
-    /// Pauses, again if need be: a busy container does not always freeze at the first try.
+    /// Pauses a container, with several attempts: a busy one does not always freeze at the first.
     async fn pause_container(&self, id: &InstanceId) -> Result<(), EngineError> {
         let (began, mut tries) = (Instant::now(), 1);
         loop {
             match self.daemon.timed(self.daemon.docker().pause_container(&id.0)).await {
                 Ok(()) => return Ok(()),
-                // What the daemon hears of a resumption may come after it has done it. If it does not change, it is
-                // true.
-                Err(err) if says(&err, "already paused") => {
+                // The daemon's state may lag behind a resume. If it does not change within `STATE_LAG`, it is true.
+                Err(err) if message_contains(&err, "already paused") => {
                     if began.elapsed() > STATE_LAG {
                         return Ok(());
                     }
                     tokio::time::sleep(STATE_RETRY).await;
                 }
                 Err(ref err @ DockerError::DockerResponseServerError { status_code: 500, .. })
-                    if tries < PAUSE_TRIES || (says(err, "unable to freeze") && began.elapsed() < FREEZE_LIMIT) =>
+                    if tries < PAUSE_TRIES
+                        || (message_contains(err, "unable to freeze") && began.elapsed() < FREEZE_LIMIT) =>
                 {
                     tries += 1;
                     tokio::time::sleep(PAUSE_RETRY).await;
@@ -170,12 +169,12 @@ impl DockerEngine {
         let began = Instant::now();
         loop {
             let Err(err) = daemon.timed(docker.unpause_container(&id.0)).await else { return Ok(()) };
-            // As with a pause: it may be frozen although the daemon has yet to hear of it.
-            if says(&err, "not paused") && began.elapsed() < STATE_LAG {
+            // The daemon's state may lag behind a pause.
+            if message_contains(&err, "not paused") && began.elapsed() < STATE_LAG {
                 tokio::time::sleep(STATE_RETRY).await;
                 continue;
             }
-            // A daemon that was too slow to say that it has done so refuses to do it again.
+            // If an earlier call resumed the container but timed out, the daemon refuses to resume it again.
             let found = daemon.timed(docker.inspect_container(&id.0, None)).await;
             let state = found.ok().and_then(|container| container.state).unwrap_or_default();
             return match (state.running, state.paused) {
@@ -201,8 +200,8 @@ impl DockerEngine {
                     tokio::time::sleep(SWEEP_RETRY).await;
                 }
                 swept => {
-                    // A server that was killed may have asked for what the daemon is only about to create.
-                    self.daemon.doubt();
+                    // The daemon may still create containers and networks that a killed server requested.
+                    self.daemon.suspect_strays();
                     self.namespaces.look_for_late_networks();
                     return swept.map(|()| removed);
                 }
@@ -223,12 +222,11 @@ impl Engine for DockerEngine {
     fn end_of<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, ContainerEnd> {
         async move {
             let agent_log = {
-                let borrowed = self.borrowed.lock().unwrap_or_else(PoisonError::into_inner);
-                borrowed.get(id).and_then(|(container, ..)| container.last_line())
+                let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+                running.get(id).and_then(|(container, ..)| container.last_line())
             };
             let mut end = ContainerEnd { agent_log, ..ContainerEnd::default() };
-            // The daemon keeps the last events of all containers. It may hear of this one later than we of the link's
-            // end.
+            // The daemon keeps the last events of all containers. This container's may arrive after the link has ended.
             let filters = HashMap::from([("container", vec![id.0.as_str()]), ("event", vec!["oom", "die"])]);
             let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
             let until = (now + 2).to_string();
@@ -265,7 +263,7 @@ impl Engine for DockerEngine {
             let info = self.daemon.timed(self.daemon.docker().info()).await;
             let info = info.map_err(|err| engine_error("describe its host", err))?;
             let processors = info.ncpu.and_then(|processors| u64::try_from(processors).ok());
-            processors.ok_or_else(|| EngineError::Unreachable("it does not say how many processors it has".into()))
+            processors.ok_or_else(|| EngineError::Unreachable("it does not report the number of its processors".into()))
         }
         .boxed()
     }
@@ -301,15 +299,15 @@ impl DiskMeter for DockerEngine {
     }
 }
 
-/// The container of a sandbox: the agent is root with the few rights it needs to act for the user, the rest is taken
-/// away.
+/// The container of a sandbox. The agent is root with only the capabilities that it needs to act for the user.
 fn container(spec: &Spec, owner: &str, namespace: &str, uid: &UserId) -> ContainerCreateBody {
     let limit = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
-    // `exec`: native modules of packages installed with `pip install --user` are mapped executable from here. As many
-    // files as pages: empty ones take kernel memory too, and are to end as a full disk, not as the whole memory.
+    // `exec`: native modules of packages installed with `pip install --user` are mapped executable from these
+    // directories. As many files as pages: empty ones take kernel memory too, and are to end as a full disk, not as the
+    // whole memory.
     let sized = |bytes: u64| format!("size={bytes},nr_inodes={}", (bytes / 4096).max(1024));
     let disk = |owner: &str| format!("rw,exec,nosuid,nodev,{}{owner}", sized(spec.disk_bytes));
-    // In place of the engine's own, in which the number of files has no bound.
+    // Replaces Docker's own `/dev/shm`, in which the number of files has no limit.
     let shared = format!("rw,noexec,nosuid,nodev,{},mode=1777", sized(spec.disk_bytes.min(spec.memory_bytes)));
     let run = "rw,noexec,nosuid,nodev,size=1m,mode=0755".to_owned();
     let mut in_memory = HashMap::from([("/run".to_owned(), run), ("/dev/shm".to_owned(), shared)]);
@@ -319,27 +317,28 @@ fn container(spec: &Spec, owner: &str, namespace: &str, uid: &UserId) -> Contain
     }
     ContainerCreateBody {
         image: Some(spec.image.clone()),
-        cmd: Some(agent_words(spec, uid)),
+        cmd: Some(agent_arguments(spec, uid)),
         user: Some("0:0".to_owned()),
         labels: Some(labels(owner)),
-        // `stdin_once`: when this server dies its connection closes, the agent reads the end of its stdin, and goes.
+        // `stdin_once`: when this server dies, its connection closes, and the agent reads the end of its stdin and
+        // exits.
         open_stdin: Some(true),
         stdin_once: Some(true),
         attach_stdin: Some(true),
         attach_stdout: Some(true),
         attach_stderr: Some(true),
-        // A terminal would change the bytes.
+        // A terminal would change the bytes of the pipe.
         tty: Some(false),
         host_config: Some(HostConfig {
             auto_remove: Some(true),
             network_mode: Some(format!("container:{namespace}")),
-            // With a log driver every byte of the pipe would be copied to the host's disk.
+            // With a log driver, Docker would copy every byte of the pipe to the host's disk.
             log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
             readonly_rootfs: Some(!spec.writable_root),
             tmpfs: Some(in_memory),
             memory: Some(limit(spec.memory_bytes)),
             memory_swap: Some(limit(spec.memory_bytes)),
-            // What the daemon takes as a number of processors must not be more than the host has; a quota may be.
+            // As a quota, because the daemon refuses a number of processors above the host's.
             cpu_period: Some(CPU_PERIOD_US),
             cpu_quota: Some(limit(spec.cpu_millis).saturating_mul(CPU_PERIOD_US / 1000)),
             pids_limit: Some(limit(spec.processes)),
@@ -354,14 +353,14 @@ fn container(spec: &Spec, owner: &str, namespace: &str, uid: &UserId) -> Contain
     }
 }
 
-/// The agent's command line: to restrict itself, as whom user code runs, and whether that may become root.
-fn agent_words(spec: &Spec, uid: &UserId) -> Vec<String> {
-    let mut words = vec!["restricted".to_owned(), format!("user={}", uid.get()), format!("users={}", uid.range())];
-    words.extend(spec.superuser.then(|| "superuser".to_owned()));
-    words
+/// The agent's arguments: to restrict itself, the uid of user code, and whether user code may become root.
+fn agent_arguments(spec: &Spec, uid: &UserId) -> Vec<String> {
+    let mut arguments = vec!["restricted".to_owned(), format!("user={}", uid.get()), format!("users={}", uid.range())];
+    arguments.extend(spec.superuser.then(|| "superuser".to_owned()));
+    arguments
 }
 
-/// What the agent needs: become the user, own and write its files, end its processes.
+/// The agent's capabilities: to become the user, own and write the user's files, and kill the user's processes.
 const AGENT_CAPABILITIES: [&str; 6] = ["SETUID", "SETGID", "CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL"];
 
 fn ulimit(name: &str, value: i64) -> ResourcesUlimits {

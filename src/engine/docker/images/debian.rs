@@ -1,4 +1,5 @@
-//! The Debian that the base image stands on: the official one where a registry answers, one made here where none does.
+//! The Debian image that the base image is built on: the official one if a registry answers, or else one made on this
+//! host.
 
 use std::collections::VecDeque;
 use std::io;
@@ -22,18 +23,18 @@ const OWN_REPOSITORY: &str = "oncebox/debian";
 const OWN_TAG: &str = "trixie";
 const SUITE: &str = "trixie";
 
-/// How long a registry may take to say anything, and to say the next thing.
+/// How long a registry may take for its first answer, and between two answers.
 const PULL_START: Duration = Duration::from_secs(20);
 const PULL_SILENCE: Duration = Duration::from_secs(60);
 
-/// The image that `FROM ${DEBIAN}` is to name.
+/// The image for `FROM ${DEBIAN}`.
 #[derive(Debug, Clone)]
 pub(super) struct Debian {
     pub(super) reference: String,
     pub(super) id: String,
 }
 
-/// What is here already, with the official one first.
+/// A Debian image that the daemon already has, preferably the official one.
 pub(super) async fn local(docker: &Docker) -> Result<Option<Debian>, BuildError> {
     for reference in [OFFICIAL.to_owned(), own()] {
         if let Some(id) = image_id(docker, &reference).await? {
@@ -43,34 +44,34 @@ pub(super) async fn local(docker: &Docker) -> Result<Option<Debian>, BuildError>
     Ok(None)
 }
 
-/// Finds, pulls or makes one, and says which and why.
+/// Finds, pulls or makes a Debian image, and reports which one and why.
 pub(super) async fn choose(docker: &Docker, progress: &mut dyn FnMut(Progress)) -> Result<Debian, BuildError> {
-    let mut say = |line: String| progress(Progress::Debian(line));
+    let mut report = |line: String| progress(Progress::Debian(line));
     if let Some(id) = image_id(docker, OFFICIAL).await? {
-        say(format!("{OFFICIAL}, which is here"));
+        report(format!("{OFFICIAL}, which the daemon has"));
         return Ok(Debian { reference: OFFICIAL.to_owned(), id });
     }
-    say(format!("pulling {OFFICIAL}"));
+    report(format!("pulling {OFFICIAL}"));
     let reason = match pull(docker).await {
         Ok(()) => match image_id(docker, OFFICIAL).await? {
             Some(id) => {
-                say(format!("{OFFICIAL}, pulled from its registry"));
+                report(format!("{OFFICIAL}, pulled from its registry"));
                 return Ok(Debian { reference: OFFICIAL.to_owned(), id });
             }
-            None => "the pull ended without it".to_owned(),
+            None => "the pull ended without the image".to_owned(),
         },
         Err(reason) => reason,
     };
     if let Some(id) = image_id(docker, &own()).await? {
-        say(format!("{}, made here earlier, because {OFFICIAL} cannot be pulled: {reason}", own()));
+        report(format!("{}, made here earlier, because {OFFICIAL} cannot be pulled: {reason}", own()));
         return Ok(Debian { reference: own(), id });
     }
-    say(format!("making {} with mmdebstrap, because {OFFICIAL} cannot be pulled: {reason}", own()));
+    report(format!("making {} with mmdebstrap, because {OFFICIAL} cannot be pulled: {reason}", own()));
     let no_debian = |problem| BuildError::Debian { pull: reason.clone(), problem };
-    ensure_mmdebstrap(&mut say).await.map_err(no_debian)?;
+    ensure_mmdebstrap(&mut report).await.map_err(no_debian)?;
     make(docker).await.map_err(no_debian)?;
     let id = image_id(docker, &own()).await?.ok_or_else(|| no_debian("the import left no image".to_owned()))?;
-    say(format!("{}, made by mmdebstrap", own()));
+    report(format!("{}, made by mmdebstrap", own()));
     Ok(Debian { reference: own(), id })
 }
 
@@ -85,7 +86,7 @@ async fn pull(docker: &Docker) -> Result<(), String> {
     let mut limit = PULL_START;
     loop {
         match tokio::time::timeout(limit, pulled.next()).await {
-            Err(_) => return Err(format!("the registry said nothing for {} s", limit.as_secs())),
+            Err(_) => return Err(format!("the registry did not answer for {} s", limit.as_secs())),
             Ok(None) => return Ok(()),
             Ok(Some(Err(err))) => return Err(docker_error("pull", err).cause()),
             Ok(Some(Ok(_))) => limit = PULL_SILENCE,
@@ -93,8 +94,8 @@ async fn pull(docker: &Docker) -> Result<(), String> {
     }
 }
 
-/// Installs mmdebstrap where that is possible; the error says what a person can do.
-async fn ensure_mmdebstrap(say: &mut dyn FnMut(String)) -> Result<(), String> {
+/// Installs mmdebstrap if possible. The error names a remedy.
+async fn ensure_mmdebstrap(report: &mut dyn FnMut(String)) -> Result<(), String> {
     if !rustix::process::geteuid().is_root() {
         return Err("making one needs root: run `oncebox images build` once as root".to_owned());
     }
@@ -104,7 +105,7 @@ async fn ensure_mmdebstrap(say: &mut dyn FnMut(String)) -> Result<(), String> {
     if !Path::new("/etc/debian_version").exists() {
         return Err("making one needs mmdebstrap: install it".to_owned());
     }
-    say("installing mmdebstrap with apt-get".to_owned());
+    report("installing mmdebstrap with apt-get".to_owned());
     run("apt-get", &["update"]).await.map_err(|err| format!("mmdebstrap is not installed, and {err}"))?;
     run("apt-get", &["install", "--yes", "mmdebstrap", "debian-archive-keyring"])
         .await
@@ -123,11 +124,11 @@ async fn run(program: &str, args: &[&str]) -> Result<(), String> {
     if ended.status.success() {
         return Ok(());
     }
-    let said = last_lines(ended.stderr.as_slice()).await;
-    Err(format!("`{program} {}` failed ({}):\n{said}", args.join(" "), ended.status))
+    let output = last_lines(ended.stderr.as_slice()).await;
+    Err(format!("`{program} {}` failed ({}):\n{output}", args.join(" "), ended.status))
 }
 
-/// mmdebstrap's tar goes straight into the daemon; one that it did not finish is never an image.
+/// Makes a Debian image: streams mmdebstrap's tar to the daemon. If mmdebstrap fails, no image is created.
 async fn make(docker: &Docker) -> Result<(), String> {
     let mut child = Command::new("mmdebstrap")
         .args(["--variant=minbase", "--include=ca-certificates", "--format=tar", SUITE, "-"])
@@ -148,7 +149,7 @@ async fn make(docker: &Docker) -> Result<(), String> {
     });
     let body = bollard::body_try_stream(ReaderStream::with_capacity(stdout, 1 << 18).chain(ended));
     let options = CreateImageOptionsBuilder::default().from_src("-").repo(OWN_REPOSITORY).tag(OWN_TAG).build();
-    // The daemon answers when it has the whole of it, which takes longer than a request usually may.
+    // The daemon answers when it has the whole tar, which takes longer than the usual timeout.
     let docker = docker.clone().with_timeout(BUILD_TIMEOUT);
     let import = async {
         let mut imported = docker.create_image(Some(options), Some(body), None);
@@ -157,8 +158,8 @@ async fn make(docker: &Docker) -> Result<(), String> {
         }
         Ok::<_, String>(())
     };
-    let (imported, said) = tokio::join!(import, last_lines(stderr));
-    imported.map_err(|err| format!("mmdebstrap into `docker import` failed: {err}\n{said}"))
+    let (imported, output) = tokio::join!(import, last_lines(stderr));
+    imported.map_err(|err| format!("mmdebstrap into `docker import` failed: {err}\n{output}"))
 }
 
 async fn last_lines(output: impl AsyncRead + Unpin) -> String {

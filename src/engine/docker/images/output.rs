@@ -1,4 +1,4 @@
-//! What a build says, as lines for a person.
+//! The output of a build: its steps, and progress lines for the terminal.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -6,21 +6,21 @@ use std::time::Duration;
 
 use super::BuildError;
 
-/// How much of the output a failure repeats.
+/// The most lines of output in the error of a failed build.
 pub(super) const TAIL_LINES: usize = 30;
 
-/// What a build tells while it runs; each is one line for the terminal.
+/// The progress of a build. Displays as one line for the terminal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
-    /// Which Debian the base image stands on, how it came here, and why that one.
+    /// The Debian image that the base image is built on, its origin, and the reason for the choice.
     Debian(String),
-    /// The image needs nothing.
+    /// The image is current and is not built.
     Current(String),
-    /// The daemon begins a step.
+    /// The daemon starts a step.
     Step {
         /// The image's name.
         image: String,
-        /// Counted from 1.
+        /// The step.
         step: Step,
     },
     /// The image is built.
@@ -30,24 +30,24 @@ pub enum Progress {
 /// One instruction of a Dockerfile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// Counted from 1.
+    /// The number of the step, from 1.
     pub number: usize,
-    /// How many there are.
+    /// The number of steps.
     pub of: usize,
-    /// As the Dockerfile has it, on one line.
+    /// The instruction in the Dockerfile, on one line.
     pub instruction: String,
 }
 
-/// An image that is now as its folder says.
+/// An image that is current now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Built {
     /// The image's name, without `oncebox/`.
     pub name: String,
-    /// How long it took; nothing when it was current.
+    /// The duration of the build; `None` if the image was current.
     pub took: Option<Duration>,
 }
 
-/// The build's output, read for its steps.
+/// Reads a build's output: finds the steps, and keeps the last lines.
 #[derive(Debug, Default)]
 pub(super) struct Output {
     partial: String,
@@ -56,14 +56,14 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// Takes a piece of output, which need not be whole lines; returns the steps that begin in it.
+    /// Reads a piece of output, which may end within a line, and returns the steps that begin in it.
     pub(super) fn add(&mut self, piece: &str) -> Vec<Step> {
         let mut begun = Vec::new();
         self.partial.push_str(piece);
         while let Some(end) = self.partial.find('\n') {
             let line = self.partial.drain(..=end).collect::<String>().trim_end().to_owned();
             match parse_step(&line) {
-                // The daemon's own way to add our labels.
+                // A step that the daemon adds for our labels.
                 Some(step) if step.instruction.starts_with("LABEL oncebox.") => {}
                 Some(step) => {
                     self.step = Some(step.clone());
@@ -76,7 +76,7 @@ impl Output {
     }
 
     fn keep(&mut self, line: String) {
-        // The builder's talk of its own containers says nothing about what failed in one.
+        // The builder's lines about its own containers do not help to find a failure.
         if !line.is_empty() && ![" ---> ", "Removing intermediate "].iter().any(|start| line.starts_with(start)) {
             self.tail.push_back(line);
             self.tail.drain(..self.tail.len().saturating_sub(TAIL_LINES));
@@ -90,7 +90,7 @@ impl Output {
     }
 }
 
-/// `Step 3/7 : RUN make`, as the classic builder says it.
+/// Parses a line of the classic builder such as `Step 3/7 : RUN make`.
 fn parse_step(line: &str) -> Option<Step> {
     let (count, instruction) = line.strip_prefix("Step ")?.split_once(" : ")?;
     let (number, of) = count.split_once('/')?;
@@ -98,7 +98,7 @@ fn parse_step(line: &str) -> Option<Step> {
     Some(Step { number: number.parse().ok()?, of: of.parse().ok()?, instruction })
 }
 
-/// Where a build failed.
+/// The step at which a build failed. Displays as part of an error.
 pub(super) struct At<'a>(pub(super) &'a Option<Step>);
 
 impl fmt::Display for At<'_> {
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn steps_are_found_in_output_cut_anywhere() {
+    fn steps_are_found_wherever_the_output_is_split() {
         let mut output = Output::default();
         assert_eq!(output.add("Step 1/2 : FROM scr"), []);
         let steps = output.add("atch\n ---> 123\nStep 3/3 : LABEL oncebox.image=a\nStep 2/2 : RUN a \t && b\nhello\n");

@@ -1,4 +1,4 @@
-//! What is sent to the builder: the folder of one image, and what it stands on.
+//! The folders that images are built from: their dependencies, their contexts for the builder, and their digests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -15,13 +15,13 @@ use super::BuildError;
 pub(super) struct Recipe {
     pub(super) name: String,
     pub(super) dir: PathBuf,
-    /// Our images that its Dockerfile starts from or copies from.
+    /// The names of our images that its Dockerfile starts from or copies from.
     pub(super) needs: BTreeSet<String>,
-    /// Its Dockerfile leaves the choice of the Debian image to us.
+    /// Whether its Dockerfile takes the Debian image as an argument.
     pub(super) takes_debian: bool,
 }
 
-/// Reads every folder that holds a Dockerfile, by name.
+/// Reads all folders that hold a Dockerfile. The result is sorted by name.
 pub(super) fn read_all(images_dir: &Path) -> Result<BTreeMap<String, Recipe>, BuildError> {
     let unreadable = |path: &Path, source| BuildError::Unreadable { path: path.to_owned(), source };
     let mut recipes = BTreeMap::new();
@@ -40,7 +40,7 @@ pub(super) fn read_all(images_dir: &Path) -> Result<BTreeMap<String, Recipe>, Bu
     Ok(recipes)
 }
 
-/// The names `X` of `FROM oncebox/X` and `COPY --from=oncebox/X`, and whether there is an `ARG DEBIAN`.
+/// Returns the names `X` in `FROM oncebox/X` and `COPY --from=oncebox/X`, and whether there is an `ARG DEBIAN`.
 fn references(dockerfile: &str) -> (BTreeSet<String>, bool) {
     let mut needs = BTreeSet::new();
     let mut takes_debian = false;
@@ -64,7 +64,7 @@ fn references(dockerfile: &str) -> (BTreeSet<String>, bool) {
     (needs, takes_debian)
 }
 
-/// The named recipes, or all, and what they need, each after what it needs.
+/// The named recipes, or all if `names` is empty, and their dependencies. Each comes after its dependencies.
 pub(super) fn in_order<'a>(
     recipes: &'a BTreeMap<String, Recipe>,
     names: &[String],
@@ -106,7 +106,7 @@ fn visit<'a>(
     Ok(())
 }
 
-/// Something in a context that its folder does not hold.
+/// A file in a context that is not in the image's folder.
 #[derive(Debug)]
 pub(super) struct Extra {
     pub(super) path: String,
@@ -120,9 +120,10 @@ enum Entry {
     Link(PathBuf),
 }
 
-/// The folder and the extras as a tar that depends on nothing but names, bytes and who may execute.
+/// The folder and the extra files as a tar that depends only on names, contents and executable bits.
 ///
-/// Other permission bits are the checkout's umask, which must neither rebuild an image nor hide a file from `user`.
+/// Other permission bits depend on the umask of the checkout, which must neither cause a build nor hide a file from
+/// `user`.
 pub(super) fn context(dir: &Path, extras: Vec<Extra>) -> io::Result<Vec<u8>> {
     let mut entries = BTreeMap::new();
     collect(dir, "", &ignored(dir)?, &mut entries)?;
@@ -158,8 +159,8 @@ pub(super) fn context(dir: &Path, extras: Vec<Extra>) -> io::Result<Vec<u8>> {
     tar.into_inner()
 }
 
-/// The names of `.dockerignore`, as in `**/name`, which the daemon would leave out too: what is left out changes no
-/// digest. Other patterns are the daemon's alone.
+/// The names in `.dockerignore` lines of the form `**/name`. The daemon would leave these files out as well; here they
+/// are left out so that they do not change the digest. Other patterns are left to the daemon.
 fn ignored(dir: &Path) -> io::Result<BTreeSet<String>> {
     let text = match fs::read_to_string(dir.join(".dockerignore")) {
         Err(err) if err.kind() == io::ErrorKind::NotFound => String::new(),
@@ -198,14 +199,14 @@ fn collect(
     Ok(())
 }
 
-/// A digest of everything an image is made from: it changes if, and only if, the image is to be built again.
+/// A digest of everything that an image is made from. The image must be built again if, and only if, it changes.
 pub(super) fn digest<'a>(
     context: &[u8],
     args: impl IntoIterator<Item = (&'a str, &'a str)>,
     needs: impl IntoIterator<Item = (&'a str, &'a str)>,
 ) -> String {
     let mut hash = Sha256::new();
-    // Each piece with its length, so that no two lists of pieces are one string.
+    // Each piece is preceded by its length, so that two lists of pieces never hash the same bytes.
     let mut add = |piece: &[u8]| {
         hash.update((piece.len() as u64).to_le_bytes());
         hash.update(piece);
@@ -226,14 +227,14 @@ pub(super) fn digest<'a>(
 mod tests {
     use super::*;
 
-    fn recipes(given: &[(&str, &[&str])]) -> BTreeMap<String, Recipe> {
+    fn recipes(dependencies: &[(&str, &[&str])]) -> BTreeMap<String, Recipe> {
         let recipe = |name: &str, needs: &[&str]| Recipe {
             name: name.to_owned(),
             dir: PathBuf::from(name),
             needs: needs.iter().map(|name| (*name).to_owned()).collect(),
             takes_debian: false,
         };
-        given.iter().map(|(name, needs)| ((*name).to_owned(), recipe(name, needs))).collect()
+        dependencies.iter().map(|(name, needs)| ((*name).to_owned(), recipe(name, needs))).collect()
     }
 
     fn ordered(recipes: &BTreeMap<String, Recipe>, names: &[&str]) -> Result<Vec<String>, BuildError> {
@@ -242,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dockerfile_names_what_it_stands_on() {
+    fn a_dockerfile_names_its_dependencies() {
         let (needs, takes_debian) = references(
             "# FROM oncebox/comment\nARG DEBIAN=debian:trixie-slim\nFROM --platform=linux/amd64 oncebox/base:latest AS packages\n\
              FROM oncebox/one\nCOPY --chown=0:0 --from=oncebox/two /a \\\n  /b\nCOPY --from=packages /x /y\nCOPY a --from=oncebox/no b\n",
@@ -253,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_is_built_after_what_it_needs() {
+    fn an_image_is_built_after_its_dependencies() {
         let recipes =
             recipes(&[("all", &["one", "two"]), ("base", &[]), ("one", &["base"]), ("two", &["base", "one"])]);
         assert_eq!(ordered(&recipes, &[]).unwrap(), ["base", "one", "two", "all"]);
@@ -261,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_name_and_a_circle_are_told() {
+    fn an_unknown_name_and_a_circle_are_errors() {
         let recipes = recipes(&[("one", &["two"]), ("two", &["one"]), ("three", &["gone"])]);
         assert_eq!(ordered(&recipes, &["one"]).unwrap_err().to_string(), "images need each other: one -> two -> one");
         assert_eq!(
@@ -274,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_context_is_the_same_whatever_the_umask_and_the_time() {
+    fn a_context_does_not_depend_on_the_umask_and_the_time() {
         let [first, second] = [0o600, 0o664].map(|mode| {
             let dir = tempfile::tempdir().unwrap();
             fs::create_dir(dir.path().join("sub")).unwrap();
@@ -300,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn what_dockerignore_names_is_left_out() {
+    fn files_in_dockerignore_are_left_out() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("sub/litter")).unwrap();
         fs::write(dir.path().join("sub/litter/file"), "").unwrap();
@@ -320,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_tells_apart_context_arguments_and_needs() {
+    fn a_digest_distinguishes_context_arguments_and_dependencies() {
         let all = [
             digest(b"a", [("k", "v")], []),
             digest(b"a", [], [("k", "v")]),

@@ -26,7 +26,7 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(200);
 /// Starts what would hold a sandbox's network, with a filter that lets nothing through. Removes it, and what earlier
 /// checks left.
 pub(super) async fn check(report: &mut Report, docker: Docker, engine_timeout: Duration) {
-    let engine = DockerEngine::over(docker.clone(), owner(), engine_timeout, Vec::new(), None);
+    let engine = DockerEngine::new(docker.clone(), owner(), engine_timeout, Vec::new(), None);
     let held = match engine.namespaces.take(&Network::Allowlist(Vec::new())).await {
         Ok(namespace) => {
             engine.namespaces.discard(namespace).await;
@@ -39,14 +39,14 @@ pub(super) async fn check(report: &mut Report, docker: Docker, engine_timeout: D
     finding(report, held.and(removed));
     for owner in left(&docker, since_epoch()).await {
         let _ =
-            sweep(&DockerEngine::over(docker.clone(), &owner, engine_timeout, Vec::new(), None), Duration::ZERO).await;
+            sweep(&DockerEngine::new(docker.clone(), &owner, engine_timeout, Vec::new(), None), Duration::ZERO).await;
     }
 }
 
 /// Removes what a check of this process has made on the engine, when it is ended before its end.
 pub async fn clear_up(engine_timeout: Duration) {
     if let Ok(docker) = daemon::connect() {
-        let _ = sweep(&DockerEngine::over(docker, owner(), engine_timeout, Vec::new(), None), WATCH).await;
+        let _ = sweep(&DockerEngine::new(docker, owner(), engine_timeout, Vec::new(), None), WATCH).await;
     }
 }
 
