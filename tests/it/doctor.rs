@@ -86,9 +86,7 @@ async fn it_tries_the_filter_of_networks_and_leaves_nothing() {
     let output = strict.wait_with_output().expect("its end");
     let said = String::from_utf8(output.stdout).expect("text");
     assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(1), ""), "{said}");
-    for line in
-        ["ok   network filter: can be imposed", "warn images: present: agent, base, ", "tcp: ", " tested host: "]
-    {
+    for line in ["ok   network filter: works", "warn images: present: agent, base, ", "tcp: ", " tested host: "] {
         assert!(said.contains(line), "{line} is not in {said}");
     }
     eventually("nothing is left", async || of_doctor(process).is_empty()).await;
@@ -135,8 +133,8 @@ async fn it_leaves_nothing_on_an_engine_that_is_slow_and_says_so_once() {
     let process = child.id();
     let output = child.wait_with_output().expect("its end");
     let said = String::from_utf8(output.stdout).expect("text");
-    let finding = "FAIL network filter: not tried: the engine did not start a holder within `engine_timeout_ms`\n     \
-                   -> see what keeps the engine busy, or raise `engine_timeout_ms`\n";
+    let finding = "FAIL network filter: not tried: the engine did not start a network namespace within `engine_timeout_ms`\n     \
+                   -> find out why the engine is slow, or raise `engine_timeout_ms`\n";
     assert!(said.contains(finding), "{said}");
     assert_eq!((output.status.code(), of_doctor(process)), (Some(1), vec![]), "{said}");
 }
@@ -197,8 +195,8 @@ async fn an_engine_without_root_is_told_from_one_that_is_root() {
     says(
         &with_options(&["name=rootless"]),
         &[
-            "ok   rootless: yes: who leaves a container is an ordinary user on the host",
-            "ok   user namespaces: root in a container is nobody on the host",
+            "ok   rootless: yes: code that escapes from a container is an ordinary user on the host",
+            "ok   user namespaces: root in a container is an unprivileged user on the host",
         ],
     );
 }
@@ -206,11 +204,16 @@ async fn an_engine_without_root_is_told_from_one_that_is_root() {
 async fn user_namespaces_are_told() {
     says(
         &with_options(&[]),
-        &["ok   user namespaces: not used: user code has uids of `user_ids` there and here, and no capabilities"],
+        &[
+            "ok   user namespaces: not used: user code has a uid of `user_ids` in its container and on the host, and no capabilities",
+        ],
     );
     says(
         &with_options(&["name=userns"]),
-        &["ok   rootless: no: the daemon is root", "ok   user namespaces: root in a container is nobody on the host"],
+        &[
+            "ok   rootless: no: the daemon is root",
+            "ok   user namespaces: root in a container is an unprivileged user on the host",
+        ],
     );
 }
 
@@ -262,7 +265,7 @@ async fn an_engine_that_is_spoken_to_without_tls_gives_the_host_away() {
     });
     let (said, code) = doctor_at(&address);
     let finding = format!(
-        "FAIL socket: {address} is TCP without TLS: whoever reaches the port is root on that host\n     -> use "
+        "FAIL socket: {address} is TCP without TLS: everyone who can reach the port is root on that host\n     -> use "
     );
     assert!(said.starts_with(&finding), "{said}");
     // It is the engine, all the same.
@@ -311,8 +314,7 @@ sys.exit(subprocess.run([sys.argv[1], "doctor"]).returncode)
     assert!(said.contains("ok   tcp: no daemon answers without TLS at 127.0.0.1:2375\n"), "{said}");
     assert_eq!(code, Some(0), "{said}");
     let (said, code) = beside("2375");
-    let finding =
-        "FAIL tcp: a daemon answers without TLS at 127.0.0.1:2375: every user of this host is root on its host\n";
+    let finding = "FAIL tcp: a daemon answers without TLS at 127.0.0.1:2375: every user of this host is root on the daemon's host\n";
     assert!(said.contains(finding), "{said}");
     assert_eq!(code, Some(1), "{said}");
 }

@@ -185,7 +185,7 @@ impl DockerEngine {
     }
 
     async fn sweep_owned(&self) -> Result<usize, EngineError> {
-        let _looking = self.namespaces.forget().await;
+        let _setup = self.namespaces.forget().await;
         let began = Instant::now();
         let mut removed = 0;
         loop {
@@ -202,7 +202,7 @@ impl DockerEngine {
                 swept => {
                     // The daemon may still create containers and networks that a killed server requested.
                     self.daemon.suspect_strays();
-                    self.namespaces.look_for_late_networks();
+                    self.namespaces.remove_late_networks();
                     return swept.map(|()| removed);
                 }
             }
@@ -302,10 +302,9 @@ impl DiskMeter for DockerEngine {
 /// The container of a sandbox. The agent is root with only the capabilities that it needs to act for the user.
 fn container(spec: &Spec, owner: &str, namespace: &str, uid: &UserId) -> ContainerCreateBody {
     let limit = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
-    // `exec`: native modules of packages installed with `pip install --user` are mapped executable from these
-    // directories. As many files as pages: empty ones take kernel memory too, and are to end as a full disk, not as the
-    // whole memory.
+    // As many files as pages: empty files take kernel memory too, and must fill the disk before they fill the memory.
     let sized = |bytes: u64| format!("size={bytes},nr_inodes={}", (bytes / 4096).max(1024));
+    // `exec`: native modules of packages installed with `pip install --user` are mapped executable from the home.
     let disk = |owner: &str| format!("rw,exec,nosuid,nodev,{}{owner}", sized(spec.disk_bytes));
     // Replaces Docker's own `/dev/shm`, in which the number of files has no limit.
     let shared = format!("rw,noexec,nosuid,nodev,{},mode=1777", sized(spec.disk_bytes.min(spec.memory_bytes)));

@@ -1,7 +1,7 @@
 //! Network namespaces that outlive the sandboxes in them.
 //!
-//! For each container with a network of its own, the daemon runs a large program at the start: half the time of a
-//! launch. Here a tiny container holds a network namespace. One sandbox at a time joins it.
+//! To start a container with its own network, the daemon runs a large program, which takes half the time of a launch.
+//! Here a tiny helper container holds a network namespace instead, and one sandbox at a time joins it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -24,36 +24,36 @@ use crate::engine::egress::Surroundings;
 use crate::engine::{EngineError, Network, Pipe};
 use crate::protocol::{Addresses, Egress, Held};
 
-/// The image that carries nothing but the agent, which holds the namespace.
-pub(super) const HOLDER_IMAGE: &str = "oncebox/agent";
+/// The image of helper containers: it contains only the agent.
+pub(super) const HELPER_IMAGE: &str = "oncebox/agent";
 
-/// How long the addresses and name servers of the host are remembered.
-const HOST_IS_KNOWN: Duration = Duration::from_secs(60);
+/// How long the addresses and name servers of the host are cached.
+const HOST_MAX_AGE: Duration = Duration::from_secs(60);
 
-/// How often networks that the daemon creates late are looked for, and how long apart.
-const LATE_LOOKS: u32 = 10;
-const LATE_LOOK: Duration = Duration::from_secs(1);
+/// The number of searches for networks that the daemon creates late, and the time between them.
+const LATE_SEARCHES: u32 = 10;
+const LATE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A container that does not answer for this long never will.
+/// The time after which a helper container or a name server that has not answered counts as failed.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The most addresses of one host.
+/// The most addresses that are used of one host name.
 const MAX_ADDRESSES: usize = 16;
 
-/// The longest answer, bytes: the addresses of a host with very many of them.
+/// The longest answer of a helper container, bytes: enough for a host with very many addresses.
 const MAX_LINE: u64 = 1 << 20;
 
-/// The options of our network. Containers on it do not reach each other. The daemon does not announce a container's
-/// address: since Docker 28 it sends three ARP messages from inside the namespace, and a namespace in which something
-/// was sent is not used again. Older versions ignore that option.
+/// The options of our network. Containers on it do not reach each other, and the daemon does not announce a container's
+/// address. Since Docker 28 it announces it with three ARP messages from inside the namespace, and a namespace that has
+/// sent something is not used again. Older versions ignore that option.
 const BRIDGE_OPTIONS: [(&str, &str); 2] =
     [("com.docker.network.bridge.enable_icc", "false"), ("com.docker.network.advertise_addr_nmsgs", "0")];
 
-/// A name server that never answers, of a network that RFC 5737 keeps for documentation.
+/// The address of a name server that never answers: it is in a network that RFC 5737 reserves for documentation.
 const NO_NAMESERVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
-/// How long the C library waits for an answer that never comes: 1 s, once. By default it is 5 s, twice; Docker 20.10
-/// takes as long as it is given.
+/// Options of the C library's resolver for an answer that never comes: one attempt of 1 s, instead of two of 5 s.
+/// Docker 20.10 takes as long as the resolver waits.
 const QUICK_RESOLVER: [&str; 2] = ["timeout:1", "attempts:1"];
 
 /// The free namespaces of one owner.
@@ -63,25 +63,27 @@ pub(super) struct NetworkNamespaces {
     owner: String,
     allow_private: Vec<Ipv4Net>,
     free: Mutex<Free>,
-    /// One at a time looks for the network and creates it, for the daemon allows two of one name, and asks the host.
-    looking: Arc<tokio::sync::Mutex<()>>,
+    /// Locked while the network is looked up or created, because the daemon allows two networks with one name, and
+    /// while the host is queried.
+    setup: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Debug, Default)]
 struct Free {
     namespaces: HashMap<Network, Vec<NetworkNamespace>>,
-    /// What was found out last.
+    /// The result of the last query of the host.
     surroundings: Option<Surroundings>,
-    /// When the host was asked last.
-    asked: Option<Instant>,
+    /// The time of that query; `None` before the first.
+    queried: Option<Instant>,
 }
 
 impl Free {
-    fn is_known(&self) -> bool {
-        self.asked.is_some_and(|asked| asked.elapsed() < HOST_IS_KNOWN)
+    /// Whether the last query of the host is recent enough.
+    fn is_recent(&self) -> bool {
+        self.queried.is_some_and(|queried| queried.elapsed() < HOST_MAX_AGE)
     }
 
-    /// Whether a namespace lets through what one that was started now would.
+    /// Whether a namespace's filter is the one that a new namespace would get now.
     fn is_current(&self, namespace: &NetworkNamespace) -> bool {
         namespace.network == Network::None
             || self.surroundings.as_ref().is_some_and(|found| found.egress(&namespace.network) == namespace.egress)
@@ -91,18 +93,18 @@ impl Free {
 /// A network namespace for one sandbox at a time.
 pub(super) struct NetworkNamespace {
     container: Wanted,
-    /// Whether a sandbox has lived in it before.
+    /// Whether a sandbox has used it before.
     pub(super) reused: bool,
     network: Network,
-    /// What its filter lets through; `None` if there is no filter, because there is nothing to reach.
+    /// The rules of its filter; `None` if there is no filter, because nothing can be reached.
     egress: Option<Egress>,
     /// Cancelled when its container has ended.
     ended: CancellationToken,
-    /// Its standard input, for questions. It ends when that closes, as it does when this server dies.
+    /// The helper's standard input, for questions. The helper ends when it closes, as it does when this server dies.
     input: Box<dyn AsyncWrite + Send + Unpin>,
-    /// The lines of its standard output.
+    /// The lines of the helper's standard output.
     answers: mpsc::Receiver<String>,
-    /// Receives the answers, and waits for the container's end.
+    /// The task that receives the answers and waits for the container's end.
     _watch: AbortOnDropHandle<()>,
 }
 
@@ -113,23 +115,23 @@ impl fmt::Debug for NetworkNamespace {
 }
 
 impl NetworkNamespace {
-    /// Its container's name.
+    /// The name of its helper container.
     pub(super) fn name(&self) -> &str {
         self.container.name()
     }
 
-    /// Whether the last sandbox left nothing behind: the files that both share are unchanged, and it sent nothing whose
-    /// answer could reach the next sandbox.
-    async fn is_unused(&mut self) -> bool {
-        let asked = async {
+    /// Whether the last sandbox left nothing behind: the files that it shares with the next one are unchanged, and it
+    /// sent nothing whose answer could reach the next one.
+    async fn is_clean(&mut self) -> bool {
+        let question = async {
             self.input.write_all(b"?").await.ok()?;
             self.input.flush().await.ok()?;
             self.answers.recv().await
         };
-        tokio::time::timeout(ANSWER_TIMEOUT, asked).await.is_ok_and(|answer| answer.as_deref() == Some("true"))
+        tokio::time::timeout(ANSWER_TIMEOUT, question).await.is_ok_and(|answer| answer.as_deref() == Some("true"))
     }
 
-    /// Resolves when it has ended.
+    /// Resolves when its helper container has ended.
     pub(super) fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
         self.ended.clone().cancelled_owned()
     }
@@ -137,24 +139,24 @@ impl NetworkNamespace {
 
 impl NetworkNamespaces {
     pub(super) fn new(daemon: Arc<Daemon>, owner: &str, allow_private: Vec<Ipv4Net>) -> Self {
-        Self { daemon, owner: owner.to_owned(), allow_private, free: Mutex::default(), looking: Arc::default() }
+        Self { daemon, owner: owner.to_owned(), allow_private, free: Mutex::default(), setup: Arc::default() }
     }
 
-    /// A free namespace, or a new one.
+    /// Takes a free namespace, or starts a new one.
     pub(super) async fn take(self: &Arc<Self>, network: &Network) -> Result<NetworkNamespace, EngineError> {
-        let (free, is_known) = {
+        let (free, is_recent) = {
             let mut free = self.lock();
             let namespaces = free.namespaces.get_mut(network);
             let alive = namespaces.and_then(|namespaces| {
                 namespaces.retain(|namespace| !namespace.ended.is_cancelled());
                 namespaces.pop()
             });
-            (alive, free.is_known())
+            (alive, free.is_recent())
         };
         match free {
             Some(namespace) => {
-                if !is_known && *network != Network::None {
-                    self.look_again(network.clone());
+                if !is_recent && *network != Network::None {
+                    self.refresh_in_background(network.clone());
                 }
                 Ok(namespace)
             }
@@ -162,10 +164,10 @@ impl NetworkNamespaces {
         }
     }
 
-    /// Makes a namespace free again, if its sandbox, which must be gone, has left nothing in it.
+    /// Makes a namespace free again if its sandbox left nothing in it. The sandbox must be gone.
     pub(super) async fn give_back(&self, mut namespace: NetworkNamespace) {
         let is_usable = !namespace.network.is_choice() && !namespace.ended.is_cancelled();
-        if is_usable && namespace.is_unused().await {
+        if is_usable && namespace.is_clean().await {
             let mut free = self.lock();
             if free.is_current(&namespace) {
                 let namespace = NetworkNamespace { reused: true, ..namespace };
@@ -181,26 +183,26 @@ impl NetworkNamespaces {
         if let Err(err) = self.daemon.remove(namespace.name()).await {
             tracing::warn!(
                 error = &err as &dyn std::error::Error,
-                "cannot remove the namespace {} yet",
+                "cannot remove the network namespace {} yet",
                 namespace.name()
             );
         }
     }
 
-    /// Drops all free namespaces, which ends them. The host is not asked while the answer is held.
+    /// Drops all free namespaces, which ends them. No namespace is set up while the returned guard is held.
     pub(super) async fn forget(&self) -> OwnedMutexGuard<()> {
-        let looking = Arc::clone(&self.looking).lock_owned().await;
+        let setup = Arc::clone(&self.setup).lock_owned().await;
         self.lock().namespaces.clear();
-        looking
+        setup
     }
 
-    /// Removes the network that full namespaces are on.
+    /// Removes the owner's networks.
     ///
     /// # Errors
     ///
-    /// [`EngineError::InUse`] while the daemon counts another namespace on it, or somebody's own container. Docker
-    /// 20.10.24 has been seen to lose count while a server was killed under load: it lists nothing on the network, and
-    /// refuses to remove it until it is restarted.
+    /// [`EngineError::InUse`] while the daemon counts a container on a network: a namespace of ours, or another user's
+    /// container. Docker 20.10.24 was seen to count wrong after a server was killed under load: it listed nothing on
+    /// the network, and refused to remove it until the daemon was restarted.
     pub(super) async fn remove_networks(&self) -> Result<(), EngineError> {
         let mut removed = Ok(());
         for id in self.networks().await?.keys() {
@@ -215,19 +217,19 @@ impl NetworkNamespaces {
         removed
     }
 
-    /// Looks for networks that come late, as a server of this owner may have asked for one just before it was killed,
-    /// and removes them, until this one has a network itself.
-    pub(super) fn look_for_late_networks(self: &Arc<Self>) {
+    /// Removes networks that the daemon creates late, because an earlier server of this owner requested one just before
+    /// it was killed. Stops when this server needs a network itself.
+    pub(super) fn remove_late_networks(self: &Arc<Self>) {
         let namespaces = Arc::clone(self);
         tokio::spawn(async move {
-            for _ in 0..LATE_LOOKS {
-                tokio::time::sleep(LATE_LOOK).await;
-                let _looking = namespaces.looking.lock().await;
-                if namespaces.lock().asked.is_some() {
+            for _ in 0..LATE_SEARCHES {
+                tokio::time::sleep(LATE_INTERVAL).await;
+                let _setup = namespaces.setup.lock().await;
+                if namespaces.lock().queried.is_some() {
                     return;
                 }
                 if let Err(err) = namespaces.remove_networks().await {
-                    tracing::debug!(error = &err as &dyn std::error::Error, "cannot look for late networks");
+                    tracing::debug!(error = &err as &dyn std::error::Error, "cannot remove late networks");
                 }
             }
         });
@@ -245,28 +247,27 @@ impl NetworkNamespaces {
         let argument = egress.as_ref().map(|egress| serde_json::to_string(egress).expect("plain data"));
         let mut body = helper(&self.owner, mode, "hold", argument.as_deref());
         if argument.is_some() {
-            restricting(&mut body);
+            allow_filter(&mut body);
         }
         if egress.as_ref().is_some_and(|egress| egress.nameservers.is_empty()) {
-            resolving_nothing(&mut body);
+            prevent_resolution(&mut body);
         }
         if let (Some(surroundings), Some(host_config)) = (&surroundings, &mut body.host_config) {
-            // In its `/etc/hosts`, which is its sandbox's too: what is reached by a name is what the name was found to
-            // mean, and no name server needs to be within reach.
+            // The sandbox has the same `/etc/hosts`. So a name leads to the addresses that the filter allows, and no
+            // name server needs to be reached.
             let hosts = surroundings.addresses(network).map(|(name, address)| format!("{name}:{address}"));
             host_config.extra_hosts = Some(hosts.collect());
         }
         let (container, mut pipe) = self.start_helper(body).await?;
         let held = match line(&mut pipe).await {
-            Ok(line) => {
-                serde_json::from_str::<Held>(&line).unwrap_or_else(|_| Err(format!("it says `{}`", line.trim())))
-            }
-            Err(silence) => Err(silence),
+            Ok(line) => serde_json::from_str::<Held>(&line)
+                .unwrap_or_else(|_| Err(format!("unexpected answer `{}`", line.trim()))),
+            Err(reason) => Err(reason),
         };
         let ended = CancellationToken::new();
         let (output, input) = tokio::io::split(pipe.into_io());
-        let (said, answers) = mpsc::channel(1);
-        let watch = AbortOnDropHandle::new(tokio::spawn(until_end(output, said, ended.clone())));
+        let (sender, answers) = mpsc::channel(1);
+        let watch = AbortOnDropHandle::new(tokio::spawn(receive_answers(output, sender, ended.clone())));
         let namespace = NetworkNamespace {
             container,
             reused: false,
@@ -286,26 +287,25 @@ impl NetworkNamespaces {
         }
     }
 
-    /// Starts a container that carries nothing but the agent.
+    /// Starts a helper container.
     async fn start_helper(&self, body: ContainerCreateBody) -> Result<(Wanted, Pipe), EngineError> {
         self.daemon.start(body, std::future::pending()).await.map_err(|err| match is_missing_image(&err) {
-            true => EngineError::NoImage(HOLDER_IMAGE.to_owned()),
-            false => engine_error("start a namespace", err),
+            true => EngineError::NoImage(HELPER_IMAGE.to_owned()),
+            false => engine_error("start a network namespace", err),
         })
     }
 
-    /// The bridge that namespaces are on, and what they are set up by, those of this network too. The host is asked
-    /// again when its last answer is old, and so are name servers.
+    /// The id of the bridge network, and the facts for the rules of this network and of the free namespaces' networks.
+    /// Queries the host and name servers again if the last result is old.
     async fn surroundings(&self, network: &Network) -> Result<(String, Surroundings), EngineError> {
-        // Before it is anybody's turn: name servers that say nothing delay those alone who name what they are asked
-        // for.
+        // Before the lock: a name server that does not answer then delays only sandboxes that name its hosts.
         let mut hosts = self.hosts(network).await;
-        let _looking = self.looking.lock().await;
+        let _setup = self.setup.lock().await;
         let (id, bridge) = self.ensure_network().await?;
         let known = {
             let free = self.lock();
-            let known = free.surroundings.clone().zip(free.asked).filter(|_| free.is_known());
-            // What others have found meanwhile.
+            let known = free.surroundings.clone().zip(free.queried).filter(|_| free.is_recent());
+            // Addresses that another call has found meanwhile.
             for (name, addresses) in known.iter().flat_map(|(found, _)| &found.hosts) {
                 if free.namespaces.keys().any(|network| network.hosts().any(|wanted| wanted == name)) {
                     hosts.entry(name.clone()).or_insert_with(|| addresses.clone());
@@ -313,15 +313,15 @@ impl NetworkNamespaces {
             }
             known
         };
-        let (host, asked) = match known {
-            Some((found, asked)) => (found.host, asked),
-            None => (self.ask_host().await?, Instant::now()),
+        let (host, queried) = match known {
+            Some((found, queried)) => (found.host, queried),
+            None => (self.query_host().await?, Instant::now()),
         };
         let surroundings = Surroundings { host, bridge, allow_private: self.allow_private.clone(), hosts };
         let mut free = self.lock();
-        free.asked = Some(asked);
+        free.queried = Some(queried);
         free.surroundings = Some(surroundings.clone());
-        // Nobody is to join what the host is in reach of by an address that it has got since.
+        // A free namespace must not be used again if the host has a new address that its filter does not block.
         let mut namespaces = std::mem::take(&mut free.namespaces);
         for free_ones in namespaces.values_mut() {
             free_ones.retain(|namespace| free.is_current(namespace) && !namespace.ended.is_cancelled());
@@ -330,11 +330,11 @@ impl NetworkNamespaces {
         Ok((id, surroundings))
     }
 
-    /// The addresses of the hosts that this network names, and those that free namespaces' networks name.
+    /// The addresses of the hosts that this network and the networks of free namespaces name.
     async fn hosts(&self, network: &Network) -> BTreeMap<String, Vec<Ipv4Addr>> {
         let (mut hosts, names) = {
             let free = self.lock();
-            let known = free.surroundings.as_ref().filter(|_| free.is_known()).map(|found| found.hosts.clone());
+            let known = free.surroundings.as_ref().filter(|_| free.is_recent()).map(|found| found.hosts.clone());
             let networks = free.namespaces.keys().chain([network]);
             let names: BTreeSet<_> = networks.flat_map(Network::hosts).map(str::to_owned).collect();
             (known.unwrap_or_default(), names)
@@ -346,46 +346,47 @@ impl NetworkNamespaces {
         hosts
     }
 
-    /// Sees behind the back of whoever has taken a namespace whether the host has changed.
-    fn look_again(self: &Arc<Self>, network: Network) {
+    /// Queries the host again, without delay for the caller, who has a namespace already.
+    fn refresh_in_background(self: &Arc<Self>, network: Network) {
         let namespaces = Arc::clone(self);
         tokio::spawn(async move {
             if let Err(err) = namespaces.surroundings(&network).await {
-                tracing::warn!(error = &err as &dyn std::error::Error, "cannot ask for the host's addresses");
+                tracing::warn!(error = &err as &dyn std::error::Error, "cannot query the host's addresses");
             }
         });
     }
 
-    /// The addresses that the host has, and the name servers that the daemon gives to containers.
+    /// The addresses of the host, and the name servers that the daemon gives to containers.
     ///
-    /// Those are not the ones of the host's own file where a resolver runs on its loopback interface: the daemon then
-    /// knows better ones, or asks that one itself, from the host.
-    async fn ask_host(&self) -> Result<Addresses, EngineError> {
-        let (host, bridged) = tokio::join!(self.ask("host"), self.ask("bridge"));
+    /// These differ from the host's own `resolv.conf` if its resolver is on the loopback interface: the daemon then
+    /// uses other name servers, or asks that resolver itself, from the host.
+    async fn query_host(&self) -> Result<Addresses, EngineError> {
+        let (host, bridged) = tokio::join!(self.query("host"), self.query("bridge"));
         let host = host?;
-        // A daemon can be told to have no bridge but those that are asked for.
+        // A daemon can be configured without a default bridge.
         let nameservers = bridged.map_or(host.nameservers, |bridged| bridged.nameservers);
         Ok(Addresses { nameservers, ..host })
     }
 
-    async fn ask(&self, network_mode: &str) -> Result<Addresses, EngineError> {
+    /// Runs a helper container on this Docker network, and returns the addresses and name servers that it sees.
+    async fn query(&self, network_mode: &str) -> Result<Addresses, EngineError> {
         let mut body = helper(&self.owner, network_mode.to_owned(), "addresses", None);
         if let (Some(host_config), "host") = (&mut body.host_config, network_mode) {
-            // Where the daemon maps users, this network is for containers whose users are not mapped.
+            // If the daemon maps users, only containers without the mapping may use the host's network.
             host_config.userns_mode = Some("host".to_owned());
         }
         let (container, mut pipe) = self.start_helper(body).await?;
         let answer = line(&mut pipe).await;
         drop(pipe);
-        // The answer is there, whatever becomes of who gave it.
+        // In the background: the answer does not depend on the removal.
         let daemon = Arc::clone(&self.daemon);
         tokio::spawn(async move { daemon.remove(container.name()).await });
-        let failed = |reason: String| EngineError::Network(format!("the host does not tell its addresses: {reason}"));
+        let failed = |reason: String| EngineError::Network(format!("cannot read the host's addresses: {reason}"));
         let answer = answer.map_err(failed)?;
-        serde_json::from_str(&answer).map_err(|_| failed(format!("it says `{}`", answer.trim())))
+        serde_json::from_str(&answer).map_err(|_| failed(format!("unexpected answer `{}`", answer.trim())))
     }
 
-    /// A bridge of our own, on which containers do not reach each other. Its id and its addresses.
+    /// Finds or creates our bridge network, on which containers do not reach each other. Returns its id and its subnet.
     async fn ensure_network(&self) -> Result<(String, Ipv4Net), EngineError> {
         let mut found = self.networks().await?;
         if found.is_empty() {
@@ -393,15 +394,15 @@ impl NetworkNamespaces {
             created.map_err(|err| engine_error("create a network", err))?;
             found = self.networks().await?;
         }
-        // A daemon that did not answer may have made one more. By their ids, one is meant always.
+        // A call that timed out may have created one more. The lowest id is always the same one.
         let Some((id, subnet)) = found.pop_first() else {
-            return Err(EngineError::Network("the network that was created is not there".to_owned()));
+            return Err(EngineError::Network("the network that was created is not listed".to_owned()));
         };
-        let subnet = subnet.ok_or_else(|| EngineError::Network(format!("the network {id} has no IPv4 addresses")))?;
+        let subnet = subnet.ok_or_else(|| EngineError::Network(format!("the network {id} has no IPv4 subnet")))?;
         Ok((id, subnet))
     }
 
-    /// The owner's networks by id, and the IPv4 addresses of each.
+    /// The owner's networks by id, with the IPv4 subnet of each.
     async fn networks(&self) -> Result<BTreeMap<String, Option<Ipv4Net>>, EngineError> {
         let filters = HashMap::from([("label", vec![format!("{OWNER_LABEL}={}", self.owner)])]);
         let options = ListNetworksOptionsBuilder::default().filters(&filters).build();
@@ -419,7 +420,7 @@ impl NetworkNamespaces {
         NetworkCreateRequest {
             name: format!("oncebox-{}", self.owner),
             driver: Some("bridge".to_owned()),
-            // Whatever the daemon's default is.
+            // Explicitly, because the daemon's default may differ.
             enable_ipv6: Some(false),
             options: Some(BRIDGE_OPTIONS.map(|(name, value)| (name.to_owned(), value.to_owned())).into()),
             labels: Some(labels(&self.owner)),
@@ -432,10 +433,10 @@ impl NetworkNamespaces {
     }
 }
 
-/// The addresses that a name has now; none where it has none, or nobody tells.
+/// The present IPv4 addresses of a host name; empty if it cannot be resolved.
 async fn resolve(name: &str) -> Vec<Ipv4Addr> {
-    let asked = tokio::time::timeout(ANSWER_TIMEOUT, tokio::net::lookup_host((name, 0))).await;
-    let found = asked.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
+    let answer = tokio::time::timeout(ANSWER_TIMEOUT, tokio::net::lookup_host((name, 0))).await;
+    let found = answer.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
     let mut addresses: Vec<_> = match found {
         Ok(found) => found.filter_map(|address| match address.ip() {
             IpAddr::V4(address) => Some(address),
@@ -444,7 +445,7 @@ async fn resolve(name: &str) -> Vec<Ipv4Addr> {
         Err(err) => {
             tracing::warn!(
                 error = &err as &dyn std::error::Error,
-                "cannot find `{name}`, so that no sandbox reaches it"
+                "cannot resolve `{name}`, so no sandbox can reach it"
             );
             return Vec::new();
         }
@@ -456,11 +457,11 @@ async fn resolve(name: &str) -> Vec<Ipv4Addr> {
     addresses
 }
 
-/// Passes on what a namespace says, and waits for the end of that, which is its own.
-async fn until_end(output: impl AsyncRead + Unpin, said: mpsc::Sender<String>, ended: CancellationToken) {
+/// Passes on the lines of a helper's output. Cancels `ended` at the end of the output, which is the helper's end.
+async fn receive_answers(output: impl AsyncRead + Unpin, sender: mpsc::Sender<String>, ended: CancellationToken) {
     let mut lines = BufReader::new(output).lines();
     while let Ok(Some(line)) = lines.next_line().await {
-        let _ = said.send(line).await;
+        let _ = sender.send(line).await;
     }
     ended.cancel();
 }
@@ -470,20 +471,22 @@ async fn line(pipe: &mut Pipe) -> Result<String, String> {
     let mut line = String::new();
     let mut output = BufReader::new((&mut pipe.0).take(MAX_LINE));
     match tokio::time::timeout(ANSWER_TIMEOUT, output.read_line(&mut line)).await {
-        Ok(Ok(0)) => Err("it ended without a word".to_owned()),
+        Ok(Ok(0)) => Err("the helper container ended without an answer".to_owned()),
         Ok(Ok(_)) => Ok(line),
         Ok(Err(err)) => Err(err.to_string()),
-        Err(_) => Err(format!("it says nothing; is the image {HOLDER_IMAGE} of this version?")),
+        Err(_) => {
+            Err(format!("the helper container does not answer; was the image {HELPER_IMAGE} built by this version?"))
+        }
     }
 }
 
-/// A container of the agent's own image, which does one of the agent's smaller works.
-fn helper(owner: &str, network_mode: String, work: &str, argument: Option<&str>) -> ContainerCreateBody {
-    let command = ["/oncebox-agent", work].into_iter().chain(argument);
+/// The body of a helper container, which runs one command of the agent.
+fn helper(owner: &str, network_mode: String, command: &str, argument: Option<&str>) -> ContainerCreateBody {
+    let command = ["/oncebox-agent", command].into_iter().chain(argument);
     ContainerCreateBody {
-        image: Some(HOLDER_IMAGE.to_owned()),
+        image: Some(HELPER_IMAGE.to_owned()),
         entrypoint: Some(command.map(str::to_owned).collect()),
-        // Not in the host's namespace, which has a name.
+        // The host's network namespace has a host name already.
         hostname: Some("sandbox".to_owned()).filter(|_| network_mode != "host"),
         user: Some("65534:65534".to_owned()),
         labels: Some(labels(owner)),
@@ -507,20 +510,20 @@ fn helper(owner: &str, network_mode: String, work: &str, argument: Option<&str>)
     }
 }
 
-/// The right to set up its own network namespace, which it gives up before anybody else is in there. Only root is given
-/// any.
-fn restricting(body: &mut ContainerCreateBody) {
+/// Gives a helper the capability to set up the filter of its own network namespace. The helper drops it before a
+/// sandbox joins. It runs as root, because only root gets capabilities.
+fn allow_filter(body: &mut ContainerCreateBody) {
     body.user = Some("0:0".to_owned());
     if let Some(host_config) = &mut body.host_config {
         host_config.cap_add = Some(vec!["NET_ADMIN".to_owned()]);
     }
 }
 
-/// Lets no name be resolved. On a network like ours, containers ask Docker's embedded resolver, which forwards
+/// Prevents all name resolution. On a network like ours, containers ask Docker's embedded resolver, which forwards
 /// questions from the host's network namespace, past the filter: always since Docker 28, and in older versions if the
-/// host's name server is on its loopback interface. A name server that is set for the container is asked from the
-/// container's namespace by every version, where the filter drops the question.
-fn resolving_nothing(body: &mut ContainerCreateBody) {
+/// host's name server is on its loopback interface. But every version asks a name server that is set for the container
+/// from the container's own namespace, where the filter drops the question.
+fn prevent_resolution(body: &mut ContainerCreateBody) {
     if let Some(host_config) = &mut body.host_config {
         host_config.dns = Some(vec![NO_NAMESERVER.to_string()]);
         host_config.dns_options = Some(QUICK_RESOLVER.map(str::to_owned).to_vec());

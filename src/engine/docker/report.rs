@@ -1,5 +1,5 @@
-//! What `oncebox doctor` finds out about the Docker daemon: does it answer, what does it isolate with, what can it
-//! limit, are the images there.
+//! The checks of `oncebox doctor`: whether the Docker daemon answers, how it isolates containers, which limits it can
+//! enforce, and whether the images are current.
 
 mod access;
 mod hosts;
@@ -16,44 +16,44 @@ use bollard::models::{SystemInfo, SystemVersion};
 use super::daemon;
 use super::images::{BuildError, ImageBuilder, ImageState};
 use access::Address;
-pub use network::clear_up;
+pub use network::clean_up;
 
 const GIB: u64 = 1 << 30;
-/// A disk with less cannot hold the images, with less than the second it soon will not.
+/// The free disk space, bytes, below which the images do not fit, and below which the disk may soon be full.
 const DISK_NEEDED: u64 = 2 * GIB;
 const DISK_ADVISED: u64 = 10 * GIB;
 
-/// A daemon that takes longer for a call is not well.
+/// The time after which the daemon counts as unreachable.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How a check ended. Later is worse.
+/// The result of a check. A later variant is worse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Status {
-    /// As it should be.
+    /// No problem was found.
     Ok,
-    /// Works, with less isolation or less room than there could be.
+    /// It works, but isolation or room is less than it could be.
     Warning,
-    /// Does not work, or gives the host away.
+    /// It does not work, or gives access to the host.
     Failure,
 }
 
-/// One finding.
+/// The finding of one check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
-    /// How it ended.
+    /// The result.
     pub status: Status,
-    /// What was looked at, in a word or two.
+    /// The subject of the check, in a word or two.
     pub subject: &'static str,
-    /// What was found, on one line.
+    /// The finding, on one line.
     pub finding: String,
-    /// What to do, when it is not as it should be.
+    /// The remedy, unless the status is [`Status::Ok`].
     pub advice: Option<String>,
 }
 
-/// All findings, in the order in which to read them. Displays as one line each, with advice on a second.
+/// All findings, in reading order. Each displays as one line, with its advice on a second one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
-    /// The findings.
+    /// The findings of all checks.
     pub checks: Vec<Check>,
 }
 
@@ -64,7 +64,7 @@ impl Report {
         self.checks.iter().map(|check| check.status).max().unwrap_or(Status::Ok)
     }
 
-    /// What the command ends with: 1 when something failed, and 0 for warnings, unless they are to count as failures.
+    /// The exit code of the command: 1 when a check failed, or warned and `strict` is true; otherwise 0.
     #[must_use]
     pub fn exit_code(&self, strict: bool) -> u8 {
         let tolerated = if strict { Status::Ok } else { Status::Warning };
@@ -87,9 +87,9 @@ impl Report {
 }
 
 /// Examines the daemon that `DOCKER_HOST` names, or the local one, and the images made from `images_dir` and
-/// `agent_binary`. `processors` is what each template asks for, thousandths of a processor; `engine_timeout` is how
-/// long a sandbox's container may take. Starts small containers on a network of their own to try the filter of
-/// sandboxes' networks, and removes them. What cannot be found out is itself a finding.
+/// `agent_binary`. `processors` holds each template's name and thousandths of a processor; `engine_timeout` is the
+/// timeout of calls to the daemon. Starts small containers on a network of their own to try the filter of sandboxes'
+/// networks, and removes them. A check that is not possible is a finding too.
 pub async fn examine(
     images_dir: impl Into<PathBuf>,
     agent_binary: impl Into<PathBuf>,
@@ -138,20 +138,20 @@ pub async fn examine(
 
 fn engine_checks(report: &mut Report, address: &Address, version: &SystemVersion, info: &SystemInfo) {
     let by = if address.named { " (DOCKER_HOST)" } else { "" };
-    let number = known(version.version.as_deref());
-    let api = known(version.api_version.as_deref());
+    let number = or_unknown(version.version.as_deref());
+    let api = or_unknown(version.api_version.as_deref());
     report.ok("engine", format!("Docker {number} (API {api}) at {}{by}", address.text));
-    let (system, kernel) = (known(info.operating_system.as_deref()), known(info.kernel_version.as_deref()));
+    let (system, kernel) = (or_unknown(info.operating_system.as_deref()), or_unknown(info.kernel_version.as_deref()));
     report.ok("host", format!("{system}, kernel {kernel}, {} processors", info.ncpu.unwrap_or(0)));
-    if has_security_option(info, "rootless").is_some() {
-        report.ok("rootless", "yes: who leaves a container is an ordinary user on the host");
+    if security_option(info, "rootless").is_some() {
+        report.ok("rootless", "yes: code that escapes from a container is an ordinary user on the host");
     } else {
         report.ok("rootless", "no: the daemon is root");
     }
 }
 
 fn runc_checks(report: &mut Report, version: &SystemVersion, info: &SystemInfo) {
-    let default = known(info.default_runtime.as_deref());
+    let default = or_unknown(info.default_runtime.as_deref());
     let names = info.runtimes.iter().flatten();
     let mut stronger: Vec<_> = names
         .filter(|(name, runtime)| {
@@ -164,26 +164,25 @@ fn runc_checks(report: &mut Report, version: &SystemVersion, info: &SystemInfo) 
     let others = if stronger.is_empty() { "no gVisor, Kata or crun".to_owned() } else { stronger.join(", ") };
     report.ok("OCI runtimes", format!("{default} by default; beside it {others}"));
 
-    // The component's version leaves out what RuncCommit has of a distribution's, and Docker's own packages the other
-    // way round.
+    // Distributions' packages have the full version in RuncCommit, and Docker's own packages have it in the component.
     let component = version.components.iter().flatten().find(|component| component.name == "runc");
     let commit = info.runc_commit.as_ref().and_then(|commit| commit.id.as_deref()).unwrap_or_default();
     let number = component.map_or(commit, |component| component.version.as_str());
     let distribution = runc::is_distribution_build(number) || runc::is_distribution_build(commit);
     let shown = if commit.starts_with(number) && !number.is_empty() { commit } else { number };
-    match runc::holes(number) {
-        Some(holes) if holes.is_empty() => report.ok("runc", format!("{shown}, no known way out")),
-        Some(holes) => {
+    match runc::vulnerabilities(number) {
+        Some(found) if found.is_empty() => report.ok("runc", format!("{shown}, no known container escape")),
+        Some(found) => {
             let unless = if distribution { ", unless your distribution has backported the fix" } else { "" };
-            let finding = format!("{shown} is open to {}{unless}", holes.join(", "));
-            let look =
+            let finding = format!("{shown} is vulnerable to {}{unless}", found.join(", "));
+            let or_look_up =
                 if distribution { " or look the numbers up in your distribution's security tracker" } else { "" };
-            report.warning("runc", finding, format!("upgrade runc to {} or newer{look}", runc::ADVISED));
+            report.warning("runc", finding, format!("upgrade runc to {} or newer{or_look_up}", runc::ADVISED));
         }
         None if number.is_empty() && !default.contains("runc") => {}
         None => {
-            let finding = format!("the version `{number}` cannot be compared with known holes");
-            report.warning("runc", finding, format!("see that `runc --version` is {} or newer", runc::ADVISED));
+            let finding = format!("the version `{number}` cannot be compared with known vulnerabilities");
+            report.warning("runc", finding, format!("check that `runc --version` is {} or newer", runc::ADVISED));
         }
     }
 }
@@ -203,11 +202,11 @@ fn limit_checks(report: &mut Report, info: &SystemInfo) {
     let Some(status) = cannot.iter().map(|(.., status)| *status).max() else {
         return report.ok("limits", list(&can));
     };
-    let rootless = has_security_option(info, "rootless").is_some();
+    let rootless = security_option(info, "rootless").is_some();
     let advice = if rootless {
         "rootless Docker limits only with cgroups 2 and delegation: see `Limiting resources` in Docker's rootless guide"
     } else if status == Status::Warning {
-        "a sandbox may swap beyond its memory; boot with `swapaccount=1`, or have no swap"
+        "a sandbox may swap beyond its memory; boot with `swapaccount=1`, or disable swap"
     } else {
         "enable the controllers in the kernel: boot with `cgroup_enable=memory swapaccount=1`, or use cgroups 2"
     };
@@ -215,11 +214,11 @@ fn limit_checks(report: &mut Report, info: &SystemInfo) {
     report.checks.push(Check { status, subject: "limits", finding, advice: Some(advice.to_owned()) });
 }
 
-fn processors_check(report: &mut Report, info: &SystemInfo, asked: &[(String, u64)]) {
+fn processors_check(report: &mut Report, info: &SystemInfo, templates: &[(String, u64)]) {
     let processors = info.ncpu.and_then(|processors| u64::try_from(processors).ok()).unwrap_or(0);
-    match crate::engine::beyond(processors, asked) {
+    match crate::engine::too_many_processors(processors, templates) {
         Some(finding) => {
-            let advice = "their sandboxes start and share what there is; `cpu_millis` in `config/templates` says what they ask for";
+            let advice = "their sandboxes start, and share the processors that exist; `cpu_millis` in `config/templates` sets the number";
             report.warning("processors", finding, advice);
         }
         None => report.ok("processors", format!("{processors}, and no template asks for more")),
@@ -227,7 +226,7 @@ fn processors_check(report: &mut Report, info: &SystemInfo, asked: &[(String, u6
 }
 
 fn isolation_checks(report: &mut Report, info: &SystemInfo) {
-    match has_security_option(info, "seccomp") {
+    match security_option(info, "seccomp") {
         Some(option) if !option.contains("profile=unconfined") => {
             report.ok("seccomp", option.replace("name=seccomp,", ""))
         }
@@ -237,41 +236,44 @@ fn isolation_checks(report: &mut Report, info: &SystemInfo) {
             "remove `seccomp-profile` from daemon.json, or use a kernel and a Docker with seccomp",
         ),
     }
-    match ["apparmor", "selinux"].into_iter().find(|name| has_security_option(info, name).is_some()) {
+    match ["apparmor", "selinux"].into_iter().find(|name| security_option(info, name).is_some()) {
         Some(name) => report.ok("access control", name),
         None => report.warning(
             "access control",
             "neither AppArmor nor SELinux confines containers",
-            "enable the one your distribution has; without it seccomp, capabilities and namespaces are all there is",
+            "enable the one of your distribution; without it, containers have only seccomp, capabilities and namespaces",
         ),
     }
-    if has_security_option(info, "userns").is_some() || has_security_option(info, "rootless").is_some() {
-        report.ok("user namespaces", "root in a container is nobody on the host");
+    if security_option(info, "userns").is_some() || security_option(info, "rootless").is_some() {
+        report.ok("user namespaces", "root in a container is an unprivileged user on the host");
     } else {
-        report.ok("user namespaces", "not used: user code has uids of `user_ids` there and here, and no capabilities");
+        report.ok(
+            "user namespaces",
+            "not used: user code has a uid of `user_ids` in its container and on the host, and no capabilities",
+        );
     }
 }
 
 fn storage_check(report: &mut Report, info: &SystemInfo) {
-    let driver = known(info.driver.as_deref());
+    let driver = or_unknown(info.driver.as_deref());
     match driver {
         "vfs" | "devicemapper" | "aufs" => report.warning(
             "storage",
-            format!("{driver} is slow or no longer kept up"),
+            format!("{driver} is slow or no longer maintained"),
             "use `overlay2`: set `storage-driver` in daemon.json, and build the images again",
         ),
         _ => report.ok("storage", driver),
     }
 }
 
-/// Only a daemon on this host has its disk here.
+/// Checks the free disk space, if the daemon is on this host.
 fn disk_check(report: &mut Report, address: &Address, info: &SystemInfo) {
     let Some(root) = info.docker_root_dir.as_deref().filter(|_| address.socket().is_some()) else { return };
-    // A daemon inside a virtual machine has a directory that this host has not.
+    // The directory of a daemon in a virtual machine does not exist on this host.
     let Ok(found) = rustix::fs::statvfs(root) else { return };
     let free = found.f_bavail.saturating_mul(found.f_frsize);
     let finding = format!("{:.1} GiB free for {root}", free as f64 / GIB as f64);
-    let advice = "make room, for example with `docker system prune`";
+    let advice = "free some space, for example with `docker system prune`";
     match free {
         free if free < DISK_NEEDED => report.failure("disk", finding, advice),
         free if free < DISK_ADVISED => report.warning("disk", finding, advice),
@@ -281,7 +283,11 @@ fn disk_check(report: &mut Report, address: &Address, info: &SystemInfo) {
 
 fn image_checks(report: &mut Report, states: &[ImageState]) {
     if states.is_empty() {
-        return report.failure("images", "the images directory holds none", "point to the `images` folder of oncebox");
+        return report.failure(
+            "images",
+            "the images directory contains no image",
+            "point to the `images` folder of oncebox",
+        );
     }
     let named = |wanted: &dyn Fn(&&ImageState) -> bool| {
         states.iter().filter(wanted).map(|state| state.name.as_str()).collect::<Vec<_>>().join(", ")
@@ -294,18 +300,18 @@ fn image_checks(report: &mut Report, states: &[ImageState]) {
         report.failure("images", format!("missing: {missing}"), "run `oncebox images build`");
     }
     if !outdated.is_empty() {
-        let finding = format!("not made from what the images directory holds today: {outdated}");
+        let finding = format!("not built from the present content of the images directory: {outdated}");
         report.warning("images", finding, "run `oncebox images build`");
     }
     if !unknown.is_empty() {
-        report.ok("images", format!("present, with no agent binary here to compare with: {unknown}"));
+        report.ok("images", format!("present, but there is no agent binary here to compare with: {unknown}"));
     }
     if !current.is_empty() {
         report.ok("images", format!("current: {current}"));
     }
 }
 
-/// Away from the sources, what the engine has can be told, and not whether it is current.
+/// Reports the engine's images where the sources are missing, so that it is unknown whether the images are current.
 fn uncompared_check(report: &mut Report, images_dir: &Path, present: &[String]) {
     let here = "where oncebox's sources are, or point to their `images` folder with `--images DIR`";
     let nothing = format!("there is no directory `{}` here to compare them with", images_dir.display());
@@ -316,8 +322,8 @@ fn uncompared_check(report: &mut Report, images_dir: &Path, present: &[String]) 
     report.warning("images", format!("present: {}; {nothing}", present.join(", ")), format!("run this {here}"));
 }
 
-/// The option with that name, such as `name=seccomp,profile=default`.
-fn has_security_option<'a>(info: &'a SystemInfo, name: &str) -> Option<&'a str> {
+/// The security option with this name, such as `name=seccomp,profile=default`.
+fn security_option<'a>(info: &'a SystemInfo, name: &str) -> Option<&'a str> {
     let is_named = |option: &&String| {
         let first = option.split(',').next().unwrap_or_default();
         first.strip_prefix("name=").unwrap_or(first) == name
@@ -325,7 +331,7 @@ fn has_security_option<'a>(info: &'a SystemInfo, name: &str) -> Option<&'a str> 
     info.security_options.iter().flatten().find(is_named).map(String::as_str)
 }
 
-fn known(text: Option<&str>) -> &str {
+fn or_unknown(text: Option<&str>) -> &str {
     text.filter(|text| !text.is_empty()).unwrap_or("unknown")
 }
 
@@ -374,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn the_worst_check_decides_and_warnings_are_failures_only_when_asked() {
+    fn the_worst_check_decides_and_warnings_count_as_failures_only_if_strict() {
         let mut report = Report::default();
         assert_eq!((report.worst(), report.exit_code(false), report.exit_code(true)), (Status::Ok, 0, 0));
         report.warning("disk", "little", "make room");
@@ -389,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_that_are_missing_fail_and_swap_alone_warns() {
+    fn missing_limits_are_failures_and_a_missing_swap_limit_is_a_warning() {
         let all = SystemInfo {
             memory_limit: Some(true),
             swap_limit: Some(true),
@@ -405,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn templates_that_ask_for_more_processors_than_there_are_are_named() {
+    fn templates_that_need_more_processors_than_the_host_has_are_named() {
         let asked = [("small", 1000), ("large", 2000), ("odd", 2500)].map(|(name, cpus)| (name.to_owned(), cpus));
         let found = "the engine's host has 1 processor, and templates ask for more: `large` (2), `odd` (2.5)";
         let shown =
@@ -415,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_runc_of_a_distribution_is_told_with_its_reservation() {
+    fn a_vulnerable_runc_of_a_distribution_may_have_backported_fixes() {
         let version: SystemVersion = serde_json::from_value(serde_json::json!({
             "Components": [{"Name": "runc", "Version": "1.1.5+ds1", "Details": {"GitCommit": "1.1.5+ds1-1+deb12u1"}}]
         }))
@@ -451,6 +457,6 @@ mod tests {
         let states = [state("a", false, Some(false)), state("b", true, Some(false)), state("c", true, Some(true))];
         let shown = lines(|report| image_checks(report, &states));
         assert!(shown.contains("FAIL images: missing: a\n"), "{shown}");
-        assert!(shown.contains("today: b\n") && shown.contains("ok   images: current: c\n"), "{shown}");
+        assert!(shown.contains("images directory: b\n") && shown.contains("ok   images: current: c\n"), "{shown}");
     }
 }

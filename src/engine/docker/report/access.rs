@@ -1,4 +1,4 @@
-//! Who can speak to the Docker daemon, and so is root on its host.
+//! Checks who can reach the Docker daemon: everyone who can is root on its host.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -10,22 +10,22 @@ use bollard::{API_DEFAULT_VERSION, Docker};
 use super::Report;
 use crate::engine::docker::daemon::LOCAL;
 
-/// Where daemons listen without TLS, when they do.
+/// The usual address of a daemon that listens without TLS.
 pub(super) const PLAIN_TCP: &str = "127.0.0.1:2375";
 
-/// Seconds. What listens on this host answers at once.
+/// The timeout of a call to a daemon on this host, seconds.
 const ANSWER_TIMEOUT_S: u64 = 2;
 
-/// Where the daemon is.
+/// The address of the daemon.
 #[derive(Debug)]
 pub(super) struct Address {
     pub(super) text: String,
-    /// By `DOCKER_HOST`.
+    /// Whether `DOCKER_HOST` names it.
     pub(super) named: bool,
 }
 
 impl Address {
-    /// The one that is named, or the local daemon's.
+    /// The address `host`, or the local daemon's.
     pub(super) fn new(host: Option<String>) -> Self {
         let named = host.is_some();
         Self { text: host.unwrap_or_else(|| LOCAL.to_owned()), named }
@@ -39,26 +39,26 @@ impl Address {
         schemes.iter().any(|scheme| self.text.starts_with(scheme))
     }
 
-    /// What to do when no daemon answers here.
+    /// The remedy when no daemon answers at this address.
     pub(super) fn advice(&self) -> String {
         if self.is(&["ssh://", "https://"]) {
             let forward = "forward it: `ssh -L /path/docker.sock:/var/run/docker.sock HOST`";
-            return format!("oncebox speaks to a Unix socket; for another host's, {forward}");
+            return format!("oncebox needs a Unix socket; for another host's, {forward}");
         }
-        let how = if self.named { "is DOCKER_HOST right?" } else { "is it installed and started?" };
+        let how = if self.named { "is DOCKER_HOST right?" } else { "is Docker installed and started?" };
         let how = format!("{how} may this user open the socket (group `docker`)?");
         if self.named {
             return how;
         }
-        // Docker's own command finds such a daemon by its context.
+        // Docker's own command finds such a daemon through its context.
         format!(
-            "{how} where Docker is rootless, Docker Desktop or Colima, set DOCKER_HOST to what \
+            "{how} for rootless Docker, Docker Desktop or Colima, set DOCKER_HOST to what \
              `docker context inspect --format '{{{{.Endpoints.docker.Host}}}}'` prints"
         )
     }
 }
 
-/// The way to the daemon that this program takes.
+/// Checks the address that this program uses.
 pub(super) fn address_check(report: &mut Report, address: &Address) {
     if let Some(path) = address.socket() {
         let accounts = |file| std::fs::read_to_string(file).unwrap_or_default();
@@ -66,14 +66,14 @@ pub(super) fn address_check(report: &mut Report, address: &Address) {
     } else if address.is(&["tcp://", "http://"]) {
         report.failure(
             "socket",
-            format!("{} is TCP without TLS: whoever reaches the port is root on that host", address.text),
-            "use a Unix socket; for another host forward its socket with `ssh -L /path/docker.sock:/var/run/docker.sock`",
+            format!("{} is TCP without TLS: everyone who can reach the port is root on that host", address.text),
+            "use a Unix socket; for another host, forward its socket with `ssh -L /path/docker.sock:/var/run/docker.sock`",
         );
     }
 }
 
 fn socket_check(report: &mut Report, path: &Path, group: &str, passwd: &str) {
-    // That the engine does not answer is told elsewhere.
+    // Another check reports that the engine does not answer.
     let Ok(found) = std::fs::metadata(path) else { return };
     let shown = path.display();
     if !found.file_type().is_socket() {
@@ -91,12 +91,12 @@ fn socket_check(report: &mut Report, path: &Path, group: &str, passwd: &str) {
     let others = others.into_iter().collect::<Vec<_>>().join(", ");
     report.warning(
         "socket",
-        format!("by its group (gid {gid}) others can write to {shown}, and so become root: {others}"),
-        "take those who need not out of the group: `gpasswd --delete NAME GROUP`",
+        format!("through its group (gid {gid}) others can write to {shown}, and so become root: {others}"),
+        "remove users who do not need Docker from the group: `gpasswd --delete NAME GROUP`",
     );
 }
 
-/// Who is in a group by the host's own files; but neither root nor who asks, who know.
+/// The members of a group in the host's own files, except root and the user who runs this check: they know about it.
 fn members<'a>(gid: u32, group: &'a str, passwd: &'a str) -> BTreeSet<&'a str> {
     let fields = |line: &'a str| line.split(':').collect::<Vec<_>>();
     let number = |text: Option<&&str>| text.and_then(|text| text.parse::<u32>().ok());
@@ -106,23 +106,23 @@ fn members<'a>(gid: u32, group: &'a str, passwd: &'a str) -> BTreeSet<&'a str> {
     let primary =
         accounts.iter().filter(|line| number(line.get(3)) == Some(gid)).filter_map(|line| line.first().copied());
     let own = rustix::process::getuid().as_raw();
-    let knows = |name: &str| {
+    let is_excluded = |name: &str| {
         accounts
             .iter()
             .any(|line| line.first() == Some(&name) && number(line.get(2)).is_some_and(|uid| uid == 0 || uid == own))
     };
-    listed.chain(primary).filter(|name| !name.is_empty() && !knows(name)).collect()
+    listed.chain(primary).filter(|name| !name.is_empty() && !is_excluded(name)).collect()
 }
 
-/// The other ways to a daemon: those that it has told of, and whether one answers at `address` without being asked who
-/// we are.
+/// Checks for daemons that listen without TLS: the addresses that the daemon itself warns of, and `address`.
 pub(super) async fn plain_tcp_check(report: &mut Report, info: &SystemInfo, address: &str) {
-    let advice = "take `tcp://` out of `hosts` in daemon.json and of `-H` on dockerd's command line, or demand client certificates";
-    // `WARNING: API is accessible on http://0.0.0.0:2375 without encryption.`, and more on how bad that is.
-    let told = info.warnings.iter().flatten().filter_map(|text| text.strip_prefix("WARNING: "));
-    let mut told = told.filter(|text| text.starts_with("API is accessible on")).peekable();
-    if told.peek().is_some() {
-        for text in told {
+    let advice =
+        "remove `tcp://` from `hosts` in daemon.json and from dockerd's option `-H`, or require client certificates";
+    // `WARNING: API is accessible on http://0.0.0.0:2375 without encryption.`, followed by lines of explanation.
+    let warnings = info.warnings.iter().flatten().filter_map(|text| text.strip_prefix("WARNING: "));
+    let mut warnings = warnings.filter(|text| text.starts_with("API is accessible on")).peekable();
+    if warnings.peek().is_some() {
+        for text in warnings {
             report.failure("tcp", text.lines().next().unwrap_or_default(), advice);
         }
         return;
@@ -133,8 +133,9 @@ pub(super) async fn plain_tcp_check(report: &mut Report, info: &SystemInfo, addr
     };
     match answer {
         Ok(answer) if answer == "OK" => {
-            let finding =
-                format!("a daemon answers without TLS at {address}: every user of this host is root on its host");
+            let finding = format!(
+                "a daemon answers without TLS at {address}: every user of this host is root on the daemon's host"
+            );
             report.failure("tcp", finding, advice);
         }
         _ => report.ok("tcp", format!("no daemon answers without TLS at {address}")),
@@ -150,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tcp_and_a_socket_for_everyone_give_the_host_away() {
+    fn tcp_and_a_socket_for_everyone_are_failures() {
         let address = Address::new(Some("tcp://127.0.0.1:2375".to_owned()));
         assert!(lines(|report| address_check(report, &address)).starts_with("FAIL socket: tcp://"));
 
@@ -168,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_in_the_sockets_group_is_as_good_as_root_and_told() {
+    fn members_of_the_sockets_group_are_named() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("docker.sock");
         let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
@@ -199,7 +200,7 @@ mod tests {
         daemon.await.unwrap();
         assert!(report.to_string().starts_with("FAIL tcp: a daemon answers without TLS at"), "{report}");
 
-        // Nobody listens there now.
+        // Nothing listens there any longer.
         let mut report = Report::default();
         plain_tcp_check(&mut report, &SystemInfo::default(), &address).await;
         assert!(report.to_string().starts_with("ok   tcp: no daemon"), "{report}");
@@ -215,12 +216,12 @@ mod tests {
     }
 
     #[test]
-    fn where_no_daemon_can_be_spoken_to_the_way_to_one_is_told() {
+    fn advice_depends_on_the_address_that_does_not_answer() {
         let advice = |host: &str| Address::new(Some(host.to_owned())).advice();
         assert!(advice("ssh://user@host").contains("ssh -L"));
         assert!(advice("unix:///nowhere").starts_with("is DOCKER_HOST right?"));
         let local = Address::new(None).advice();
-        assert!(local.starts_with("is it installed and started?"), "{local}");
+        assert!(local.starts_with("is Docker installed and started?"), "{local}");
         assert!(local.ends_with("`docker context inspect --format '{{.Endpoints.docker.Host}}'` prints"), "{local}");
     }
 }

@@ -1,19 +1,19 @@
-//! Whether the tests were run on a host like this one.
+//! Checks whether the tests were run on a host like this one.
 
 use bollard::models::{SystemInfo, SystemVersion};
 
-use super::{Report, known};
+use super::{Report, or_unknown};
 
-/// The hosts that the tests were run on, as `make test-hosts` has written them.
+/// The hosts that the tests were run on, as written by `make test-hosts`.
 const TABLE: &str = include_str!("../../../../docs/hosts.md");
 
-/// What makes hosts alike: sandboxes behave differently where one of these differs.
+/// The properties that make hosts alike: sandboxes may behave differently if one of them differs.
 #[derive(Debug, PartialEq, Eq)]
 struct Kind<'a> {
     engine: &'a str,
-    /// The engine's version without what comes behind the first dot.
+    /// The engine's major version.
     major: &'a str,
-    /// The name of the program that starts containers.
+    /// The name of the OCI runtime.
     oci_runtime: &'a str,
     cgroups: String,
 }
@@ -29,8 +29,8 @@ struct Host<'a> {
 }
 
 impl<'a> Host<'a> {
-    /// Of a row such as `| docker-28.5 | Docker 28.5.2 (API 1.51) | runc 1.3.6, cgroup v1, kernel 6.18 | ... | 80 | 0 |
-    /// 9 | DATE |`. `None` for any other line.
+    /// Parses a row such as `| docker-28.5 | Docker 28.5.2 (API 1.51) | runc 1.3.6, cgroup v1, kernel 6.18 | ... | 80 |
+    /// 0 | 9 | DATE |`. `None` for any other line.
     fn parse(row: &'a str) -> Option<Self> {
         let cells: Vec<_> = row.trim().strip_prefix('|')?.strip_suffix('|')?.split('|').map(str::trim).collect();
         let [name, engine, system, .., failed, _minutes, _date] = cells[..] else { return None };
@@ -47,7 +47,7 @@ fn major(version: &str) -> &str {
     version.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default()
 }
 
-/// How many characters of two versions are the same from the start.
+/// The length of the common prefix of two versions.
 fn likeness(a: &str, b: &str) -> usize {
     a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count()
 }
@@ -58,28 +58,31 @@ pub(super) fn check(report: &mut Report, version: &SystemVersion, info: &SystemI
 
 fn check_in(table: &str, report: &mut Report, version: &SystemVersion, info: &SystemInfo) {
     let is_podman = version.components.iter().flatten().any(|component| component.name == "Podman Engine");
-    let number = known(version.version.as_deref());
+    let number = or_unknown(version.version.as_deref());
     let own = Kind {
         engine: if is_podman { "Podman" } else { "Docker" },
         major: major(number),
-        oci_runtime: known(info.default_runtime.as_deref()),
+        oci_runtime: or_unknown(info.default_runtime.as_deref()),
         cgroups: info.cgroup_version.map_or_else(|| "?".to_owned(), |version| version.to_string()),
     };
     let shown = format!("{} {}, cgroup v{}, {}", own.engine, own.major, own.cgroups, own.oci_runtime);
     let alike = table.lines().filter_map(Host::parse).filter(|host| host.kind == own);
     match alike.max_by_key(|host| likeness(host.version, number)) {
         Some(host) if host.failed == 0 => {
-            report.ok("tested host", format!("`{}` of docs/hosts.md is like it: {shown}", host.name));
+            report.ok("tested host", format!("`{}` in docs/hosts.md is like this one: {shown}", host.name));
         }
         Some(host) => report.warning(
             "tested host",
-            format!("on `{}` of docs/hosts.md, which is like it ({shown}), tests failed: {}", host.name, host.failed),
+            format!(
+                "on `{}` in docs/hosts.md, which is like this one ({shown}), tests failed: {}",
+                host.name, host.failed
+            ),
             "docs/hosts.md names those tests; run `make test` here",
         ),
         None => report.warning(
             "tested host",
             format!("the tests were not run on a host like this one: {shown}"),
-            "run `make test` here; docs/hosts.md lists the hosts that they were run on",
+            "run `make test` here; docs/hosts.md lists the tested hosts",
         ),
     }
 }
@@ -98,7 +101,7 @@ mod tests {
 | pod | Podman 5.4.2 (API 1.41) | runc 1.3.6, cgroup v1, kernel 6.18 | native | overlay | all | 80 | 0 | 9 | 2026-11-30 |
 ";
 
-    fn said(version: &str, component: &str, oci_runtime: &str, cgroups: &str) -> String {
+    fn shown_on(version: &str, component: &str, oci_runtime: &str, cgroups: &str) -> String {
         let version = serde_json::json!({"Version": version, "Components": [{"Name": component, "Version": version}]});
         let info = serde_json::json!({"DefaultRuntime": oci_runtime, "CgroupVersion": cgroups});
         let (version, info) = (serde_json::from_value(version).unwrap(), serde_json::from_value(info).unwrap());
@@ -107,13 +110,14 @@ mod tests {
 
     #[test]
     fn the_host_with_the_nearest_version_is_named() {
-        let shown = |version| said(version, "Engine", "runc", "1");
-        let like =
-            |name| format!("ok   tested host: `{name}` of docs/hosts.md is like it: Docker 28, cgroup v1, runc\n");
+        let shown = |version| shown_on(version, "Engine", "runc", "1");
+        let like = |name| {
+            format!("ok   tested host: `{name}` in docs/hosts.md is like this one: Docker 28, cgroup v1, runc\n")
+        };
         assert_eq!(shown("28.5.1"), like("new"));
         assert_eq!(shown("28.1.1"), like("old"));
-        let podman = "ok   tested host: `pod` of docs/hosts.md is like it: Podman 5, cgroup v1, runc\n";
-        assert_eq!(said("5.6.0", "Podman Engine", "runc", "1"), podman);
+        let podman = "ok   tested host: `pod` in docs/hosts.md is like this one: Podman 5, cgroup v1, runc\n";
+        assert_eq!(shown_on("5.6.0", "Podman Engine", "runc", "1"), podman);
     }
 
     #[test]
@@ -121,7 +125,7 @@ mod tests {
         let unlike =
             [("29.0.0", "Engine", "runc", "1"), ("28.5.2", "Engine", "runc", "2"), ("28.5.2", "Engine", "crun", "1")];
         for (version, component, oci_runtime, cgroups) in unlike {
-            let shown = said(version, component, oci_runtime, cgroups);
+            let shown = shown_on(version, component, oci_runtime, cgroups);
             let head = "warn tested host: the tests were not run on a host like this one: Docker ";
             assert!(shown.starts_with(head), "{shown}");
         }
@@ -129,8 +133,8 @@ mod tests {
 
     #[test]
     fn a_host_on_which_tests_failed_is_named_with_their_number() {
-        let shown = said("28.5.2", "Engine", "crun", "2");
-        assert!(shown.starts_with("warn tested host: on `vm` of docs/hosts.md, which is like it"), "{shown}");
+        let shown = shown_on("28.5.2", "Engine", "crun", "2");
+        assert!(shown.starts_with("warn tested host: on `vm` in docs/hosts.md, which is like this one"), "{shown}");
         assert!(shown.contains("tests failed: 2\n"), "{shown}");
     }
 
@@ -138,7 +142,7 @@ mod tests {
     fn every_row_of_the_table_is_read() {
         let rows = TABLE.lines().filter(|line| line.starts_with("| ")).count();
         let hosts: Vec<_> = TABLE.lines().filter_map(Host::parse).collect();
-        // The head and the line below it are none.
+        // Two of these rows are the table's head and the line below it.
         assert_eq!(hosts.len() + 2, rows);
         assert!(!hosts.is_empty());
     }

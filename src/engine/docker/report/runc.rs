@@ -1,31 +1,31 @@
-//! Which known holes a version of runc has.
+//! The known vulnerabilities of a version of runc.
 
 use std::cmp::Ordering;
 
-/// A hole through which code left its container, and the first version without it on each release line.
-struct Hole {
+/// A vulnerability through which code can escape from its container, and the first fixed version of each release line.
+struct Vulnerability {
     cve: &'static str,
     fixed: &'static [&'static str],
 }
 
 /// Source: the advisories of opencontainers/runc.
-const HOLES: [Hole; 4] = [
-    Hole { cve: "CVE-2024-21626", fixed: &["1.1.12"] },
-    Hole { cve: "CVE-2025-31133", fixed: &["1.2.8", "1.3.3", "1.4.0-rc.3"] },
-    Hole { cve: "CVE-2025-52565", fixed: &["1.2.8", "1.3.3", "1.4.0-rc.3"] },
-    Hole { cve: "CVE-2025-52881", fixed: &["1.2.8", "1.3.3", "1.4.0-rc.3"] },
+const VULNERABILITIES: [Vulnerability; 4] = [
+    Vulnerability { cve: "CVE-2024-21626", fixed: &["1.1.12"] },
+    Vulnerability { cve: "CVE-2025-31133", fixed: &["1.2.8", "1.3.3", "1.4.0-rc.3"] },
+    Vulnerability { cve: "CVE-2025-52565", fixed: &["1.2.8", "1.3.3", "1.4.0-rc.3"] },
+    Vulnerability { cve: "CVE-2025-52881", fixed: &["1.2.8", "1.3.3", "1.4.0-rc.3"] },
 ];
 
-/// Newer than all holes above, for advice.
+/// A version without any of these vulnerabilities, for advice.
 pub(super) const ADVISED: &str = "1.3.3";
 
-/// A release or a candidate for one; whatever a distribution adds behind is not part of it.
+/// The version of a release or of a release candidate, without a distribution's suffix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Version {
     major: u64,
     minor: u64,
     patch: u64,
-    /// Of a candidate, which comes before the release.
+    /// The number of a release candidate, which comes before the release; `None` for the release.
     candidate: Option<u64>,
 }
 
@@ -56,22 +56,22 @@ impl Version {
     }
 }
 
-/// The holes that `version` has by its number alone. `None` when the number cannot be read.
-pub(super) fn holes(version: &str) -> Option<Vec<&'static str>> {
+/// The vulnerabilities of a version, judged by its number alone. `None` if the number cannot be parsed.
+pub(super) fn vulnerabilities(version: &str) -> Option<Vec<&'static str>> {
     let version = Version::parse(version)?;
-    let open = |hole: &&Hole| {
-        let fixed = || hole.fixed.iter().filter_map(|fixed| Version::parse(fixed));
-        // On a line with a fix the fix counts; lines above all of them began with it; lines below and between never got
-        // it.
+    let is_open = |known: &&Vulnerability| {
+        let fixed = || known.fixed.iter().filter_map(|fixed| Version::parse(fixed));
+        // A release line with a fix has it from that version on. Lines above all fixed ones began with the fix; other
+        // lines never got it.
         match fixed().find(|fixed| fixed.line() == version.line()) {
             Some(fixed) => version.compare(fixed).is_lt(),
             None => fixed().any(|fixed| version.compare(fixed).is_lt()),
         }
     };
-    Some(HOLES.iter().filter(open).map(|hole| hole.cve).collect())
+    Some(VULNERABILITIES.iter().filter(is_open).map(|known| known.cve).collect())
 }
 
-/// A distribution's build: fixes may be in it that its number does not show.
+/// Whether it is the version of a distribution's build, which may have fixes that its number does not show.
 pub(super) fn is_distribution_build(version: &str) -> bool {
     ["+ds", "+deb", "-deb", "~deb", "ubuntu", ".el", ".fc", ".amzn"].iter().any(|mark| version.contains(mark))
 }
@@ -105,18 +105,18 @@ mod tests {
 
     #[test]
     fn each_release_line_has_its_own_fix() {
-        assert_eq!(holes("1.1.5+ds1").unwrap().len(), 4);
+        assert_eq!(vulnerabilities("1.1.5+ds1").unwrap().len(), 4);
         for open in ["1.1.12", "1.1.99", "1.2.7", "1.3.2", "1.4.0-rc.2"] {
-            assert_eq!(holes(open).unwrap(), NOVEMBER, "{open}");
+            assert_eq!(vulnerabilities(open).unwrap(), NOVEMBER, "{open}");
         }
         for fixed in ["1.2.8", "1.2.9", "1.3.3", "1.4.0-rc.3", "1.4.0", "1.5.0-rc.1", "2.0.0"] {
-            assert_eq!(holes(fixed).unwrap(), [""; 0], "{fixed}");
+            assert_eq!(vulnerabilities(fixed).unwrap(), [""; 0], "{fixed}");
         }
-        assert_eq!(holes("unknown"), None);
+        assert_eq!(vulnerabilities("unknown"), None);
     }
 
     #[test]
-    fn a_build_of_a_distribution_is_known_by_its_marks() {
+    fn a_distributions_build_is_recognized_by_its_suffix() {
         assert!(is_distribution_build("1.1.5+ds1-1+deb12u1"));
         assert!(is_distribution_build("1.1.12-0ubuntu2~22.04.1"));
         assert!(!is_distribution_build("v1.1.12-0-g51d5e94"));
