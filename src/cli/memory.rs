@@ -4,8 +4,8 @@ use std::time::Duration;
 
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Returns free memory to the system every ten seconds, for ever. glibc does so by itself only at the end of a heap:
-/// one small block there keeps hundreds of megabytes.
+/// Returns free memory to the system every ten seconds, for ever. glibc does so by itself only at the end of a heap, so
+/// that one small block there can hold back hundreds of megabytes.
 pub(super) async fn give_back() {
     loop {
         tokio::time::sleep(INTERVAL).await;

@@ -1,4 +1,4 @@
-//! The errors of this room.
+//! The errors of sandboxes and of operations on them.
 
 use std::error::Error as StdError;
 use std::fmt;

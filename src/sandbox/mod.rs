@@ -133,7 +133,7 @@ impl Sandboxes {
         Running::start(sandbox, place, spec, self.shared.cancelled.clone()).await
     }
 
-    /// The template of kept sandboxes with this name or alias.
+    /// The template with this name or alias, for a kept sandbox.
     pub fn kept_template(&self, name: &str) -> Option<Arc<Template>> {
         self.shared.templates.iter().find(|template| template.is_called(name)).cloned()
     }
@@ -237,7 +237,8 @@ impl Sandboxes {
         }
     }
 
-    /// Whether requests can be served: the engine answers, and every template with warm sandboxes has launched one.
+    /// Whether requests can be served: the engine answers, and every template with warm sandboxes has launched one and
+    /// did not fail at the last launch.
     pub async fn is_ready(&self) -> bool {
         let ready = |shelf: &ShelfStatus| shelf.template.warm == 0 || (shelf.has_launched && !shelf.failing);
         self.shared.pool.status().iter().all(ready) && self.shared.engine.ping().await.is_ok()

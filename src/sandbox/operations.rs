@@ -60,8 +60,8 @@ impl Sandbox {
     /// # Errors
     ///
     /// When the image lacks the language, its runner does not start, or `cwd` does not exist.
-    pub async fn start_context(&self, asked: &StartContext) -> Result<Context, OperationError> {
-        Ok(self.link().start_context(asked).await?)
+    pub async fn start_context(&self, request: &StartContext) -> Result<Context, OperationError> {
+        Ok(self.link().start_context(request).await?)
     }
 
     /// The id of the default context of a language, for requests that name no context. Starts it at the first call.
@@ -74,8 +74,8 @@ impl Sandbox {
         if let Some(id) = defaults.get(language) {
             return Ok(id.clone());
         }
-        let asked = StartContext { language: language.to_owned(), ..StartContext::default() };
-        let started = self.start_context(&asked).await?;
+        let request = StartContext { language: language.to_owned(), ..StartContext::default() };
+        let started = self.start_context(&request).await?;
         defaults.insert(language.to_owned(), started.id.clone());
         Ok(started.id)
     }
@@ -112,15 +112,15 @@ impl Sandbox {
     /// # Errors
     ///
     /// When the command, the directory or the user does not exist.
-    pub async fn spawn(&self, asked: &StartProcess) -> Result<Items<ProcessEvent>, OperationError> {
-        Ok(items(self.link().start_process(asked).await?))
+    pub async fn spawn(&self, request: &StartProcess) -> Result<Items<ProcessEvent>, OperationError> {
+        Ok(items(self.link().start_process(request).await?))
     }
 
     /// Streams a process's events from now on. The process waits for its slowest reader.
     ///
     /// # Errors
     ///
-    /// `Code::NotFound` when no such process runs, or ended within the last 30 s.
+    /// `Code::NotFound` when no such process runs and none has ended within the last 30 s.
     pub async fn attach(&self, process: &ProcessSelector) -> Result<Items<ProcessEvent>, OperationError> {
         Ok(items(self.link().attach_process(process).await?))
     }
@@ -188,8 +188,8 @@ impl Sandbox {
     /// # Errors
     ///
     /// When the path is not a file.
-    pub async fn read(&self, asked: &ReadQuery) -> Result<File, OperationError> {
-        let FileContent { size, modified_ns, bytes } = self.link().read_file(asked).await?;
+    pub async fn read(&self, request: &ReadQuery) -> Result<File, OperationError> {
+        let FileContent { size, modified_ns, bytes } = self.link().read_file(request).await?;
         Ok(File { size, modified_ns, bytes: items(bytes) })
     }
 
@@ -201,13 +201,13 @@ impl Sandbox {
     /// When the path cannot be written, or `content` breaks off.
     pub async fn write<E>(
         &self,
-        asked: &WriteQuery,
+        request: &WriteQuery,
         content: impl Stream<Item = Result<Bytes, E>> + Send + 'static,
     ) -> Result<(), OperationError>
     where
         E: Into<Box<dyn Error + Send + Sync>> + 'static,
     {
-        Ok(self.link().write_file_from(asked, content).await?)
+        Ok(self.link().write_file_from(request, content).await?)
     }
 
     /// Describes the file or directory at a path.
@@ -215,8 +215,8 @@ impl Sandbox {
     /// # Errors
     ///
     /// `Code::NotFound` when the path does not exist.
-    pub async fn stat(&self, asked: &FileQuery) -> Result<Entry, OperationError> {
-        Ok(self.link().stat(asked).await?)
+    pub async fn stat(&self, request: &FileQuery) -> Result<Entry, OperationError> {
+        Ok(self.link().stat(request).await?)
     }
 
     /// Streams a directory's entries in lexical order, each subdirectory followed by its own entries.
@@ -224,8 +224,8 @@ impl Sandbox {
     /// # Errors
     ///
     /// When the path is not a directory.
-    pub async fn list(&self, asked: &ListQuery) -> Result<Items<Entry>, OperationError> {
-        Ok(items(self.link().list_directory(asked).await?))
+    pub async fn list(&self, request: &ListQuery) -> Result<Items<Entry>, OperationError> {
+        Ok(items(self.link().list_directory(request).await?))
     }
 
     /// Makes a directory and its missing parents.
@@ -233,8 +233,8 @@ impl Sandbox {
     /// # Errors
     ///
     /// `Code::AlreadyExists` when something of that name exists.
-    pub async fn make_directory(&self, asked: &FileQuery) -> Result<Entry, OperationError> {
-        Ok(self.link().make_directory(asked).await?)
+    pub async fn make_directory(&self, request: &FileQuery) -> Result<Entry, OperationError> {
+        Ok(self.link().make_directory(request).await?)
     }
 
     /// Moves a file or a directory, and makes the missing parents of the new path.
@@ -242,8 +242,8 @@ impl Sandbox {
     /// # Errors
     ///
     /// `Code::NotFound` when it does not exist.
-    pub async fn rename(&self, asked: &MoveQuery) -> Result<Entry, OperationError> {
-        Ok(self.link().move_path(asked).await?)
+    pub async fn rename(&self, request: &MoveQuery) -> Result<Entry, OperationError> {
+        Ok(self.link().move_path(request).await?)
     }
 
     /// Removes a file, or a directory with everything in it. Removing a path that does not exist is not an error.
@@ -251,8 +251,8 @@ impl Sandbox {
     /// # Errors
     ///
     /// When the operating system refuses.
-    pub async fn remove(&self, asked: &FileQuery) -> Result<(), OperationError> {
-        Ok(self.link().remove_path(asked).await?)
+    pub async fn remove(&self, request: &FileQuery) -> Result<(), OperationError> {
+        Ok(self.link().remove_path(request).await?)
     }
 
     /// Streams the changes in a directory. When this returns, the watch is in place.
@@ -260,8 +260,8 @@ impl Sandbox {
     /// # Errors
     ///
     /// When the path is not a directory.
-    pub async fn watch(&self, asked: &WatchQuery) -> Result<Items<WatchEvent>, OperationError> {
-        Ok(items(self.link().watch(asked).await?))
+    pub async fn watch(&self, request: &WatchQuery) -> Result<Items<WatchEvent>, OperationError> {
+        Ok(items(self.link().watch(request).await?))
     }
 
     /// Watches a directory until [`Self::remove_watcher`]; the sandbox keeps the events.
@@ -269,8 +269,8 @@ impl Sandbox {
     /// # Errors
     ///
     /// As for [`Self::watch`].
-    pub async fn create_watcher(&self, asked: &WatchQuery) -> Result<Watcher, OperationError> {
-        Ok(self.link().create_watcher(asked).await?)
+    pub async fn create_watcher(&self, request: &WatchQuery) -> Result<Watcher, OperationError> {
+        Ok(self.link().create_watcher(request).await?)
     }
 
     /// Streams the changes since the last call, and ends. The changes of every finished operation are among them.

@@ -147,7 +147,8 @@ async fn enforce_deadline(registry: Registry, sandbox: Weak<Sandbox>) {
     }
 }
 
-/// How often, and at which interval, a pause at the deadline is tried: a sandbox survives a restart of the engine.
+/// The number of attempts to pause a sandbox at its deadline, and the time between them. With them, a sandbox survives
+/// a restart of the engine.
 const PAUSE_TRIES: u32 = 5;
 const PAUSE_RETRY: Duration = Duration::from_secs(15);
 

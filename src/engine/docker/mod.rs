@@ -304,7 +304,7 @@ fn container(spec: &Spec, owner: &str, namespace: &str, uid: &UserId) -> Contain
     let limit = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
     // As many files as pages: empty files take kernel memory too, and must fill the disk before they fill the memory.
     let sized = |bytes: u64| format!("size={bytes},nr_inodes={}", (bytes / 4096).max(1024));
-    // `exec`: native modules of packages installed with `pip install --user` are mapped executable from the home.
+    // `exec`: native modules of packages installed with `pip install --user` are loaded from the home directory.
     let disk = |owner: &str| format!("rw,exec,nosuid,nodev,{}{owner}", sized(spec.disk_bytes));
     // Replaces Docker's own `/dev/shm`, in which the number of files has no limit.
     let shared = format!("rw,noexec,nosuid,nodev,{},mode=1777", sized(spec.disk_bytes.min(spec.memory_bytes)));

@@ -43,9 +43,9 @@ const MAX_ADDRESSES: usize = 16;
 /// The longest answer of a helper container, bytes: enough for a host with very many addresses.
 const MAX_LINE: u64 = 1 << 20;
 
-/// The options of our network. Containers on it do not reach each other, and the daemon does not announce a container's
-/// address. Since Docker 28 it announces it with three ARP messages from inside the namespace, and a namespace that has
-/// sent something is not used again. Older versions ignore that option.
+/// The options of our network. Containers on it do not reach each other, and the daemon does not announce their
+/// addresses. By default, since Docker 28, it sends three ARP messages from inside the namespace, and a namespace that
+/// has sent something is not used again. Older versions ignore the second option.
 const BRIDGE_OPTIONS: [(&str, &str); 2] =
     [("com.docker.network.bridge.enable_icc", "false"), ("com.docker.network.advertise_addr_nmsgs", "0")];
 

@@ -161,8 +161,12 @@ fn runc_checks(report: &mut Report, version: &SystemVersion, info: &SystemInfo) 
         .map(|(name, _)| name.as_str())
         .collect();
     stronger.sort_unstable();
-    let others = if stronger.is_empty() { "no gVisor, Kata or crun".to_owned() } else { stronger.join(", ") };
-    report.ok("OCI runtimes", format!("{default} by default; beside it {others}"));
+    let others = if stronger.is_empty() {
+        "no gVisor, Kata or crun".to_owned()
+    } else {
+        format!("also {}", stronger.join(", "))
+    };
+    report.ok("OCI runtimes", format!("{default} by default; {others}"));
 
     // Distributions' packages have the full version in RuncCommit, and Docker's own packages have it in the component.
     let component = version.components.iter().flatten().find(|component| component.name == "runc");
@@ -218,7 +222,8 @@ fn processors_check(report: &mut Report, info: &SystemInfo, templates: &[(String
     let processors = info.ncpu.and_then(|processors| u64::try_from(processors).ok()).unwrap_or(0);
     match crate::engine::too_many_processors(processors, templates) {
         Some(finding) => {
-            let advice = "their sandboxes start, and share the processors that exist; `cpu_millis` in `config/templates` sets the number";
+            let advice = "their sandboxes start, and share the processors that exist; \
+                          `cpu_millis` in `config/templates` sets the number";
             report.warning("processors", finding, advice);
         }
         None => report.ok("processors", format!("{processors}, and no template asks for more")),
@@ -241,7 +246,7 @@ fn isolation_checks(report: &mut Report, info: &SystemInfo) {
         None => report.warning(
             "access control",
             "neither AppArmor nor SELinux confines containers",
-            "enable the one of your distribution; without it, containers have only seccomp, capabilities and namespaces",
+            "enable your distribution's; without it, containers have only seccomp, capabilities and namespaces",
         ),
     }
     if security_option(info, "userns").is_some() || security_option(info, "rootless").is_some() {
@@ -286,7 +291,7 @@ fn image_checks(report: &mut Report, states: &[ImageState]) {
         return report.failure(
             "images",
             "the images directory contains no image",
-            "point to the `images` folder of oncebox",
+            "pass oncebox's `images` folder with `--images DIR`",
         );
     }
     let named = |wanted: &dyn Fn(&&ImageState) -> bool| {
@@ -313,7 +318,7 @@ fn image_checks(report: &mut Report, states: &[ImageState]) {
 
 /// Reports the engine's images where the sources are missing, so that it is unknown whether the images are current.
 fn uncompared_check(report: &mut Report, images_dir: &Path, present: &[String]) {
-    let here = "where oncebox's sources are, or point to their `images` folder with `--images DIR`";
+    let here = "where oncebox's sources are, or pass their `images` folder with `--images DIR`";
     let nothing = format!("there is no directory `{}` here to compare them with", images_dir.display());
     if present.is_empty() {
         let finding = format!("the engine has none, and {nothing}");

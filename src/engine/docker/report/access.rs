@@ -67,7 +67,7 @@ pub(super) fn address_check(report: &mut Report, address: &Address) {
         report.failure(
             "socket",
             format!("{} is TCP without TLS: everyone who can reach the port is root on that host", address.text),
-            "use a Unix socket; for another host, forward its socket with `ssh -L /path/docker.sock:/var/run/docker.sock`",
+            "use a Unix socket; for another host, forward its socket: `ssh -L /path/docker.sock:/var/run/docker.sock HOST`",
         );
     }
 }

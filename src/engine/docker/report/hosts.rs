@@ -29,8 +29,11 @@ struct Host<'a> {
 }
 
 impl<'a> Host<'a> {
-    /// Parses a row such as `| docker-28.5 | Docker 28.5.2 (API 1.51) | runc 1.3.6, cgroup v1, kernel 6.18 | ... | 80 |
-    /// 0 | 9 | DATE |`. `None` for any other line.
+    /// Parses a row of the table, such as the following one. `None` for any other line.
+    ///
+    /// ```text
+    /// | docker-28.5 | Docker 28.5.2 (API 1.51) | runc 1.3.6, cgroup v1, kernel 6.18 | ... | 80 | 0 | 9 | DATE |
+    /// ```
     fn parse(row: &'a str) -> Option<Self> {
         let cells: Vec<_> = row.trim().strip_prefix('|')?.strip_suffix('|')?.split('|').map(str::trim).collect();
         let [name, engine, system, .., failed, _minutes, _date] = cells[..] else { return None };

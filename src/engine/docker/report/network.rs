@@ -132,7 +132,8 @@ mod tests {
         let refused =
             EngineError::Refused { action: "start a network namespace", source: "no space left on device".into() };
         let refused = shown(Err(refused));
-        let expected = "FAIL network filter: not tried: the engine refused to start a network namespace: no space left on device\n";
+        let expected = "FAIL network filter: not tried: the engine refused to start a network namespace: \
+                        no space left on device\n";
         assert!(refused.starts_with(expected), "{refused}");
     }
 
