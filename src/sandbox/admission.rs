@@ -88,8 +88,8 @@ impl Usage {
     /// The limit that was reached, and its scope.
     fn reached_limit(&self) -> (usize, LimitScope) {
         // The total may have dropped below its limit since.
-        let is_of_key = self.total < self.max && self.max_per_key < self.max;
-        if is_of_key { (self.max_per_key, LimitScope::Key) } else { (self.max, LimitScope::All) }
+        let is_per_key = self.total < self.max && self.max_per_key < self.max;
+        if is_per_key { (self.max_per_key, LimitScope::Key) } else { (self.max, LimitScope::All) }
     }
 }
 
