@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use crate::tidy::{files, has_end, root};
+use crate::repository::{files, has_end, root};
 
 trials![no_files_import_each_other, a_circle_is_found];
 

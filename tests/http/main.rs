@@ -17,6 +17,8 @@ mod configuration;
 #[path = "../it/e2b.rs"]
 mod e2b;
 mod e2b_bad_input;
+#[path = "../it/repository.rs"]
+mod repository;
 mod tidy;
 mod tls;
 

@@ -1,8 +1,9 @@
 //! The rules of the source that no compiler checks.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use crate::repository::{documents, files, has_end, root};
 use crate::support::panics;
 
 trials![
@@ -25,32 +26,6 @@ async fn a_test_that_fails_on_a_flood_of_output_prints_little_of_it() {
     assert!(message.starts_with("head") && message.ends_with("tail") && message.contains("2097160 bytes"), "{message}");
     let failed = panics::caught(|| panic!("{}", "short")).expect_err("it failed");
     assert_eq!(failed.message(), Some("short"));
-}
-
-pub(crate) fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// All files below a directory.
-pub(crate) fn files(directory: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(directory).expect("a directory") {
-        let path = entry.expect("an entry").path();
-        match path.is_dir() {
-            true => found.extend(files(&path)),
-            false => found.push(path),
-        }
-    }
-    found
-}
-
-/// The pages for people: those at the top, and those below docs/.
-pub(crate) fn documents() -> Vec<PathBuf> {
-    let top = fs::read_dir(root()).expect("a directory").map(|entry| entry.expect("an entry").path());
-    let mut pages: Vec<_> = top.chain(files(&root().join("docs"))).filter(|path| has_end(path, "md")).collect();
-    pages.sort();
-    assert!(pages.len() > 5, "the documents were not found");
-    pages
 }
 
 /// What a page says outside of its fenced blocks.
@@ -227,8 +202,4 @@ async fn every_link_of_the_documents_leads_somewhere() {
         }
     }
     assert!(followed > 30, "the links were not found");
-}
-
-pub(crate) fn has_end(path: &Path, end: &str) -> bool {
-    path.extension().is_some_and(|own| own == end)
 }

@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Map, Value};
 
+use crate::repository::{documents, root};
 use crate::support::{oncebox, png_size, server};
-use crate::tidy::{documents, root};
 
 trials![every_request_gives_the_answer_that_its_page_shows, every_command_prints_what_its_page_shows];
 

@@ -42,6 +42,8 @@ mod protocol;
 mod proxy;
 mod python;
 mod r;
+#[allow(dead_code, reason = "it serves tests without containers too")]
+mod repository;
 mod restart;
 mod run;
 mod stream;
