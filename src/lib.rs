@@ -8,15 +8,15 @@
 //!           ports       templates ─▶ engine: starts and removes the container
 //! ```
 //!
-//! A request walks these rooms from left to right, and nothing walks back. In the order to read them:
+//! A request passes through these modules from left to right; no module calls back to the left. In reading order:
 //!
-//! - [`config`]: what can be said in `config/` and the environment.
-//! - [`http`]: the native API and E2B's, turned into calls on [`sandbox::Sandboxes`]; the one place that knows statuses.
-//! - [`sandbox`]: which container serves a request and how long it lives: warm ones, single runs, kept ones.
-//! - [`engine`]: where containers run; Docker is the one there is, and only it knows Docker.
+//! - [`config`]: the settings from `config/` and the environment.
+//! - [`http`]: translates the native API and E2B's into calls on [`sandbox::Sandboxes`]; only this module knows HTTP statuses.
+//! - [`sandbox`]: decides which container serves a request and how long it lives: warm, for a single run, or kept.
+//! - [`engine`]: starts and removes containers. Only `engine::docker` knows Docker.
 //! - [`link`]: the HTTP/2 client on a container's standard input and output.
-//! - [`protocol`]: what crosses that pipe; [`records`]: how bytes that come piece by piece do.
-//! - [`agent`]: the server at its other end, process 1 of each container. It starts the runners, which are in `images/`.
+//! - [`protocol`]: the routes and message types of that connection; [`records`]: the framing of its streamed bodies.
+//! - [`agent`]: the HTTP/2 server at the other end, process 1 of each container. It starts the runners, which are in `images/`.
 
 pub mod agent;
 #[cfg(feature = "server")]

@@ -1,12 +1,12 @@
-//! How bytes that come piece by piece cross the link.
+//! The framing of streamed bodies on the link: records of at least 512 bytes.
 //!
-//! h2 protects itself against peers that send many empty or tiny DATA frames: 100 empty ones end a connection, counted over
-//! its whole life, and every frame of less than 256 bytes that is not read is charged to a budget which a stream that was reset
-//! never pays back. A sandbox is asked for days, prints a byte at a time, and its clients leave in the middle. So whatever is
-//! carried piece by piece is cut into records here, each at least 512 bytes long. The frames they fill pay more into
-//! that budget than the odd remainder at the edge of a window takes out, and the windows bound how many of them wait.
+//! h2 protects itself against peers that send many empty or tiny DATA frames. 100 empty frames in a connection's life end the
+//! connection. Every unread frame of less than 256 bytes is charged to a budget, and a stream that is reset never pays its charge
+//! back. A sandbox can serve requests for days, print one byte at a time, and lose clients in the middle of a stream. Therefore
+//! every streamed body is cut into records here. The frames that a record fills add more to the budget than a small
+//! remainder at the edge of a window takes out of it, and the windows bound the number of waiting frames.
 //!
-//! Requests and answers that are one value need none of this: theirs is the last frame of its stream, which is not charged.
+//! A request or an answer that is a single value needs no records: it is the last frame of its stream, which is not charged.
 
 use std::io;
 
@@ -16,16 +16,16 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::codec::{Decoder, Encoder, FramedRead, FramedWrite};
 use tokio_util::io::{CopyToBytes, SinkWriter, StreamReader};
 
-/// The shortest record, with its head and its padding. h2 0.4.20 charges frames below 256 bytes and credits the rest.
+/// The shortest record with its head and padding, bytes. h2 0.4.20 charges frames below 256 bytes and credits longer ones.
 const MIN_RECORD_BYTES: usize = 512;
 
-/// The most that one record carries, bytes. Longer pieces become several.
+/// The largest payload of one record, bytes. A longer piece becomes several records.
 const MAX_PIECE_BYTES: usize = 64 << 10;
 
-/// The length of what follows it, big-endian.
+/// The size of a record's head, bytes: the length of its payload, big-endian.
 const HEAD_BYTES: usize = 4;
 
-/// A length, that many bytes, and zeros up to the shortest record.
+/// The codec of records: a length, a payload of that many bytes, and zeros up to [`MIN_RECORD_BYTES`].
 #[derive(Debug, Clone, Copy)]
 struct Records;
 
@@ -52,7 +52,8 @@ impl Decoder for Records {
         let Some(head) = records.first_chunk::<HEAD_BYTES>() else { return Ok(None) };
         let length = u32::from_be_bytes(*head) as usize;
         if length > MAX_PIECE_BYTES {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a record of {length} bytes")));
+            let message = format!("a record of {length} bytes is longer than {MAX_PIECE_BYTES}");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
         }
         let record = MIN_RECORD_BYTES.max(HEAD_BYTES + length);
         if records.len() < record {
@@ -66,7 +67,7 @@ impl Decoder for Records {
     }
 }
 
-/// Pieces as they are sent. Empty ones are left out.
+/// Encodes pieces as records. Empty pieces are left out.
 pub fn packed<E>(pieces: impl Stream<Item = Result<Bytes, E>>) -> impl Stream<Item = Result<Bytes, E>> {
     pieces.flat_map(|piece| match piece {
         Ok(piece) => stream::iter(cut(piece).map(Ok)).left_stream(),
@@ -74,7 +75,7 @@ pub fn packed<E>(pieces: impl Stream<Item = Result<Bytes, E>>) -> impl Stream<It
     })
 }
 
-/// A piece as records, each made when it is asked for.
+/// Cuts a piece into records, each encoded when the iterator yields it.
 fn cut(mut piece: Bytes) -> impl Iterator<Item = Bytes> {
     std::iter::from_fn(move || {
         let next = piece.split_to(piece.len().min(MAX_PIECE_BYTES));
@@ -84,11 +85,12 @@ fn cut(mut piece: Bytes) -> impl Iterator<Item = Bytes> {
     })
 }
 
-/// The pieces of what [`packed`] made, however it was cut on its way.
+/// Decodes the records that [`packed`] made, wherever they were split on their way.
 ///
 /// # Errors
 ///
-/// The stream's own, [`io::ErrorKind::InvalidData`] for bytes that are no records, and another when the last record is not whole.
+/// An error of the stream itself, [`io::ErrorKind::InvalidData`] for bytes that are not records, and another error when the last
+/// record is incomplete.
 pub fn unpacked<E>(
     packed: impl Stream<Item = Result<Bytes, E>> + Send + Unpin,
 ) -> impl Stream<Item = io::Result<Bytes>> + Send + Unpin
@@ -98,7 +100,7 @@ where
     FramedRead::new(StreamReader::new(packed.map_err(io::Error::other)), Records)
 }
 
-/// The two directions of a connection, for what is carried in records on `io`. Each can be shut down alone.
+/// Wraps `io` into a connection that carries its bytes in records. Each direction can be shut down on its own.
 pub fn connection(
     io: impl AsyncRead + AsyncWrite + Send + 'static,
 ) -> impl AsyncRead + AsyncWrite + Send + Unpin + 'static {
@@ -132,7 +134,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_arrives_is_what_was_sent_however_it_is_cut() {
+    async fn pieces_arrive_as_sent_wherever_the_records_are_split() {
         let pieces = pieces(&[3, 0, 1, 600, 65_536, 65_537, 2]);
         let whole: Vec<u8> = pieces.concat();
         let sent = sent(&pieces).await.concat();
@@ -144,17 +146,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_record_is_an_error() {
+    async fn bytes_that_are_not_a_whole_record_are_an_error() {
         let garbage = stream::iter([Ok::<_, Infallible>(Bytes::from_static(&[0xff; 600]))]);
         let refused = unpacked(garbage).next().await.expect("an item").expect_err("garbage");
         assert_eq!(refused.kind(), io::ErrorKind::InvalidData);
         let cut = sent(&pieces(&[700])).await.concat();
         let cut = stream::iter([Ok::<_, Infallible>(Bytes::copy_from_slice(&cut[..650]))]);
-        assert!(unpacked(cut).next().await.expect("an item").is_err(), "half a record is no piece");
+        assert!(unpacked(cut).next().await.expect("an item").is_err(), "an incomplete record is not a piece");
     }
 
     #[tokio::test]
-    async fn a_connection_carries_both_directions_and_each_ends_alone() {
+    async fn each_direction_of_a_connection_ends_on_its_own() {
         let (near, far) = tokio::io::duplex(1024);
         let (mut near, mut far) = (connection(near), connection(far));
         near.write_all(b"question").await.expect("room");

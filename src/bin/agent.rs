@@ -1,5 +1,5 @@
-//! The agent: serves the protocol on stdin and stdout until they close. Called `sudo`, it is that program; told to `hold`, it
-//! keeps a network namespace.
+//! The agent: serves the protocol on stdin and stdout until they close. Under the name `sudo` it acts as that program; with the
+//! argument `hold` it holds a network namespace.
 
 use std::io;
 use std::ops::RangeInclusive;
@@ -27,36 +27,36 @@ fn run() -> io::Result<ExitCode> {
     if Path::new(&name).file_name().is_some_and(|name| name == "sudo") {
         return sudo();
     }
-    let work = Work::named(arguments.map(|word| word.to_string_lossy().into_owned()))?;
-    // Before there is another thread, which would not have it.
+    let work = Work::parse(arguments.map(|word| word.to_string_lossy().into_owned()))?;
+    // Before any other thread starts: the filter applies to this thread and to the ones it starts later.
     if let Work::Serve { restricted: true, uid, uids, .. } = &work {
         agent::seccomp::restrict(uid.zip(uids.clone()))
-            .map_err(|err| io::Error::other(format!("no sandbox, because it cannot be restricted: {err}")))?;
+            .map_err(|err| io::Error::other(format!("the sandbox cannot be restricted, so it does not start: {err}")))?;
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(agent::THREADS)
-        // For ever: code may have used up the processes when the next one is needed.
+        // Threads are kept for ever: user code may have used up the process limit when the next one is needed.
         .thread_keep_alive(Duration::from_secs(u32::MAX.into()))
         .build()?;
     runtime.block_on(work_until_the_end(work))?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// What the command line asks for.
+/// The task that the command line names.
 enum Work {
-    /// To be the agent of a sandbox: restricted or not, with a way to root or not; and the uid of user code, with those of other
-    /// sandboxes' around it.
+    /// Serve as the agent of a sandbox. `restricted` applies the seccomp filters, `superuser` lets code become root. `uid` is the uid
+    /// of user code, and `uids` the range that contains the uids of all sandboxes.
     Serve { restricted: bool, superuser: bool, uid: Option<u32>, uids: Option<RangeInclusive<u32>> },
-    /// To hold a network namespace for others.
+    /// Hold a network namespace for sandboxes.
     Hold { egress: Option<String> },
-    /// To tell the addresses of a network namespace.
+    /// Print the addresses of the network namespace.
     Addresses,
 }
 
 impl Work {
-    /// A word that is not known may be a restriction that a newer server counts on, and so is refused.
-    fn named(mut words: impl Iterator<Item = String>) -> io::Result<Self> {
+    /// Parses the arguments. An unknown one is refused, because it may be a restriction that a newer server relies on.
+    fn parse(mut words: impl Iterator<Item = String>) -> io::Result<Self> {
         let (mut restricted, mut superuser, mut uid, mut uids) = (false, false, None, None);
         while let Some(word) = words.next() {
             let (name, value) = word.split_once('=').unwrap_or((&word, ""));
@@ -74,7 +74,7 @@ impl Work {
     }
 }
 
-/// `FIRST-LAST`.
+/// Parses `FIRST-LAST`.
 fn range(text: &str) -> Option<RangeInclusive<u32>> {
     let (first, last) = text.split_once('-')?;
     Some(first.parse().ok()?..=last.parse().ok()?)
@@ -100,7 +100,7 @@ async fn work_until_the_end(work: Work) -> io::Result<()> {
         uid,
         superuser,
     };
-    // The first of the threads for what may take long is there before any code.
+    // Starts the first thread for slow work before any user code runs: that code could use up the process limit.
     tokio::task::spawn_blocking(|| ()).await?;
     agent::serve(tokio::io::join(input, output), options).await
 }

@@ -4,120 +4,120 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// `GET` [`ReadQuery`]: the file's bytes, with [`FILE_SIZE`] and [`FILE_MODIFIED`] in the head. `PUT` [`WriteQuery`]: writes
-/// the body to that file, with the directories above it. `DELETE` [`FileQuery`]: removes it and all below it, if it is
-/// there.
+/// `GET` [`ReadQuery`]: the file's bytes, with [`FILE_SIZE`] and [`FILE_MODIFIED`] as headers. `PUT` [`WriteQuery`]: writes the
+/// body to that file and makes the missing directories above it. `DELETE` [`FileQuery`]: removes the file, or the directory and
+/// everything below it, if it exists.
 pub const FILES: &str = "/files";
 /// `GET` [`FileQuery`]: the [`Entry`].
 pub const ENTRY: &str = "/files/entry";
-/// `GET` [`ListQuery`]: a stream of [`Entry`]s, one JSON object per line, each directory followed by what is in it.
+/// `GET` [`ListQuery`]: a stream of [`Entry`]s, one JSON object per line, each directory followed by its content.
 pub const LIST: &str = "/files/list";
-/// `POST` [`FileQuery`]: makes a directory and those above it: its [`Entry`].
+/// `POST` [`FileQuery`]: makes a directory and the missing ones above it, and answers with its [`Entry`].
 pub const DIRECTORIES: &str = "/files/directories";
-/// `POST` [`MoveQuery`]: the [`Entry`] at its new place.
+/// `POST` [`MoveQuery`]: moves a path, and answers with the [`Entry`] at the new path.
 pub const MOVE: &str = "/files/move";
 /// `GET` [`WatchQuery`]: a stream of [`WatchEvent`]s, one JSON object per line. It begins once the watch is in place.
 pub const WATCH: &str = "/files/watch";
-/// `POST` [`WatchQuery`]: a [`Watcher`]. `GET` it: the [`WatchEvent`]s since the last time, up to now, one JSON object per line. `DELETE`
-/// it: ends it.
+/// `POST` [`WatchQuery`]: a [`Watcher`]. `GET` [`Watcher`]: the [`WatchEvent`]s since the last `GET`, one JSON object per line.
+/// `DELETE` [`Watcher`]: ends it.
 pub const WATCHERS: &str = "/watchers";
 
-/// The header with the size of a file that is read, bytes; 0 for a file of `procfs`, whatever is in it.
+/// The header with the size of the file, bytes; always 0 for a file of `procfs`.
 pub const FILE_SIZE: &str = "oncebox-size";
-/// The header with the time of a file's last change, nanoseconds since 1970.
+/// The header with the time of the file's last change, nanoseconds since 1970.
 pub const FILE_MODIFIED: &str = "oncebox-modified-ns";
 
-/// The longest [`Entry`] or [`WatchEvent`] as a line, bytes.
+/// The longest line of an [`Entry`] or a [`WatchEvent`], bytes.
 pub const MAX_FILE_LINE_BYTES: usize = 256 * 1024;
 
-/// Names a file. What an operation makes belongs to `user`.
+/// Names a file. The files and directories that an operation makes belong to `user`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct FileQuery {
-    /// Absolute, or relative to the user's home. `~` is the home; an empty path too.
+    /// An absolute path, or one relative to the user's home. `~` and the empty path are the home itself.
     pub path: String,
-    /// An account of the image; without it, the user.
+    /// An account of the image. The default is the account `user`.
     pub user: Option<String>,
 }
 
-/// Which part of a file to read.
+/// The file, and the part of it, to read.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct ReadQuery {
     /// As in [`FileQuery`].
     pub path: String,
     /// As in [`FileQuery`].
     pub user: Option<String>,
-    /// Where to begin, bytes.
+    /// Offset of the first byte.
     #[serde(default)]
     pub offset: u64,
-    /// How many bytes at the most.
+    /// The largest number of bytes to read. If missing, the file is read to its end.
     pub length: Option<u64>,
 }
 
-/// Where to write.
+/// The file to write, and its attributes.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct WriteQuery {
     /// As in [`FileQuery`].
     pub path: String,
     /// As in [`FileQuery`].
     pub user: Option<String>,
-    /// A JSON object of strings: extended attributes by name. They replace those whose names begin with `attribute_prefix`.
-    /// Without it, the attributes stay.
+    /// A JSON object of strings: extended attributes by name. They replace all attributes whose names begin with
+    /// `attribute_prefix`. If missing, the attributes stay unchanged.
     pub attributes: Option<String>,
-    /// The beginning of the names of `attributes`; within the namespace `user.`.
+    /// The prefix of all names in `attributes`. It begins with `user.`, the namespace that users may write.
     #[serde(default)]
     pub attribute_prefix: String,
 }
 
-/// What to list.
+/// The directory to list.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct ListQuery {
     /// As in [`FileQuery`].
     pub path: String,
     /// As in [`FileQuery`].
     pub user: Option<String>,
-    /// How many levels; 0 is 1.
+    /// The number of levels to list; 0 means 1.
     #[serde(default)]
     pub depth: u32,
 }
 
-/// What to move.
+/// The path to move, and its new path.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct MoveQuery {
-    /// As in [`FileQuery`].
+    /// The old path, as in [`FileQuery`].
     pub from: String,
-    /// As in [`FileQuery`].
+    /// The new path, as in [`FileQuery`].
     pub to: String,
     /// As in [`FileQuery`].
     pub user: Option<String>,
 }
 
-/// What to watch.
+/// The directory to watch.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct WatchQuery {
     /// A directory, as in [`FileQuery`].
     pub path: String,
     /// As in [`FileQuery`].
     pub user: Option<String>,
-    /// Whether all directories below it too, also those made later.
+    /// Whether to watch all directories below it too, including those made later.
     #[serde(default)]
     pub recursive: bool,
-    /// Whether to tell [`WatchEvent::entry`].
+    /// Whether events contain [`WatchEvent::entry`].
     #[serde(default)]
     pub entries: bool,
 }
 
-/// A file, a directory, or something else that has a name. Of a symbolic link, `kind` is its target's.
+/// A file, a directory, or another named object of the file system. For a symbolic link, `kind` describes the target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// The last part of the path.
     pub name: String,
-    /// What it is.
+    /// Its kind.
     pub kind: EntryKind,
-    /// Where it is; absolute.
+    /// The absolute path.
     pub path: String,
-    /// Bytes.
+    /// Its size, bytes.
     pub size: u64,
-    /// `st_mode` of `lstat`: its type and its permission bits.
+    /// `st_mode` of `lstat`: the file type and the permission bits.
     pub mode: u32,
     /// The name of the account, or its number if it has none.
     pub owner: String,
@@ -125,13 +125,13 @@ pub struct Entry {
     pub group: String,
     /// The time of the last change of its content, nanoseconds since 1970.
     pub modified_ns: i64,
-    /// Of a symbolic link: where it leads, through all links; the link itself if that is nowhere.
+    /// The final target of a symbolic link, with all links resolved; the path of the link itself if the target does not exist.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub symlink_target: Option<String>,
-    /// `st_mode` of a symbolic link's target, if it leads somewhere.
+    /// `st_mode` of a symbolic link's target, if that exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_mode: Option<u32>,
-    /// Its extended attributes in the namespace `user.` whose values are UTF-8, by their full names; none of a symbolic link.
+    /// Its extended attributes in the namespace `user.` that have UTF-8 values, by full name; empty for a symbolic link.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub attributes: BTreeMap<String, String>,
 }
@@ -144,11 +144,11 @@ pub enum EntryKind {
     File,
     /// A directory.
     Directory,
-    /// A device, a pipe, a socket, or a symbolic link that leads nowhere.
+    /// A device, a pipe, a socket, or a symbolic link without an existing target.
     Other,
 }
 
-/// Names a watcher, also in a query.
+/// A watcher, as an answer and as a query.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Watcher {
     /// Its id.
@@ -158,11 +158,11 @@ pub struct Watcher {
 /// A change below a watched directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WatchEvent {
-    /// What happened.
+    /// The kind of change.
     pub kind: WatchKind,
     /// The path, relative to the watched directory.
     pub name: String,
-    /// What is there now, if asked for, and if it is.
+    /// The current entry at that path, if [`WatchQuery::entries`] asked for it and it exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entry: Option<Entry>,
 }
@@ -171,14 +171,14 @@ pub struct WatchEvent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WatchKind {
-    /// It is new here: made, or moved to here.
+    /// The path is new: it was made, or moved here.
     Create,
-    /// Its content was changed.
+    /// The content changed.
     Write,
-    /// It was removed.
+    /// The path was removed.
     Remove,
-    /// It was moved away from here.
+    /// The path was moved away.
     Rename,
-    /// Its permissions, owner, times or attributes were changed.
+    /// The permissions, owner, times or attributes changed.
     Chmod,
 }

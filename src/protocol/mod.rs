@@ -1,7 +1,7 @@
-//! What the server and the agent say to each other: routes and their JSON bodies. Nothing here does anything.
+//! The protocol between the server and the agent: routes and their JSON bodies. This module only defines types.
 //!
-//! The agent is an HTTP/2 server (prior knowledge) on its own stdin and stdout; the server is the client. Every body that is a stream,
-//! and what is carried after a `CONNECT`, is in records: see `records.rs`.
+//! The agent is an HTTP/2 server (prior knowledge) on its own stdin and stdout; the server is the client. Streamed bodies, and the
+//! bytes that follow a `CONNECT`, are cut into records: see `records.rs`.
 
 mod data;
 mod files;
@@ -19,65 +19,65 @@ pub use files::*;
 pub use network::*;
 pub use process::*;
 
-/// Both ends must speak the same version; another one is refused by name.
+/// The protocol version. Both ends must have the same one; the server refuses another version by name.
 pub const PROTOCOL_VERSION: u32 = 5;
 
-/// The longest line, in bytes, that the agent accepts from a runner: one value, one display (an image, say) or one error. A
-/// longer one ends the execution with `output_limit`.
+/// The longest line that the agent accepts from a runner, bytes: one value, one display (such as an image) or one error. A
+/// longer line ends the execution with `output_limit`.
 pub const MAX_VALUE_BYTES: usize = 48 * 1024 * 1024;
 
-/// The longest event line, in bytes, that the server accepts from an agent. It bounds what one lying agent can make
-/// the server hold, and has room for what the agent adds to the longest line of a runner.
+/// The longest event line that the server accepts from an agent, bytes. It bounds the memory that one lying agent can occupy in
+/// the server, and leaves room for the fields that the agent adds to the longest line of a runner.
 pub const MAX_EVENT_BYTES: usize = MAX_VALUE_BYTES + 64 * 1024;
 
 /// `GET`: [`Hello`].
 pub const HELLO: &str = "/hello";
-/// `PUT` a JSON object of strings: the environment of the whole sandbox, for what is started or executed from then on.
+/// `PUT` a JSON object of strings: the environment of the whole sandbox, for everything started or executed afterwards.
 pub const ENV: &str = "/env";
 /// `GET`: [`Metrics`].
 pub const METRICS: &str = "/metrics";
-/// `POST` [`StartContext`]: [`Context`], once its runner is ready, unless it is lazy. `GET`: all of them, a list of [`Context`] in the
-/// order of their creation. `DELETE` [`ContextQuery`]: ends one.
+/// `POST` [`StartContext`]: the [`Context`]; unless it is lazy, the answer comes once its runner is ready. `GET`: a list of every
+/// [`Context`] in the order of creation. `DELETE` [`ContextQuery`]: ends the context.
 pub const CONTEXTS: &str = "/contexts";
-/// `POST` [`ContextQuery`]: a new interpreter under the same id.
+/// `POST` [`ContextQuery`]: replaces the interpreter by a new one under the same id.
 pub const CONTEXT_RESTART: &str = "/contexts/restart";
 /// `POST` [`ContextQuery`]: interrupts the running code, as Ctrl-C would.
 pub const CONTEXT_INTERRUPT: &str = "/contexts/interrupt";
-/// `POST` [`Execute`]: a stream of [`Event`]s, one JSON object per line, the last one [`Event::End`].
+/// `POST` [`Execute`]: a stream of [`Event`]s, one JSON object per line. The last event is [`Event::End`].
 pub const EXECUTIONS: &str = "/executions";
 
-/// What an answer that is no success carries.
+/// The body of an unsuccessful answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
-    /// What kind of refusal it is, for programs.
+    /// The kind of refusal, for programs.
     pub code: Code,
-    /// What is wrong, for people.
+    /// The reason, for people.
     pub message: String,
 }
 
-/// Why the agent will not do what it was asked.
+/// The reason for which the agent refuses a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
-    /// There is no such file, process, context, watcher or route.
+    /// The file, process, context, watcher or route does not exist.
     NotFound,
-    /// It makes no sense.
+    /// The request is invalid.
     InvalidArgument,
-    /// It is there already.
+    /// The path already exists.
     AlreadyExists,
     /// The image has no such user.
     Unauthenticated,
     /// The operating system does not permit it.
     PermissionDenied,
-    /// It cannot be done in the state that things are in: an input that is closed, say.
+    /// The current state does not allow the operation: for example, the process's input is closed.
     FailedPrecondition,
     /// The disk is full.
     NoSpace,
-    /// More of something than the kernel has: processes, watchers.
+    /// A resource is used up: processes, watchers.
     Exhausted,
     /// Nothing listens on that port.
     PortClosed,
-    /// The agent could not do its work.
+    /// The agent itself failed.
     #[serde(other)]
     Internal,
 }
@@ -87,37 +87,37 @@ pub enum Code {
 pub struct Hello {
     /// The agent's [`PROTOCOL_VERSION`].
     pub protocol: u32,
-    /// Languages found in the image.
+    /// The languages of the image.
     pub languages: Vec<Language>,
 }
 
 /// A language as its image describes it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Language {
-    /// What a context of it is asked for by.
+    /// The name that [`StartContext::language`] refers to.
     pub name: String,
     /// The version of the interpreter.
     #[serde(default)]
     pub version: String,
-    /// What is preinstalled, with versions.
+    /// The preinstalled packages and their versions.
     #[serde(default)]
     pub packages: BTreeMap<String, String>,
-    /// What is different in a notebook, for those who answer as one does.
+    /// The differences of the language's notebook interpreter, for dialects that answer like a notebook.
     #[serde(default, skip_serializing_if = "Notebook::is_plain")]
     pub notebook: Notebook,
 }
 
-/// What the language's interpreter for notebooks does otherwise than our runner, which does as the language's console does.
+/// The differences between the language's notebook interpreter and our runner, which behaves like the language's console.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Notebook {
-    /// How printed text falls into pieces.
+    /// How printed text is split into pieces.
     pub pieces: Pieces,
-    /// Whether values are displayed, so that none of them is the main one.
+    /// Whether values are displayed, so that none of them is the main result.
     pub displays_values: bool,
-    /// What all errors are called. Their value then is what the console says of them.
+    /// The name of every error, if all share one. The error's value is then the text that the console prints for it.
     pub error_name: Option<String>,
-    /// Whether errors are called by their class alone, without what it is part of.
+    /// Whether an error's name is its class alone, without the package or module of the class.
     pub simple_error_names: bool,
 }
 
@@ -127,33 +127,33 @@ impl Notebook {
     }
 }
 
-/// What is one piece of printed text.
+/// How printed text is split into pieces.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Pieces {
-    /// Whatever there is to read.
+    /// A piece is the text that one read finds.
     #[default]
     Any,
-    /// A line with its end.
+    /// A piece is a line with its line end.
     Lines,
-    /// A line, and then its end.
+    /// A line and its line end are two pieces.
     LineEnds,
-    /// All that is printed before something else is to be said.
+    /// A piece is all text printed before the next event of another kind.
     Whole,
 }
 
-/// Asks for a new interpreter.
+/// A request for a new interpreter.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct StartContext {
     /// One of [`Hello::languages`].
     pub language: String,
-    /// Where it starts; a path as in [`FileQuery::path`]. Without it, the user's home.
+    /// The working directory; a path as in [`FileQuery::path`]. The default is the user's home.
     #[serde(default)]
     pub cwd: Option<String>,
     /// Environment variables of the interpreter, over those of the sandbox.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
-    /// Whether its runner is started by its first execution only.
+    /// Whether the runner is started only by the first execution.
     #[serde(default)]
     pub lazy: bool,
 }
@@ -161,11 +161,11 @@ pub struct StartContext {
 /// A live interpreter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Context {
-    /// What [`Execute::context`] names it by.
+    /// The id that [`Execute::context`] refers to.
     pub id: String,
-    /// What it was started for.
+    /// The name of its language.
     pub language: String,
-    /// Where it was started.
+    /// The working directory in which it was started.
     pub cwd: String,
 }
 
@@ -186,19 +186,19 @@ pub struct Execute {
     /// Environment variables for this execution only.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
-    /// What the code can read from its standard input, and then the end of file. Without it there is none.
+    /// The whole standard input of the code. If missing, the code has no standard input.
     #[serde(default)]
     pub stdin: Option<String>,
-    /// Mime types wanted of outputs, beside those that every caller gets. A runner that does not know them leaves them out.
+    /// Extra mime types of outputs, beside those that every caller gets. A runner ignores the types that it does not know.
     #[serde(default)]
     pub formats: Vec<String>,
-    /// The directory to change to before, for this and later executions; a path as in [`FileQuery::path`].
+    /// The directory to change to before the code runs, for this and later executions; a path as in [`FileQuery::path`].
     #[serde(default)]
     pub cwd: Option<String>,
     /// How the code is run.
     #[serde(default)]
     pub mode: Mode,
-    /// What ends the execution before its time.
+    /// The limits that end the execution early.
     pub limits: Limits,
 }
 
@@ -206,85 +206,85 @@ pub struct Execute {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
-    /// As a program: it ends when nothing that it started in the interpreter is left (timers, unfinished promises, threads),
-    /// and an exit ends it.
+    /// As a program: it ends when everything it started in the interpreter has ended (timers, unfinished promises, threads), or
+    /// when it exits.
     #[default]
     Script,
-    /// As a cell of a notebook: it ends at its last line, lets what it started go on, and an exit is an exception.
+    /// As a notebook cell: it ends at its last line, everything it started goes on, and an exit is an exception.
     Notebook,
 }
 
-/// The limits an execution runs under. The container enforces memory, processes and disk; the agent enforces time and
-/// output. All are told to the agent so that an end can name the limit that caused it.
+/// The limits of an execution. The container enforces memory, processes and disk; the agent enforces time and output. The agent
+/// receives all of them, so that an end can name the limit that caused it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
-    /// Wall time, milliseconds; 0 is no limit.
+    /// Wall time, milliseconds; 0 means no limit.
     pub timeout_ms: u64,
     /// Memory of the whole container, bytes; files in it count.
     pub memory_bytes: u64,
     /// Processes and threads at once.
     pub processes: u64,
-    /// Room in each writable directory (`/home/user`, `/tmp`, `/var/tmp`, `/dev/shm`), bytes.
+    /// Size of each writable directory (`/home/user`, `/tmp`, `/var/tmp`, `/dev/shm`), bytes.
     pub disk_bytes: u64,
     /// Standard output, standard error and outputs ([`Output::counted`]) together, bytes.
     pub output_bytes: u64,
 }
 
-/// What happens during an execution, in order. An object with one member, named after the kind: a tag among the members would have
-/// the whole line held as values, many times its size, before it is known what it is.
+/// An event of an execution, in order. In JSON it is an object with one member, named after the kind. With a tag among the members,
+/// serde would first hold the whole line as generic values, at many times its size, to find the kind.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
-    /// Text that the code, or a child process of it, wrote to its standard output.
+    /// Text that the code, or a child process of it, wrote to standard output.
     Stdout {
-        /// Any piece; characters are never split, invalid UTF-8 is replaced.
+        /// A piece of the text. Characters are never split; invalid UTF-8 is replaced.
         text: String,
     },
-    /// The same for standard error.
+    /// Text that the code, or a child process of it, wrote to standard error.
     Stderr {
-        /// Any piece; characters are never split, invalid UTF-8 is replaced.
+        /// A piece of the text. Characters are never split; invalid UTF-8 is replaced.
         text: String,
     },
-    /// A value or something drawn.
+    /// A value or a drawing.
     Output(Output),
-    /// The end; nothing follows.
+    /// The end of the execution. No event follows.
     End(End),
 }
 
-/// A value in every form the runner could give it.
+/// A value or a drawing, in every format that the runner could produce.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Output {
-    /// Mime type to data: text, base64 for binary types, any JSON value for `application/json` and other types of data. As it was
-    /// written: a list of many numbers takes no more room than its text, and is passed on as it is.
+    /// Mime type to data: text, base64 for binary types, any JSON value for `application/json` and other types of data. Each is kept
+    /// as the JSON text that the runner wrote: a list of many numbers takes no more memory than its text, and is forwarded as it is.
     pub data: IndexMap<String, Box<RawValue>>,
-    /// Whether it is the value of the last expression.
+    /// Whether this is the value of the last expression.
     pub main: bool,
 }
 
 impl Output {
-    /// What it counts for among [`Limits::output_bytes`]: its data, and what each form, and the whole, is held in.
+    /// The bytes counted against [`Limits::output_bytes`]: the data, and the structures that hold each format and the whole output.
     pub fn counted(&self) -> u64 {
-        let forms = self.data.iter().map(|(mime, data)| 64 + mime.len() + data.get().len());
-        256 + forms.sum::<usize>() as u64
+        let formats = self.data.iter().map(|(mime, data)| 64 + mime.len() + data.get().len());
+        256 + formats.sum::<usize>() as u64
     }
 
-    /// The data of this type, if there is any and it is text.
+    /// The data of this mime type, if it is present and is text.
     pub fn text(&self, mime: &str) -> Option<String> {
         serde_json::from_str(self.data.get(mime)?.get()).ok()
     }
 }
 
-/// How an execution ended and what it used.
+/// How an execution ended, and the resources it used.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct End {
-    /// Why it ended.
+    /// How the code ended.
     pub outcome: Outcome,
     /// The exception that ended it, if one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exception: Option<Exception>,
-    /// What it used.
+    /// The resources it used.
     pub usage: Usage,
-    /// Whether the interpreter is gone: the next execution in the context begins with a new one, and no variables.
+    /// Whether the interpreter is gone. The next execution in the context then gets a new one, without variables.
     #[serde(default)]
     pub lost: bool,
 }
@@ -294,7 +294,7 @@ pub struct End {
 pub struct Outcome {
     /// The kind of end.
     pub kind: OutcomeKind,
-    /// One line that says what happened and which limit was hit.
+    /// One line that describes the end and names the limit that was hit.
     pub message: String,
     /// The limit that ended it, if one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -336,51 +336,51 @@ pub enum OutcomeKind {
     Restarted,
     /// Its sandbox was taken away: the server is shutting down.
     Cancelled,
-    /// This program could not do its work; not the code's fault.
+    /// This program failed; the code did not cause it.
     Infrastructure,
 }
 
-/// An exception in the user's code, in its language's words.
+/// An exception in the user's code, as its language describes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exception {
     /// Its class.
     pub name: String,
     /// Its message.
     pub value: String,
-    /// Its traceback, without the end of its last line.
+    /// Its traceback, without the line end of the last line.
     pub traceback: String,
 }
 
-/// What an execution used.
+/// The resources that an execution used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// From the first byte of the request to the end, milliseconds.
     pub wall_ms: u64,
-    /// Processor time of the whole container during the execution, milliseconds. Not there when the container was gone before it
-    /// could be asked.
+    /// Processor time of the whole container during the execution, milliseconds. `None` if the container was gone before the
+    /// counter could be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_ms: Option<u64>,
-    /// The most memory the container held since it was started, bytes; the interpreter's own is in it. Missing as `cpu_ms` is,
-    /// and where the kernel does not keep it.
+    /// The peak memory of the container since its start, bytes; it includes the interpreter's own memory. `None` as for `cpu_ms`, and
+    /// where the kernel does not record the peak.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_memory_bytes: Option<u64>,
 }
 
-/// What the container uses now.
+/// The container's current resource usage.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Metrics {
-    /// Cores it may use, rounded up.
+    /// Cores that it may use, rounded up.
     pub cpu_count: u32,
-    /// Processor time used since the last reading, in hundredths of all its cores' time.
+    /// Processor time used since the last reading, in percent of the time of all its cores.
     pub cpu_used_percent: f64,
-    /// Memory it may use, bytes.
+    /// Memory that it may use, bytes.
     pub memory_total_bytes: u64,
-    /// Memory in use, the page cache not counted, bytes.
+    /// Memory in use without the page cache, bytes.
     pub memory_used_bytes: u64,
-    /// Page cache, and with it the files in its writable directories, bytes.
+    /// Page cache, which includes the files in the writable directories, bytes.
     pub memory_cache_bytes: u64,
-    /// Room in the user's home, bytes.
+    /// Size of the file system of the user's home, bytes.
     pub disk_total_bytes: u64,
-    /// Used of it, bytes.
+    /// Used part of that file system, bytes.
     pub disk_used_bytes: u64,
 }

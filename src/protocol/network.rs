@@ -1,39 +1,39 @@
-//! What a holder of a network namespace is told, and what it tells.
+//! The input and output of a process that holds a network namespace.
 
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-/// Where a namespace lets packets go: the one argument of `hold`, as JSON. The first rule that an address is in decides.
-/// There is no IPv6.
+/// The network policy of a namespace: the one argument of `hold`, as JSON. The first rule that contains an address decides.
+/// IPv6 is always blocked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Egress {
-    /// Reached at port 53, whatever the rules say.
+    /// Name servers, which are reachable at port 53 regardless of the rules.
     pub nameservers: Vec<Ipv4Addr>,
-    /// In the order in which they are asked.
+    /// The rules, in the order of their evaluation.
     pub rules: Vec<Rule>,
-    /// Whether an address that is in no rule is reached.
+    /// Whether an address that no rule contains is reachable.
     pub otherwise: bool,
 }
 
-/// What holds for the addresses of one network.
+/// The policy for the addresses of one network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
     /// The addresses.
     pub network: Ipv4Net,
-    /// Whether they are reached.
+    /// Whether they are reachable.
     pub reached: bool,
 }
 
-/// What `hold` prints, on one line, when it is ready for a sandbox, or why it never will be.
+/// The line that `hold` prints: `Ok` when the namespace is ready for a sandbox, or the reason why it never will be.
 pub type Held = Result<(), String>;
 
-/// What `addresses` prints about the network namespace that it is started in.
+/// The output of `addresses`: the addresses of the network namespace in which it was started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Addresses {
-    /// Of all interfaces but the loopback one.
+    /// The addresses of all interfaces except loopback.
     pub addresses: Vec<Ipv4Addr>,
-    /// Those of `/etc/resolv.conf`, without loopback ones.
+    /// The name servers in `/etc/resolv.conf`, without loopback ones.
     pub nameservers: Vec<Ipv4Addr>,
 }

@@ -8,29 +8,29 @@ use serde::{Deserialize, Serialize};
 use super::data;
 
 /// `POST` [`StartProcess`]: a stream of [`ProcessEvent`]s, one JSON object per line. Dropping the stream does not end the
-/// process. `GET`: the ones that run, a stream of [`ProcessInfo`]s, one JSON object per line.
+/// process. `GET`: the running processes, a stream of [`ProcessInfo`]s, one JSON object per line.
 pub const PROCESSES: &str = "/processes";
-/// `GET` [`ProcessQuery`]: the same stream for a process that was started before: `started`, then what comes from now on.
-/// An end can be asked for until 30 s after it.
+/// `GET` [`ProcessQuery`]: the same stream for a process that was started before: `started`, then the events from now on.
+/// The end of a process can be fetched for 30 s after it.
 pub const PROCESS_EVENTS: &str = "/processes/events";
-/// `POST` [`ProcessQuery`], a body of raw bytes: writes them to its standard input. `DELETE`: closes that.
+/// `POST` [`ProcessQuery`], a body of raw bytes: writes them to the process's standard input. `DELETE`: closes that input.
 pub const PROCESS_STDIN: &str = "/processes/stdin";
-/// `POST` [`ProcessQuery`], a body of raw bytes: types them on its terminal. `PUT` [`TerminalSize`]: resizes it.
+/// `POST` [`ProcessQuery`], a body of raw bytes: types them on the process's terminal. `PUT` [`TerminalSize`]: resizes it.
 pub const PROCESS_TERMINAL: &str = "/processes/terminal";
-/// `POST` [`ProcessQuery`], [`SendSignal`]: to that one process, not to its children.
+/// `POST` [`ProcessQuery`], [`SendSignal`]: sends the signal to that one process, not to its children.
 pub const PROCESS_SIGNAL: &str = "/processes/signal";
 
-/// The longest [`ProcessEvent`] as a line, bytes.
+/// The longest line of a [`ProcessEvent`], bytes.
 pub const MAX_PROCESS_LINE_BYTES: usize = 64 * 1024;
 
-/// The longest [`ProcessInfo`] as a line, bytes. The kernel starts nothing with more than 6 MiB of arguments and environment, each byte
-/// of which JSON may write as six.
+/// The longest line of a [`ProcessInfo`], bytes. The kernel starts no process with more than 6 MiB of arguments and environment, and
+/// JSON may escape each byte as six.
 pub const MAX_PROCESS_INFO_BYTES: usize = 40 << 20;
 
 /// A command to run.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct StartProcess {
-    /// The program: a path, or a name to look up in `PATH`.
+    /// The program: a path, or a name that is looked up in `PATH`.
     pub command: String,
     /// Its arguments, without its own name.
     #[serde(default)]
@@ -38,22 +38,22 @@ pub struct StartProcess {
     /// Environment variables, over those of the sandbox.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
-    /// Where it starts; a path as in [`FileQuery::path`](super::FileQuery::path). Without it, the user's home.
+    /// The working directory; a path as in [`FileQuery::path`](super::FileQuery::path). The default is the user's home.
     #[serde(default)]
     pub cwd: Option<String>,
-    /// Who runs it: an account of the image. Without it, the user.
+    /// The account of the image that runs the command. The default is the account `user`.
     #[serde(default)]
     pub user: Option<String>,
-    /// A terminal of this size for all three of its streams.
+    /// The size of a terminal that serves as all three standard streams. If missing, the process has no terminal.
     #[serde(default)]
     pub pty: Option<TerminalSize>,
-    /// Whether its standard input can be written to; if not, it is `/dev/null`. Without meaning for a terminal.
+    /// Whether the client can write to its standard input; if not, that is `/dev/null`. Ignored for a terminal.
     #[serde(default)]
     pub stdin: bool,
-    /// A name of the client's for it.
+    /// The client's own name for the process.
     #[serde(default)]
     pub tag: Option<String>,
-    /// When to kill it, milliseconds from its start.
+    /// The time after which it is killed, milliseconds from its start.
     #[serde(default)]
     pub timeout_ms: Option<u64>,
 }
@@ -67,11 +67,11 @@ pub struct TerminalSize {
     pub rows: u16,
 }
 
-/// What happens to a process. All output comes before the end; standard output and error have no order between them.
+/// An event of a process. All output comes before the end. The order between standard output and standard error is undefined.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ProcessEvent {
-    /// It runs. The first of every stream.
+    /// The process runs. The first event of every stream.
     Started {
         /// Its id inside the container.
         pid: u32,
@@ -88,13 +88,13 @@ pub enum ProcessEvent {
         #[serde(with = "data")]
         data: Bytes,
     },
-    /// Something came to its terminal.
+    /// It wrote to its terminal.
     Pty {
         /// Up to 16 KiB; a character may be cut in two.
         #[serde(with = "data")]
         data: Bytes,
     },
-    /// It is over; nothing follows.
+    /// The process ended. No event follows.
     Ended(ProcessEnd),
 }
 
@@ -109,7 +109,7 @@ pub struct ProcessEnd {
     pub timed_out: bool,
 }
 
-/// A process that runs.
+/// A running process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessInfo {
     /// Its id inside the container.
@@ -126,16 +126,16 @@ pub struct ProcessInfo {
     pub cwd: Option<String>,
 }
 
-/// Which process is meant.
+/// The id or the tag by which a request selects a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProcessSelector {
-    /// The one with this id.
+    /// Selects the process with this id.
     Pid(u32),
-    /// The one that was started last with this tag.
+    /// Selects the last process that was started with this tag.
     Tag(String),
 }
 
-/// A [`ProcessSelector`] as a query: one of the two.
+/// A [`ProcessSelector`] as a query, with one of the two fields.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ProcessQuery {
     /// [`ProcessSelector::Pid`].

@@ -1,6 +1,6 @@
-//! What the agent and a runner say to each other: one JSON object per line, over two FIFOs.
+//! The protocol between the agent and a runner: one JSON object per line, over two FIFOs.
 //!
-//! The runner's real stdout and stderr are the user's. Before each line it writes here, it flushes them.
+//! The runner's real stdout and stderr belong to the user's code. The runner flushes both before it writes a line here.
 
 use std::collections::BTreeMap;
 
@@ -15,13 +15,13 @@ pub struct Request<'a> {
     pub code: &'a str,
     /// Environment variables for this execution only.
     pub env: &'a BTreeMap<String, String>,
-    /// The directory to change to before, if any.
+    /// The directory to change to before the code runs, if any.
     pub cwd: Option<&'a str>,
     /// How the code is run.
     pub mode: Mode,
-    /// Whether there is a standard input. Without one, code that asks for a line is told that nobody can answer.
+    /// Whether there is a standard input. Without one, code that asks for a line of input gets an error.
     pub stdin: bool,
-    /// Mime types that the caller wants of outputs, beside those that every caller gets.
+    /// Extra mime types of outputs, beside those that every caller gets.
     pub formats: &'a [String],
 }
 
@@ -29,34 +29,35 @@ pub struct Request<'a> {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Line {
-    /// It has run throw-away code and waits for the first request.
+    /// The runner has run warm-up code and waits for the first request.
     Ready {},
-    /// A value, or something drawn.
+    /// A value or a drawing.
     Result(Output),
     /// The request is finished.
     Done(Done),
 }
 
-/// How a request finished; with neither member it ran to its end.
+/// How a request finished. With neither `error` nor `exit_code`, the code ran to its end.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct Done {
-    /// The code raised, or does not compile.
+    /// The exception that the code raised, or the error of its compilation.
     #[serde(default)]
     pub error: Option<Exception>,
-    /// The code asked to exit with this status.
+    /// The status with which the code asked to exit.
     #[serde(default)]
     pub exit_code: Option<i32>,
-    /// What the language itself says the error came from.
+    /// The cause of the error, if the language itself reports one.
     #[serde(default)]
     pub cause: Option<Cause>,
 }
 
-/// A limit that the language reports by an exception of its own. One that the code itself throws, whatever it says, is none.
+/// A limit that the language reports by an exception of its own. An exception that the code itself throws has no such cause,
+/// whatever its text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
-    /// It could not get the memory it asked for.
+    /// A memory allocation failed.
     Memory,
-    /// The system had no room for what it wrote.
+    /// A write failed because the disk is full.
     Disk,
 }
