@@ -1,4 +1,4 @@
-//! What the agent's answers are made of: JSON, lines of it, and refusals.
+//! Builds the agent's answers: JSON values, lines of JSON, and refusals.
 
 use std::convert::Infallible;
 use std::io;
@@ -16,13 +16,13 @@ use serde::de::DeserializeOwned;
 use crate::protocol::{Code, Refusal};
 use crate::records::{packed, unpacked};
 
-/// An answer's body. An error in it resets the stream, so that nobody takes a part for the whole.
+/// An answer's body. An error in it resets the stream, so that the server does not take a part for the whole.
 pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
-/// What a route gives.
+/// The result of a route's handler.
 pub(crate) type Answer = Result<Response<Body>, Refused>;
 
-/// The agent will not do what it was asked.
+/// The error of a refused request.
 #[derive(Debug)]
 pub(crate) struct Refused(pub(crate) Refusal);
 
@@ -39,14 +39,14 @@ impl Refused {
         Self::new(Code::NotFound, message)
     }
 
-    /// An error of the operating system's, under `message`.
+    /// An error of the operating system, with `message` in front of its text.
     pub(crate) fn io(message: impl std::fmt::Display, err: &io::Error) -> Self {
         Self::new(code_of(err), format!("{message}: {err}"))
     }
 
     pub(crate) fn into_response(self) -> Response<Body> {
         let mut response = json(&self.0);
-        // What kind of refusal it is, its code says; which status that is to a client, each dialect of the server decides.
+        // Every refusal has this status. Its kind is in the code, which the server's dialects map to their statuses.
         *response.status_mut() = StatusCode::BAD_REQUEST;
         response
     }
@@ -71,7 +71,7 @@ fn code_of(err: &io::Error) -> Code {
         io::ErrorKind::DirectoryNotEmpty => Code::FailedPrecondition,
         io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory => Code::Exhausted,
         _ => match Errno::from_io_error(err) {
-            // The last two are what opening a socket, or a device that is not there, gives.
+            // Opening a socket or a missing device fails with one of the last two.
             Some(Errno::LOOP | Errno::NXIO | Errno::NODEV) => Code::InvalidArgument,
             Some(Errno::MFILE | Errno::NFILE) => Code::Exhausted,
             _ => Code::Internal,
@@ -79,28 +79,28 @@ fn code_of(err: &io::Error) -> Code {
     }
 }
 
-/// Reads a query into its type.
+/// Parses a query.
 pub(crate) fn read_query<T: DeserializeOwned>(query: Option<&str>) -> Result<T, Refused> {
     serde_urlencoded::from_str(query.unwrap_or_default()).map_err(|err| Refused::invalid(err.to_string()))
 }
 
-/// Reads a body into its type.
+/// Parses a JSON body.
 pub(crate) async fn read_json<T: DeserializeOwned>(body: Incoming) -> Result<T, Refused> {
     let body = body.collect().await.map_err(|err| Refused::invalid(err.to_string()))?;
     serde_json::from_slice(&body.to_bytes()).map_err(|err| Refused::invalid(err.to_string()))
 }
 
-/// The pieces of a body that is sent as a stream.
+/// Decodes the pieces of a streamed body.
 pub(crate) fn chunks(body: Incoming) -> impl Stream<Item = io::Result<Bytes>> + Send + Unpin {
     unpacked(BodyStream::new(body).try_filter_map(|frame| std::future::ready(Ok(frame.into_data().ok()))))
 }
 
-/// An answer of one value.
+/// An answer that is one JSON value.
 pub(crate) fn json<T: Serialize>(value: &T) -> Response<Body> {
     full(serde_json::to_vec(value).expect("the protocol's types can be written as JSON"))
 }
 
-/// An answer of nothing: it is done.
+/// An empty answer: the request succeeded.
 pub(crate) fn done() -> Response<Body> {
     full(Vec::new())
 }
@@ -109,17 +109,17 @@ fn full(bytes: Vec<u8>) -> Response<Body> {
     Response::new(Full::new(Bytes::from(bytes)).map_err(|never: Infallible| match never {}).boxed_unsync())
 }
 
-/// An answer of many pieces, with its head sent at once.
+/// A streamed answer. Its head is sent at once.
 pub(crate) fn streamed(pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Response<Body> {
     Response::new(StreamBody::new(packed(pieces).map_ok(Frame::data)).boxed_unsync())
 }
 
-/// An answer of one line per value.
+/// A streamed answer with one line of JSON per value.
 pub(crate) fn lines<T: Serialize>(values: impl Stream<Item = T> + Send + 'static) -> Response<Body> {
     streamed(values.map(|value| Ok(line(&value))))
 }
 
-/// A value as a line.
+/// Encodes a value as one line of JSON.
 pub(crate) fn line<T: Serialize>(value: &T) -> Bytes {
     let mut line = BytesMut::new().writer();
     serde_json::to_writer(&mut line, value).expect("the protocol's types can be written as JSON");

@@ -1,4 +1,4 @@
-//! One stream of lines for several readers. Each reader gets every line from its subscription on; the slowest one sets the pace.
+//! One stream of lines for several readers. Each reader gets every line after its subscription; the slowest reader sets the pace.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::Stream;
 use tokio::sync::mpsc;
 
-/// Lines waiting for one reader. Beyond these the writer waits.
+/// The most lines that wait for one reader. When its queue is full, the writer waits.
 const WAITING: usize = 16;
 
 /// The readers of one stream.
@@ -22,16 +22,16 @@ struct State {
     end: Option<Bytes>,
 }
 
-/// One reader's lines. Dropping it ends its subscription.
+/// One reader's lines. Dropping it ends the subscription.
 pub(crate) type Subscription = std::pin::Pin<Box<dyn Stream<Item = Bytes> + Send>>;
 
 impl Broadcast {
-    /// Each reader's first line is `greeting`.
+    /// Creates a stream without readers. `greeting` is the first line of every reader.
     pub(crate) fn new(greeting: Bytes) -> Self {
         Self { greeting, state: Mutex::default() }
     }
 
-    /// The greeting, every line from now on, and the end.
+    /// Adds a reader of the greeting, every line from now on, and the end.
     pub(crate) fn subscribe(&self) -> Subscription {
         let (sender, receiver) = mpsc::channel(WAITING);
         sender.try_send(self.greeting.clone()).expect("a new channel has room");
@@ -49,7 +49,7 @@ impl Broadcast {
         self.state().end.is_some()
     }
 
-    /// Sends a line to every reader, and waits for slow ones. The line is not made where there is no reader.
+    /// Sends a line to every reader, and waits for slow ones. `line` is not called if there are no readers.
     pub(crate) async fn send(&self, line: impl FnOnce() -> Bytes) {
         let readers = self.state().readers.clone();
         if readers.is_empty() {
@@ -70,7 +70,7 @@ impl Broadcast {
             state.end = Some(end.clone());
             std::mem::take(&mut state.readers)
         };
-        // Each at its own pace: nothing follows.
+        // Concurrently: this is the last line, so a slow reader need not delay the others.
         futures::future::join_all(readers.iter().map(|reader| reader.send(end.clone()))).await;
     }
 
@@ -91,7 +91,7 @@ mod tests {
     async fn the_slowest_reader_sets_the_pace_until_it_is_gone() {
         let broadcast = Broadcast::new("hello".into());
         let slow = broadcast.subscribe();
-        let told = async {
+        let writer = async {
             for _ in 0..100 {
                 broadcast.send(|| "line".into()).await;
             }
@@ -102,14 +102,14 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(50)).await;
             drop(slow);
         };
-        let ((), fast, ()) = tokio::join!(told, fast, leave);
+        let ((), fast, ()) = tokio::join!(writer, fast, leave);
         assert_eq!(fast, 102);
     }
 
     #[tokio::test]
     async fn a_late_reader_gets_the_greeting_and_the_end() {
         let broadcast = Broadcast::new("hello".into());
-        broadcast.send(|| unreachable!("nobody listens")).await;
+        broadcast.send(|| unreachable!("there is no reader")).await;
         broadcast.finish("bye".into()).await;
         assert_eq!(broadcast.subscribe().collect::<Vec<_>>().await, ["hello", "bye"]);
     }

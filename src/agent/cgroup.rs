@@ -1,41 +1,41 @@
-//! What the container's control group says about memory, processes and processor time, under cgroup v2 and v1.
+//! Reads memory, processes and processor time from the container's control group, under cgroup v2 and v1.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A reading of the counters. One that the kernel does not offer is 0.
+/// A reading of the counters. A counter that the kernel does not offer is 0.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Counters {
     /// Processor time used, microseconds.
     pub(crate) cpu_us: u64,
-    /// The most memory ever held, bytes. `None` if the kernel does not keep it: under cgroup v2 before Linux 5.19.
+    /// Peak memory, bytes. `None` if the kernel does not record it: under cgroup v2 before Linux 5.19.
     pub(crate) peak_memory_bytes: Option<u64>,
-    /// How many processes the kernel has killed for want of memory.
+    /// Processes that the kernel has killed because memory ran out.
     pub(crate) oom_kills: u64,
-    /// How often a new process was refused.
+    /// Times that the kernel refused to start a process because of the limit.
     pub(crate) refused_forks: u64,
 }
 
-/// What the container may use, and what it uses of that now.
+/// The container's limits, and its current usage.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Usage {
-    /// Processor time per time; more than 0.
+    /// Cores that it may use, possibly a fraction; more than 0.
     pub(crate) cores: f64,
     /// Memory in use, page cache included, bytes.
     pub(crate) memory_bytes: u64,
     /// Page cache, which includes files in memory, bytes.
     pub(crate) cache_bytes: u64,
-    /// Memory it may use, bytes.
+    /// Memory that it may use, bytes.
     pub(crate) memory_limit_bytes: u64,
 }
 
-/// Reads the usage of the container the agent runs in.
+/// Reads the usage of the agent's container.
 pub(crate) fn usage() -> Usage {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     usage_at(Path::new("/sys/fs/cgroup"), cores as f64, field(PathBuf::from("/proc/meminfo"), "MemTotal:") * 1024)
 }
 
-/// Limits that are not set are the machine's.
+/// Reads the usage from the control group at `root`. A missing limit is replaced by the machine's `cores` or `memory_bytes`.
 fn usage_at(root: &Path, cores: f64, memory_bytes: u64) -> Usage {
     let (quota, memory, limit, cache) = if root.join("cgroup.controllers").exists() {
         let text = fs::read_to_string(root.join("cpu.max")).unwrap_or_default();
@@ -56,13 +56,13 @@ fn usage_at(root: &Path, cores: f64, memory_bytes: u64) -> Usage {
     }
 }
 
-/// None when there is no quota: it is `max`, or negative.
+/// The quota in cores; `None` without a quota, when the value is `max` or negative.
 fn ratio(quota: &str, period: &str) -> Option<f64> {
     let (quota, period): (f64, f64) = (quota.trim().parse().ok()?, period.trim().parse().ok()?);
     (quota > 0.0 && period > 0.0).then(|| quota / period)
 }
 
-/// Reads the counters of the container the agent runs in.
+/// Reads the counters of the agent's container.
 pub(crate) fn read() -> Counters {
     read_at(Path::new("/sys/fs/cgroup"))
 }
@@ -123,7 +123,7 @@ mod tests {
         let counters = read_at(root.path());
         assert_eq!((counters.cpu_us, counters.peak_memory_bytes), (42, Some(1_048_576)));
         assert_eq!((counters.oom_kills, counters.refused_forks), (2, 5));
-        // As on older kernels.
+        // Older kernels have no such file.
         fs::remove_file(root.path().join("memory.peak")).expect("a file");
         assert_eq!(read_at(root.path()).peak_memory_bytes, None);
     }
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn usage_is_read_and_no_limit_is_the_machines() {
+    fn a_missing_limit_is_the_machines() {
         let root = tempfile::tempdir().expect("a directory");
         write(root.path(), "cgroup.controllers", "cpu memory pids");
         write(root.path(), "cpu.max", "150000 100000\n");

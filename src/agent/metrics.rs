@@ -1,4 +1,4 @@
-//! What the container uses now.
+//! Measures the container's current resource usage.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -7,19 +7,20 @@ use super::cgroup;
 use super::users::User;
 use crate::protocol::Metrics;
 
-/// The reading before, which makes a rate of a counter.
+/// A meter that keeps its last reading, to compute a rate from a counter.
 #[derive(Debug)]
 pub(crate) struct Meter {
+    /// The time and the processor time in microseconds of the last reading.
     last: Mutex<(Instant, u64)>,
 }
 
 impl Meter {
-    /// The first rate is that since now.
+    /// Creates a meter. The first rate covers the time since this call.
     pub(crate) fn new() -> Self {
         Self { last: Mutex::new((Instant::now(), cgroup::read().cpu_us)) }
     }
 
-    /// Reads everything.
+    /// Reads all metrics. The disk is the one of `user`'s home.
     pub(crate) fn read(&self, user: &User) -> Metrics {
         let usage = cgroup::usage();
         let (now, cpu_us) = (Instant::now(), cgroup::read().cpu_us);

@@ -1,4 +1,4 @@
-//! The program in the container: the protocol's routes, served as HTTP/2 on a pair of byte streams.
+//! The agent, which runs in the container: serves the protocol's routes as HTTP/2 on a pair of byte streams.
 
 mod answer;
 mod broadcast;
@@ -38,26 +38,28 @@ use process::Commands;
 pub use users::User;
 use users::Users;
 
-/// What waits unread in one stream, bytes, and in all of them. The second is many times the first: a process or a port
-/// that does not read must not hold up the others.
+/// The most unread bytes of one stream.
 const WINDOW: u32 = 128 << 10;
+
+/// The most unread bytes of all streams. It is many times [`WINDOW`]: a process or a port that does not read must not block the
+/// others.
 const ALL_WINDOWS: u32 = 16 << 20;
 
-/// Requests at once; a process that is followed and a connection to a port are one each.
+/// The most concurrent requests. Following a process and a connection to a port are one request each.
 const STREAMS: u32 = 4096;
 
-/// Where the agent finds and puts things.
+/// The agent's directories, the account of user code and its rights.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The directory whose subdirectories hold a `language.json` each.
+    /// A directory with one subdirectory per language, each with a `language.json`.
     pub languages: PathBuf,
-    /// A directory of the agent's own for the runners' pipes.
+    /// A directory for the runners' FIFOs, used only by the agent.
     pub fifos: PathBuf,
-    /// Who code runs as; without it, the image's account `user`.
+    /// The account that runs user code. The default is the image's account `user`.
     pub user: Option<User>,
-    /// The uid of that account in this sandbox; without it, the image's.
+    /// The uid of that account in this sandbox. The default is its uid in the image.
     pub uid: Option<u32>,
-    /// Whether code may become root by [`sudo`], and files are read and written with root's rights, whoever they are for.
+    /// Whether code may become root by [`sudo`], and file operations run with root's rights for every account.
     pub superuser: bool,
 }
 
@@ -65,17 +67,17 @@ pub struct Options {
 ///
 /// # Errors
 ///
-/// When the container is not as an image of ours is, or the connection breaks.
+/// When the container lacks something that our images have, or the connection breaks.
 pub async fn serve<T>(io: T, options: Options) -> io::Result<()>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut user = options.user.map_or_else(User::find, Ok)?;
-    let of_image = user.ids.map(|(uid, _)| uid);
+    let image_uid = user.ids.map(|(uid, _)| uid);
     if let Some(uid) = options.uid {
         user.take_uid(uid)?;
     }
-    files::fill_home(&user, of_image)?;
+    files::fill_home(&user, image_uid)?;
     user.confined = !options.superuser;
     let users = Users::new(user);
     let processes = sys::Processes::start(&users.default)?;
@@ -97,18 +99,19 @@ where
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(ALL_WINDOWS)
         .max_concurrent_streams(STREAMS)
-        // The server is no attacker. It drops streams as its clients do, also while this agent is frozen and accepts none, and
-        // h2 would end the connection after 20 of the first kind, and 1,024 of the second in its life.
+        // The server is not an attacker. It drops streams when its clients do, also while this agent is frozen and accepts none.
+        // Without these two settings h2 would end the connection after 20 streams that were reset before they were accepted, or
+        // after 1,024 of its own resets in the connection's life.
         .max_pending_accept_reset_streams(usize::MAX)
         .max_local_error_reset_streams(None)
-        // Two paths with every letter escaped fit many times.
+        // Several times the size of two paths with every letter escaped.
         .max_header_list_size(256 << 10)
         .serve_connection(TokioIo::new(io), service)
         .await
         .map_err(io::Error::other)
 }
 
-/// Everything there is in one container.
+/// The state of the agent.
 #[derive(Debug)]
 struct Agent {
     contexts: Contexts,

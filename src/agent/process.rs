@@ -1,4 +1,5 @@
-//! Commands that run beside the contexts: started, listed, fed, signalled, and followed by any number of readers.
+//! Commands that run beside the contexts: starts, lists and signals them, writes their input, and streams their output to any
+//! number of readers.
 
 use std::future::Future;
 use std::os::unix::process::ExitStatusExt;
@@ -21,27 +22,27 @@ use super::sys::{self, Processes, Terminal};
 use super::users::{User, Users};
 use crate::protocol::{Code, ProcessEnd, ProcessEvent, ProcessInfo, ProcessQuery, StartProcess, TerminalSize};
 
-/// The most that one event carries, bytes.
+/// The most output in one event of a pipe, bytes.
 const PIPE_CHUNK: usize = 32 * 1024;
-/// The most that one event of a terminal carries, bytes.
+/// The most output in one event of a terminal, bytes.
 const TERMINAL_CHUNK: usize = 16 * 1024;
 
-/// How long an end can still be asked for.
+/// How long the end of a process can be fetched after it.
 const END_KEPT: Duration = Duration::from_secs(30);
 
-/// After a process that was told to end has ended, what its children still write is waited for no longer than this.
-const CUT_OFF: Duration = Duration::from_millis(100);
+/// How long output of a process's children is awaited after the process was signalled and has exited.
+const CHILD_OUTPUT_WAIT: Duration = Duration::from_millis(100);
 
 /// All commands of this container.
 #[derive(Debug)]
 pub(crate) struct Commands {
     processes: Processes,
     users: Users,
-    /// In the order of their starts; also those that have ended not long ago.
+    /// In the order of their starts, including those that ended less than [`END_KEPT`] ago.
     started: Arc<StdMutex<Vec<Arc<Running>>>>,
 }
 
-/// A command and the ways to it.
+/// A command, with its input and its readers.
 #[derive(Debug)]
 pub(crate) struct Running {
     pid: Pid,
@@ -50,10 +51,10 @@ pub(crate) struct Running {
     input: Mutex<Option<pipe::Sender>>,
     terminal: Option<Terminal>,
     broadcast: Broadcast,
-    /// Cancelled when it was told to end, so that nobody waits for its children.
-    told: CancellationToken,
+    /// Cancelled when it was signalled or timed out: its end then no longer waits for the output of its children.
+    signalled: CancellationToken,
     /// Cancelled when its end is known.
-    over: CancellationToken,
+    ended: CancellationToken,
 }
 
 impl Commands {
@@ -61,7 +62,7 @@ impl Commands {
         Self { processes, users, started: Arc::default() }
     }
 
-    /// Starts a command; the subscription sees everything from its first byte on.
+    /// Starts a command. The subscription receives its output from the first byte on.
     pub(crate) fn start(&self, spec: StartProcess) -> Result<Subscription, Refused> {
         let user = self.users.get(spec.user.as_deref())?;
         if spec.command.is_empty() {
@@ -74,7 +75,7 @@ impl Commands {
             .current_dir(user.resolve_cwd(spec.cwd.as_deref())?);
         let refused = |err: std::io::Error| {
             let err = Refused::io(format!("cannot start `{}`", spec.command), &err);
-            // It is the command that is not there, not the process that was asked about.
+            // Here the command does not exist. `NotFound` is for a process that does not exist.
             if err.0.code == Code::NotFound { Refused::invalid(err.0.message) } else { err }
         };
         let (streams, exit) = match spec.pty {
@@ -91,32 +92,32 @@ impl Commands {
             input: Mutex::new(input),
             terminal,
             broadcast: Broadcast::new(started(pid)),
-            told: CancellationToken::new(),
-            over: CancellationToken::new(),
+            signalled: CancellationToken::new(),
+            ended: CancellationToken::new(),
         });
         let subscription = running.broadcast.subscribe();
         self.list().push(Arc::clone(&running));
-        tokio::spawn(attend(running, outputs, exit, timeout, Arc::downgrade(&self.started)));
+        tokio::spawn(supervise(running, outputs, exit, timeout, Arc::downgrade(&self.started)));
         Ok(subscription)
     }
 
-    /// The ones that run.
+    /// The commands that run.
     pub(crate) fn running(&self) -> Vec<Arc<Running>> {
         self.list().iter().filter(|running| !running.broadcast.is_over()).cloned().collect()
     }
 
-    /// The one that is meant, also if it has ended not long ago.
+    /// Finds the command that `query` selects, including one that ended less than [`END_KEPT`] ago.
     pub(crate) fn find(&self, query: &ProcessQuery) -> Result<Arc<Running>, Refused> {
-        let is_meant = |running: &Running| match (query.pid, &query.tag) {
+        let is_selected = |running: &Running| match (query.pid, &query.tag) {
             (Some(pid), _) => raw(running.pid) == pid,
             (None, tag) => tag.is_some() && running.spec.tag == *tag,
         };
-        // An id or a tag may have been used again: the last one is meant.
-        let found = self.list().iter().rev().find(|running| is_meant(running)).cloned();
+        // An id or a tag may have been reused: the last command with it is selected.
+        let found = self.list().iter().rev().find(|running| is_selected(running)).cloned();
         found.ok_or_else(|| unknown(query))
     }
 
-    /// The one that is meant, if it still runs.
+    /// Finds the command that `query` selects, if it still runs.
     pub(crate) fn find_running(&self, query: &ProcessQuery) -> Result<Arc<Running>, Refused> {
         let running = self.find(query)?;
         if running.broadcast.is_over() { Err(unknown(query)) } else { Ok(running) }
@@ -131,18 +132,18 @@ impl Drop for Commands {
     fn drop(&mut self) {
         for running in self.list().iter().filter(|running| !running.broadcast.is_over()) {
             sys::signal_group(running.pid, Signal::KILL);
-            running.told.cancel();
+            running.signalled.cancel();
         }
     }
 }
 
 impl Running {
-    /// What it says from now on.
+    /// Streams its events from now on.
     pub(crate) fn subscribe(&self) -> Subscription {
         self.broadcast.subscribe()
     }
 
-    /// Writes everything to its standard input; waits while it does not read.
+    /// Writes all of `body` to its standard input, and waits while the process does not read.
     pub(crate) async fn write_stdin<E>(
         &self,
         body: impl Stream<Item = Result<Bytes, E>> + Unpin,
@@ -153,7 +154,7 @@ impl Running {
         self.write(body).await
     }
 
-    /// Types everything on its terminal.
+    /// Types all of `body` on its terminal.
     pub(crate) async fn write_terminal<E>(
         &self,
         body: impl Stream<Item = Result<Bytes, E>> + Unpin,
@@ -166,20 +167,20 @@ impl Running {
         let closed = || Refused::new(Code::FailedPrecondition, "the process's stdin is closed");
         while let Some(chunk) = body.next().await {
             let chunk = chunk.map_err(|_| Refused::invalid("the input broke off"))?;
-            // Taken for each piece, so that a signal's Ctrl-C can be typed between those of a long input.
+            // Locked for each piece, so that another request can type Ctrl-C between the pieces of a long input.
             let mut input = self.input.lock().await;
             let pipe = input.as_mut().ok_or_else(closed)?;
             tokio::select! {
                 written = pipe.write_all(&chunk) => written.map_err(|_| closed())?,
-                // Its children may hold the other end open without reading.
-                () = self.over.cancelled() => return Err(closed()),
+                // After its end, its children may hold the other end of the pipe open without reading.
+                () = self.ended.cancelled() => return Err(closed()),
             }
         }
-        // Nothing to write to is worth telling even when there was nothing to write.
+        // A closed input is an error even if the body was empty.
         if self.input.lock().await.is_none() { Err(closed()) } else { Ok(()) }
     }
 
-    /// Closes its standard input, which it sees as the end of the file. A terminal has none.
+    /// Closes its standard input, which the process sees as the end of file. A terminal cannot be closed.
     pub(crate) async fn close_stdin(&self) -> Result<(), Refused> {
         if self.terminal.is_some() {
             return Err(Refused::new(Code::FailedPrecondition, "the stdin of a terminal cannot be closed"));
@@ -202,13 +203,13 @@ impl Running {
     pub(crate) fn signal(&self, signal: i32) -> Result<(), Refused> {
         let signal = Signal::from_named_raw(signal)
             .ok_or_else(|| Refused::invalid(format!("there is no signal with the number {signal}")))?;
-        // If it has ended, it is its children that somebody wants to see the last of.
+        // Also if the process has exited: the caller then no longer wants to wait for its children.
         self.processes.signal(self.pid, signal);
-        self.told.cancel();
+        self.signalled.cancel();
         Ok(())
     }
 
-    /// How it was started.
+    /// Its id, and the request that started it.
     pub(crate) fn info(&self) -> ProcessInfo {
         ProcessInfo {
             pid: raw(self.pid),
@@ -237,10 +238,10 @@ fn started(pid: Pid) -> Bytes {
     line(&ProcessEvent::Started { pid: raw(pid) })
 }
 
-/// Where a command's output comes from and what makes an event of it.
+/// One output of a command: its pipe, the largest chunk in bytes, and the constructor of its events.
 type Output = (pipe::Receiver, usize, fn(Bytes) -> ProcessEvent);
 
-/// A started command's ends.
+/// The agent's ends of a started command's streams.
 struct Streams {
     pid: Pid,
     outputs: Vec<Output>,
@@ -281,7 +282,7 @@ impl Streams {
         size: TerminalSize,
     ) -> std::io::Result<(Self, oneshot::Receiver<ExitStatus>)> {
         let terminal = Terminal::open(size)?;
-        // A terminal's end is polled, read and written as a pipe's is.
+        // `unchecked`, because a terminal is not a pipe; it is polled, read and written in the same way.
         let output = pipe::Receiver::from_owned_fd_unchecked(terminal.handle()?)?;
         let input = pipe::Sender::from_owned_fd_unchecked(terminal.handle()?)?;
         let started = processes.spawn_on(&terminal, command, user)?;
@@ -290,8 +291,8 @@ impl Streams {
     }
 }
 
-/// Sees one command through to its end.
-async fn attend(
+/// Forwards a command's output, reports its end, and forgets it after [`END_KEPT`].
+async fn supervise(
     running: Arc<Running>,
     outputs: Vec<Output>,
     exit: oneshot::Receiver<ExitStatus>,
@@ -300,7 +301,7 @@ async fn attend(
 ) {
     let pumps = outputs.into_iter().map(|output| pump(output, &running.broadcast));
     let (status, timed_out) = follow(&running, exit, futures::future::join_all(pumps), timeout).await;
-    running.over.cancel();
+    running.ended.cancel();
     let end = ProcessEnd { exit_code: status.code(), signal: status.signal(), timed_out };
     running.broadcast.finish(line(&ProcessEvent::Ended(end))).await;
     tokio::time::sleep(END_KEPT).await;
@@ -309,7 +310,8 @@ async fn attend(
     }
 }
 
-/// Waits until the process has ended and its output too, or has no more claim to be waited for.
+/// Waits until the process has exited and its output has ended, or need not be awaited any longer. Returns the exit status, and
+/// whether the timeout killed the process.
 async fn follow(
     running: &Running,
     exit: oneshot::Receiver<ExitStatus>,
@@ -317,7 +319,7 @@ async fn follow(
     timeout: Option<Duration>,
 ) -> (ExitStatus, bool) {
     let (mut pumps, mut exit) = (pin!(pumps), pin!(exit));
-    let (mut status, mut is_dry, mut timed_out) = (None, false, false);
+    let (mut status, mut drained, mut timed_out) = (None, false, false);
     let mut deadline = pin!(async {
         match timeout {
             Some(timeout) => tokio::time::sleep(timeout).await,
@@ -326,25 +328,25 @@ async fn follow(
     });
     loop {
         tokio::select! {
-            _ = &mut pumps, if !is_dry => is_dry = true,
+            _ = &mut pumps, if !drained => drained = true,
             ended = &mut exit, if status.is_none() => status = Some(ended.unwrap_or_default()),
             () = &mut deadline, if !timed_out => {
                 timed_out = true;
                 running.processes.signal(running.pid, Signal::KILL);
-                running.told.cancel();
+                running.signalled.cancel();
             }
-            () = running.told.cancelled(), if status.is_some() && !is_dry => {
-                let _ = tokio::time::timeout(CUT_OFF, &mut pumps).await;
-                is_dry = true;
+            () = running.signalled.cancelled(), if status.is_some() && !drained => {
+                let _ = tokio::time::timeout(CHILD_OUTPUT_WAIT, &mut pumps).await;
+                drained = true;
             }
         }
-        if let (Some(status), true) = (status, is_dry) {
+        if let (Some(status), true) = (status, drained) {
             return (status, timed_out && status.signal() == Some(Signal::KILL.as_raw()));
         }
     }
 }
 
-/// Carries one stream's bytes to whoever listens, until its end.
+/// Copies one output to the subscribers until it ends.
 async fn pump((pipe, size, event): Output, broadcast: &Broadcast) {
     let mut chunk = vec![0; size];
     while pipe.readable().await.is_ok() {
@@ -352,7 +354,7 @@ async fn pump((pipe, size, event): Output, broadcast: &Broadcast) {
             Ok(0) => return,
             Ok(read) => broadcast.send(|| line(&event(Bytes::copy_from_slice(&chunk[..read])))).await,
             Err(err) if err.kind() == std::io::ErrorKind::WouldBlock => {}
-            // A terminal that nobody holds open any more ends with an error.
+            // Reading a terminal fails once no process holds it open.
             Err(_) => return,
         }
     }

@@ -1,4 +1,4 @@
-//! The protocol's routes: what is asked, of whom, and what is answered.
+//! Dispatches requests to the handlers of the protocol's routes.
 
 use futures::StreamExt;
 use futures::stream;
@@ -16,7 +16,7 @@ use crate::protocol::{
     WriteQuery,
 };
 
-/// Events waiting for the server. Beyond these the agent stops reading, and the code waits in its `write`.
+/// The most events that wait for the server. When the queue is full, the agent stops reading and the code blocks in `write`.
 const EVENTS_WAITING: usize = 16;
 
 impl Agent {
@@ -100,29 +100,29 @@ impl Agent {
         match (method, path) {
             (&Method::GET, protocol::FILES) => self.read_file(query),
             (&Method::PUT, protocol::FILES) => {
-                let asked: WriteQuery = read_query(query)?;
-                files::write(&self.user(&asked.user)?, &asked, chunks(body)).await.map(|()| done())
+                let query: WriteQuery = read_query(query)?;
+                files::write(&self.user(&query.user)?, &query, chunks(body)).await.map(|()| done())
             }
             (&Method::DELETE, protocol::FILES) => {
-                let asked: FileQuery = read_query(query)?;
-                files::remove(self.user(&asked.user)?, &asked.path).await.map(|()| done())
+                let query: FileQuery = read_query(query)?;
+                files::remove(self.user(&query.user)?, &query.path).await.map(|()| done())
             }
             (&Method::GET, protocol::ENTRY) => {
-                let asked: FileQuery = read_query(query)?;
-                Ok(json(&files::stat(&self.user(&asked.user)?, &asked.path)?))
+                let query: FileQuery = read_query(query)?;
+                Ok(json(&files::stat(&self.user(&query.user)?, &query.path)?))
             }
             (&Method::GET, protocol::LIST) => {
-                let asked: ListQuery = read_query(query)?;
-                let batches = files::list(self.user(&asked.user)?, &asked).await?;
+                let query: ListQuery = read_query(query)?;
+                let batches = files::list(self.user(&query.user)?, &query).await?;
                 Ok(streamed(batches.map(|entries| Ok(entries.iter().flat_map(line).collect()))))
             }
             (&Method::POST, protocol::DIRECTORIES) => {
-                let asked: FileQuery = read_query(query)?;
-                Ok(json(&files::make_directory(&self.user(&asked.user)?, &asked.path)?))
+                let query: FileQuery = read_query(query)?;
+                Ok(json(&files::make_directory(&self.user(&query.user)?, &query.path)?))
             }
             (&Method::POST, protocol::MOVE) => {
-                let asked: MoveQuery = read_query(query)?;
-                Ok(json(&files::relocate(self.user(&asked.user)?, &asked.from, &asked.to).await?))
+                let query: MoveQuery = read_query(query)?;
+                Ok(json(&files::relocate(self.user(&query.user)?, &query.from, &query.to).await?))
             }
             (&Method::GET, protocol::WATCH) => Ok(streamed(self.watch(query).await?.into_stream())),
             (_, path) => Err(no_route(path)),
@@ -130,8 +130,8 @@ impl Agent {
     }
 
     fn read_file(&self, query: Option<&str>) -> Answer {
-        let asked: ReadQuery = read_query(query)?;
-        let content = files::read(&self.user(&asked.user)?, &asked)?;
+        let query: ReadQuery = read_query(query)?;
+        let content = files::read(&self.user(&query.user)?, &query)?;
         let (size, modified_ns) = (HeaderValue::from(content.size), HeaderValue::from(content.modified_ns));
         let mut response = streamed(content.into_stream());
         response.headers_mut().insert(protocol::FILE_SIZE, size);
@@ -150,8 +150,8 @@ impl Agent {
     }
 
     async fn watch(&self, query: Option<&str>) -> Result<files::Watch, Refused> {
-        let asked: WatchQuery = read_query(query)?;
-        self.watches.watch(self.user(&asked.user)?, asked).await
+        let query: WatchQuery = read_query(query)?;
+        self.watches.watch(self.user(&query.user)?, query).await
     }
 
     fn user(&self, name: &Option<String>) -> Result<User, Refused> {
@@ -160,5 +160,5 @@ impl Agent {
 }
 
 fn no_route(path: &str) -> Refused {
-    Refused::not_found(format!("there is no route {path}"))
+    Refused::not_found(format!("there is no route `{path}`"))
 }

@@ -1,4 +1,4 @@
-//! A runner: the program of one language that executes code, and the pipes to it.
+//! A runner, the program that executes code of one language, and the pipes to it.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -19,16 +19,16 @@ use super::users::User;
 use crate::protocol::MAX_VALUE_BYTES;
 use crate::protocol::runner::Line;
 
-/// How a runner is started.
+/// The settings for the start of a runner.
 #[derive(Debug)]
 pub(crate) struct Start<'a> {
     /// The program and its arguments.
     pub(crate) command: &'a [String],
-    /// Where it starts.
+    /// The working directory.
     pub(crate) cwd: &'a Path,
-    /// What is added to the image's own environment.
+    /// Environment variables, added to those of the image.
     pub(crate) environment: Vec<(String, String)>,
-    /// Whether what it writes at once is to be read by itself.
+    /// Whether each `write` of the runner is read as a piece of its own.
     pub(crate) keep_writes_apart: bool,
 }
 
@@ -38,13 +38,13 @@ pub(crate) struct Runner {
     group: Pid,
     /// Resolves when the process has ended.
     pub(crate) exit: Shared<oneshot::Receiver<ExitStatus>>,
-    /// What user code reads; closed by the first execution.
+    /// The standard input of user code; taken by the first execution, which closes it.
     pub(crate) stdin: Option<pipe::Sender>,
-    /// What user code writes.
+    /// The standard output of user code.
     pub(crate) stdout: pipe::Receiver,
-    /// What user code writes.
+    /// The standard error of user code.
     pub(crate) stderr: pipe::Receiver,
-    /// The runner's ends of both, if what it writes at once can be kept apart.
+    /// The runner's ends of stdout and stderr, if its writes can be kept apart; empty otherwise.
     ends: Vec<OwnedFd>,
     requests: pipe::Sender,
     fifos: PathBuf,
@@ -53,7 +53,7 @@ pub(crate) struct Runner {
 }
 
 impl Runner {
-    /// Starts a runner; `fifos` is a directory to make for its pipes.
+    /// Starts a runner. The directory `fifos` is made for its FIFOs.
     pub(crate) fn spawn(processes: &Processes, user: &User, fifos: PathBuf, start: Start<'_>) -> io::Result<Self> {
         let (program, arguments) =
             start.command.split_first().ok_or_else(|| io::Error::other("language.json has an empty command"))?;
@@ -64,7 +64,7 @@ impl Runner {
             rustix::fs::mkfifoat(rustix::fs::CWD, path, Mode::RUSR | Mode::WUSR)?;
             user.own(path)?;
         }
-        // Opened for both directions: neither waits for the other end, nor sees its end of file.
+        // Opened for reading and writing, so that opening does not wait for the runner, and its exit is not an end of file.
         let requests = pipe::OpenOptions::new().read_write(true).open_sender(&input)?;
         let lines = pipe::OpenOptions::new().read_write(true).open_receiver(&output)?;
 
@@ -97,7 +97,7 @@ impl Runner {
         })
     }
 
-    /// Waits for the first line. False if the runner ended, or said something else.
+    /// Waits for [`Line::Ready`], the first line. False if the runner ended or sent another line.
     pub(crate) async fn ready(&mut self) -> bool {
         tokio::select! {
             line = self.lines.next() => {
@@ -112,16 +112,17 @@ impl Runner {
         self.exit.clone().now_or_never().is_none()
     }
 
-    /// Sends one line, without its end.
+    /// Sends one line. `line` is without its line end.
     pub(crate) async fn send(&mut self, mut line: Vec<u8>) -> io::Result<()> {
         line.push(b'\n');
         self.requests.write_all(&line).await
     }
 
-    /// Has what is written at once be read by itself, where the language wants that; or joined with what is there already.
+    /// Sets whether each `write` is read as a piece of its own or joined with the bytes that wait in the pipe. No effect if the
+    /// language does not ask for separate writes.
     pub(crate) fn keep_writes_apart(&self, apart: bool) {
         for end in &self.ends {
-            // The flag is the description's, and so the runner's too. A kernel that does not know it joins all that is written.
+            // The flag belongs to the open file description, which the runner shares. A kernel without the flag joins all writes.
             let _ = rustix::fs::fcntl_getfl(end).and_then(|mut flags| {
                 flags.set(OFlags::DIRECT, apart);
                 rustix::fs::fcntl_setfl(end, flags)
@@ -139,7 +140,7 @@ impl Runner {
         sys::signal_process(self.group, signal);
     }
 
-    /// Sends a signal to the processes that the runner has started, and not to itself. Whether there are any.
+    /// Sends a signal to the other processes of the runner's group, and not to the runner. False if there are none.
     pub(crate) fn signal_children(&self, signal: Signal) -> bool {
         let children = sys::members(self.group).into_iter().filter(|pid| *pid != self.group);
         children.map(|child| sys::signal_process(child, signal)).count() > 0

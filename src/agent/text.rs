@@ -1,16 +1,16 @@
-//! Bytes that arrive in pieces, as text: a character that is cut in two waits for its other half.
+//! Decodes text that arrives in pieces: a character that is cut in two waits for its second part.
 
 use std::mem;
 
-/// Decodes one stream of bytes.
+/// A decoder for one stream of UTF-8.
 #[derive(Debug, Default)]
 pub(crate) struct Decoder {
-    /// The beginning of a character, three bytes at the most.
+    /// The beginning of an incomplete character, at most three bytes.
     cut: Vec<u8>,
 }
 
 impl Decoder {
-    /// The text that is whole so far. What can never become a character is replaced by U+FFFD.
+    /// Decodes all complete characters so far. Bytes that cannot become a character are replaced by U+FFFD.
     pub(crate) fn push(&mut self, bytes: &[u8]) -> String {
         let mut pending = mem::take(&mut self.cut);
         pending.extend_from_slice(bytes);
@@ -28,14 +28,14 @@ impl Decoder {
         text
     }
 
-    /// What is left at the end of the stream: nothing, or the replacement for half a character.
+    /// The rest of the text at the end of the stream: nothing, or U+FFFD for an incomplete character.
     pub(crate) fn finish(&mut self) -> String {
         let cut = mem::take(&mut self.cut);
         String::from_utf8_lossy(&cut).into_owned()
     }
 }
 
-/// Whether these bytes may still become a character.
+/// Whether more bytes could complete these to a character.
 fn is_cut(bytes: &[u8]) -> bool {
     !bytes.is_empty() && std::str::from_utf8(bytes).is_err_and(|err| err.error_len().is_none())
 }

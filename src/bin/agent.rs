@@ -30,8 +30,9 @@ fn run() -> io::Result<ExitCode> {
     let work = Work::parse(arguments.map(|word| word.to_string_lossy().into_owned()))?;
     // Before any other thread starts: the filter applies to this thread and to the ones it starts later.
     if let Work::Serve { restricted: true, uid, uids, .. } = &work {
-        agent::seccomp::restrict(uid.zip(uids.clone()))
-            .map_err(|err| io::Error::other(format!("the sandbox cannot be restricted, so it does not start: {err}")))?;
+        agent::seccomp::restrict(uid.zip(uids.clone())).map_err(|err| {
+            io::Error::other(format!("the sandbox cannot be restricted, so it does not start: {err}"))
+        })?;
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

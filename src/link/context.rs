@@ -1,4 +1,4 @@
-//! Contexts and executions.
+//! Operations on contexts and executions.
 
 use futures::Stream;
 use hyper::Method;
@@ -7,16 +7,16 @@ use super::{Link, LinkError, empty, json, lines, with_query};
 use crate::protocol::{self, Context, ContextQuery, Event, Execute, MAX_EVENT_BYTES, StartContext};
 
 impl Link {
-    /// Starts an interpreter and returns once it waits for code.
+    /// Starts an interpreter and returns once it is ready for code, or at once if it is lazy.
     ///
     /// # Errors
     ///
-    /// [`LinkError::Refused`] when the image lacks the language, its runner does not come up, or there is no such `cwd`.
-    pub async fn start_context(&self, asked: &StartContext) -> Result<Context, LinkError> {
-        self.call(Method::POST, protocol::CONTEXTS, json(asked)).await
+    /// [`LinkError::Refused`] when the image lacks the language, the runner does not become ready, or `cwd` does not exist.
+    pub async fn start_context(&self, request: &StartContext) -> Result<Context, LinkError> {
+        self.call(Method::POST, protocol::CONTEXTS, json(request)).await
     }
 
-    /// All interpreters, in the order of their creation.
+    /// Lists all contexts, in the order of their creation.
     ///
     /// # Errors
     ///
@@ -25,17 +25,17 @@ impl Link {
         self.call(Method::GET, protocol::CONTEXTS, empty()).await
     }
 
-    /// Replaces an interpreter by a new one with the same id. What runs or waits in it ends with
+    /// Replaces an interpreter by a new one with the same id. Executions that run or wait in it end with
     /// [`OutcomeKind::Restarted`](crate::protocol::OutcomeKind::Restarted).
     ///
     /// # Errors
     ///
-    /// [`LinkError::Refused`] when there is no such context, or its runner does not come up.
+    /// [`LinkError::Refused`] when there is no such context, or the runner does not become ready.
     pub async fn restart_context(&self, id: &str) -> Result<Context, LinkError> {
         self.call(Method::POST, &with_id(protocol::CONTEXT_RESTART, id), empty()).await
     }
 
-    /// Interrupts the code that runs in a context, as Ctrl-C would. Nothing running is no error.
+    /// Interrupts the code that runs in a context, as Ctrl-C would. It is not an error if no code runs.
     ///
     /// # Errors
     ///
@@ -44,7 +44,7 @@ impl Link {
         self.send(Method::POST, &with_id(protocol::CONTEXT_INTERRUPT, id), empty()).await.map(|_| ())
     }
 
-    /// Ends an interpreter. What runs or waits in it ends as with a restart.
+    /// Ends a context. Executions that run or wait in it end as with a restart.
     ///
     /// # Errors
     ///
@@ -53,11 +53,12 @@ impl Link {
         self.send(Method::DELETE, &with_id(protocol::CONTEXTS, id), empty()).await.map(|_| ())
     }
 
-    /// Runs code and streams what happens; dropping the stream interrupts it.
+    /// Runs code and streams its events; dropping the stream interrupts the code.
     ///
     /// # Errors
     ///
-    /// [`LinkError::Refused`] when there is no such context or `cwd`. How the code ends is [`Event::End`].
+    /// [`LinkError::Refused`] when the context or `cwd` does not exist. A failure of the code is not an error: it is in
+    /// [`Event::End`].
     pub async fn execute(
         &self,
         execute: &Execute,

@@ -1,20 +1,20 @@
-//! The way to one agent: the HTTP/2 client on a container's pipe, with one method per operation.
+//! The HTTP/2 client on a container's pipe, with one method per operation of the agent.
 //!
-//! Nothing the agent says is trusted: answers are bounded, another protocol version is refused, and a broken connection
-//! is an error of this one sandbox.
+//! The agent is not trusted: the size of its answers is bounded, another protocol version is refused, and a broken connection is
+//! an error of this one sandbox.
 //!
-//! A link lasts for days, and its two ends are ours: no limit that HTTP/2's libraries have against hostile peers may end it in
-//! ordinary use. These are the limits of h2 0.4.20 and hyper 1, and why none is met:
+//! A link lasts for days, and both of its ends are ours. No limit that the HTTP/2 libraries set against hostile peers may end it
+//! in ordinary use. The table lists the limits of h2 0.4.20 and hyper 1, and the reason why none is reached:
 //!
-//! | limit | what it ends | here |
+//! | limit | it ends | here |
 //! | --- | --- | --- |
 //! | 100 empty DATA frames in a connection's life | the connection | none is sent: [`records`] |
-//! | small DATA frames: a budget of half the connection's window | the connection | none is sent but at the edge of a window: [`records`]. It stays as the bound for a lying agent |
+//! | small DATA frames: a budget of half the connection's window | the connection | sent only at the edge of a window: [`records`]. The budget remains as the bound for a lying agent |
 //! | 1,024 frames for streams that h2 has forgotten, in a connection's life | the connection | lifted at both ends |
-//! | 50 reset streams are remembered, for 1 s | nothing: later frames are answered, and counted above | as it is |
-//! | 20 streams reset before they are accepted | the connection | lifted in the agent, which is frozen by a pause |
-//! | a header list of 16 KiB, 4 times as much, or too many CONTINUATION frames | the request; the connection | routes have 48 KiB at the most, the agent takes 256 KiB |
-//! | 4,096 streams at once, as the agent announces | nothing: requests wait | as it is |
+//! | 50 reset streams are remembered, for 1 s | nothing: later frames are answered, and counted above | unchanged |
+//! | 20 streams reset before they are accepted | the connection | lifted in the agent, which a pause freezes |
+//! | a header list of 16 KiB; 4 times as much, or too many CONTINUATION frames | the request; the connection | routes have at most 48 KiB, the agent accepts 256 KiB |
+//! | 4,096 streams at once, as the agent announces | nothing: requests wait | unchanged |
 //! | a ping without an answer for 20 s | the connection | no request is open while a sandbox is paused |
 //! | 2^30 streams in a connection's life | all later requests | 12,000 requests a second for a day |
 
@@ -52,42 +52,44 @@ pub use files::FileContent;
 /// The longest answer that is not a stream, bytes.
 const MAX_ANSWER_BYTES: usize = 8 << 20;
 
-/// The longest route with its query, bytes. Every path that a kernel takes fits, every letter of it escaped; longer ones would
-/// be refused by the HTTP library, or end the connection for all.
+/// The longest route with its query, bytes. Every path that the kernel accepts fits, even with every letter escaped. The HTTP
+/// library would refuse a longer route, or end the connection for all requests.
 const MAX_ROUTE_BYTES: usize = 48 << 10;
 
-/// What waits unread in one stream, bytes, and in all of them: what one lying agent can make the server hold. The second
-/// is 256 times the first, so that streams that nobody reads do not hold up the others.
+/// The most unread bytes of one stream.
 const WINDOW: u32 = 128 << 10;
+
+/// The most unread bytes of all streams of a link; it bounds the memory that one lying agent can occupy in the server. It is 256
+/// times [`WINDOW`], so that streams without a reader do not block the others.
 const ALL_WINDOWS: u32 = 32 << 20;
 
-/// An agent that does not answer a ping for this long is gone.
-const SILENCE: Duration = Duration::from_secs(20);
+/// Time without an answer to a ping after which the agent counts as gone. Also the interval between pings.
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Why an operation on an agent failed.
+/// The reason why an operation on an agent failed.
 #[derive(Debug, Error)]
 pub enum LinkError {
-    /// The connection broke: the container is gone, or its agent talks nonsense.
+    /// The connection broke: the container is gone, or its agent violated the protocol.
     #[error("the link to the sandbox broke")]
     Broken(#[source] Box<dyn Error + Send + Sync>),
-    /// This one operation broke off. The sandbox lives, and so does everything else that is asked of it.
+    /// This one operation broke off. The sandbox and its other operations are unaffected.
     #[error("the sandbox did not finish this operation")]
     Unfinished(#[source] Box<dyn Error + Send + Sync>),
-    /// The agent is of another release than this server.
+    /// The agent speaks another protocol version than this server.
     #[error("the agent in the image speaks protocol {0}, this server {PROTOCOL_VERSION}: rebuild the image")]
     Version(u32),
-    /// The agent will not do what it was asked, and says why.
+    /// The agent refused the request.
     #[error("{message}")]
     Refused {
-        /// Its reason.
+        /// The kind of refusal.
         code: Code,
-        /// Its words.
+        /// The reason, for people.
         message: String,
     },
 }
 
 impl LinkError {
-    /// HTTP/2 tells the end of one stream from that of the connection.
+    /// Classifies a failure: HTTP/2 distinguishes the reset of one stream from the end of the connection.
     fn broken(err: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         let err = err.into();
         if is_reset(&*err) { Self::Unfinished(err) } else { Self::Broken(err) }
@@ -104,17 +106,17 @@ fn is_reset(err: &(dyn Error + 'static)) -> bool {
 /// A request's body.
 type Body = UnsyncBoxBody<Bytes, Box<dyn Error + Send + Sync>>;
 
-/// A connection to one agent. Dropping it closes the pipe, which ends the container, and breaks the streams that are left.
+/// A connection to one agent. Dropping it closes the pipe, which ends the container, and breaks the remaining streams.
 #[derive(Debug)]
 pub struct Link {
     requests: http2::SendRequest<Body>,
     ended: CancellationToken,
-    /// Why it ended, once it has.
+    /// The error that ended the connection, if one did.
     cause: Arc<OnceLock<hyper::Error>>,
     _connection: DropGuard,
 }
 
-/// Runs the connection's tasks for as long as there is a link, also while streams of it are held.
+/// Runs the connection's tasks until the link is dropped, even if streams of it are still held.
 #[derive(Debug, Clone)]
 struct Tasks(CancellationToken);
 
@@ -125,32 +127,34 @@ impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Tasks {
 }
 
 impl Link {
-    /// Shakes hands over `pipe` and asks who is there.
+    /// Opens an HTTP/2 connection on `pipe` and asks for the agent's [`Hello`].
     ///
     /// # Errors
     ///
-    /// [`LinkError::Version`] when the agent is of another release, [`LinkError::Broken`] when there is none.
+    /// [`LinkError::Version`] when the agent speaks another protocol version, [`LinkError::Broken`] when no agent answers.
     pub async fn open(pipe: Pipe) -> Result<(Self, Hello), LinkError> {
         let tasks = Tasks(CancellationToken::new());
         let (requests, connection) = http2::Builder::new(tasks.clone())
             .timer(TokioTimer::new())
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(ALL_WINDOWS)
-            .keep_alive_interval(SILENCE)
-            .keep_alive_timeout(SILENCE)
-            // Answers that nobody waits for any more go on arriving for a moment. Each is an error to h2, of which it forgives
-            // 1,024 in a connection's life; our own clients cause as many as they like.
+            .keep_alive_interval(PING_TIMEOUT)
+            .keep_alive_timeout(PING_TIMEOUT)
+            // After a request is dropped, frames of its answer still arrive for a moment. h2 counts each as an error and tolerates
+            // 1,024 in a connection's life, but our own clients may drop any number of requests.
             .max_local_error_reset_streams(None)
             .handshake(TokioIo::new(pipe.into_io()))
             .await
             .map_err(LinkError::broken)?;
         let (ended, cause) = (CancellationToken::new(), Arc::new(OnceLock::new()));
-        let (end, because) = (ended.clone(), Arc::clone(&cause));
-        tasks.execute(async move {
-            if let Err(err) = connection.await {
-                let _ = because.set(err);
+        tasks.execute({
+            let (ended, cause) = (ended.clone(), Arc::clone(&cause));
+            async move {
+                if let Err(err) = connection.await {
+                    let _ = cause.set(err);
+                }
+                ended.cancel();
             }
-            end.cancel();
         });
         let link = Self { requests, ended, cause, _connection: tasks.0.drop_guard() };
         let hello: Hello = link.call(Method::GET, protocol::HELLO, empty()).await?;
@@ -160,22 +164,22 @@ impl Link {
         Ok((link, hello))
     }
 
-    /// Whether the agent can no longer be reached.
+    /// Whether the connection has ended.
     pub fn is_closed(&self) -> bool {
         self.requests.is_closed()
     }
 
-    /// Cancelled when the agent can no longer be reached.
+    /// A token that is cancelled when the connection ends.
     pub fn ended(&self) -> CancellationToken {
         self.ended.clone()
     }
 
-    /// Why the agent can no longer be reached; `None` while it can, and when it closed the connection in order.
+    /// The error that ended the connection; `None` while it is open, and if the agent closed it in order.
     pub fn cause(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
         self.cause.get().map(|err| err as _)
     }
 
-    /// Replaces the environment of the whole sandbox, for what is started or executed from now on.
+    /// Replaces the environment of the whole sandbox, for everything started or executed from now on.
     ///
     /// # Errors
     ///
@@ -184,7 +188,7 @@ impl Link {
         self.send(Method::PUT, protocol::ENV, json(environment)).await.map(|_| ())
     }
 
-    /// Asks what the container uses now.
+    /// Reads the container's current resource usage.
     ///
     /// # Errors
     ///
@@ -193,7 +197,7 @@ impl Link {
         self.call(Method::GET, protocol::METRICS, empty()).await
     }
 
-    /// Connects to a port inside the container. Shutting down one direction leaves the other open; dropping it closes
+    /// Connects to a port inside the container. Shutting down one direction leaves the other open; dropping the connection closes
     /// both.
     ///
     /// # Errors
@@ -204,7 +208,7 @@ impl Link {
         port: u16,
     ) -> Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static + use<>, LinkError> {
         let request = Request::connect(format!("127.0.0.1:{port}")).body(empty()).expect("an address is valid");
-        let response = self.answered(request).await?;
+        let response = self.send_request(request).await?;
         let upgraded = hyper::upgrade::on(response).await.map_err(LinkError::broken)?;
         Ok(records::connection(TokioIo::new(upgraded)))
     }
@@ -220,10 +224,10 @@ impl Link {
             return Err(LinkError::Refused { code: Code::InvalidArgument, message });
         }
         let request = Request::builder().method(method).uri(format!("http://agent{path}")).body(body);
-        self.answered(request.expect("our routes are valid")).await
+        self.send_request(request.expect("our routes are valid")).await
     }
 
-    async fn answered(&self, request: Request<Body>) -> Result<Response<Incoming>, LinkError> {
+    async fn send_request(&self, request: Request<Body>) -> Result<Response<Incoming>, LinkError> {
         let response = self.requests.clone().send_request(request).await.map_err(LinkError::broken)?;
         if response.status().is_success() {
             return Ok(response);
@@ -246,12 +250,12 @@ fn full(bytes: Bytes) -> Body {
     Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
 }
 
-/// The one piece of a body that is there already, for an operation that takes many.
+/// A stream of one piece, for an operation that takes a stream.
 fn once(piece: Bytes) -> impl Stream<Item = Result<Bytes, std::convert::Infallible>> + Send + 'static {
     futures::stream::iter([Ok(piece)])
 }
 
-/// A body of pieces that are not there yet. An error in it breaks the request off, which the agent sees.
+/// A streamed body. An error in `pieces` resets the request's stream, so that the agent does not take a part for the whole.
 fn streamed<E>(pieces: impl Stream<Item = Result<Bytes, E>> + Send + 'static) -> Body
 where
     E: Into<Box<dyn Error + Send + Sync>> + 'static,
@@ -264,14 +268,14 @@ fn with_query<T: Serialize>(path: &str, query: &T) -> String {
     format!("{path}?{}", serde_urlencoded::to_string(query).expect("the protocol's queries are flat"))
 }
 
-/// The pieces of an answer that is a stream, as they come.
+/// Decodes the pieces of a streamed answer as they arrive.
 fn pieces(response: Response<Incoming>) -> impl Stream<Item = std::io::Result<Bytes>> + Send + Unpin + 'static {
     unpacked(
         BodyStream::new(response.into_body()).try_filter_map(|frame| std::future::ready(Ok(frame.into_data().ok()))),
     )
 }
 
-/// An answer's lines as they come. None may be longer than `max_bytes`.
+/// Parses the lines of a streamed answer as they arrive. A line longer than `max_bytes` is an error.
 fn lines<T: DeserializeOwned>(
     response: Response<Incoming>,
     max_bytes: usize,
@@ -280,7 +284,7 @@ fn lines<T: DeserializeOwned>(
     let lines = FramedRead::with_capacity(reader, LinesCodec::new_with_max_length(max_bytes), 64 * 1024);
     lines.map(|line| {
         let line = line.map_err(|err| match err {
-            // It does not name its cause as such.
+            // Unwrapped, because `LinesCodecError` does not return it from `source()`.
             LinesCodecError::Io(err) => LinkError::broken(err),
             err @ LinesCodecError::MaxLineLengthExceeded => LinkError::broken(err),
         })?;

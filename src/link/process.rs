@@ -1,4 +1,4 @@
-//! Processes.
+//! Operations on processes.
 
 use bytes::Bytes;
 use futures::Stream;
@@ -11,23 +11,23 @@ use crate::protocol::{
 };
 
 impl Link {
-    /// Starts a command and streams what it does. Dropping the stream leaves the process alone.
+    /// Starts a command and streams its events. Dropping the stream does not end the process.
     ///
     /// # Errors
     ///
     /// [`LinkError::Refused`] when the command, the directory or the user does not exist.
     pub async fn start_process(
         &self,
-        asked: &StartProcess,
+        request: &StartProcess,
     ) -> Result<impl Stream<Item = Result<ProcessEvent, LinkError>> + Send + Unpin + 'static + use<>, LinkError> {
-        Ok(lines(self.send(Method::POST, protocol::PROCESSES, json(asked)).await?, MAX_PROCESS_LINE_BYTES))
+        Ok(lines(self.send(Method::POST, protocol::PROCESSES, json(request)).await?, MAX_PROCESS_LINE_BYTES))
     }
 
-    /// Streams what a process does from now on. It waits for the slowest of its readers.
+    /// Streams the events of a process from now on. The process waits for its slowest reader.
     ///
     /// # Errors
     ///
-    /// [`LinkError::Refused`] when there is no such process, nor was within the last 30 s.
+    /// [`LinkError::Refused`] when no such process runs or has ended within the last 30 s.
     pub async fn attach_process(
         &self,
         process: &ProcessSelector,
@@ -36,7 +36,7 @@ impl Link {
         Ok(lines(self.send(Method::GET, &route, empty()).await?, MAX_PROCESS_LINE_BYTES))
     }
 
-    /// Streams the processes that run, in the order of their starts.
+    /// Streams the running processes, in the order of their starts.
     ///
     /// # Errors
     ///
@@ -47,7 +47,7 @@ impl Link {
         Ok(lines(self.send(Method::GET, protocol::PROCESSES, empty()).await?, MAX_PROCESS_INFO_BYTES))
     }
 
-    /// Writes to a process's standard input and returns when all is in its pipe.
+    /// Writes to a process's standard input and returns when its pipe holds all of `input`.
     ///
     /// # Errors
     ///
@@ -83,8 +83,8 @@ impl Link {
         self.send(Method::PUT, &route(protocol::PROCESS_TERMINAL, process), json(&size)).await.map(|_| ())
     }
 
-    /// Sends a signal, by its number, to one process and not to its children. From then on its end is told as soon as it
-    /// has ended, whoever still holds its output open.
+    /// Sends a signal, by its number, to one process and not to its children. Afterwards the process's end is reported soon after
+    /// it exits, even if its children still hold its output open.
     ///
     /// # Errors
     ///

@@ -19,7 +19,7 @@ pub struct Request<'a> {
     pub cwd: Option<&'a str>,
     /// How the code is run.
     pub mode: Mode,
-    /// Whether there is a standard input. Without one, code that asks for a line of input gets an error.
+    /// Whether there is a standard input. Without one, the runner may raise an error in code that asks for a line of input.
     pub stdin: bool,
     /// Extra mime types of outputs, beside those that every caller gets.
     pub formats: &'a [String],
