@@ -1,4 +1,4 @@
-//! Live interpreters: the languages found in the image, and one runner process at a time per context.
+//! Live interpreters: the languages of the image, and the contexts, each with one runner process at a time.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,13 +18,13 @@ use super::sys::Processes;
 use super::users::Users;
 use crate::protocol::{self, Code, Event, Execute, Language, StartContext};
 
-/// `language.json` beside a runner in the image.
+/// The content of `language.json`, which is beside a runner in the image.
 #[derive(Debug, Clone, Deserialize)]
 struct Manifest {
     #[serde(flatten)]
     language: Language,
     command: Vec<String>,
-    /// Whether each thing that the language prints is written at once, and is to be one event.
+    /// Whether the language writes each printed item with one `write`, so that each `write` becomes one event.
     #[serde(default)]
     keep_writes_apart: bool,
 }
@@ -39,7 +39,7 @@ pub(crate) struct Contexts {
     created: AtomicU64,
 }
 
-/// What it takes to start a runner.
+/// Starts runners.
 #[derive(Debug)]
 struct Starter {
     processes: Processes,
@@ -58,29 +58,30 @@ struct Context {
     cwd: PathBuf,
     env: BTreeMap<String, String>,
     /// Replaced by a restart.
-    seat: StdMutex<Arc<Seat>>,
+    slot: StdMutex<Arc<Slot>>,
 }
 
-/// The place of a runner. Executions that came before a restart stay with the old one, and end with it.
+/// A slot for one runner. Executions that came before a restart keep the old slot and end with it.
 #[derive(Debug, Default)]
-struct Seat {
-    /// Whoever holds the lock executes. Empty when the runner died: the next execution starts another one.
-    runner: Mutex<Option<Seated>>,
-    /// Interrupts whoever executes.
+struct Slot {
+    /// Locked by the running execution. `None` before the first runner and after one died: the next execution starts a new one.
+    runner: Mutex<Option<Started>>,
+    /// Interrupts the running execution.
     interrupt: StdMutex<Option<mpsc::Sender<Signal>>>,
     /// Cancelled when the context was restarted or removed.
     abandoned: CancellationToken,
 }
 
+/// A started runner.
 #[derive(Debug)]
-struct Seated {
+struct Started {
     runner: Runner,
-    /// The sandbox's environment when it started, which may have been added to since.
+    /// The sandbox's environment at the start of the runner, which may have changed since.
     environment: BTreeMap<String, String>,
 }
 
 impl Contexts {
-    /// Reads the languages below `languages`; `fifos` is a directory for the runners' pipes.
+    /// Reads the languages below `languages`. The runners' FIFOs are made in the directory `fifos`.
     pub(crate) fn new(processes: Processes, users: Users, languages: &Path, fifos: PathBuf) -> io::Result<Self> {
         let mut manifests = BTreeMap::new();
         for entry in std::fs::read_dir(languages)? {
@@ -96,14 +97,14 @@ impl Contexts {
         Ok(Self { starter, manifests, contexts: StdMutex::default(), created: AtomicU64::new(0) })
     }
 
-    /// The languages found in the image.
+    /// The languages of the image.
     pub(crate) fn languages(&self) -> Vec<Language> {
         self.manifests.values().map(|manifest| manifest.language.clone()).collect()
     }
 
-    /// Starts a context and returns once its runner is ready, unless the runner is to come later.
-    pub(crate) async fn start(&self, asked: StartContext) -> Result<protocol::Context, Refused> {
-        let language = asked.language;
+    /// Starts a context and returns once its runner is ready, or at once if it is lazy.
+    pub(crate) async fn start(&self, spec: StartContext) -> Result<protocol::Context, Refused> {
+        let language = spec.language;
         let manifest = self
             .manifests
             .get(&language)
@@ -113,55 +114,55 @@ impl Contexts {
             language,
             command: manifest.command.clone(),
             keep_writes_apart: manifest.keep_writes_apart,
-            cwd: self.starter.users.default.resolve_cwd(asked.cwd.as_deref())?,
-            env: asked.env,
-            seat: StdMutex::default(),
+            cwd: self.starter.users.default.resolve_cwd(spec.cwd.as_deref())?,
+            env: spec.env,
+            slot: StdMutex::default(),
         });
-        if !asked.lazy {
-            let seated = self.starter.start(&context).await?;
-            *context.seat().runner.lock().await = Some(seated);
+        if !spec.lazy {
+            let started = self.starter.start(&context).await?;
+            *context.slot().runner.lock().await = Some(started);
         }
         self.list().push(Arc::clone(&context));
         Ok(context.info())
     }
 
-    /// All of them.
+    /// All contexts, in the order of their creation.
     pub(crate) fn all(&self) -> Vec<protocol::Context> {
         self.list().iter().map(|context| context.info()).collect()
     }
 
-    /// Ends what runs in a context and starts its interpreter anew.
+    /// Ends the executions of a context and replaces its interpreter by a new one.
     pub(crate) async fn restart(&self, id: &str) -> Result<protocol::Context, Refused> {
         let context = self.find(id)?;
-        let seat = Arc::new(Seat::default());
-        // Held from the start, so that nobody executes in it before it is ready.
-        let mut runner = seat.runner.lock().await;
-        let old = std::mem::replace(&mut *context.lock_seat(), Arc::clone(&seat));
+        let slot = Arc::new(Slot::default());
+        // Locked before the slot is visible, so that no execution runs in it before the runner is ready.
+        let mut runner = slot.runner.lock().await;
+        let old = std::mem::replace(&mut *context.lock_slot(), Arc::clone(&slot));
         old.abandon();
         drop(old);
         *runner = Some(self.starter.start(&context).await?);
         Ok(context.info())
     }
 
-    /// Ends a context and what runs in it.
+    /// Ends a context and its executions.
     pub(crate) fn remove(&self, id: &str) -> Result<(), Refused> {
         let context = self.find(id)?;
         self.list().retain(|other| !Arc::ptr_eq(other, &context));
-        context.seat().abandon();
+        context.slot().abandon();
         Ok(())
     }
 
     /// Interrupts the code that runs in a context, if any does.
     pub(crate) fn interrupt(&self, id: &str) -> Result<(), Refused> {
-        let seat = self.find(id)?.seat();
-        let interrupt = seat.interrupt.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = self.find(id)?.slot();
+        let interrupt = slot.interrupt.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(interrupt) = &*interrupt {
             let _ = interrupt.try_send(Signal::INT);
         }
         Ok(())
     }
 
-    /// Starts an execution, which waits for those before it in the same context, and sends its events.
+    /// Starts an execution and sends its events. It waits for earlier executions in the same context.
     pub(crate) fn execute(&self, mut execute: Execute, events: mpsc::Sender<Event>) -> Result<(), Refused> {
         let context = self.find(&execute.context)?;
         if let Some(cwd) = &execute.cwd {
@@ -185,9 +186,9 @@ impl Contexts {
 
 impl Starter {
     /// Starts a runner and waits until it is ready.
-    async fn start(&self, context: &Context) -> Result<Seated, Refused> {
+    async fn start(&self, context: &Context) -> Result<Started, Refused> {
         let user = &self.users.default;
-        // It was there when the context was made; code may have removed it since.
+        // The directory existed when the context was made, but code may have removed it since.
         let cwd = if context.cwd.is_dir() { &context.cwd } else { &user.home };
         let environment = self.users.environment(user, &context.env);
         let fifos = self.fifos.join(self.started.fetch_add(1, Ordering::Relaxed).to_string());
@@ -197,7 +198,7 @@ impl Starter {
         let mut runner = Runner::spawn(&self.processes, user, fifos, start)
             .map_err(|err| Refused::new(Code::Internal, format!("cannot start the runner of `{name}`: {err}")))?;
         if runner.ready().await {
-            return Ok(Seated { runner, environment: self.users.sandbox_environment() });
+            return Ok(Started { runner, environment: self.users.sandbox_environment() });
         }
         Err(Refused::new(Code::Internal, format!("the runner of `{name}` did not become ready")))
     }
@@ -205,46 +206,46 @@ impl Starter {
 
 impl Context {
     async fn execute(&self, starter: &Starter, mut execute: Execute, events: mpsc::Sender<Event>) {
-        let seat = self.seat();
-        let mut place = tokio::select! {
-            place = seat.runner.lock() => place,
+        let slot = self.slot();
+        let mut idle = tokio::select! {
+            idle = slot.runner.lock() => idle,
             () = events.closed() => return,
-            () = seat.abandoned.cancelled() => return execution::abandon(events).await,
+            () = slot.abandoned.cancelled() => return execution::abandon(events).await,
         };
         if events.is_closed() {
             return;
         }
-        if seat.abandoned.is_cancelled() {
+        if slot.abandoned.is_cancelled() {
             return execution::abandon(events).await;
         }
-        let mut seated = match place.take().filter(|seated| seated.runner.is_alive()) {
-            Some(seated) => seated,
+        let mut started = match idle.take().filter(|started| started.runner.is_alive()) {
+            Some(started) => started,
             None => match starter.start(self).await {
-                Ok(seated) => seated,
+                Ok(started) => started,
                 Err(refused) => return execution::fail(events, refused.0.message).await,
             },
         };
         let added = starter.users.sandbox_environment().into_iter();
         let added = added.filter(|(name, value)| {
-            // The context's own variables and those it was started with are in place.
-            !self.env.contains_key(name) && seated.environment.get(name) != Some(value)
+            // The runner already has the context's own variables and the ones that have not changed since its start.
+            !self.env.contains_key(name) && started.environment.get(name) != Some(value)
         });
         execute.env = added.chain(execute.env).collect();
         let (interrupt, interrupts) = mpsc::channel(1);
-        *seat.interrupt.lock().unwrap_or_else(PoisonError::into_inner) = Some(interrupt);
-        let survived = execution::run(&mut seated.runner, execute, events, interrupts, &seat.abandoned).await;
-        *seat.interrupt.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *slot.interrupt.lock().unwrap_or_else(PoisonError::into_inner) = Some(interrupt);
+        let survived = execution::run(&mut started.runner, execute, events, interrupts, &slot.abandoned).await;
+        *slot.interrupt.lock().unwrap_or_else(PoisonError::into_inner) = None;
         if survived {
-            *place = Some(seated);
+            *idle = Some(started);
         }
     }
 
-    fn seat(&self) -> Arc<Seat> {
-        Arc::clone(&self.lock_seat())
+    fn slot(&self) -> Arc<Slot> {
+        Arc::clone(&self.lock_slot())
     }
 
-    fn lock_seat(&self) -> MutexGuard<'_, Arc<Seat>> {
-        self.seat.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_slot(&self) -> MutexGuard<'_, Arc<Slot>> {
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn info(&self) -> protocol::Context {
@@ -256,8 +257,8 @@ impl Context {
     }
 }
 
-impl Seat {
-    /// Ends what runs or waits here. The runner goes with the last who knows this seat.
+impl Slot {
+    /// Ends the executions that run or wait here. The runner is dropped with the last reference to this slot.
     fn abandon(&self) {
         self.abandoned.cancel();
     }

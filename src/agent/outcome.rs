@@ -1,4 +1,4 @@
-//! Names the end of an execution from what was seen of it.
+//! Derives the outcome of an execution from the observations around it.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -7,50 +7,50 @@ use super::cgroup::Counters;
 use crate::protocol::runner::{Cause, Done};
 use crate::protocol::{End, Exception, LimitHit, Limits, MAX_VALUE_BYTES, Outcome, OutcomeKind, Usage};
 
-/// What stopped the agent from listening to an execution.
+/// The reason why an execution stopped.
 #[derive(Debug)]
 pub(crate) enum Stop {
-    /// The runner said that it is done.
+    /// The runner reported that it is done.
     Done(Done),
-    /// The runner's process ended.
+    /// The runner's process exited.
     Died(ExitStatus),
-    /// The runner said what no runner says.
+    /// The runner violated its protocol.
     Broken(Exception),
-    /// The time was up.
+    /// The timeout passed.
     Timeout,
-    /// There was more output than is allowed.
+    /// The output exceeded its limit.
     OutputLimit,
-    /// The runner began a line that is longer than can be sent.
+    /// A line of the runner exceeded [`MAX_VALUE_BYTES`].
     ValueLimit,
     /// The context was restarted or removed.
     Restarted,
 }
 
-/// What was seen around an execution.
+/// The observations around an execution.
 #[derive(Debug)]
-pub(crate) struct Seen {
-    /// Why it stopped.
+pub(crate) struct Observed {
+    /// The reason why it stopped.
     pub(crate) stop: Stop,
-    /// The counters when it began and when it ended.
+    /// The counters at its beginning.
     pub(crate) before: Counters,
-    /// The counters when it ended.
+    /// The counters at its end.
     pub(crate) after: Counters,
-    /// Whether a writable directory had no room left when it ended, and had some when it began.
+    /// Whether a writable directory became full during the execution.
     pub(crate) disk_full: bool,
-    /// How long it took.
+    /// Its duration, milliseconds.
     pub(crate) wall_ms: u64,
 }
 
-impl Seen {
-    /// The end, with the limit that caused it named.
+impl Observed {
+    /// The end of the execution. It names the limit that caused it, if one did.
     pub(crate) fn end(self, limits: &Limits) -> End {
         let usage = Usage {
             wall_ms: self.wall_ms,
             cpu_ms: Some(self.after.cpu_us.saturating_sub(self.before.cpu_us) / 1000),
             peak_memory_bytes: self.after.peak_memory_bytes,
         };
-        let kills = self.after.oom_kills > self.before.oom_kills;
-        let refused = self.after.refused_forks > self.before.refused_forks;
+        let had_oom_kill = self.after.oom_kills > self.before.oom_kills;
+        let had_refused_fork = self.after.refused_forks > self.before.refused_forks;
         let lost = matches!(self.stop, Stop::Died(_) | Stop::Broken(_));
         let (own, exception, cause) = match self.stop {
             Stop::Timeout => {
@@ -71,15 +71,15 @@ impl Seen {
             Stop::Died(status) => (died(status), None, None),
             Stop::Broken(error) => (exception_outcome(&error), Some(error), None),
         };
-        // A limit is only to blame for a failure: code that copes with it has not failed. What fails after a limit was hit is put
-        // down to it: that a child could not be started, or was killed, shows in whatever the code makes of it.
+        // Code that hits a limit and still succeeds has not failed. If it fails afterwards, the limit is reported as the cause: the
+        // code may turn a refused or killed child process into any error of its own.
         let outcome = if own.kind == OutcomeKind::Ok {
             own
-        } else if kills || cause == Some(Cause::Memory) {
+        } else if had_oom_kill || cause == Some(Cause::Memory) {
             out_of_memory(limits)
         } else if self.disk_full || cause == Some(Cause::Disk) {
             disk_full(limits)
-        } else if refused {
+        } else if had_refused_fork {
             process_limit(limits)
         } else {
             own
@@ -103,7 +103,7 @@ fn ok() -> Outcome {
 fn exception_outcome(error: &Exception) -> Outcome {
     let value = error.value.lines().next().unwrap_or_default();
     let text = if value.is_empty() { error.name.clone() } else { format!("{}: {value}", error.name) };
-    // One line, however long the exception's own text is.
+    // Shortened, because an exception's text may be of any length.
     plain(OutcomeKind::Exception, text.chars().take(500).collect::<String>())
 }
 
@@ -121,10 +121,10 @@ fn died(status: ExitStatus) -> Outcome {
     }
 }
 
-/// `signal 11 (SIGSEGV)`.
+/// A signal's number and name: `signal 11 (SIGSEGV)`.
 fn signal_name(signal: i32) -> String {
     let Some(named) = rustix::process::Signal::from_named_raw(signal) else { return format!("signal {signal}") };
-    // Its debug form is `Signal::SEGV`, in quotes. The library spells some names out.
+    // The debug form is `"Signal::SEGV"`, and the library writes some names out in full.
     let debug = format!("{named:?}");
     let name = match debug.trim_matches('"').trim_start_matches("Signal::") {
         "ABORT" => "ABRT",
@@ -137,7 +137,7 @@ fn signal_name(signal: i32) -> String {
     format!("signal {signal} (SIG{name})")
 }
 
-/// The end of an execution whose interpreter was taken away.
+/// The outcome of an execution whose context was restarted or removed.
 pub(crate) fn restarted() -> Outcome {
     plain(OutcomeKind::Restarted, "the context was restarted while the code ran or waited to run")
 }
@@ -187,9 +187,9 @@ mod tests {
 
     const LIMITS: Limits = Limits { timeout_ms: 1, memory_bytes: 2, processes: 3, disk_bytes: 4, output_bytes: 5 };
 
-    fn seen(stop: Stop) -> Seen {
+    fn observed(stop: Stop) -> Observed {
         let counters = Counters::default();
-        Seen { stop, before: counters, after: counters, disk_full: false, wall_ms: 0 }
+        Observed { stop, before: counters, after: counters, disk_full: false, wall_ms: 0 }
     }
 
     fn raised_by(value: &str) -> Done {
@@ -201,48 +201,48 @@ mod tests {
         Stop::Done(raised_by(value))
     }
 
-    fn kind(seen: Seen) -> OutcomeKind {
-        seen.end(&LIMITS).outcome.kind
+    fn kind(observed: Observed) -> OutcomeKind {
+        observed.end(&LIMITS).outcome.kind
     }
 
     #[test]
-    fn ends_of_the_codes_own_doing() {
-        assert_eq!(kind(seen(Stop::Done(Done::default()))), OutcomeKind::Ok);
-        assert_eq!(kind(seen(raised("no"))), OutcomeKind::Exception);
-        assert_eq!(kind(seen(Stop::Done(Done { exit_code: Some(3), ..Done::default() }))), OutcomeKind::Exit);
-        assert_eq!(kind(seen(Stop::Done(Done { exit_code: Some(0), ..Done::default() }))), OutcomeKind::Ok);
-        assert_eq!(kind(seen(Stop::Died(ExitStatus::from_raw(3 << 8)))), OutcomeKind::Exit);
-        let killed = seen(Stop::Died(ExitStatus::from_raw(11))).end(&LIMITS).outcome;
+    fn ends_that_the_code_itself_causes() {
+        assert_eq!(kind(observed(Stop::Done(Done::default()))), OutcomeKind::Ok);
+        assert_eq!(kind(observed(raised("no"))), OutcomeKind::Exception);
+        assert_eq!(kind(observed(Stop::Done(Done { exit_code: Some(3), ..Done::default() }))), OutcomeKind::Exit);
+        assert_eq!(kind(observed(Stop::Done(Done { exit_code: Some(0), ..Done::default() }))), OutcomeKind::Ok);
+        assert_eq!(kind(observed(Stop::Died(ExitStatus::from_raw(3 << 8)))), OutcomeKind::Exit);
+        let killed = observed(Stop::Died(ExitStatus::from_raw(11))).end(&LIMITS).outcome;
         assert_eq!(killed.message, "the interpreter was killed by signal 11 (SIGSEGV)");
         assert_eq!(killed.kind, OutcomeKind::Signal);
     }
 
     #[test]
     fn a_limit_is_named_with_its_value() {
-        let mut oom = seen(Stop::Died(ExitStatus::from_raw(9)));
+        let mut oom = observed(Stop::Died(ExitStatus::from_raw(9)));
         oom.after.oom_kills = 1;
         let outcome = oom.end(&LIMITS).outcome;
         assert_eq!(outcome.kind, OutcomeKind::OutOfMemory);
         assert_eq!(outcome.limit, Some(LimitHit { name: "memory_bytes".into(), value: 2 }));
 
-        let mut forks = seen(raised("try again"));
+        let mut forks = observed(raised("try again"));
         forks.after.refused_forks = 9;
         assert_eq!(kind(forks), OutcomeKind::ProcessLimit);
         let done = |cause| Stop::Done(Done { cause, ..raised_by("[Errno 28] No space left on device") });
-        assert_eq!(kind(seen(done(Some(Cause::Disk)))), OutcomeKind::DiskFull);
-        assert_eq!(kind(seen(done(Some(Cause::Memory)))), OutcomeKind::OutOfMemory);
-        // Words alone are the code's own.
-        assert_eq!(kind(seen(done(None))), OutcomeKind::Exception);
-        assert_eq!(kind(seen(Stop::Timeout)), OutcomeKind::Timeout);
-        assert_eq!(kind(seen(Stop::OutputLimit)), OutcomeKind::OutputLimit);
-        let value = seen(Stop::ValueLimit).end(&LIMITS).outcome;
+        assert_eq!(kind(observed(done(Some(Cause::Disk)))), OutcomeKind::DiskFull);
+        assert_eq!(kind(observed(done(Some(Cause::Memory)))), OutcomeKind::OutOfMemory);
+        // The text of the error alone does not make it a limit.
+        assert_eq!(kind(observed(done(None))), OutcomeKind::Exception);
+        assert_eq!(kind(observed(Stop::Timeout)), OutcomeKind::Timeout);
+        assert_eq!(kind(observed(Stop::OutputLimit)), OutcomeKind::OutputLimit);
+        let value = observed(Stop::ValueLimit).end(&LIMITS).outcome;
         assert_eq!(value.kind, OutcomeKind::OutputLimit);
         assert_eq!(value.limit, Some(LimitHit { name: "value_bytes".into(), value: 48 << 20 }));
     }
 
     #[test]
     fn a_limit_that_the_code_coped_with_is_not_an_end() {
-        let mut coped = seen(Stop::Done(Done::default()));
+        let mut coped = observed(Stop::Done(Done::default()));
         coped.after = Counters { oom_kills: 1, refused_forks: 1, ..Counters::default() };
         coped.disk_full = true;
         assert_eq!(kind(coped), OutcomeKind::Ok);
@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn the_message_is_one_line() {
-        let outcome = seen(raised("first\nsecond")).end(&LIMITS).outcome;
+        let outcome = observed(raised("first\nsecond")).end(&LIMITS).outcome;
         assert_eq!(outcome.message, "E: first");
     }
 }

@@ -1,4 +1,4 @@
-//! Processes: started as a user, waited for, killed. As process 1 the agent also reaps what others leave behind.
+//! Starts processes as a user, waits for them and kills them. As process 1 the agent also reaps orphaned processes.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -22,27 +22,27 @@ use super::seccomp;
 use super::users::User;
 use crate::protocol::TerminalSize;
 
-/// Starts processes and tells when they end.
+/// Starts processes and reports their ends.
 #[derive(Debug, Clone)]
 pub(crate) struct Processes {
     waiters: Arc<Mutex<HashMap<i32, oneshot::Sender<ExitStatus>>>>,
-    /// The uid of user code. What runs under another one, as root's does, is restrained.
-    own: Option<u32>,
+    /// The uid of user code. Processes with another uid, such as root's, are restrained.
+    user_code_uid: Option<u32>,
 }
 
 /// A process that was started.
 #[derive(Debug)]
 pub(crate) struct Started {
-    /// Its id, which is its process group's too.
+    /// Its id, which is also the id of its process group.
     pub(crate) pid: Pid,
-    /// Resolves when it has ended.
+    /// Resolves when it has exited.
     pub(crate) exit: oneshot::Receiver<ExitStatus>,
 }
 
 impl Processes {
-    /// Starts the reaper. It needs a runtime and lives as long as that does. `user` is who code runs as.
+    /// Starts the reaper, a task that lives as long as the runtime. `user` is the account of user code.
     pub(crate) fn start(user: &User) -> io::Result<Self> {
-        let processes = Self { waiters: Arc::default(), own: user.ids.map(|(uid, _)| uid) };
+        let processes = Self { waiters: Arc::default(), user_code_uid: user.ids.map(|(uid, _)| uid) };
         let mut ended = signal(SignalKind::child())?;
         let reaper = processes.clone();
         tokio::spawn(async move {
@@ -53,17 +53,17 @@ impl Processes {
         Ok(processes)
     }
 
-    /// Starts `command` as `user`, as the leader of a process group of its own.
+    /// Starts `command` as `user` and as the leader of a new process group.
     pub(crate) fn spawn(&self, mut command: Command, user: &User) -> io::Result<Started> {
         command.process_group(0);
         self.spawn_leader(command, user)
     }
 
-    /// Starts `command` as `user` with the terminal for its three streams, as the leader of a session of its own.
-    #[expect(unsafe_code, reason = "only between fork and exec can a process take its terminal")]
+    /// Starts `command` as `user` and as the leader of a new session, with the terminal as its three standard streams.
+    #[expect(unsafe_code, reason = "a process can take its terminal only between fork and exec")]
     pub(crate) fn spawn_on(&self, terminal: &Terminal, mut command: Command, user: &User) -> io::Result<Started> {
         let end = terminal.open_end()?;
-        // Programs that open their terminal by its name, as `screen` does, need it to be theirs.
+        // Programs that open their terminal by its name, such as `screen`, must own it.
         user.own_file(&end)?;
         command.stdin(Stdio::from(end.try_clone()?)).stdout(Stdio::from(end.try_clone()?)).stderr(Stdio::from(end));
         // SAFETY: after the fork of a process with threads only async-signal-safe calls are allowed. These two are
@@ -82,13 +82,13 @@ impl Processes {
         if let Some((uid, gid)) = user.ids {
             // As root, this also drops the supplementary groups.
             command.gid(gid).uid(uid);
-            if Some(uid) != self.own {
+            if Some(uid) != self.user_code_uid {
                 restrain(&mut command)?;
             }
         }
-        // Held until the pid is known, so that the reaper cannot meet a child that nobody waits for yet.
+        // Locked until the waiter is registered, so that the reaper cannot reap the child before.
         let mut waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
-        let child = spawn_first_to_go(&mut command)?;
+        let child = spawn_as_first_oom_victim(&mut command)?;
         let pid = Pid::from_child(&child);
         let (sender, exit) = oneshot::channel();
         waiters.insert(pid.as_raw_nonzero().get(), sender);
@@ -96,7 +96,7 @@ impl Processes {
         Ok(Started { pid, exit })
     }
 
-    /// Sends a signal to one process that was started here. False if it has ended: the id may be another's by now.
+    /// Sends a signal to one process that was started here. False if it has exited: its id may now belong to another process.
     pub(crate) fn signal(&self, pid: Pid, signal: Signal) -> bool {
         let waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
         waiters.contains_key(&pid.as_raw_nonzero().get()) && rustix::process::kill_process(pid, signal).is_ok()
@@ -107,7 +107,7 @@ impl Processes {
         let ended: Vec<(Pid, WaitStatus)> = if std::process::id() == 1 {
             std::iter::from_fn(|| rustix::process::wait(WaitOptions::NOHANG).ok().flatten()).collect()
         } else {
-            // Elsewhere, as in tests, other children are other people's to wait for.
+            // In another process, such as a test, other code waits for the other children.
             let pids = waiters.keys().copied().filter_map(Pid::from_raw);
             pids.filter_map(|pid| rustix::process::waitpid(Some(pid), WaitOptions::NOHANG).ok().flatten()).collect()
         };
@@ -119,58 +119,61 @@ impl Processes {
     }
 }
 
-/// Signals and timers that wait, of all processes of root in all sandboxes.
-const WAITING_SIGNALS: u64 = 4096;
+/// The most pending signals and timers of all root processes in all sandboxes.
+const MAX_PENDING_SIGNALS: u64 = 4096;
 
-/// Bytes of message queues, of all processes of root in all sandboxes: half of the usual limit.
-const MESSAGE_QUEUES: u64 = 400_000;
+/// The most bytes in message queues of all root processes in all sandboxes: half of the usual limit.
+const MAX_MESSAGE_QUEUE_BYTES: u64 = 400_000;
 
-/// Takes from a process that is root, or that some other account of the image is, what it could use up for root of the host or for an
-/// account of the host's. They have the same uids, and the kernel counts for these. Where it compares the count with a limit of the
-/// process, that is so low here that the host's own processes, whose limits are higher, never meet it.
-#[expect(unsafe_code, reason = "only between fork and exec is a process restrained and the agent not")]
+/// Limits the kernel resources of a process that runs as root or as another account of the image. Accounts of the host have the same
+/// uids, and the kernel counts some resources per uid of the whole host, so the process could use them up for the host. Where
+/// the kernel compares such a count with a limit of the calling process, that limit is set so low here that the host's own processes,
+/// which have higher limits, never reach theirs.
+#[expect(unsafe_code, reason = "only between fork and exec do limits apply to the process and not to the agent")]
 fn restrain(command: &mut Command) -> io::Result<()> {
     let without_inotify = seccomp::without_inotify()?;
-    // SAFETY: after the fork of a process with threads only async-signal-safe calls are allowed. These are plain system calls;
-    // what the filter is made of is there already.
+    // SAFETY: after the fork of a process with threads only async-signal-safe calls are allowed. These are plain system calls,
+    // and the filter was compiled before the fork.
     unsafe {
         command.pre_exec(move || {
-            lower(Resource::Sigpending, WAITING_SIGNALS)?;
-            lower(Resource::Msgqueue, MESSAGE_QUEUES)?;
+            lower(Resource::Sigpending, MAX_PENDING_SIGNALS)?;
+            lower(Resource::Msgqueue, MAX_MESSAGE_QUEUE_BYTES)?;
             seccompiler::apply_filter(&without_inotify).map_err(|_| io::ErrorKind::PermissionDenied.into())
         });
     }
     Ok(())
 }
 
-fn lower(resource: Resource, most: u64) -> io::Result<()> {
+/// Lowers the calling process's limits of a resource to `max`.
+fn lower(resource: Resource, max: u64) -> io::Result<()> {
     let limit = getrlimit(resource);
-    let lower = |limit: Option<u64>| Some(limit.map_or(most, |limit| limit.min(most)));
+    let lower = |limit: Option<u64>| Some(limit.map_or(max, |limit| limit.min(max)));
     Ok(setrlimit(resource, Rlimit { current: lower(limit.current), maximum: lower(limit.maximum) })?)
 }
 
-/// When memory runs out the kernel is to take user code first and the agent last. A child is born with that, or what it forks at
-/// once would be without.
-fn spawn_first_to_go(command: &mut Command) -> io::Result<Child> {
+/// Starts a process that the kernel kills before the agent when memory runs out. The child inherits the score from the agent, which
+/// changes its own for a moment: set afterwards, the score would miss processes that the child forks at once.
+fn spawn_as_first_oom_victim(command: &mut Command) -> io::Result<Child> {
     let mut before = [0; 8];
-    let own = File::options().read(true).write(true).open("/proc/self/oom_score_adj");
-    let Ok((own, length)) = own.and_then(|own| own.read_at(&mut before, 0).map(|length| (own, length))) else {
+    let score = File::options().read(true).write(true).open("/proc/self/oom_score_adj");
+    let Ok((score, length)) = score.and_then(|score| score.read_at(&mut before, 0).map(|length| (score, length)))
+    else {
         return command.spawn();
     };
-    let _ = own.write_all_at(b"1000", 0);
+    let _ = score.write_all_at(b"1000", 0);
     let child = command.spawn();
-    let _ = own.write_all_at(&before[..length], 0);
+    let _ = score.write_all_at(&before[..length], 0);
     child
 }
 
-/// A terminal as its emulator sees it: what is written is typed, what is read is to be shown.
+/// The emulator's side of a terminal: it writes the typed input and reads the output to show.
 #[derive(Debug)]
 pub(crate) struct Terminal {
     master: OwnedFd,
 }
 
 impl Terminal {
-    /// Makes one.
+    /// Makes a terminal of this size.
     pub(crate) fn open(size: TerminalSize) -> io::Result<Self> {
         let master = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
         rustix::pty::grantpt(&master)?;
@@ -181,13 +184,13 @@ impl Terminal {
         Ok(terminal)
     }
 
-    /// Changes its size, of which the foreground process is told.
+    /// Changes its size. The kernel notifies the foreground process.
     pub(crate) fn resize(&self, size: TerminalSize) -> io::Result<()> {
         let size = Winsize { ws_row: size.rows, ws_col: size.cols, ws_xpixel: 0, ws_ypixel: 0 };
         Ok(rustix::termios::tcsetwinsize(&self.master, size)?)
     }
 
-    /// A descriptor of its own for reading or writing; non-blocking.
+    /// A new descriptor for reading or writing; non-blocking.
     pub(crate) fn handle(&self) -> io::Result<OwnedFd> {
         self.master.try_clone()
     }
@@ -198,43 +201,44 @@ impl Terminal {
     }
 }
 
-/// A pipe that the agent writes and a process reads.
+/// Makes a pipe that the agent writes to and a process reads from.
 pub(crate) fn pipe_in() -> io::Result<(pipe::Sender, OwnedFd)> {
     let (sender, receiver) = pipe::pipe()?;
     Ok((sender, receiver.into_blocking_fd()?))
 }
 
-/// A pipe that a process writes and the agent reads.
+/// Makes a pipe that a process writes to and the agent reads from.
 pub(crate) fn pipe_out() -> io::Result<(OwnedFd, pipe::Receiver)> {
     let (sender, receiver) = pipe::pipe()?;
     Ok((sender.into_blocking_fd()?, receiver))
 }
 
-/// A descriptor whose readiness to be read can be awaited.
-#[expect(unsafe_code, reason = "tokio cannot know whether a descriptor stays what it is")]
+/// Registers a descriptor with the runtime, to await that it becomes readable.
+#[expect(unsafe_code, reason = "tokio cannot check that the descriptor stays open and the same")]
 pub(crate) fn readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` is open until it is dropped, which only the `AsyncFd` that owns it can do.
     Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE)? })
 }
 
-/// Sends a signal to a process group. A group that is gone is not an error.
+/// Sends a signal to a process group. A group that no longer exists is not an error.
 pub(crate) fn signal_group(group: Pid, signal: Signal) {
     let _ = rustix::process::kill_process_group(group, signal);
 }
 
-/// Sends a signal to one process. One that is gone is not an error.
+/// Sends a signal to one process. A process that no longer exists is not an error.
 pub(crate) fn signal_process(process: Pid, signal: Signal) {
     let _ = rustix::process::kill_process(process, signal);
 }
 
-/// The processes of a group, as far as `/proc` shows them.
+/// The processes of a group that `/proc` shows.
 pub(crate) fn members(group: Pid) -> Vec<Pid> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
     let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     numbers.filter(|number| group_of(*number) == Some(group)).filter_map(Pid::from_raw).collect()
 }
 
-/// The process group of a process: in `/proc/NUMBER/stat`, the third field after the name, which is in brackets and may hold any.
+/// The process group of a process: the third field after the name in `/proc/NUMBER/stat`. The name is in brackets and may contain
+/// any characters.
 fn group_of(number: i32) -> Option<Pid> {
     let stat = std::fs::read_to_string(format!("/proc/{number}/stat")).ok()?;
     let (_, fields) = stat.rsplit_once(')')?;
@@ -246,7 +250,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_exit_of_a_process_is_told_once_it_is_reaped() {
+    async fn a_reaped_process_has_its_exit_status() {
         let user = User { name: String::new(), ids: None, home: "/".into(), confined: true };
         let processes = Processes::start(&user).expect("a reaper");
         let mut command = Command::new("sh");

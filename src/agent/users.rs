@@ -1,4 +1,4 @@
-//! The accounts of the image: who user code runs as, and whom files belong to.
+//! The accounts of the image: they run user code and own its files.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -11,11 +11,12 @@ use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use super::answer::Refused;
 use crate::protocol::Code;
 
-// Read by hand: the C library's look-up wants plug-ins that a static program does not have.
+// Parsed here, because the C library's look-up needs plug-ins, which a static program cannot load.
 const PASSWD: &str = "/etc/passwd";
 const GROUP: &str = "/etc/group";
 
-/// Where the C library looks first, by the images' `nsswitch.conf`: `/etc/passwd` cannot be written in most sandboxes.
+/// The file that the C library reads first, according to the images' `nsswitch.conf`. It exists because most sandboxes cannot write
+/// `/etc/passwd`.
 const OWN_PASSWD: &str = "/run/extrausers/passwd";
 
 /// An account.
@@ -23,16 +24,16 @@ const OWN_PASSWD: &str = "/run/extrausers/passwd";
 pub struct User {
     /// Its login name.
     pub name: String,
-    /// Its uid and gid; `None` when the agent itself is not root and code runs as whoever started it.
+    /// Its uid and gid; `None` if the agent is not root, and code runs under the agent's own account.
     pub ids: Option<(u32, u32)>,
-    /// Its home, which is also where code starts.
+    /// Its home, which is also the default working directory of code.
     pub home: PathBuf,
-    /// Whether what is done for it to files is done with its rights. Root's otherwise; what is made is its own all the same.
+    /// Whether file operations for this account run with its rights, instead of root's. New files belong to the account in both cases.
     pub confined: bool,
 }
 
 impl User {
-    /// The account `user` of the image. An agent that is not root, as in tests without a container, has no choice.
+    /// Finds the account `user` of the image. An agent that is not root, as in tests without a container, uses its own account.
     pub(crate) fn find() -> io::Result<Self> {
         if !rustix::process::geteuid().is_root() {
             let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/"), PathBuf::from);
@@ -47,7 +48,7 @@ impl User {
         Ok(passwd.lines().filter_map(Self::from_passwd).find(|user| user.name == name))
     }
 
-    /// Has the account be this uid in this sandbox, as far as the system knows accounts. Its group stays.
+    /// Changes the account's uid in this sandbox, also in the file from which programs look up accounts. The group stays.
     pub(crate) fn take_uid(&mut self, uid: u32) -> io::Result<()> {
         let Some((_, gid)) = self.ids else { return Ok(()) };
         self.ids = Some((uid, gid));
@@ -76,11 +77,11 @@ impl User {
         Some(Self { name: name.to_owned(), ids: Some((uid, gid)), home, confined: true })
     }
 
-    /// Does something with the rights of the user and no others, or of root. They are the calling thread's until it is done, so that
-    /// it cannot wait for anything meanwhile.
+    /// Runs `work` with the rights of this user and no others, or with root's if the user is not confined. The rights belong to the
+    /// calling thread until `work` returns, so it cannot be asynchronous.
     pub(crate) fn act<T, E: From<io::Error>>(&self, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         let Some((uid, gid)) = self.ids.filter(|_| self.confined) else { return work() };
-        // Also when not all of it could be done, and when the work panics.
+        // Made before the change, so that it also covers a partial failure of the change and a panic of the work.
         let _root_again = RootAgain;
         let become_user = || {
             set_thread_groups(&[])?;
@@ -91,7 +92,7 @@ impl User {
         work()
     }
 
-    /// Gives a path to the user.
+    /// Makes the user the owner of a path.
     pub(crate) fn own(&self, path: &Path) -> io::Result<()> {
         match self.ids {
             Some((uid, gid)) => std::os::unix::fs::lchown(path, Some(uid), Some(gid)),
@@ -99,7 +100,7 @@ impl User {
         }
     }
 
-    /// Gives an open file to the user.
+    /// Makes the user the owner of an open file.
     pub(crate) fn own_file(&self, file: impl std::os::fd::AsFd) -> io::Result<()> {
         match self.ids {
             Some((uid, gid)) => std::os::unix::fs::fchown(file, Some(uid), Some(gid)),
@@ -107,7 +108,7 @@ impl User {
         }
     }
 
-    /// Where a path given by a client lies: relative ones, `~` and the empty one start at the user's home.
+    /// Resolves a client's path to an absolute one: relative paths, `~` and the empty path start at the user's home.
     pub(crate) fn resolve(&self, path: &str) -> Result<PathBuf, Refused> {
         let below_home = match path.strip_prefix('~') {
             Some(rest) if rest.is_empty() || rest.starts_with('/') => rest.trim_start_matches('/'),
@@ -120,7 +121,7 @@ impl User {
         Ok(clean(&self.home.join(below_home)))
     }
 
-    /// The directory that something is to start in: the home, unless another is asked for.
+    /// Resolves a working directory, by default the home. It must exist.
     pub(crate) fn resolve_cwd(&self, cwd: Option<&str>) -> Result<PathBuf, Refused> {
         let path = self.resolve(cwd.unwrap_or_default())?;
         if path.is_dir() {
@@ -130,17 +131,17 @@ impl User {
     }
 }
 
-/// Dropped, makes the calling thread root again.
+/// Makes the calling thread root again when dropped.
 struct RootAgain;
 
 impl Drop for RootAgain {
     fn drop(&mut self) {
         set_thread_res_uid(None, Uid::ROOT, None).expect("root is still the saved user");
-        set_thread_res_gid(None, Gid::ROOT, None).expect("root may");
+        set_thread_res_gid(None, Gid::ROOT, None).expect("root may change its group");
     }
 }
 
-/// Whether a user namespace with this map, `FIRST OUTSIDE COUNT` a line, has this uid.
+/// Whether a user namespace contains a uid. Each line of `map` is `FIRST OUTSIDE COUNT`.
 fn is_mapped(map: &str, uid: u32) -> bool {
     map.lines().any(|line| {
         let mut numbers = line.split_whitespace().map(|number| number.parse().unwrap_or(0_u64));
@@ -149,7 +150,7 @@ fn is_mapped(map: &str, uid: u32) -> bool {
     })
 }
 
-/// A `passwd` in which the account has this uid, and the account's line of it.
+/// Returns `passwd` with the account's uid replaced, and the account's new line alone.
 fn with_uid(passwd: &str, name: &str, uid: u32) -> (String, String) {
     let mut own = String::new();
     let mut all = String::new();
@@ -169,7 +170,7 @@ fn with_uid(passwd: &str, name: &str, uid: u32) -> (String, String) {
     (all, own)
 }
 
-/// Takes `.`, `..` and doubled slashes out of a path, by its text alone.
+/// Removes `.`, `..` and doubled slashes from a path by its text alone, without following links.
 fn clean(path: &Path) -> PathBuf {
     let mut clean = PathBuf::from("/");
     for part in path.components() {
@@ -184,10 +185,10 @@ fn clean(path: &Path) -> PathBuf {
     clean
 }
 
-/// Who can be acted for, and the environment that all of them get.
+/// The accounts, and the environment that processes of all accounts get.
 #[derive(Debug, Clone)]
 pub(crate) struct Users {
-    /// Who is meant when nobody is named.
+    /// The account of requests that name none.
     pub(crate) default: User,
     environment: Arc<RwLock<BTreeMap<String, String>>>,
 }
@@ -200,7 +201,7 @@ impl Users {
     /// The account of this name.
     pub(crate) fn get(&self, name: Option<&str>) -> Result<User, Refused> {
         let Some(name) = name.filter(|name| *name != self.default.name) else { return Ok(self.default.clone()) };
-        // Without root there is only one account to act for.
+        // An agent that is not root can only act for its own account.
         let user = if self.default.ids.is_some() { User::named(name).ok().flatten() } else { None };
         user.map(|user| User { confined: self.default.confined, ..user })
             .ok_or_else(|| Refused::new(Code::Unauthenticated, format!("invalid username: '{name}'")))
@@ -216,7 +217,8 @@ impl Users {
         self.environment.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What is added to the image's own environment for something that `user` starts; `own` is its own.
+    /// The variables, added to the image's environment, of a process that `user` starts. `own` are the process's own variables, which
+    /// override the others.
     pub(crate) fn environment(&self, user: &User, own: &BTreeMap<String, String>) -> Vec<(String, String)> {
         let home = user.home.to_string_lossy().into_owned();
         let account = [("HOME", &home), ("USER", &user.name), ("LOGNAME", &user.name)];
@@ -225,7 +227,7 @@ impl Users {
     }
 }
 
-/// The names of uids and gids.
+/// The names of all uids and gids.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
     users: HashMap<u32, String>,
@@ -233,19 +235,19 @@ pub(crate) struct Names {
 }
 
 impl Names {
-    /// Reads them as they are now.
+    /// Reads the current names.
     pub(crate) fn read() -> Self {
         let mut users = names_in(PASSWD);
         users.extend(names_in(OWN_PASSWD));
         Self { users, groups: names_in(GROUP) }
     }
 
-    /// The account's name, or else its number.
+    /// The name of an account, or its uid if it has none.
     pub(crate) fn user(&self, uid: u32) -> String {
         self.users.get(&uid).cloned().unwrap_or_else(|| uid.to_string())
     }
 
-    /// The group's name, or else its number.
+    /// The name of a group, or its gid if it has none.
     pub(crate) fn group(&self, gid: u32) -> String {
         self.groups.get(&gid).cloned().unwrap_or_else(|| gid.to_string())
     }
