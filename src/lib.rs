@@ -11,12 +11,14 @@
 //! A request passes through these modules from left to right; no module calls back to the left. In reading order:
 //!
 //! - [`config`]: the settings from `config/` and the environment.
-//! - [`http`]: translates the native API and E2B's into calls on [`sandbox::Sandboxes`]; only this module knows HTTP statuses.
+//! - [`http`]: translates the native API and E2B's into calls on [`sandbox::Sandboxes`]; only this module knows HTTP
+//!   statuses.
 //! - [`sandbox`]: decides which container serves a request and how long it lives: warm, for a single run, or kept.
 //! - [`engine`]: starts and removes containers. Only `engine::docker` knows Docker.
 //! - [`link`]: the HTTP/2 client on a container's standard input and output.
 //! - [`protocol`]: the routes and message types of that connection; [`records`]: the framing of its streamed bodies.
-//! - [`agent`]: the HTTP/2 server at the other end, process 1 of each container. It starts the runners, which are in `images/`.
+//! - [`agent`]: the HTTP/2 server at the other end, process 1 of each container. It starts the runners, which are in
+//!   `images/`.
 
 pub mod agent;
 #[cfg(feature = "server")]

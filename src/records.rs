@@ -1,12 +1,14 @@
 //! The framing of streamed bodies on the link: records of at least 512 bytes.
 //!
-//! h2 protects itself against peers that send many empty or tiny DATA frames. 100 empty frames in a connection's life end the
-//! connection. Every unread frame of less than 256 bytes is charged to a budget, and a stream that is reset never pays its charge
-//! back. A sandbox can serve requests for days, print one byte at a time, and lose clients in the middle of a stream. Therefore
-//! every streamed body is cut into records here. The frames that a record fills add more to the budget than a small
-//! remainder at the edge of a window takes out of it, and the windows bound the number of waiting frames.
+//! h2 protects itself against peers that send many empty or tiny DATA frames. 100 empty frames in a connection's life
+//! end the connection. Every unread frame of less than 256 bytes is charged to a budget, and a stream that is reset
+//! never pays its charge back. A sandbox can serve requests for days, print one byte at a time, and lose clients in the
+//! middle of a stream. Therefore every streamed body is cut into records here. The frames that a record fills add more
+//! to the budget than a small remainder at the edge of a window takes out of it, and the windows bound the number of
+//! waiting frames.
 //!
-//! A request or an answer that is a single value needs no records: it is the last frame of its stream, which is not charged.
+//! A request or an answer that is a single value needs no records: it is the last frame of its stream, which is not
+//! charged.
 
 use std::io;
 
@@ -16,7 +18,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::codec::{Decoder, Encoder, FramedRead, FramedWrite};
 use tokio_util::io::{CopyToBytes, SinkWriter, StreamReader};
 
-/// The shortest record with its head and padding, bytes. h2 0.4.20 charges frames below 256 bytes and credits longer ones.
+/// The shortest record with its head and padding, bytes. h2 0.4.20 charges frames below 256 bytes and credits longer
+/// ones.
 const MIN_RECORD_BYTES: usize = 512;
 
 /// The largest payload of one record, bytes. A longer piece becomes several records.
@@ -89,8 +92,8 @@ fn cut(mut piece: Bytes) -> impl Iterator<Item = Bytes> {
 ///
 /// # Errors
 ///
-/// An error of the stream itself, [`io::ErrorKind::InvalidData`] for bytes that are not records, and another error when the last
-/// record is incomplete.
+/// An error of the stream itself, [`io::ErrorKind::InvalidData`] for bytes that are not records, and another error when
+/// the last record is incomplete.
 pub fn unpacked<E>(
     packed: impl Stream<Item = Result<Bytes, E>> + Send + Unpin,
 ) -> impl Stream<Item = io::Result<Bytes>> + Send + Unpin

@@ -1,4 +1,5 @@
-//! One stream of lines for several readers. Each reader gets every line after its subscription; the slowest reader sets the pace.
+//! One stream of lines for several readers. Each reader gets every line after its subscription; the slowest reader sets
+//! the pace.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -35,7 +35,8 @@ pub(crate) fn usage() -> Usage {
     usage_at(Path::new("/sys/fs/cgroup"), cores as f64, field(PathBuf::from("/proc/meminfo"), "MemTotal:") * 1024)
 }
 
-/// Reads the usage from the control group at `root`. A missing limit is replaced by the machine's `cores` or `memory_bytes`.
+/// Reads the usage from the control group at `root`. A missing limit is replaced by the machine's `cores` or
+/// `memory_bytes`.
 fn usage_at(root: &Path, cores: f64, memory_bytes: u64) -> Usage {
     let (quota, memory, limit, cache) = if root.join("cgroup.controllers").exists() {
         let text = fs::read_to_string(root.join("cpu.max")).unwrap_or_default();

@@ -64,7 +64,8 @@ struct Context {
 /// A slot for one runner. Executions that came before a restart keep the old slot and end with it.
 #[derive(Debug, Default)]
 struct Slot {
-    /// Locked by the running execution. `None` before the first runner and after one died: the next execution starts a new one.
+    /// Locked by the running execution. `None` before the first runner and after one died: the next execution starts a
+    /// new one.
     runner: Mutex<Option<Started>>,
     /// Interrupts the running execution.
     interrupt: StdMutex<Option<mpsc::Sender<Signal>>>,

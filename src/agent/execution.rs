@@ -30,16 +30,16 @@ const READS_PER_PIPE: usize = 16;
 /// The number of pieces after which writes are no longer kept apart. A longer output need not be one event per write.
 const MAX_SEPARATE_PIECES: u32 = 1000;
 
-/// How long to wait for the rest of a line. Languages write the text of a line and its line end separately; waiting joins them
-/// into one event.
+/// How long to wait for the rest of a line. Languages write the text of a line and its line end separately; waiting
+/// joins them into one event.
 const REST_OF_LINE: Duration = Duration::from_millis(5);
 
-/// How long code may go on after its client hung up, before it is interrupted. Code that has just begun or is about to end would
-/// otherwise be interrupted while its interpreter starts or finishes the execution.
+/// How long code may go on after its client hung up, before it is interrupted. Code that has just begun or is about to
+/// end would otherwise be interrupted while its interpreter starts or finishes the execution.
 const GRACE: Duration = Duration::from_millis(50);
 
-/// How many times code is interrupted after its client hung up. The code may handle one interrupt for another purpose, or may not
-/// have begun at the first one.
+/// How many times code is interrupted after its client hung up. The code may handle one interrupt for another purpose,
+/// or may not have begun at the first one.
 const MAX_INTERRUPTS: usize = 5;
 
 /// How long the interpreter may take to react to an interrupt, before its child processes are interrupted too.
@@ -48,8 +48,8 @@ const INTERPRETER_WAIT: Duration = Duration::from_millis(100);
 /// How long to wait for the end of the code after its child processes were interrupted.
 const CHILDREN_WAIT: Duration = Duration::from_secs(1);
 
-/// The least time between an interrupt and the next execution. An interpreter may notice an interrupt with a delay, even one that
-/// arrived just after the code had ended by itself.
+/// The least time between an interrupt and the next execution. An interpreter may notice an interrupt with a delay,
+/// even one that arrived just after the code had ended by itself.
 const INTERRUPT_DELAY: Duration = Duration::from_millis(100);
 
 /// How long events that happened before the timeout are still sent after it.
@@ -58,8 +58,8 @@ const LATE: Duration = Duration::from_secs(1);
 /// The timeout that stands for "no limit", because the clock needs an instant.
 const FOREVER: Duration = Duration::from_secs(60 * 60 * 24 * 365);
 
-/// Runs `execute` on `runner` and sends its events; the last one is [`Event::End`]. When the receiver is dropped, the code is
-/// interrupted. Returns whether the runner can execute again.
+/// Runs `execute` on `runner` and sends its events; the last one is [`Event::End`]. When the receiver is dropped, the
+/// code is interrupted. Returns whether the runner can execute again.
 pub(crate) async fn run(
     runner: &mut Runner,
     execute: Execute,
@@ -107,8 +107,8 @@ pub(crate) async fn run(
         }
     };
     let survived = matches!(stop, Stop::Done(_));
-    // Output that was printed before the timeout is sent, even if the agent had no time to read it before. After a missed event it
-    // is not, because the output would have a gap.
+    // Output that was printed before the timeout is sent, even if the agent had no time to read it before. After a
+    // missed event it is not, because the output would have a gap.
     let has_rest = matches!(stop, Stop::Timeout) && !execution.missed_event;
     if !survived {
         // Also if the runner died by itself: its children may live on.
@@ -180,8 +180,9 @@ struct Execution {
     separate_writes: bool,
     /// Whether an event could not be sent, because the client did not read it before the deadline.
     missed_event: bool,
-    /// The buffer for pieces. Where writes are kept apart, a read into too small a buffer loses the rest of the write. The buffer is
-    /// two chunks long, so that behind an incomplete chunk there is always room for a whole page of any size.
+    /// The buffer for pieces. Where writes are kept apart, a read into too small a buffer loses the rest of the write.
+    /// The buffer is two chunks long, so that behind an incomplete chunk there is always room for a whole page of any
+    /// size.
     chunk: Box<[u8]>,
 }
 
@@ -255,7 +256,9 @@ impl Execution {
                     // Should not happen: the agent itself holds the other end open.
                     None => Err(broken(&"it ended")),
                 },
-                status = runner.exit.clone() => self.handle_exit(runner, status.unwrap_or_default()).await.map(|()| true),
+                status = runner.exit.clone() => {
+                    self.handle_exit(runner, status.unwrap_or_default()).await.map(|()| true)
+                }
             };
             if let Err(halt) = step {
                 return halt;
@@ -267,8 +270,8 @@ impl Execution {
         }
     }
 
-    /// Handles the timeout. The lines and the exit that came before it are handled first, because one of them may be the end and a
-    /// busy agent may not have read it yet.
+    /// Handles the timeout. The lines and the exit that came before it are handled first, because one of them may be
+    /// the end and a busy agent may not have read it yet.
     async fn time_is_up(&mut self, runner: &mut Runner) -> Halt {
         self.deadline = Deadline::now() + LATE;
         while Deadline::now() < self.deadline {
@@ -285,8 +288,8 @@ impl Execution {
         Halt::Stop(Stop::Timeout)
     }
 
-    /// Interrupts the code and waits until the runner is done with it. The output meanwhile is discarded. False if the runner exited,
-    /// or the code did not end.
+    /// Interrupts the code and waits until the runner is done with it. The output meanwhile is discarded. False if the
+    /// runner exited, or the code did not end.
     async fn settle(&mut self, runner: &mut Runner) -> bool {
         if let Ok(settled) = tokio::time::timeout(GRACE, self.wait_until_done(runner)).await {
             return settled;
@@ -355,8 +358,8 @@ impl Execution {
         }
     }
 
-    /// Reads and forwards one piece. If it does not end with a line end, waits up to `rest` for more. False if there was nothing to
-    /// read, or the stream has ended.
+    /// Reads and forwards one piece. If it does not end with a line end, waits up to `rest` for more. False if there
+    /// was nothing to read, or the stream has ended.
     async fn read_piece(&mut self, runner: &Runner, stream: Stream, rest: Duration) -> Result<bool, Halt> {
         let (pipe, source) = match stream {
             Stream::Stdout => (&runner.stdout, &mut self.stdout),
@@ -393,8 +396,8 @@ impl Execution {
         if allowed < read { Err(Halt::Stop(Stop::OutputLimit)) } else { Ok(read > 0) }
     }
 
-    /// The limit that a line of more than [`MAX_VALUE_BYTES`] has hit: the output limit, if less than that was left of it, and the
-    /// limit of a single value otherwise.
+    /// The limit that a line of more than [`MAX_VALUE_BYTES`] has hit: the output limit, if less than that was left of
+    /// it, and the limit of a single value otherwise.
     fn line_too_long(&self) -> Halt {
         let has_room = self.room >= MAX_VALUE_BYTES as u64;
         Halt::Stop(if has_room { Stop::ValueLimit } else { Stop::OutputLimit })
@@ -487,8 +490,8 @@ impl Execution {
     }
 }
 
-/// Reads the bytes that are in the pipe now. The runtime's own `try_read` does not look before it was notified of new bytes, and of
-/// two pipes it may be notified of the later write first.
+/// Reads the bytes that are in the pipe now. The runtime's own `try_read` does not look before it was notified of new
+/// bytes, and of two pipes it may be notified of the later write first.
 fn read_now(pipe: &pipe::Receiver, chunk: &mut [u8]) -> io::Result<usize> {
     match rustix::io::read(pipe, &mut *chunk) {
         // Clears the runtime's readiness, which would otherwise stay set although the pipe is empty.
@@ -519,8 +522,8 @@ fn broken(err: &dyn Display) -> Halt {
     }))
 }
 
-/// Whether each of the writable file systems has no space or no inode left. Only file systems in memory count: the others are on the
-/// engine's disk, which the code cannot fill.
+/// Whether each of the writable file systems has no space or no inode left. Only file systems in memory count: the
+/// others are on the engine's disk, which the code cannot fill.
 fn full_disks() -> [bool; 4] {
     ["/home/user", "/tmp", "/var/tmp", "/dev/shm"].map(|path| {
         // A file system that does not count inodes, such as gVisor's, reports 0 free of 0.

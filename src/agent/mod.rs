@@ -41,8 +41,8 @@ use users::Users;
 /// The most unread bytes of one stream.
 const WINDOW: u32 = 128 << 10;
 
-/// The most unread bytes of all streams. It is many times [`WINDOW`]: a process or a port that does not read must not block the
-/// others.
+/// The most unread bytes of all streams. It is many times [`WINDOW`]: a process or a port that does not read must not
+/// block the others.
 const ALL_WINDOWS: u32 = 16 << 20;
 
 /// The most concurrent requests. Following a process and a connection to a port are one request each.
@@ -99,9 +99,9 @@ where
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(ALL_WINDOWS)
         .max_concurrent_streams(STREAMS)
-        // The server is not an attacker. It drops streams when its clients do, also while this agent is frozen and accepts none.
-        // Without these two settings h2 would end the connection after 20 streams that were reset before they were accepted, or
-        // after 1,024 of its own resets in the connection's life.
+        // The server is not an attacker. It drops streams when its clients do, also while this agent is frozen and
+        // accepts none. Without these two settings h2 would end the connection after 20 streams that were reset before
+        // they were accepted, or after 1,024 of its own resets in the connection's life.
         .max_pending_accept_reset_streams(usize::MAX)
         .max_local_error_reset_streams(None)
         // Several times the size of two paths with every letter escaped.

@@ -71,8 +71,8 @@ impl Observed {
             Stop::Died(status) => (died(status), None, None),
             Stop::Broken(error) => (exception_outcome(&error), Some(error), None),
         };
-        // Code that hits a limit and still succeeds has not failed. If it fails afterwards, the limit is reported as the cause: the
-        // code may turn a refused or killed child process into any error of its own.
+        // Code that hits a limit and still succeeds has not failed. If it fails afterwards, the limit is reported as
+        // the cause: the code may turn a refused or killed child process into any error of its own.
         let outcome = if own.kind == OutcomeKind::Ok {
             own
         } else if had_oom_kill || cause == Some(Cause::Memory) {

@@ -11,12 +11,13 @@ use super::answer::{Answer, Refused, done};
 use crate::protocol::Code;
 use crate::records;
 
-/// How long to wait for a connection. The loopback interface answers at once, but a listener with a full queue never does.
+/// How long to wait for a connection. The loopback interface answers at once, but a listener with a full queue never
+/// does.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Connects to the port of a `CONNECT` request. Copies bytes in both directions once the answer is sent.
 pub(crate) async fn connect(request: Request<Incoming>) -> Answer {
-    let port = request.uri().port_u16().ok_or_else(|| Refused::invalid("no port is named"))?;
+    let port = request.uri().port_u16().ok_or_else(|| Refused::invalid("the port is missing"))?;
     let mut server = dial(port).await?;
     tokio::spawn(async move {
         let Ok(client) = hyper::upgrade::on(request).await else { return };

@@ -1,5 +1,5 @@
-//! Commands that run beside the contexts: starts, lists and signals them, writes their input, and streams their output to any
-//! number of readers.
+//! Commands that run beside the contexts: starts, lists and signals them, writes their input, and streams their output
+//! to any number of readers.
 
 use std::future::Future;
 use std::os::unix::process::ExitStatusExt;
@@ -66,7 +66,7 @@ impl Commands {
     pub(crate) fn start(&self, spec: StartProcess) -> Result<Subscription, Refused> {
         let user = self.users.get(spec.user.as_deref())?;
         if spec.command.is_empty() {
-            return Err(Refused::invalid("no command is named"));
+            return Err(Refused::invalid("the command is missing"));
         }
         let mut command = Command::new(&spec.command);
         command
@@ -226,7 +226,7 @@ fn unknown(query: &ProcessQuery) -> Refused {
     match (query.pid, &query.tag) {
         (Some(pid), _) => Refused::not_found(format!("process with pid {pid} not found")),
         (None, Some(tag)) => Refused::not_found(format!("process with tag {tag} not found")),
-        (None, None) => Refused::invalid("neither a pid nor a tag is named"),
+        (None, None) => Refused::invalid("the pid or the tag of the process is missing"),
     }
 }
 
@@ -310,8 +310,8 @@ async fn supervise(
     }
 }
 
-/// Waits until the process has exited and its output has ended, or need not be awaited any longer. Returns the exit status, and
-/// whether the timeout killed the process.
+/// Waits until the process has exited and its output has ended, or need not be awaited any longer. Returns the exit
+/// status, and whether the timeout killed the process.
 async fn follow(
     running: &Running,
     exit: oneshot::Receiver<ExitStatus>,

@@ -16,7 +16,8 @@ use crate::protocol::{
     WriteQuery,
 };
 
-/// The most events that wait for the server. When the queue is full, the agent stops reading and the code blocks in `write`.
+/// The most events that wait for the server. When the queue is full, the agent stops reading and the code blocks in
+/// `write`.
 const EVENTS_WAITING: usize = 16;
 
 impl Agent {

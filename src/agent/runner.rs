@@ -64,7 +64,8 @@ impl Runner {
             rustix::fs::mkfifoat(rustix::fs::CWD, path, Mode::RUSR | Mode::WUSR)?;
             user.own(path)?;
         }
-        // Opened for reading and writing, so that opening does not wait for the runner, and its exit is not an end of file.
+        // Opened for reading and writing, so that opening does not wait for the runner, and its exit is not an end of
+        // file.
         let requests = pipe::OpenOptions::new().read_write(true).open_sender(&input)?;
         let lines = pipe::OpenOptions::new().read_write(true).open_receiver(&output)?;
 
@@ -118,11 +119,12 @@ impl Runner {
         self.requests.write_all(&line).await
     }
 
-    /// Sets whether each `write` is read as a piece of its own or joined with the bytes that wait in the pipe. No effect if the
-    /// language does not ask for separate writes.
+    /// Sets whether each `write` is read as a piece of its own or joined with the bytes that wait in the pipe. No
+    /// effect if the language does not ask for separate writes.
     pub(crate) fn keep_writes_apart(&self, apart: bool) {
         for end in &self.ends {
-            // The flag belongs to the open file description, which the runner shares. A kernel without the flag joins all writes.
+            // The flag belongs to the open file description, which the runner shares. A kernel without the flag joins
+            // all writes.
             let _ = rustix::fs::fcntl_getfl(end).and_then(|mut flags| {
                 flags.set(OFlags::DIRECT, apart);
                 rustix::fs::fcntl_setfl(end, flags)

@@ -1,10 +1,12 @@
-//! A seccomp filter of our own: system calls that code in a sandbox does not need, and by which kernels were broken before.
+//! Our own seccomp filter. It denies system calls that code in a sandbox does not need and that were used to break
+//! kernels before.
 //!
-//! It comes on top of the engine's. The strictest filter decides, so that this one opens nothing; it holds where the engine's
-//! is older than a system call's bad name, or was replaced by an operator's. What is denied here also stays denied to root.
+//! It applies in addition to the engine's filter. The strictest filter decides, so this one allows nothing that the
+//! engine's denies. It still holds if the engine's filter is too old to deny a dangerous call, or an operator has
+//! replaced it. Calls that are denied here are denied to root too.
 //!
-//! It costs half a millisecond at the agent's start, which is not seen in a launch, and a microsecond in calls whose arguments
-//! are looked at. All others the kernel remembers to be allowed.
+//! It costs half a millisecond at the agent's start, which does not show in a launch, and a microsecond in each call
+//! whose arguments it inspects. For all other calls the kernel remembers that they are allowed.
 
 use std::env::consts::ARCH;
 use std::io;
@@ -15,27 +17,29 @@ use seccompiler::{
     SeccompRule, TargetArch,
 };
 
-/// Restricts the calling thread, and with it all that it starts from then on. There is no way back.
+/// Restricts the calling thread and everything that it starts afterwards. This cannot be undone.
 ///
-/// Programs for another instruction set are killed at their first system call: their calls have other numbers.
+/// Programs for another instruction set are killed at their first system call, because their calls have other numbers.
 ///
-/// `user` is the uid of user code, and the range that it is from. Not even root becomes another one of it.
+/// `user` is the uid of user code and the range of all sandboxes' uids. Not even root can change to another uid of the
+/// range.
 ///
 /// # Errors
 ///
-/// When the kernel has no such filters, or the processor is one that we have no rules for.
+/// When the kernel does not support such filters, or there are no rules for the processor.
 pub fn restrict(user: Option<(u32, RangeInclusive<u32>)>) -> Result<(), Error> {
     programs(user)?.iter().try_for_each(|program| seccompiler::apply_filter(program))
 }
 
-/// A further filter, for processes that are root in the sandbox: they make no inotify instances. The kernel counts those for root of
-/// the whole host, who may have 128, however many sandboxes there are. Programs that watch files then say so or look themselves.
+/// A further filter for root processes in the sandbox: they cannot make inotify instances. The kernel counts those per
+/// uid, and root may have 128 on the whole host, regardless of the number of sandboxes. Programs that watch files then
+/// report an error or poll.
 ///
-/// Also for user code that root starts, which is nobody's loss: the agent starts user code without it.
+/// The filter also applies to processes of the user that root starts. Those that the agent starts do not have it.
 ///
 /// # Errors
 ///
-/// When the processor is one that we have no rules for.
+/// When there are no rules for the processor.
 pub(crate) fn without_inotify() -> io::Result<BpfProgram> {
     program(libc::EMFILE, INOTIFY.iter().map(|call| (*call, Vec::new())).collect()).map_err(io::Error::other)
 }
@@ -46,11 +50,11 @@ const INOTIFY: &[i64] = &[
     libc::SYS_inotify_init,
 ];
 
-/// One program for each error that it answers with.
+/// The programs of the filter, one for each error that they return.
 fn programs(user: Option<(u32, RangeInclusive<u32>)>) -> Result<[BpfProgram; 3], BackendError> {
     let mut not_permitted = not_permitted()?;
     if let Some((own, all)) = user {
-        not_permitted.extend(others(own, &all)?);
+        not_permitted.extend(uids_of_other_sandboxes(own, &all)?);
     }
     Ok([
         without_x32(program(libc::EPERM, not_permitted)?),
@@ -59,7 +63,7 @@ fn programs(user: Option<(u32, RangeInclusive<u32>)>) -> Result<[BpfProgram; 3],
     ])
 }
 
-/// System calls with the arguments that are denied, each list an alternative; without any, all are.
+/// System calls with the alternatives of arguments that are denied. Without an alternative, the call is always denied.
 type Rules = Vec<(i64, Vec<SeccompRule>)>;
 
 fn program(error: i32, rules: Rules) -> Result<BpfProgram, BackendError> {
@@ -68,9 +72,9 @@ fn program(error: i32, rules: Rules) -> Result<BpfProgram, BackendError> {
     SeccompFilter::new(rules, SeccompAction::Allow, denied, TargetArch::try_from(ARCH)?)?.try_into()
 }
 
-/// The work of root on a machine, and debuggers' and kernel developers' tools.
+/// System calls for the administration of a machine, for debuggers and for kernel development.
 const NOT_PERMITTED: &[i64] = &[
-    // Large and young parts of the kernel, or such that help to break it.
+    // Large and young parts of the kernel, or parts that help attacks on it.
     libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
@@ -78,7 +82,7 @@ const NOT_PERMITTED: &[i64] = &[
     libc::SYS_userfaultfd,
     libc::SYS_memfd_secret,
     libc::SYS_perf_event_open,
-    // Keyrings know no namespaces.
+    // Keyrings, which have no namespaces.
     libc::SYS_keyctl,
     libc::SYS_add_key,
     libc::SYS_request_key,
@@ -100,7 +104,7 @@ const NOT_PERMITTED: &[i64] = &[
     libc::SYS_fspick,
     libc::SYS_mount_setattr,
     OPEN_TREE_ATTR,
-    // Files by number instead of by name lead out of a mount.
+    // Access to files by number instead of by name, which can leave a mount.
     libc::SYS_name_to_handle_at,
     libc::SYS_open_by_handle_at,
     libc::SYS_fanotify_init,
@@ -124,7 +128,7 @@ const NOT_PERMITTED: &[i64] = &[
     libc::SYS_iopl,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_ioperm,
-    // Segments are for code of 16 and 32 bits.
+    // Segments, which only 16- and 32-bit code needs.
     #[cfg(target_arch = "x86_64")]
     libc::SYS_modify_ldt,
     #[cfg(target_arch = "x86_64")]
@@ -133,13 +137,13 @@ const NOT_PERMITTED: &[i64] = &[
     libc::SYS__sysctl,
 ];
 
-/// Of `asm-generic/unistd.h`, the same on every processor; too young for the crate.
+/// From `asm-generic/unistd.h`, the same on every processor. The `libc` crate does not have it yet.
 const OPEN_TREE_ATTR: i64 = 467;
 
-/// Of `linux/sched.h`. For `clone` this bit is part of a signal's number, and there is no such signal.
+/// From `linux/sched.h`. In `clone` this bit is part of a signal number, but no signal has such a number.
 const CLONE_NEWTIME: i32 = 0x80;
 
-/// Of `linux/shm.h`.
+/// From `linux/shm.h`.
 const SHM_LOCK: i32 = 11;
 
 const NEW_NAMESPACES: [i32; 8] = [
@@ -153,8 +157,8 @@ const NEW_NAMESPACES: [i32; 8] = [
     CLONE_NEWTIME,
 ];
 
-/// What programs ask for: nothing special, or what `setarch` calls `linux32` and `uname26`; the last asks what it is. These are
-/// the ones that Docker's filter lets through.
+/// The personalities that are allowed: the default, `linux32` and `uname26` (their names in `setarch`), both together,
+/// and the value that queries the current one. Docker's filter allows the same ones.
 const PERSONALITIES: [u32; 5] = [0, 8, 0x2_0000, 0x2_0008, u32::MAX];
 
 fn not_permitted() -> Result<Rules, BackendError> {
@@ -163,17 +167,18 @@ fn not_permitted() -> Result<Rules, BackendError> {
     let namespaces: Vec<_> = namespaces.into_iter().collect::<Result<_, _>>()?;
     rules.push((libc::SYS_unshare, namespaces.clone()));
     rules.push((libc::SYS_clone, namespaces));
-    // A debugger may trace what it starts itself, which asks for it; it may not take hold of what runs.
+    // A debugger may trace a process that it starts, because that asks to be traced. It may not attach to a running
+    // process.
     let attach = [libc::PTRACE_ATTACH, libc::PTRACE_SEIZE].map(|request| all([is(0, request)]));
     rules.push((libc::SYS_ptrace, attach.into_iter().collect::<Result<_, _>>()?));
-    // Memory that is locked for good counts for its user, whatever sandbox it is in.
+    // Locked shared memory counts against its uid across all sandboxes.
     rules.push((libc::SYS_shmctl, vec![all([is(1, SHM_LOCK)])?]));
     rules.push((libc::SYS_personality, vec![all(PERSONALITIES.map(|plain| is_not(0, plain)))?]));
     Ok(rules)
 }
 
-/// Becoming the user of another sandbox, whose count of everything that the kernel counts for a uid would then be used up.
-fn others(own: u32, all: &RangeInclusive<u32>) -> Result<Rules, BackendError> {
+/// Denies changing to the uid of another sandbox, which could use up everything that the kernel counts for that uid.
+fn uids_of_other_sandboxes(own: u32, all: &RangeInclusive<u32>) -> Result<Rules, BackendError> {
     let calls = [
         (libc::SYS_setuid, &[0][..]),
         (libc::SYS_setfsuid, &[0]),
@@ -188,15 +193,15 @@ fn others(own: u32, all: &RangeInclusive<u32>) -> Result<Rules, BackendError> {
     rules.into_iter().collect()
 }
 
-/// Calls that programs try, and do without where the kernel does not have them.
+/// System calls that programs try and can do without if the kernel lacks them.
 fn absent() -> Rules {
-    // The flags of `clone3` lie in memory, where no filter can look. The C library then uses `clone`.
-    // The kernel has 65,536 requests of `io_setup` for all of the host; databases do without them.
+    // The flags of `clone3` are in memory, which a filter cannot read. The C library falls back to `clone`.
+    // `io_setup` draws on 65,536 requests for the whole host; databases work without it.
     [libc::SYS_clone3, libc::SYS_vmsplice, libc::SYS_io_setup].map(|call| (call, Vec::new())).into()
 }
 
-/// Sockets are local ones, the internet's by its three protocols, and those by which the C library asks for addresses. Asking
-/// for another is how code gets a kernel to load a module that nobody has looked at for years.
+/// Denies all sockets except local ones, TCP, UDP and ICMP, and the netlink sockets by which the C library queries
+/// addresses. A request for another kind can make the kernel load an old and rarely reviewed module.
 fn sockets() -> Result<Rules, BackendError> {
     let [unix, inet, inet6, netlink] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
     let protocols = [0, libc::IPPROTO_TCP, libc::IPPROTO_UDP, libc::IPPROTO_ICMP, libc::IPPROTO_ICMPV6];
@@ -219,8 +224,8 @@ fn all(conditions: impl IntoIterator<Item = Condition>) -> Result<SeccompRule, B
     SeccompRule::new(conditions.into_iter().collect::<Result<_, _>>()?)
 }
 
-/// Of all arguments looked at, the kernel itself takes the lower half only, or refuses what has more. The C libraries do not agree
-/// which constants have a sign.
+/// Compares the lower half of an argument. For all arguments compared here, the kernel itself ignores the upper half or
+/// refuses a value with one. `value` is of either sign, because the C libraries disagree on which constants are signed.
 fn compare(argument: u8, how: SeccompCmpOp, value: impl Into<i64>) -> Condition {
     SeccompCondition::new(argument, SeccompCmpArgLen::Dword, how, (value.into() as u32).into())
 }
@@ -237,15 +242,16 @@ fn has_bit(argument: u8, bit: i32) -> Condition {
     compare(argument, SeccompCmpOp::MaskedEq(bit.unsigned_abs().into()), bit)
 }
 
-/// Answers that there are no calls of x32, a way of its own to call a 64-bit kernel: the same architecture, other numbers.
+/// Puts a check in front of `program` that makes all x32 calls fail with `ENOSYS`. x32 is another interface of the
+/// 64-bit kernel, with the same architecture and other call numbers.
 #[cfg(target_arch = "x86_64")]
 fn without_x32(program: BpfProgram) -> BpfProgram {
     use seccompiler::sock_filter;
-    /// Of `asm/unistd.h`.
+    /// From `asm/unistd.h`.
     const X32_SYSCALL_BIT: u32 = 0x4000_0000;
     let step = |code: u32, if_false, value| sock_filter { code: code as u16, jt: 0, jf: if_false, k: value };
     let mut whole = vec![
-        // The number of the call is at the very beginning of what a filter sees.
+        // The number of the call is at offset 0 of a filter's input.
         step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
         step(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, 1, X32_SYSCALL_BIT),
         step(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs()),
@@ -266,7 +272,7 @@ mod tests {
 
     use super::*;
 
-    /// What the kernel does with a call when all three programs have been asked.
+    /// The kernel's decision on a call after all three programs.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     enum Verdict {
         Allowed,
@@ -276,8 +282,9 @@ mod tests {
 
     use Verdict::{Allowed, Killed, Refused};
 
-    /// As `struct seccomp_data` begins: number, architecture, address of the instruction, arguments; in words of 32 bits.
-    fn ask(architecture: u32, number: i64, arguments: &[u64]) -> Verdict {
+    /// Runs the programs on a call. Their input is `struct seccomp_data` in 32-bit words: number, architecture, address
+    /// of the instruction, arguments.
+    fn verdict(architecture: u32, number: i64, arguments: &[u64]) -> Verdict {
         let mut data = vec![number as u32, architecture, 0, 0];
         let arguments = arguments.iter().copied().chain(std::iter::repeat(0)).take(6);
         data.extend(arguments.flat_map(|argument| [argument as u32, (argument >> 32) as u32]));
@@ -291,6 +298,7 @@ mod tests {
         refusal.map_or(Allowed, |answer| Refused((answer & libc::SECCOMP_RET_DATA) as i32))
     }
 
+    /// Interprets a program.
     fn run(program: &BpfProgram, data: &[u32]) -> u32 {
         let (mut at, mut value) = (0, 0);
         loop {
@@ -316,17 +324,17 @@ mod tests {
         }
     }
 
-    /// Of `linux/audit.h`.
+    /// From `linux/audit.h`.
     const I386: u32 = 0x4000_0003;
     const ARM: u32 = 0x4000_0028;
     const NATIVE: u32 = if cfg!(target_arch = "aarch64") { 0xc000_00b7 } else { 0xc000_003e };
 
     fn call(number: i64, arguments: &[u64]) -> Verdict {
-        ask(NATIVE, number, arguments)
+        verdict(NATIVE, number, arguments)
     }
 
     #[test]
-    fn what_is_for_root_is_not_permitted_and_what_is_tried_is_absent() {
+    fn privileged_calls_are_not_permitted_and_optional_ones_are_absent() {
         for number in NOT_PERMITTED {
             assert_eq!(call(*number, &[1, 2, 3]), Refused(libc::EPERM), "{number}");
         }
@@ -341,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_and_processes_are_made_and_namespaces_are_not() {
+    fn threads_and_processes_are_allowed_and_namespaces_are_not() {
         let thread =
             (libc::CLONE_VM | libc::CLONE_FS | libc::CLONE_FILES | libc::CLONE_SIGHAND | libc::CLONE_THREAD) as u64;
         let spawned = (libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD) as u64;
@@ -359,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn one_traces_ones_own_children_and_takes_a_plain_personality() {
+    fn a_process_may_trace_its_children_and_set_a_plain_personality() {
         for (request, verdict) in [
             (libc::PTRACE_TRACEME, Allowed),
             (libc::PTRACE_PEEKDATA, Allowed),
@@ -377,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_becomes_the_user_of_another_sandbox() {
+    fn no_process_changes_to_the_uid_of_another_sandbox() {
         let (none, refused) = (u64::from(u32::MAX), Refused(libc::EPERM));
         for (uid, verdict) in [
             (0, Allowed),
@@ -390,7 +398,7 @@ mod tests {
             (2_097_151, refused),
             (2_097_152, Allowed),
             (none, Allowed),
-            // The kernel takes the lower half.
+            // The kernel ignores the upper half.
             (1_100_001 | 1 << 40, refused),
         ] {
             for (number, before, after) in [
@@ -439,9 +447,9 @@ mod tests {
     }
 
     #[test]
-    fn other_ways_to_number_calls_lead_nowhere() {
+    fn calls_with_the_numbers_of_another_interface_fail() {
         let foreign = if cfg!(target_arch = "aarch64") { ARM } else { I386 };
-        assert_eq!(ask(foreign, 1, &[]), Killed);
+        assert_eq!(verdict(foreign, 1, &[]), Killed);
         if cfg!(target_arch = "x86_64") {
             for number in [libc::SYS_read, libc::SYS_mount, 512] {
                 assert_eq!(call(number | 0x4000_0000, &[]), Refused(libc::ENOSYS));
@@ -449,18 +457,18 @@ mod tests {
         }
     }
 
-    /// On a thread of its own, so that the other tests are spared.
+    /// Restricts a new thread, so that the other tests are not affected.
     #[test]
-    fn the_kernel_takes_it_and_what_is_started_inherits_it() {
-        let tried = std::thread::spawn(|| {
+    fn the_kernel_accepts_the_filter_and_child_processes_inherit_it() {
+        let thread = std::thread::spawn(|| {
             restrict(None).expect("a kernel with seccomp");
             let vsock = AddressFamily::from_raw(libc::AF_VSOCK as u16);
             assert_eq!(rustix::net::socket(vsock, SocketType::STREAM, None).err(), Some(Errno::AFNOSUPPORT));
             rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket of the internet's");
             std::process::Command::new("unshare").args(["--user", "true"]).output().expect("unshare")
         });
-        let output = tried.join().expect("it is restricted");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(said.contains("Operation not permitted"), "{said}");
+        let output = thread.join().expect("it is restricted");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(stderr.contains("Operation not permitted"), "{stderr}");
     }
 }

@@ -96,7 +96,8 @@ impl Processes {
         Ok(Started { pid, exit })
     }
 
-    /// Sends a signal to one process that was started here. False if it has exited: its id may now belong to another process.
+    /// Sends a signal to one process that was started here. False if it has exited: its id may now belong to another
+    /// process.
     pub(crate) fn signal(&self, pid: Pid, signal: Signal) -> bool {
         let waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
         waiters.contains_key(&pid.as_raw_nonzero().get()) && rustix::process::kill_process(pid, signal).is_ok()
@@ -125,15 +126,15 @@ const MAX_PENDING_SIGNALS: u64 = 4096;
 /// The most bytes in message queues of all root processes in all sandboxes: half of the usual limit.
 const MAX_MESSAGE_QUEUE_BYTES: u64 = 400_000;
 
-/// Limits the kernel resources of a process that runs as root or as another account of the image. Accounts of the host have the same
-/// uids, and the kernel counts some resources per uid of the whole host, so the process could use them up for the host. Where
-/// the kernel compares such a count with a limit of the calling process, that limit is set so low here that the host's own processes,
-/// which have higher limits, never reach theirs.
+/// Limits the kernel resources of a process that runs as root or as another account of the image. Accounts of the host
+/// have the same uids, and the kernel counts some resources per uid of the whole host, so the process could use them up
+/// for the host. Where the kernel compares such a count with a limit of the calling process, that limit is set so low
+/// here that the host's own processes, which have higher limits, never reach theirs.
 #[expect(unsafe_code, reason = "only between fork and exec do limits apply to the process and not to the agent")]
 fn restrain(command: &mut Command) -> io::Result<()> {
     let without_inotify = seccomp::without_inotify()?;
-    // SAFETY: after the fork of a process with threads only async-signal-safe calls are allowed. These are plain system calls,
-    // and the filter was compiled before the fork.
+    // SAFETY: after the fork of a process with threads only async-signal-safe calls are allowed. These are plain system
+    // calls, and the filter was compiled before the fork.
     unsafe {
         command.pre_exec(move || {
             lower(Resource::Sigpending, MAX_PENDING_SIGNALS)?;
@@ -151,8 +152,9 @@ fn lower(resource: Resource, max: u64) -> io::Result<()> {
     Ok(setrlimit(resource, Rlimit { current: lower(limit.current), maximum: lower(limit.maximum) })?)
 }
 
-/// Starts a process that the kernel kills before the agent when memory runs out. The child inherits the score from the agent, which
-/// changes its own for a moment: set afterwards, the score would miss processes that the child forks at once.
+/// Starts a process that the kernel kills before the agent when memory runs out. The child inherits the score from the
+/// agent, which changes its own for a moment: set afterwards, the score would miss processes that the child forks at
+/// once.
 fn spawn_as_first_oom_victim(command: &mut Command) -> io::Result<Child> {
     let mut before = [0; 8];
     let score = File::options().read(true).write(true).open("/proc/self/oom_score_adj");
@@ -237,8 +239,8 @@ pub(crate) fn members(group: Pid) -> Vec<Pid> {
     numbers.filter(|number| group_of(*number) == Some(group)).filter_map(Pid::from_raw).collect()
 }
 
-/// The process group of a process: the third field after the name in `/proc/NUMBER/stat`. The name is in brackets and may contain
-/// any characters.
+/// The process group of a process: the third field after the name in `/proc/NUMBER/stat`. The name is in brackets and
+/// may contain any characters.
 fn group_of(number: i32) -> Option<Pid> {
     let stat = std::fs::read_to_string(format!("/proc/{number}/stat")).ok()?;
     let (_, fields) = stat.rsplit_once(')')?;

@@ -15,8 +15,8 @@ use crate::protocol::Code;
 const PASSWD: &str = "/etc/passwd";
 const GROUP: &str = "/etc/group";
 
-/// The file that the C library reads first, according to the images' `nsswitch.conf`. It exists because most sandboxes cannot write
-/// `/etc/passwd`.
+/// The file that the C library reads first, according to the images' `nsswitch.conf`. It exists because most sandboxes
+/// cannot write `/etc/passwd`.
 const OWN_PASSWD: &str = "/run/extrausers/passwd";
 
 /// An account.
@@ -28,12 +28,14 @@ pub struct User {
     pub ids: Option<(u32, u32)>,
     /// Its home, which is also the default working directory of code.
     pub home: PathBuf,
-    /// Whether file operations for this account run with its rights, instead of root's. New files belong to the account in both cases.
+    /// Whether file operations for this account run with its rights, instead of root's. New files belong to the account
+    /// in both cases.
     pub confined: bool,
 }
 
 impl User {
-    /// Finds the account `user` of the image. An agent that is not root, as in tests without a container, uses its own account.
+    /// Finds the account `user` of the image. An agent that is not root, as in tests without a container, uses its own
+    /// account.
     pub(crate) fn find() -> io::Result<Self> {
         if !rustix::process::geteuid().is_root() {
             let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/"), PathBuf::from);
@@ -48,7 +50,8 @@ impl User {
         Ok(passwd.lines().filter_map(Self::from_passwd).find(|user| user.name == name))
     }
 
-    /// Changes the account's uid in this sandbox, also in the file from which programs look up accounts. The group stays.
+    /// Changes the account's uid in this sandbox, also in the file from which programs look up accounts. The group
+    /// stays.
     pub(crate) fn take_uid(&mut self, uid: u32) -> io::Result<()> {
         let Some((_, gid)) = self.ids else { return Ok(()) };
         self.ids = Some((uid, gid));
@@ -77,8 +80,8 @@ impl User {
         Some(Self { name: name.to_owned(), ids: Some((uid, gid)), home, confined: true })
     }
 
-    /// Runs `work` with the rights of this user and no others, or with root's if the user is not confined. The rights belong to the
-    /// calling thread until `work` returns, so it cannot be asynchronous.
+    /// Runs `work` with the rights of this user and no others, or with root's if the user is not confined. The rights
+    /// belong to the calling thread until `work` returns, so it cannot be asynchronous.
     pub(crate) fn act<T, E: From<io::Error>>(&self, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         let Some((uid, gid)) = self.ids.filter(|_| self.confined) else { return work() };
         // Made before the change, so that it also covers a partial failure of the change and a panic of the work.
@@ -217,8 +220,8 @@ impl Users {
         self.environment.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The variables, added to the image's environment, of a process that `user` starts. `own` are the process's own variables, which
-    /// override the others.
+    /// The variables, added to the image's environment, of a process that `user` starts. `own` are the process's own
+    /// variables, which override the others.
     pub(crate) fn environment(&self, user: &User, own: &BTreeMap<String, String>) -> Vec<(String, String)> {
         let home = user.home.to_string_lossy().into_owned();
         let account = [("HOME", &home), ("USER", &user.name), ("LOGNAME", &user.name)];

@@ -1,5 +1,5 @@
-//! The agent: serves the protocol on stdin and stdout until they close. Under the name `sudo` it acts as that program; with the
-//! argument `hold` it holds a network namespace.
+//! The agent: serves the protocol on stdin and stdout until they close. Under the name `sudo` it acts as that program;
+//! with the argument `hold` it holds a network namespace.
 
 use std::io;
 use std::ops::RangeInclusive;
@@ -46,8 +46,8 @@ fn run() -> io::Result<ExitCode> {
 
 /// The task that the command line names.
 enum Work {
-    /// Serve as the agent of a sandbox. `restricted` applies the seccomp filters, `superuser` lets code become root. `uid` is the uid
-    /// of user code, and `uids` the range that contains the uids of all sandboxes.
+    /// Serve as the agent of a sandbox. `restricted` applies the seccomp filters, `superuser` lets code become root.
+    /// `uid` is the uid of user code, and `uids` the range that contains the uids of all sandboxes.
     Serve { restricted: bool, superuser: bool, uid: Option<u32>, uids: Option<RangeInclusive<u32>> },
     /// Hold a network namespace for sandboxes.
     Hold { egress: Option<String> },

@@ -11,7 +11,8 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// [`LinkError::Refused`] when the image lacks the language, the runner does not become ready, or `cwd` does not exist.
+    /// [`LinkError::Refused`] when the image lacks the language, the runner does not become ready, or `cwd` does not
+    /// exist.
     pub async fn start_context(&self, request: &StartContext) -> Result<Context, LinkError> {
         self.call(Method::POST, protocol::CONTEXTS, json(request)).await
     }

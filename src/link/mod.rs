@@ -1,10 +1,10 @@
 //! The HTTP/2 client on a container's pipe, with one method per operation of the agent.
 //!
-//! The agent is not trusted: the size of its answers is bounded, another protocol version is refused, and a broken connection is
-//! an error of this one sandbox.
+//! The agent is not trusted: the size of its answers is bounded, another protocol version is refused, and a broken
+//! connection is an error of this one sandbox.
 //!
-//! A link lasts for days, and both of its ends are ours. No limit that the HTTP/2 libraries set against hostile peers may end it
-//! in ordinary use. The table lists the limits of h2 0.4.20 and hyper 1, and the reason why none is reached:
+//! A link lasts for days, and both of its ends are ours. No limit that the HTTP/2 libraries set against hostile peers
+//! may end it in ordinary use. The table lists the limits of h2 0.4.20 and hyper 1, and the reason why none is reached:
 //!
 //! | limit | it ends | here |
 //! | --- | --- | --- |
@@ -52,15 +52,15 @@ pub use files::FileContent;
 /// The longest answer that is not a stream, bytes.
 const MAX_ANSWER_BYTES: usize = 8 << 20;
 
-/// The longest route with its query, bytes. Every path that the kernel accepts fits, even with every letter escaped. The HTTP
-/// library would refuse a longer route, or end the connection for all requests.
+/// The longest route with its query, bytes. Every path that the kernel accepts fits, even with every letter escaped.
+/// The HTTP library would refuse a longer route, or end the connection for all requests.
 const MAX_ROUTE_BYTES: usize = 48 << 10;
 
 /// The most unread bytes of one stream.
 const WINDOW: u32 = 128 << 10;
 
-/// The most unread bytes of all streams of a link; it bounds the memory that one lying agent can occupy in the server. It is 256
-/// times [`WINDOW`], so that streams without a reader do not block the others.
+/// The most unread bytes of all streams of a link; it bounds the memory that one lying agent can occupy in the server.
+/// It is 256 times [`WINDOW`], so that streams without a reader do not block the others.
 const ALL_WINDOWS: u32 = 32 << 20;
 
 /// Time without an answer to a ping after which the agent counts as gone. Also the interval between pings.
@@ -131,7 +131,8 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// [`LinkError::Version`] when the agent speaks another protocol version, [`LinkError::Broken`] when no agent answers.
+    /// [`LinkError::Version`] when the agent speaks another protocol version, [`LinkError::Broken`] when no agent
+    /// answers.
     pub async fn open(pipe: Pipe) -> Result<(Self, Hello), LinkError> {
         let tasks = Tasks(CancellationToken::new());
         let (requests, connection) = http2::Builder::new(tasks.clone())
@@ -140,8 +141,8 @@ impl Link {
             .initial_connection_window_size(ALL_WINDOWS)
             .keep_alive_interval(PING_TIMEOUT)
             .keep_alive_timeout(PING_TIMEOUT)
-            // After a request is dropped, frames of its answer still arrive for a moment. h2 counts each as an error and tolerates
-            // 1,024 in a connection's life, but our own clients may drop any number of requests.
+            // After a request is dropped, frames of its answer still arrive for a moment. h2 counts each as an error
+            // and tolerates 1,024 in a connection's life, but our own clients may drop any number of requests.
             .max_local_error_reset_streams(None)
             .handshake(TokioIo::new(pipe.into_io()))
             .await
@@ -197,8 +198,8 @@ impl Link {
         self.call(Method::GET, protocol::METRICS, empty()).await
     }
 
-    /// Connects to a port inside the container. Shutting down one direction leaves the other open; dropping the connection closes
-    /// both.
+    /// Connects to a port inside the container. Shutting down one direction leaves the other open; dropping the
+    /// connection closes both.
     ///
     /// # Errors
     ///
@@ -255,7 +256,8 @@ fn once(piece: Bytes) -> impl Stream<Item = Result<Bytes, std::convert::Infallib
     futures::stream::iter([Ok(piece)])
 }
 
-/// A streamed body. An error in `pieces` resets the request's stream, so that the agent does not take a part for the whole.
+/// A streamed body. An error in `pieces` resets the request's stream, so that the agent does not take a part for the
+/// whole.
 fn streamed<E>(pieces: impl Stream<Item = Result<Bytes, E>> + Send + 'static) -> Body
 where
     E: Into<Box<dyn Error + Send + Sync>> + 'static,

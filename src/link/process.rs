@@ -83,8 +83,8 @@ impl Link {
         self.send(Method::PUT, &route(protocol::PROCESS_TERMINAL, process), json(&size)).await.map(|_| ())
     }
 
-    /// Sends a signal, by its number, to one process and not to its children. Afterwards the process's end is reported soon after
-    /// it exits, even if its children still hold its output open.
+    /// Sends a signal, by its number, to one process and not to its children. Afterwards the process's end is reported
+    /// soon after it exits, even if its children still hold its output open.
     ///
     /// # Errors
     ///

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// `GET` [`ReadQuery`]: the file's bytes, with [`FILE_SIZE`] and [`FILE_MODIFIED`] as headers. `PUT` [`WriteQuery`]: writes the
-/// body to that file and makes the missing directories above it. `DELETE` [`FileQuery`]: removes the file, or the directory and
-/// everything below it, if it exists.
+/// `GET` [`ReadQuery`]: the file's bytes, with [`FILE_SIZE`] and [`FILE_MODIFIED`] as headers. `PUT` [`WriteQuery`]:
+/// writes the body to that file and makes the missing directories above it. `DELETE` [`FileQuery`]: removes the file,
+/// or the directory and everything below it, if it exists.
 pub const FILES: &str = "/files";
 /// `GET` [`FileQuery`]: the [`Entry`].
 pub const ENTRY: &str = "/files/entry";
@@ -18,8 +18,8 @@ pub const DIRECTORIES: &str = "/files/directories";
 pub const MOVE: &str = "/files/move";
 /// `GET` [`WatchQuery`]: a stream of [`WatchEvent`]s, one JSON object per line. It begins once the watch is in place.
 pub const WATCH: &str = "/files/watch";
-/// `POST` [`WatchQuery`]: a [`Watcher`]. `GET` [`Watcher`]: the [`WatchEvent`]s since the last `GET`, one JSON object per line.
-/// `DELETE` [`Watcher`]: ends it.
+/// `POST` [`WatchQuery`]: a [`Watcher`]. `GET` [`Watcher`]: the [`WatchEvent`]s since the last `GET`, one JSON object
+/// per line. `DELETE` [`Watcher`]: ends it.
 pub const WATCHERS: &str = "/watchers";
 
 /// The header with the size of the file, bytes; always 0 for a file of `procfs`.
@@ -125,13 +125,15 @@ pub struct Entry {
     pub group: String,
     /// The time of the last change of its content, nanoseconds since 1970.
     pub modified_ns: i64,
-    /// The final target of a symbolic link, with all links resolved; the path of the link itself if the target does not exist.
+    /// The final target of a symbolic link, with all links resolved; the path of the link itself if the target does not
+    /// exist.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub symlink_target: Option<String>,
     /// `st_mode` of a symbolic link's target, if that exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_mode: Option<u32>,
-    /// Its extended attributes in the namespace `user.` that have UTF-8 values, by full name; empty for a symbolic link.
+    /// Its extended attributes in the namespace `user.` that have UTF-8 values, by full name; empty for a symbolic
+    /// link.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub attributes: BTreeMap<String, String>,
 }

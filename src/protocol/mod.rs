@@ -1,7 +1,7 @@
 //! The protocol between the server and the agent: routes and their JSON bodies. This module only defines types.
 //!
-//! The agent is an HTTP/2 server (prior knowledge) on its own stdin and stdout; the server is the client. Streamed bodies, and the
-//! bytes that follow a `CONNECT`, are cut into records: see `records.rs`.
+//! The agent is an HTTP/2 server (prior knowledge) on its own stdin and stdout; the server is the client. Streamed
+//! bodies, and the bytes that follow a `CONNECT`, are cut into records: see `records.rs`.
 
 mod data;
 mod files;
@@ -22,12 +22,12 @@ pub use process::*;
 /// The protocol version. Both ends must have the same one; the server refuses another version by name.
 pub const PROTOCOL_VERSION: u32 = 5;
 
-/// The longest line that the agent accepts from a runner, bytes: one value, one display (such as an image) or one error. A
-/// longer line ends the execution with `output_limit`.
+/// The longest line that the agent accepts from a runner, bytes: one value, one display (such as an image) or one
+/// error. A longer line ends the execution with `output_limit`.
 pub const MAX_VALUE_BYTES: usize = 48 * 1024 * 1024;
 
-/// The longest event line that the server accepts from an agent, bytes. It bounds the memory that one lying agent can occupy in
-/// the server, and leaves room for the fields that the agent adds to the longest line of a runner.
+/// The longest event line that the server accepts from an agent, bytes. It bounds the memory that one lying agent can
+/// occupy in the server, and leaves room for the fields that the agent adds to the longest line of a runner.
 pub const MAX_EVENT_BYTES: usize = MAX_VALUE_BYTES + 64 * 1024;
 
 /// `GET`: [`Hello`].
@@ -36,8 +36,8 @@ pub const HELLO: &str = "/hello";
 pub const ENV: &str = "/env";
 /// `GET`: [`Metrics`].
 pub const METRICS: &str = "/metrics";
-/// `POST` [`StartContext`]: the [`Context`]; unless it is lazy, the answer comes once its runner is ready. `GET`: a list of every
-/// [`Context`] in the order of creation. `DELETE` [`ContextQuery`]: ends the context.
+/// `POST` [`StartContext`]: the [`Context`]; unless it is lazy, the answer comes once its runner is ready. `GET`: a
+/// list of every [`Context`] in the order of creation. `DELETE` [`ContextQuery`]: ends the context.
 pub const CONTEXTS: &str = "/contexts";
 /// `POST` [`ContextQuery`]: replaces the interpreter by a new one under the same id.
 pub const CONTEXT_RESTART: &str = "/contexts/restart";
@@ -107,7 +107,8 @@ pub struct Language {
     pub notebook: Notebook,
 }
 
-/// The differences between the language's notebook interpreter and our runner, which behaves like the language's console.
+/// The differences between the language's notebook interpreter and our runner, which behaves like the language's
+/// console.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Notebook {
@@ -189,10 +190,12 @@ pub struct Execute {
     /// The whole standard input of the code. If missing, the code has no standard input.
     #[serde(default)]
     pub stdin: Option<String>,
-    /// Extra mime types of outputs, beside those that every caller gets. A runner ignores the types that it does not know.
+    /// Extra mime types of outputs, beside those that every caller gets. A runner ignores the types that it does not
+    /// know.
     #[serde(default)]
     pub formats: Vec<String>,
-    /// The directory to change to before the code runs, for this and later executions; a path as in [`FileQuery::path`].
+    /// The directory to change to before the code runs, for this and later executions; a path as in
+    /// [`FileQuery::path`].
     #[serde(default)]
     pub cwd: Option<String>,
     /// How the code is run.
@@ -206,16 +209,16 @@ pub struct Execute {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
-    /// As a program: it ends when everything it started in the interpreter has ended (timers, unfinished promises, threads), or
-    /// when it exits.
+    /// As a program: it ends when everything it started in the interpreter has ended (timers, unfinished promises,
+    /// threads), or when it exits.
     #[default]
     Script,
     /// As a notebook cell: it ends at its last line, everything it started goes on, and an exit is an exception.
     Notebook,
 }
 
-/// The limits of an execution. The container enforces memory, processes and disk; the agent enforces time and output. The agent
-/// receives all of them, so that an end can name the limit that caused it.
+/// The limits of an execution. The container enforces memory, processes and disk; the agent enforces time and output.
+/// The agent receives all of them, so that an end can name the limit that caused it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Wall time, milliseconds; 0 means no limit.
@@ -230,8 +233,8 @@ pub struct Limits {
     pub output_bytes: u64,
 }
 
-/// An event of an execution, in order. In JSON it is an object with one member, named after the kind. With a tag among the members,
-/// serde would first hold the whole line as generic values, at many times its size, to find the kind.
+/// An event of an execution, in order. In JSON it is an object with one member, named after the kind. With a tag among
+/// the members, serde would first hold the whole line as generic values, at many times its size, to find the kind.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
@@ -254,15 +257,17 @@ pub enum Event {
 /// A value or a drawing, in every format that the runner could produce.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Output {
-    /// Mime type to data: text, base64 for binary types, any JSON value for `application/json` and other types of data. Each is kept
-    /// as the JSON text that the runner wrote: a list of many numbers takes no more memory than its text, and is forwarded as it is.
+    /// Mime type to data: text, base64 for binary types, any JSON value for `application/json` and other types of data.
+    /// Each is kept as the JSON text that the runner wrote: a list of many numbers takes no more memory than its text,
+    /// and is forwarded as it is.
     pub data: IndexMap<String, Box<RawValue>>,
     /// Whether this is the value of the last expression.
     pub main: bool,
 }
 
 impl Output {
-    /// The bytes counted against [`Limits::output_bytes`]: the data, and the structures that hold each format and the whole output.
+    /// The bytes counted against [`Limits::output_bytes`]: the data, and the structures that hold each format and the
+    /// whole output.
     pub fn counted(&self) -> u64 {
         let formats = self.data.iter().map(|(mime, data)| 64 + mime.len() + data.get().len());
         256 + formats.sum::<usize>() as u64
@@ -356,12 +361,12 @@ pub struct Exception {
 pub struct Usage {
     /// From the first byte of the request to the end, milliseconds.
     pub wall_ms: u64,
-    /// Processor time of the whole container during the execution, milliseconds. `None` if the container was gone before the
-    /// counter could be read.
+    /// Processor time of the whole container during the execution, milliseconds. `None` if the container was gone
+    /// before the counter could be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_ms: Option<u64>,
-    /// The peak memory of the container since its start, bytes; it includes the interpreter's own memory. `None` as for `cpu_ms`, and
-    /// where the kernel does not record the peak.
+    /// The peak memory of the container since its start, bytes; it includes the interpreter's own memory. `None` as for
+    /// `cpu_ms`, and where the kernel does not record the peak.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_memory_bytes: Option<u64>,
 }

@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-/// The network policy of a namespace: the one argument of `hold`, as JSON. The first rule that contains an address decides.
-/// IPv6 is always blocked.
+/// The network policy of a namespace: the one argument of `hold`, as JSON. The first rule that contains an address
+/// decides. IPv6 is always blocked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Egress {
     /// Name servers, which are reachable at port 53 regardless of the rules.

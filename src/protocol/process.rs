@@ -7,15 +7,17 @@ use serde::{Deserialize, Serialize};
 
 use super::data;
 
-/// `POST` [`StartProcess`]: a stream of [`ProcessEvent`]s, one JSON object per line. Dropping the stream does not end the
-/// process. `GET`: the running processes, a stream of [`ProcessInfo`]s, one JSON object per line.
+/// `POST` [`StartProcess`]: a stream of [`ProcessEvent`]s, one JSON object per line. Dropping the stream does not end
+/// the process. `GET`: the running processes, a stream of [`ProcessInfo`]s, one JSON object per line.
 pub const PROCESSES: &str = "/processes";
-/// `GET` [`ProcessQuery`]: the same stream for a process that was started before: `started`, then the events from now on.
-/// The end of a process can be fetched for 30 s after it.
+/// `GET` [`ProcessQuery`]: the same stream for a process that was started before: `started`, then the events from now
+/// on. The end of a process can be fetched for 30 s after it.
 pub const PROCESS_EVENTS: &str = "/processes/events";
-/// `POST` [`ProcessQuery`], a body of raw bytes: writes them to the process's standard input. `DELETE`: closes that input.
+/// `POST` [`ProcessQuery`], a body of raw bytes: writes them to the process's standard input. `DELETE`: closes that
+/// input.
 pub const PROCESS_STDIN: &str = "/processes/stdin";
-/// `POST` [`ProcessQuery`], a body of raw bytes: types them on the process's terminal. `PUT` [`TerminalSize`]: resizes it.
+/// `POST` [`ProcessQuery`], a body of raw bytes: types them on the process's terminal. `PUT` [`TerminalSize`]: resizes
+/// it.
 pub const PROCESS_TERMINAL: &str = "/processes/terminal";
 /// `POST` [`ProcessQuery`], [`SendSignal`]: sends the signal to that one process, not to its children.
 pub const PROCESS_SIGNAL: &str = "/processes/signal";
@@ -23,8 +25,8 @@ pub const PROCESS_SIGNAL: &str = "/processes/signal";
 /// The longest line of a [`ProcessEvent`], bytes.
 pub const MAX_PROCESS_LINE_BYTES: usize = 64 * 1024;
 
-/// The longest line of a [`ProcessInfo`], bytes. The kernel starts no process with more than 6 MiB of arguments and environment, and
-/// JSON may escape each byte as six.
+/// The longest line of a [`ProcessInfo`], bytes. The kernel starts no process with more than 6 MiB of arguments and
+/// environment, and JSON may escape each byte as six.
 pub const MAX_PROCESS_INFO_BYTES: usize = 40 << 20;
 
 /// A command to run.
@@ -67,7 +69,8 @@ pub struct TerminalSize {
     pub rows: u16,
 }
 
-/// An event of a process. All output comes before the end. The order between standard output and standard error is undefined.
+/// An event of a process. All output comes before the end. The order between standard output and standard error is
+/// undefined.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ProcessEvent {

@@ -19,7 +19,8 @@ pub struct Request<'a> {
     pub cwd: Option<&'a str>,
     /// How the code is run.
     pub mode: Mode,
-    /// Whether there is a standard input. Without one, the runner may raise an error in code that asks for a line of input.
+    /// Whether there is a standard input. Without one, the runner may raise an error in code that asks for a line of
+    /// input.
     pub stdin: bool,
     /// Extra mime types of outputs, beside those that every caller gets.
     pub formats: &'a [String],
@@ -51,8 +52,8 @@ pub struct Done {
     pub cause: Option<Cause>,
 }
 
-/// A limit that the language reports by an exception of its own. An exception that the code itself throws has no such cause,
-/// whatever its text.
+/// A limit that the language reports by an exception of its own. An exception that the code itself throws has no such
+/// cause, whatever its text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {

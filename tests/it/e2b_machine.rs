@@ -45,7 +45,7 @@ async fn sudo_is_root_and_ends_as_its_command_does() {
         ("sudo no-such-command", "sudo: no-such-command: command not found"),
         ("sudo -u nobody-here id", "sudo: invalid username: 'nobody-here'"),
         ("sudo --no-such-option id", "sudo: invalid option '--no-such-option'"),
-        ("sudo", "sudo: no command is named"),
+        ("sudo", "sudo: the command is missing"),
     ] {
         assert_eq!(sandbox.shell(&format!("{command} 2>&1; echo $?")).await, format!("{message}\n1\n"), "{command}");
     }

@@ -1,4 +1,4 @@
-//! Directories made, things moved and removed.
+//! Makes directories, and moves and removes files and directories.
 
 use std::fs::{FileTimes, Metadata};
 use std::io;
@@ -10,7 +10,7 @@ use crate::agent::answer::Refused;
 use crate::agent::users::{Names, User};
 use crate::protocol::{Code, Entry};
 
-/// Makes a directory and those above it, for the user.
+/// Makes a directory and the missing ones above it; they belong to the user.
 pub(crate) fn make_directory(user: &User, path: &str) -> Result<Entry, Refused> {
     let path = user.resolve(path)?;
     user.act(|| make(user, &path))
@@ -29,7 +29,7 @@ fn make(user: &User, path: &Path) -> Result<Entry, Refused> {
     entry::entry(path, &Names::read()).map_err(|err| refused(path, &err))
 }
 
-/// Moves a file or a directory, making the directories above its new place.
+/// Moves a file or a directory and makes the missing directories above the new path.
 pub(crate) async fn relocate(user: User, from: &str, to: &str) -> Result<Entry, Refused> {
     let (from, to) = (user.resolve(from)?, user.resolve(to)?);
     apart(move || user.act(|| rename(&user, &from, &to))).await
@@ -47,7 +47,8 @@ fn rename(user: &User, from: &Path, to: &Path) -> Result<Entry, Refused> {
     entry::entry(to, &Names::read()).map_err(failed)
 }
 
-/// Each writable directory is a file system of its own, which should not be seen.
+/// Moves a path to another file system by copying it. Each writable directory is a file system of its own, and clients
+/// should not notice that.
 fn move_across(from: &Path, to: &Path) -> io::Result<()> {
     let mut beside = to.as_os_str().to_owned();
     beside.push(".moving");
@@ -80,15 +81,15 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 fn keep_attributes(found: &Metadata, to: &Path) -> io::Result<()> {
-    // Only root can leave somebody else's file theirs.
+    // Best effort: only root can keep another owner.
     let _ = std::os::unix::fs::chown(to, Some(found.uid()), Some(found.gid()));
-    // After the owner: a change of that takes bits away.
+    // After the owner, because a change of owner clears some permission bits.
     std::fs::set_permissions(to, std::fs::Permissions::from_mode(found.mode() & 0o7777))?;
     let times = FileTimes::new().set_modified(found.modified()?).set_accessed(found.accessed()?);
     std::fs::File::open(to)?.set_times(times)
 }
 
-/// Removes a file, or a directory and all below it. What is not there is removed already.
+/// Removes a file, or a directory with its content. A path that does not exist is not an error.
 pub(crate) async fn remove(user: User, path: &str) -> Result<(), Refused> {
     let path = user.resolve(path)?;
     apart(move || user.act(|| remove_all(&path)).map_err(|err| refused(&path, &err))).await

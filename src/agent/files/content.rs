@@ -1,4 +1,4 @@
-//! What is in a file: read and written as a stream of bytes.
+//! Reads and writes the content of files as streams of bytes.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -16,20 +16,21 @@ use crate::agent::answer::Refused;
 use crate::agent::users::User;
 use crate::protocol::{ReadQuery, WriteQuery};
 
-/// Read at once, bytes.
+/// The most bytes of one read.
 const CHUNK: usize = 64 * 1024;
 
-/// So much is written at once, bytes. A disk that has more to write may keep its writers waiting.
-const SHORT: usize = 256 * 1024;
+/// The first bytes of a file, which are written without a thread of their own. A disk with more to write may block its
+/// writers.
+const DIRECT_BYTES: usize = 256 * 1024;
 
 /// A file that is being read.
 #[derive(Debug)]
 pub(crate) struct Content {
-    /// Bytes when it was opened; 0 for a file of `procfs`, whatever is in it.
+    /// Its size when it was opened, bytes; always 0 for a file of `procfs`.
     pub(crate) size: u64,
-    /// Nanoseconds since 1970.
+    /// The time of its last change, nanoseconds since 1970.
     pub(crate) modified_ns: i64,
-    /// Its first bytes, read before it is answered that there are any.
+    /// Its first bytes. They are read before the answer begins, so that a file that cannot be read is a refusal.
     first: Bytes,
     file: File,
     left: u64,
@@ -52,7 +53,7 @@ pub(crate) fn read(user: &User, query: &ReadQuery) -> Result<Content, Refused> {
     }
     let mut left = query.length.unwrap_or(u64::MAX);
     let first = read_some(&mut file, &mut left).map_err(|err| match found.len() {
-        // Of `procfs`: there, but nothing that can be read from its beginning.
+        // A file of `procfs` exists but may not be readable from its beginning.
         0 => Refused::invalid(format!("path '{}' cannot be read: {err}", path.display())),
         _ => refused(err),
     })?;
@@ -60,10 +61,10 @@ pub(crate) fn read(user: &User, query: &ReadQuery) -> Result<Content, Refused> {
 }
 
 impl Content {
-    /// Its bytes, until its end.
+    /// Streams its bytes until the end of the file or of the requested part.
     pub(crate) fn into_stream(self) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
         let Self { first, file, left, .. } = self;
-        // A disk may take its time. What is short is read already.
+        // On another thread, because a disk may be slow. A short file is already in `first`.
         let rest = stream::try_unfold((file, left), |(mut file, mut left)| {
             apart(move || {
                 let next = read_some(&mut file, &mut left)?;
@@ -74,7 +75,7 @@ impl Content {
     }
 }
 
-/// The next bytes, none at the end of the file or of what is `left` of the part.
+/// Reads the next bytes; none at the end of the file, or when no bytes of the requested part are `left`.
 fn read_some(file: &mut File, left: &mut u64) -> io::Result<Bytes> {
     let mut chunk = BytesMut::zeroed(usize::try_from(*left).unwrap_or(CHUNK).min(CHUNK));
     let read = loop {
@@ -106,7 +107,7 @@ where
     while let Some(chunk) = body.next().await {
         let chunk = chunk.map_err(|_| Refused::invalid(format!("the content of `{given}` broke off")))?;
         written += chunk.len();
-        if written <= SHORT {
+        if written <= DIRECT_BYTES {
             file.as_ref().write_all(&chunk).map_err(refused)?;
         } else {
             let file = Arc::clone(&file);
@@ -116,11 +117,11 @@ where
     Ok(())
 }
 
-/// Opens a file for writing, empty. Clients that watch expect this order, and each once: created, its attributes changed,
-/// written.
+/// Opens a file for writing and empties it. Clients that watch the file expect each of these events once and in this
+/// order: created, attributes changed, written.
 fn create(user: &User, path: &Path, attributes: Option<&Attributes>) -> io::Result<File> {
     create_parents(user, path)?;
-    // Not truncated by opening: it may turn out not to be a file.
+    // Not truncated on opening, because the path may not be a regular file.
     let file = open(File::options().write(true).create(true).truncate(false), path)?;
     let found = file.metadata()?;
     if !found.is_file() {
@@ -148,10 +149,10 @@ impl<'a> Attributes<'a> {
     fn parse(prefix: &'a str, json: &str) -> Result<Self, Refused> {
         let values: BTreeMap<String, String> =
             serde_json::from_str(json).map_err(|err| Refused::invalid(format!("attributes: {err}")))?;
-        // Other namespaces are the system's: an attribute of `security.` gives capabilities to a file.
+        // Other namespaces belong to the system: an attribute of `security.` gives a file capabilities.
         if !prefix.starts_with(entry::NAMESPACE) || values.keys().any(|name| !name.starts_with(prefix)) {
             let message = format!(
-                "attributes: every name must begin with `attribute_prefix`, and that with `{}`",
+                "attributes: every name must begin with `attribute_prefix`, and `attribute_prefix` with `{}`",
                 entry::NAMESPACE
             );
             return Err(Refused::invalid(message));
@@ -160,7 +161,7 @@ impl<'a> Attributes<'a> {
     }
 }
 
-/// Opens without waiting for the other end of a named pipe, and without taking a terminal.
+/// Opens a file without waiting for the other end of a named pipe, and without making a terminal the controlling one.
 fn open(options: &mut std::fs::OpenOptions, path: &Path) -> io::Result<File> {
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     options.mode(0o644).custom_flags(flags.bits() as i32).open(path)

@@ -1,4 +1,4 @@
-//! What is known of one path.
+//! Reads the metadata of one path.
 
 use std::collections::BTreeMap;
 use std::fs::Metadata;
@@ -14,13 +14,13 @@ use crate::protocol::{Entry, EntryKind};
 /// The namespace of the extended attributes that a user may write.
 pub(super) const NAMESPACE: &str = "user.";
 
-/// The entry at a path.
+/// Reads the entry at a client's path.
 pub(crate) fn stat(user: &User, path: &str) -> Result<Entry, Refused> {
     let path = user.resolve(path)?;
     user.act(|| entry(&path, &Names::read())).map_err(|err| refused(&path, &err))
 }
 
-/// The entry at an absolute path. Symbolic links are described, not followed.
+/// Reads the entry at an absolute path. A symbolic link is described itself, with the kind and the mode of its target.
 pub(super) fn entry(path: &Path, names: &Names) -> io::Result<Entry> {
     let found = std::fs::symlink_metadata(path)?;
     let is_link = found.is_symlink();
@@ -45,7 +45,7 @@ pub(super) fn entry(path: &Path, names: &Names) -> io::Result<Entry> {
     })
 }
 
-/// The time of the last change of the content.
+/// The time of the last change of the content, nanoseconds since 1970.
 pub(super) fn modified_ns(found: &Metadata) -> i64 {
     found.mtime().saturating_mul(1_000_000_000).saturating_add(found.mtime_nsec())
 }
@@ -61,7 +61,7 @@ fn kind(found: &Metadata) -> EntryKind {
 }
 
 fn read_attributes(path: &Path) -> BTreeMap<String, String> {
-    // What a file system does not know is not there.
+    // On a file system without extended attributes there are none.
     let read = || -> rustix::io::Result<BTreeMap<String, String>> {
         let length = rustix::fs::listxattr_query(path)?;
         if length == 0 {
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_a_symbolic_link_the_target_is_described() {
+    fn the_entry_of_a_symbolic_link_describes_its_target() {
         let root = tempfile::tempdir().expect("a directory");
         let root = root.path().canonicalize().expect("a path");
         std::fs::create_dir(root.join("real")).expect("a directory");

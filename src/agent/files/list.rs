@@ -1,4 +1,4 @@
-//! What is in a directory, and below it.
+//! Lists the content of a directory and of the directories below it.
 
 use std::fs::ReadDir;
 use std::io;
@@ -11,11 +11,11 @@ use crate::agent::answer::Refused;
 use crate::agent::users::{Names, User};
 use crate::protocol::{Entry, ListQuery};
 
-/// Entries that are looked at in one go.
-const TURN: usize = 64;
+/// Entries that are read in one batch.
+const BATCH: usize = 64;
 
-/// The entries below a directory in lexical order, each directory followed by its own. Symbolic links below it are not
-/// followed; what disappears meanwhile is left out.
+/// Streams the entries below a directory in lexical order, each directory followed by its content. Symbolic links below
+/// it are not followed; entries that disappear meanwhile are left out.
 pub(crate) async fn list(
     user: User,
     query: &ListQuery,
@@ -29,7 +29,7 @@ pub(crate) async fn list(
     let walk = walk.await?;
     Ok(futures::stream::unfold((user, walk), |(user, mut walk)| {
         apart(move || {
-            let entries = user.act(|| Ok::<_, io::Error>(walk.by_ref().take(TURN).collect::<Vec<_>>())).ok()?;
+            let entries = user.act(|| Ok::<_, io::Error>(walk.by_ref().take(BATCH).collect::<Vec<_>>())).ok()?;
             (!entries.is_empty()).then_some((entries, (user, walk)))
         })
     }))
@@ -37,7 +37,7 @@ pub(crate) async fn list(
 
 struct Walk {
     depth: usize,
-    /// From the outermost directory to the innermost; never empty before the end.
+    /// The directories from the outermost to the innermost; empty at the end.
     levels: Vec<Level>,
     names: Names,
 }
@@ -52,7 +52,7 @@ impl Walk {
     }
 }
 
-/// What is left of one directory, last name first.
+/// The remaining paths of one directory, in reverse order.
 struct Level(Vec<PathBuf>);
 
 impl Level {

@@ -1,8 +1,8 @@
-//! Files inside the container, with the rights of the user that is acted for and no others, so that a link that leads to what
-//! is not the user's leads nowhere; or, where the client may do anything inside, with root's.
+//! File operations inside the container. They run with the rights of the requested user and no others, so that a link
+//! cannot lead to another user's files. In a sandbox with `superuser` they run with root's rights.
 //!
-//! What may take long is done on a thread for that, see [`apart`]. The rest is plain blocking calls: the writable directories are
-//! memory or its cache.
+//! Slow operations run on a thread of their own, see [`apart`]. The others block the agent for a moment: the writable
+//! directories are in memory or in the page cache.
 
 mod change;
 mod content;
@@ -22,13 +22,14 @@ pub(crate) use entry::stat;
 pub(crate) use list::list;
 pub(crate) use watch::{Watch, Watches};
 
-/// Threads for work that may take long.
+/// The number of threads for slow work.
 pub const THREADS: usize = 4;
 
-/// Does work that may take long on a thread for that, so that everything else is answered meanwhile. Whoever is acted for there is so on
-/// that thread alone.
+/// Runs slow work on another thread, so that the agent answers other requests meanwhile. If the work changes to a
+/// user's rights, it does so on that thread only.
 ///
-/// In a container that has used up its processes there is one such thread, which was started before any code, and work waits for it.
+/// In a container that has used up its process limit, only the thread that was started before any code exists, and work
+/// waits for it.
 async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
@@ -36,7 +37,7 @@ async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
     }
 }
 
-/// An error of the operating system's about a path.
+/// A refusal for an error of the operating system at a path.
 fn refused(path: &Path, err: &io::Error) -> Refused {
     let path = path.display();
     match err.kind() {
@@ -45,7 +46,7 @@ fn refused(path: &Path, err: &io::Error) -> Refused {
     }
 }
 
-/// Makes the directories above `target` that are missing, for the user.
+/// Makes the missing directories above `target`; they belong to the user.
 fn create_parents(user: &User, target: &Path) -> io::Result<()> {
     target.parent().map_or(Ok(()), |parent| create_directories(user, parent))
 }
@@ -65,27 +66,28 @@ fn create_directories(user: &User, path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Fills the user's home, which is an empty file system at the start, from the image's `/etc/skel`. What the image has there already
-/// belongs to the account under the image's uid, and is given to it under its own.
-pub(crate) fn fill_home(user: &User, of_image: Option<u32>) -> io::Result<()> {
+/// Fills the user's home, which is an empty file system at the start, from the image's `/etc/skel`. If the image has
+/// files there already, they belong to `image_uid`, the account's uid in the image, and are given to the account's uid
+/// in this sandbox.
+pub(crate) fn fill_home(user: &User, image_uid: Option<u32>) -> io::Result<()> {
     if user.ids.is_none() {
         return Ok(());
     }
-    if let Some(of_image) = of_image.filter(|uid| user.ids.is_some_and(|(own, _)| own != *uid)) {
-        give_tree(user, of_image, &user.home)?;
+    if let Some(image_uid) = image_uid.filter(|uid| user.ids.is_some_and(|(own, _)| own != *uid)) {
+        change_owner_below(user, image_uid, &user.home)?;
     }
     copy_tree(user, Path::new("/etc/skel"), &user.home)
 }
 
-/// Gives to the user what belongs to another, at a path and below it.
-fn give_tree(user: &User, other: u32, path: &Path) -> io::Result<()> {
+/// Makes the user the owner of everything at a path and below it that belongs to `old_uid`.
+fn change_owner_below(user: &User, old_uid: u32, path: &Path) -> io::Result<()> {
     let found = std::fs::symlink_metadata(path)?;
-    if found.uid() == other {
+    if found.uid() == old_uid {
         user.own(path)?;
     }
     if found.is_dir() {
         for entry in std::fs::read_dir(path)? {
-            give_tree(user, other, &entry?.path())?;
+            change_owner_below(user, old_uid, &entry?.path())?;
         }
     }
     Ok(())

@@ -1,7 +1,7 @@
-//! The filter on the interface: a program in the kernel's first packet filter language, asked for every packet that leaves.
+//! The packet filter on the interface: a classic BPF program that the kernel runs for every outgoing packet.
 //!
-//! It sits below sockets, routes and protocols, so that there is no way around it short of another interface. No module of
-//! the firewall's is needed, only `sch_ingress` and `cls_bpf`, which all general purpose kernels have.
+//! It works below sockets, routes and protocols, so only another interface could bypass it. It needs no firewall
+//! module, only `sch_ingress` and `cls_bpf`, which all general-purpose kernels have.
 
 use futures::StreamExt;
 use rtnetlink::Handle;
@@ -16,13 +16,13 @@ use rtnetlink::packet_route::tc::{
 use super::Failure;
 use crate::protocol::Egress;
 
-/// Of `linux/pkt_cls.h`: the attributes of a filter that hold a classic program.
+/// From `linux/pkt_cls.h`: the attributes of a filter that contain a classic BPF program.
 const TCA_BPF_OPS_LEN: u16 = 4;
 const TCA_BPF_OPS: u16 = 5;
 
 const EVERY_PROTOCOL: u16 = 0x0003;
 
-/// Hooks the program in where packets leave `interface`.
+/// Attaches the filter to the packets that leave `interface`.
 pub(super) async fn install(handle: &mut Handle, interface: u32, egress: &Egress) -> Result<(), Failure> {
     let index = interface as i32;
     let mut hook = TcMessage::with_index(index);
@@ -33,7 +33,8 @@ pub(super) async fn install(handle: &mut Handle, interface: u32, egress: &Egress
     added.map_err(Failure::netlink("hook into the interface (kernel module `sch_ingress`)"))?;
 
     let program = program(egress);
-    let length = u16::try_from(program.len()).map_err(Failure::of("hold so many rules"))?;
+    let length =
+        u16::try_from(program.len()).map_err(Failure::of("install a filter of more than 65535 instructions"))?;
     let code = program.iter().flat_map(|instruction| instruction.bytes()).collect();
     let mut filter = TcMessage::with_index(index);
     filter.header.parent = TcHandle { major: u16::MAX, minor: TcHandle::MIN_EGRESS };
@@ -60,7 +61,7 @@ async fn send(handle: &mut Handle, message: RouteNetlinkMessage) -> Result<(), r
     Ok(())
 }
 
-/// One instruction, as `struct sock_filter` has it.
+/// One instruction, with the layout of `struct sock_filter`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Instruction {
     code: u16,
@@ -76,14 +77,14 @@ impl Instruction {
     }
 }
 
-// Of `linux/filter.h`: what the instructions that we need are made of.
+// From `linux/filter.h`: the opcodes that the program needs.
 const LOAD_LENGTH: u16 = 0x80;
 const LOAD_WORD: u16 = 0x20;
 const LOAD_HALF: u16 = 0x28;
 const LOAD_BYTE: u16 = 0x30;
-/// A half word behind the header whose length is in the index register.
+/// Loads a half word at an offset plus the index register, here from behind the IPv4 header.
 const LOAD_HALF_INDEXED: u16 = 0x48;
-/// Four times the lower half of a byte: the length of an IPv4 header, into the index register.
+/// Loads four times the lower half of a byte, the length of an IPv4 header, into the index register.
 const LOAD_HEADER_LENGTH: u16 = 0xb1;
 const AND: u16 = 0x54;
 const JUMP_IF_EQUAL: u16 = 0x15;
@@ -91,7 +92,7 @@ const JUMP_IF_AT_LEAST: u16 = 0x35;
 const JUMP_IF_ANY_BIT: u16 = 0x45;
 const RETURN: u16 = 0x06;
 
-// What the program answers, of `linux/pkt_cls.h`.
+// The program's verdicts, from `linux/pkt_cls.h`.
 const PASS: u32 = 0;
 const DROP: u32 = 2;
 
@@ -106,13 +107,14 @@ const IP_PROTOCOL: u32 = ETHERNET_HEADER + 9;
 const TCP: u32 = 6;
 const UDP: u32 = 17;
 const DESTINATION: u32 = ETHERNET_HEADER + 16;
-/// From the end of the IPv4 header on, in TCP and in UDP.
+/// The offset of the port in TCP and UDP, to which the length of the IPv4 header is added.
 const DESTINATION_PORT: u32 = ETHERNET_HEADER + 2;
 const DNS: u32 = 53;
 
-/// More than any resolver asks, and few enough that a jump reaches over them.
+/// The most name servers. No resolver asks more, and a jump can skip the instructions for this many.
 const MAX_NAMESERVERS: usize = 16;
 
+/// Compiles a policy to a program.
 fn program(egress: &Egress) -> Vec<Instruction> {
     let step = |code, value| Instruction { code, if_true: 0, if_false: 0, value };
     let jump = |code, value, if_true, if_false| Instruction { code, if_true, if_false, value };
@@ -122,10 +124,10 @@ fn program(egress: &Egress) -> Vec<Instruction> {
         step(LOAD_HALF, ETHER_TYPE),
         jump(JUMP_IF_EQUAL, ARP, 0, 1),
         verdict(true),
-        // IPv6, and all else.
+        // Everything except ARP and IPv4 is dropped, including IPv6.
         jump(JUMP_IF_EQUAL, IPV4, 1, 0),
         verdict(false),
-        // A load from beyond a packet's end would end the program, and let the packet pass.
+        // A load from beyond the packet's end would end the program and let the packet pass.
         step(LOAD_LENGTH, 0),
         jump(JUMP_IF_AT_LEAST, SHORTEST_IPV4, 1, 0),
         verdict(false),
@@ -133,24 +135,24 @@ fn program(egress: &Egress) -> Vec<Instruction> {
 
     let nameservers = &egress.nameservers[..egress.nameservers.len().min(MAX_NAMESERVERS)];
     if !nameservers.is_empty() {
-        let asked =
+        let matches =
             nameservers.iter().flat_map(|address| [jump(JUMP_IF_EQUAL, u32::from(*address), 0, 1), verdict(true)]);
-        let asked: Vec<_> = asked.collect();
-        // Over the rest of this part, which is as many instructions as stand below the one that jumps.
-        let over = |below: u8| below + asked.len() as u8;
+        let matches: Vec<_> = matches.collect();
+        // The distance to the end of this part, from a jump that has `below` more instructions in the list below it.
+        let past_dns = |below: u8| below + matches.len() as u8;
         program.extend([
-            // Only a first fragment holds the port.
+            // Only the first fragment contains the port.
             step(LOAD_HALF, FRAGMENT_OFFSET),
-            jump(JUMP_IF_ANY_BIT, FRAGMENT_OFFSET_BITS, over(7), 0),
+            jump(JUMP_IF_ANY_BIT, FRAGMENT_OFFSET_BITS, past_dns(7), 0),
             step(LOAD_BYTE, IP_PROTOCOL),
             jump(JUMP_IF_EQUAL, UDP, 1, 0),
-            jump(JUMP_IF_EQUAL, TCP, 0, over(4)),
+            jump(JUMP_IF_EQUAL, TCP, 0, past_dns(4)),
             step(LOAD_HEADER_LENGTH, ETHERNET_HEADER),
             step(LOAD_HALF_INDEXED, DESTINATION_PORT),
-            jump(JUMP_IF_EQUAL, DNS, 0, over(1)),
+            jump(JUMP_IF_EQUAL, DNS, 0, past_dns(1)),
             step(LOAD_WORD, DESTINATION),
         ]);
-        program.extend(asked);
+        program.extend(matches);
     }
 
     for rule in &egress.rules {
@@ -170,7 +172,7 @@ mod tests {
     use super::*;
     use crate::protocol::Rule;
 
-    /// What the kernel would do with the program: the answer for one packet.
+    /// Interprets the program for one packet, as the kernel does, and returns its verdict.
     fn run(program: &[Instruction], packet: &[u8]) -> u32 {
         let (mut at, mut accumulator, mut index) = (0, 0_u32, 0_usize);
         let byte = |at: usize| u32::from(packet[at]);
@@ -197,14 +199,14 @@ mod tests {
         }
     }
 
-    /// An IPv4 packet with so many words of options, at that offset of a fragmented one.
+    /// An IPv4 packet with `options` words of options, at `offset` of a fragmented packet.
     fn packet(to: &str, protocol: u32, port: u16, options: u8, offset: u16) -> Vec<u8> {
         let mut packet = vec![0; 12];
         packet.extend([0x08, 0x00, 0x45 + options, 0, 0, 0, 0, 0]);
         packet.extend(offset.to_be_bytes());
         packet.extend([64, protocol as u8, 0, 0, 192, 168, 0, 2]);
         packet.extend(to.parse::<std::net::Ipv4Addr>().unwrap().octets());
-        // Options that look like DNS to whom takes them for the ports.
+        // Options that look like the port of DNS if they are mistaken for the ports.
         packet.extend([0, 53, 0, 53].repeat(options.into()));
         packet.extend([0, 53]);
         packet.extend(port.to_be_bytes());
@@ -220,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_rule_that_holds_an_address_decides() {
+    fn the_first_rule_that_contains_an_address_decides() {
         for otherwise in [true, false] {
             let program = program(&egress(otherwise));
             let cases = [
@@ -247,7 +249,7 @@ mod tests {
             ("10.9.9.9", UDP, 53, 0, 0, true),
             ("10.9.9.8", TCP, 53, 0, 0, true),
             ("10.9.9.8", UDP, 53, 3, 0, true),
-            // The flag that more fragments follow is no offset.
+            // The flag for more fragments is not part of the offset.
             ("10.9.9.9", UDP, 53, 0, 0x2000, true),
             ("10.9.9.9", UDP, 53, 0, 1, false),
             ("10.9.9.9", UDP, 80, 0, 0, false),

@@ -1,9 +1,9 @@
-//! Holds a network namespace for others, and sees to it that they reach what they may and nothing else.
+//! Holds a network namespace for sandboxes, and enforces their network policy.
 //!
-//! Two things are set up before anybody joins, and cannot be changed afterwards, because the right to do so is given up: a
-//! filter on the interface, which is what holds, and routes, by which code hears at once that an address is out of reach
-//! instead of waiting for an answer. Routes alone would not do: a socket bound to an interface needs none, and broadcasts
-//! ask for none.
+//! A filter on the interface and routes are set up before a sandbox joins. The holder then drops the capabilities to
+//! change them. The filter enforces the policy. The routes only make a connection to a blocked address fail at once,
+//! instead of by a timeout. Routes alone would not suffice: a socket that is bound to an interface needs no route, and
+//! neither do broadcasts.
 
 mod filter;
 mod routes;
@@ -22,19 +22,19 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::protocol::{Addresses, Egress, Held};
 
-/// What those who join the namespace see too, and could write.
+/// Files that a sandbox in the namespace shares with the holder and could write.
 const SHARED_FILES: [&str; 3] = ["/etc/hosts", "/etc/resolv.conf", "/etc/hostname"];
 
-/// The most that is read of such a file, bytes.
-const MAX_SHARED: u64 = 1 << 20;
+/// The most that is read from a shared file, bytes.
+const MAX_SHARED_BYTES: u64 = 1 << 20;
 
-/// Keeps the namespace until `input` closes. Each byte of it asks whether those who have joined left nothing in it: the files that
-/// are shared with them are as they were, and nothing was sent. The answer is a line, `true` or `false`. With `egress`, the JSON of
-/// an [`Egress`], only what that says gets out of it.
+/// Holds the namespace until `input` closes. First prints a [`Held`] line. Each byte of `input` then asks whether the
+/// namespace is unused: the shared files are unchanged, and no packet was sent. The answer is a line, `true` or
+/// `false`. `egress` is the JSON of an [`Egress`]; without it, the namespace is not restricted.
 ///
 /// # Errors
 ///
-/// When `output` cannot be written, and when the namespace could not be set up, which is also said there.
+/// When `output` cannot be written, or the namespace could not be set up. The [`Held`] line then contains the reason.
 pub async fn hold(
     egress: Option<&str>,
     mut input: impl AsyncRead + Unpin,
@@ -44,7 +44,7 @@ pub async fn hold(
         Some(egress) => restrict(egress).await.map_err(|err| err.to_string()),
         None => Ok(()),
     };
-    // From here on anybody may join.
+    // Read before the `Held` line, after which sandboxes may join.
     let before = Traces::read();
     print(&mut output, &held).await?;
     held.map_err(io::Error::other)?;
@@ -55,24 +55,25 @@ pub async fn hold(
     Ok(())
 }
 
-/// What those who join a namespace could leave in it.
+/// The traces that a sandbox could leave in a namespace.
 #[derive(Debug, PartialEq, Eq)]
 struct Traces {
-    shared: [Option<Shared>; SHARED_FILES.len()],
-    /// Packets that were sent, by interface. Without any there is no connection that lives on, nothing that comes in answer, and
-    /// nothing that the kernel has learned of others.
+    shared: [Option<SharedFile>; SHARED_FILES.len()],
+    /// Sent packets by interface. If none was sent, no connection is open, no answer can arrive, and the kernel has
+    /// learned nothing about other hosts.
     sent: Vec<(String, u64)>,
 }
 
 impl Traces {
     fn read() -> io::Result<Self> {
         let sent = sent(&std::fs::read_to_string("/proc/net/dev")?);
-        Ok(Self { shared: SHARED_FILES.map(Shared::read), sent: sent.ok_or(io::ErrorKind::InvalidData)? })
+        Ok(Self { shared: SHARED_FILES.map(SharedFile::read), sent: sent.ok_or(io::ErrorKind::InvalidData)? })
     }
 }
 
-/// The packets that each interface has sent, as `/proc/net/dev` tells: after two lines of titles, the name, eight numbers of what
-/// was received, and eight of what was sent, bytes first.
+/// The number of packets that each interface has sent, from the text of `/proc/net/dev`. After two lines of titles,
+/// each line has the interface's name, eight numbers of received traffic and eight of sent traffic. The first of each
+/// eight are bytes, the second packets.
 fn sent(net_dev: &str) -> Option<Vec<(String, u64)>> {
     let interface = |line: &str| {
         let (name, numbers) = line.split_once(':')?;
@@ -81,39 +82,40 @@ fn sent(net_dev: &str) -> Option<Vec<(String, u64)>> {
     net_dev.lines().skip(2).map(interface).collect()
 }
 
-/// What could be left in a file for others: nothing of it tells when it was, as the daemon touches it for each who joins.
+/// The parts of a shared file in which a sandbox could leave data. Times are not compared, because the engine touches
+/// the file for every container that joins.
 #[derive(Debug, PartialEq, Eq)]
-struct Shared {
+struct SharedFile {
     content: Vec<u8>,
     mode: u32,
     owner: (u32, u32),
     attributes: usize,
 }
 
-impl Shared {
-    /// `None`: it cannot be read, or is longer than it should ever be.
+impl SharedFile {
+    /// Reads a shared file; `None` if it cannot be read or is longer than [`MAX_SHARED_BYTES`].
     fn read(path: &str) -> Option<Self> {
-        let found = std::fs::metadata(path).ok().filter(|found| found.len() <= MAX_SHARED)?;
+        let found = std::fs::metadata(path).ok().filter(|found| found.len() <= MAX_SHARED_BYTES)?;
         let mut content = Vec::new();
-        File::open(path).ok()?.take(MAX_SHARED).read_to_end(&mut content).ok()?;
-        // Their names alone: a file system without them has none.
+        File::open(path).ok()?.take(MAX_SHARED_BYTES).read_to_end(&mut content).ok()?;
+        // The size of their names. A file system without attributes counts as one where the file has none.
         let attributes = rustix::fs::listxattr(path, &mut [0_u8; 0]).unwrap_or_default();
         Some(Self { content, mode: found.mode(), owner: (found.uid(), found.gid()), attributes })
     }
 }
 
-/// Prints what this namespace's addresses and name servers are.
+/// Prints the namespace's own addresses and name servers as [`Addresses`].
 ///
 /// # Errors
 ///
-/// When the kernel will not tell, or `output` cannot be written.
+/// When the kernel does not list the addresses, or `output` cannot be written.
 pub async fn addresses(mut output: impl AsyncWrite + Unpin) -> io::Result<()> {
     let handle = connect()?;
     let mut found = handle.address().get().execute();
     let mut addresses = Vec::new();
     while let Some(message) = found.try_next().await.map_err(io::Error::other)? {
         let own = |attribute: &AddressAttribute| match attribute {
-            // Of a point-to-point interface `Address` is the other end's.
+            // Not `Address`, which is the other end of a point-to-point interface.
             AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
             _ => None,
         };
@@ -123,22 +125,23 @@ pub async fn addresses(mut output: impl AsyncWrite + Unpin) -> io::Result<()> {
     print(&mut output, &Addresses { addresses, nameservers: nameservers(&resolv_conf) }).await
 }
 
-/// The name servers of a `resolv.conf`. A loopback one belongs to a namespace that is not ours.
+/// The name servers of a `resolv.conf`. Loopback ones are left out, because they belong to another namespace.
 fn nameservers(resolv_conf: &str) -> Vec<Ipv4Addr> {
     let address = |line: &str| line.trim().strip_prefix("nameserver")?.trim().parse().ok();
     resolv_conf.lines().filter_map(address).filter(|address: &Ipv4Addr| !address.is_loopback()).collect()
 }
 
+/// Sets up the filter and the routes, and drops all capabilities.
 async fn restrict(egress: &str) -> Result<(), Failure> {
-    let egress: Egress = serde_json::from_str(egress).map_err(Failure::of("understand what it was told"))?;
-    let mut handle = connect().map_err(Failure::of("speak to the kernel"))?;
-    let way_out = routes::way_out(&handle).await?;
-    filter::install(&mut handle, way_out.interface, &egress).await?;
-    routes::replace(&handle, &way_out, &egress).await?;
+    let egress: Egress = serde_json::from_str(egress).map_err(Failure::of("parse the network policy"))?;
+    let mut handle = connect().map_err(Failure::of("open a netlink socket"))?;
+    let default = routes::default_route(&handle).await?;
+    filter::install(&mut handle, default.interface, &egress).await?;
+    routes::replace(&handle, &default, &egress).await?;
     drop(handle);
     let none = CapabilitySet::empty();
     let none = CapabilitySets { effective: none, permitted: none, inheritable: none };
-    set_capabilities(None, none).map_err(Failure::of("give up its rights"))
+    set_capabilities(None, none).map_err(Failure::of("drop its capabilities"))
 }
 
 fn connect() -> io::Result<Handle> {
@@ -154,7 +157,7 @@ async fn print(output: &mut (impl AsyncWrite + Unpin), value: &impl serde::Seria
     output.flush().await
 }
 
-/// What the holder could not do, and why.
+/// The action in which the holder failed, and the cause.
 #[derive(Debug)]
 struct Failure {
     action: &'static str,
@@ -166,7 +169,7 @@ impl Failure {
         move |cause| Self { action, cause: cause.to_string() }
     }
 
-    /// The kernel's own word for it, without the library's around it.
+    /// A failure of a netlink request. The cause is the kernel's error alone, without the library's text around it.
     fn netlink(action: &'static str) -> impl FnOnce(rtnetlink::Error) -> Self {
         move |err| {
             let cause = match err {
@@ -189,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_sent_is_told_by_interface() {
+    fn sent_packets_are_counted_by_interface() {
         let text = "Inter-|   Receive                                                |  Transmit\n face |bytes    packets errs drop \
                     fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed\n    lo:     0 0 0 0 \
                     0 0 0 0 0 0 0 0 0 0 0 0\n  eth0:1516 18 0 0 0 0 0 0 270 7 0 0 0 0 0 0\n";

@@ -1,4 +1,4 @@
-//! Routes that say the same as the filter, so that code hears of it at once.
+//! Routes for the same policy as the filter, so that code gets an error at once instead of a timeout.
 
 use std::net::Ipv4Addr;
 
@@ -10,15 +10,15 @@ use rtnetlink::{Handle, RouteMessageBuilder};
 use super::Failure;
 use crate::protocol::{Egress, Rule};
 
-/// How packets leave, as the engine has set it up.
+/// The default route of the namespace, as the engine has set it up.
 #[derive(Debug)]
-pub(super) struct WayOut {
+pub(super) struct DefaultRoute {
     pub(super) interface: u32,
     gateway: Ipv4Addr,
 }
 
-/// The default route.
-pub(super) async fn way_out(handle: &Handle) -> Result<WayOut, Failure> {
+/// Finds the default route.
+pub(super) async fn default_route(handle: &Handle) -> Result<DefaultRoute, Failure> {
     let find = |route: &RouteMessage| {
         let is_default = route.header.destination_prefix_length == 0;
         let interface = route.attributes.iter().find_map(|attribute| match attribute {
@@ -29,28 +29,29 @@ pub(super) async fn way_out(handle: &Handle) -> Result<WayOut, Failure> {
             RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => Some(*gateway),
             _ => None,
         });
-        interface.zip(gateway).filter(|_| is_default).map(|(interface, gateway)| WayOut { interface, gateway })
+        interface.zip(gateway).filter(|_| is_default).map(|(interface, gateway)| DefaultRoute { interface, gateway })
     };
     let found = existing(handle).await?.iter().find_map(find);
-    found.ok_or_else(|| Failure::of("find the way out")("the namespace has no default route"))
+    found.ok_or_else(|| Failure::of("find a gateway")("the namespace has no default route"))
 }
 
-/// The routes of the main table; the one for local addresses is the kernel's own.
+/// The routes of the main table. The table for local addresses belongs to the kernel.
 async fn existing(handle: &Handle) -> Result<Vec<RouteMessage>, Failure> {
     let all = handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute();
     let routes: Vec<_> = all.try_collect().await.map_err(Failure::netlink("list the routes"))?;
     Ok(routes.into_iter().filter(|route| route.header.table == RouteHeader::RT_TABLE_MAIN).collect())
 }
 
-/// Puts these routes in place of those that there are. The one to our own subnet goes too: the gateway is the host.
-pub(super) async fn replace(handle: &Handle, way_out: &WayOut, egress: &Egress) -> Result<(), Failure> {
+/// Replaces the existing routes by those of the policy. The route to the namespace's own subnet is removed too, because
+/// the gateway is the host.
+pub(super) async fn replace(handle: &Handle, default: &DefaultRoute, egress: &Egress) -> Result<(), Failure> {
     for route in existing(handle).await? {
         handle.route().del(route).execute().await.map_err(Failure::netlink("remove a route"))?;
     }
     for Rule { network, reached } in decisive(egress) {
         let route = RouteMessageBuilder::<Ipv4Addr>::new();
         let route = match reached {
-            true => route.output_interface(way_out.interface).gateway(way_out.gateway).onlink(),
+            true => route.output_interface(default.interface).gateway(default.gateway).onlink(),
             false => route.kind(RouteType::Unreachable),
         };
         let route = route.destination_prefix(network.network(), network.prefix_len()).build();
@@ -59,8 +60,9 @@ pub(super) async fn replace(handle: &Handle, way_out: &WayOut, egress: &Egress) 
     Ok(())
 }
 
-/// The rules that the first one to hold an address does not make void. Of those that are left, networks that overlap lie
-/// one in the other, the smaller first: that the most specific route decides and that the first rule does is the same.
+/// The rules without those that an earlier rule for a network around theirs makes ineffective. If two of the remaining
+/// networks overlap, the smaller one is inside the larger one and comes first. So the most specific route decides the
+/// same as the first rule.
 fn decisive(egress: &Egress) -> Vec<Rule> {
     let nameservers = egress.nameservers.iter().map(|address| Rule { network: (*address).into(), reached: true });
     let rest = Rule { network: Ipv4Net::default(), reached: egress.otherwise };
@@ -83,11 +85,11 @@ mod tests {
     }
 
     #[test]
-    fn the_first_rule_that_holds_an_address_is_the_most_specific_route() {
+    fn the_first_rule_that_contains_an_address_is_the_most_specific_route() {
         let rule = |network: &str, reached| Rule { network: network.parse().unwrap(), reached };
         let rules = vec![
             rule("10.1.0.0/16", true),
-            // Within what is reached already, and so void.
+            // Inside a network that is already reachable, so this rule has no effect.
             rule("10.1.2.0/24", false),
             rule("10.0.0.0/8", false),
             rule("10.1.0.0/16", false),

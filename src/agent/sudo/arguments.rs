@@ -1,44 +1,46 @@
-//! The command line of `sudo`.
+//! Parses the command line of `sudo`.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 use lexopt::prelude::*;
 
-/// What a command line asks for.
+/// A parsed command line.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Arguments {
-    /// Whom to become; root unless said.
+    /// The account that runs the command; by default root.
     pub(super) user: Option<String>,
     /// Whether the caller's variables are kept.
     pub(super) keep_env: bool,
-    /// Whether it starts as a login does, in the home.
+    /// Whether to start a login shell in the account's home, for the command or interactively.
     pub(super) login: bool,
-    /// Whether the command is for the user's shell, or is that shell.
+    /// Whether to start a shell, for the command or interactively.
     pub(super) shell: bool,
     /// `NAME=value` before the command.
     pub(super) env: BTreeMap<String, String>,
     /// The command and its arguments.
     pub(super) command: Vec<String>,
-    /// There is nothing to do but say yes: `-v`, `-k`.
+    /// Whether `sudo` succeeds without doing anything: `-v`, `-k`.
     pub(super) nothing: bool,
 }
 
 impl Arguments {
+    /// Parses the words after the program's name.
+    ///
     /// # Errors
     ///
-    /// What cannot be understood.
+    /// When an option is unknown or the command is missing.
     pub(super) fn parse(given: impl IntoIterator<Item = OsString>) -> Result<Self, lexopt::Error> {
         let mut arguments = Self::default();
         let mut parser = lexopt::Parser::from_args(given);
         while let Some(argument) = parser.next()? {
             match argument {
                 Short('u') | Long("user") => arguments.user = Some(parser.value()?.string()?),
-                // There is one group to become a member of, the user's own.
+                // Ignored: the group is always the account's own, and there is no password prompt.
                 Short('g' | 'p') | Long("group" | "prompt") => drop(parser.value()?),
                 Short('E') => arguments.keep_env = true,
                 Long("preserve-env") => {
-                    // Which ones does not matter: nothing here is kept from root.
+                    // The list is ignored and all variables are kept: nothing needs to be hidden from root.
                     parser.optional_value();
                     arguments.keep_env = true;
                 }
@@ -47,7 +49,7 @@ impl Arguments {
                 Short('v' | 'k' | 'K') | Long("validate" | "reset-timestamp" | "remove-timestamp") => {
                     arguments.nothing = true;
                 }
-                // How a password is asked for: it is not. The home is the user's in any case.
+                // Ignored: there is no password to ask for, and the home is always the account's.
                 Short('A' | 'b' | 'H' | 'n' | 'P' | 'S')
                 | Long("askpass" | "background" | "set-home" | "non-interactive" | "preserve-groups" | "stdin") => {}
                 Value(first) => {
@@ -64,7 +66,7 @@ impl Arguments {
         }
         arguments.nothing &= arguments.command.is_empty();
         if !arguments.nothing && arguments.command.is_empty() && !arguments.login && !arguments.shell {
-            return Err("no command is named".into());
+            return Err("the command is missing".into());
         }
         Ok(arguments)
     }
@@ -111,8 +113,8 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_said() {
-        assert_eq!(parse(""), Err("no command is named".to_owned()));
+    fn invalid_arguments_are_named() {
+        assert_eq!(parse(""), Err("the command is missing".to_owned()));
         assert!(parse("--no-such-option x").expect_err("an error").contains("--no-such-option"));
     }
 }

@@ -1,5 +1,5 @@
-//! The program `sudo`, which is the agent's own under another name: hands its streams and its command to the agent, passes
-//! signals on, and ends as the command did.
+//! The program `sudo`, which is the agent's binary under another name. It sends its command and its standard streams to
+//! the agent, forwards signals, and exits with the command's status.
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice, Write};
@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::arguments::Arguments;
 use super::{Forward, MAX_LINE_BYTES, Reply, Request, SOCKET};
 
-/// Signals that are meant for the command.
+/// Signals that are forwarded to the command.
 const FORWARDED: [SignalKind; 6] = [
     SignalKind::interrupt(),
     SignalKind::terminate(),
@@ -26,10 +26,10 @@ const FORWARDED: [SignalKind; 6] = [
     SignalKind::user_defined2(),
 ];
 
-/// Variables of the caller's that every command gets.
+/// Variables of the caller that every command gets.
 const KEPT: [&str; 4] = ["TERM", "LANG", "LC_ALL", "DISPLAY"];
 
-/// Does what the command line asks; the exit status.
+/// Runs `sudo` with the arguments of this process, and returns its exit status.
 pub async fn main() -> i32 {
     match run().await {
         Ok(status) => status,
@@ -56,7 +56,7 @@ async fn run() -> Result<i32, String> {
     converse(socket, &request).await.map_err(|err| format!("the agent went away: {err}"))?
 }
 
-/// What the agent is asked, for a caller with these variables in this directory.
+/// Builds the request to the agent from the arguments and the caller's variables and working directory.
 fn request(arguments: Arguments, caller: &BTreeMap<String, String>, cwd: Option<std::path::PathBuf>) -> Request {
     let own = ["HOME", "USER", "LOGNAME", "SHELL", "PWD"];
     let kept = |name: &str| KEPT.contains(&name) || (arguments.keep_env && !own.contains(&name));
@@ -85,12 +85,13 @@ fn shell(login: bool, command: &[String]) -> Vec<String> {
     words
 }
 
-/// Keeps a word one word, and lets the shell put its variables in, as `sudo` does.
+/// Escapes a word so that the shell keeps it one word but still expands variables, as `sudo` does.
 fn quote(word: &str) -> String {
     let plain = |letter: char| letter.is_alphanumeric() || matches!(letter, '_' | '-' | '$');
     word.chars().flat_map(|letter| (!plain(letter)).then_some('\\').into_iter().chain([letter])).collect()
 }
 
+/// Sends the request, forwards signals, and waits for the reply.
 async fn converse(mut socket: UnixStream, request: &Request) -> io::Result<Result<i32, String>> {
     let mut signals = SelectAll::new();
     for kind in FORWARDED {
@@ -125,7 +126,7 @@ fn line(value: &impl serde::Serialize) -> Vec<u8> {
     line
 }
 
-/// Sends one byte, and with it the three streams.
+/// Sends one byte with the three standard streams attached.
 async fn send_streams(socket: &UnixStream) -> io::Result<()> {
     let (input, output, error) = (io::stdin(), io::stdout(), io::stderr());
     let streams: [BorrowedFd<'_>; 3] = [input.as_fd(), output.as_fd(), error.as_fd()];
@@ -150,25 +151,25 @@ mod tests {
             .into()
     }
 
-    fn asked(line: &str) -> Request {
+    fn request_for(line: &str) -> Request {
         let arguments = Arguments::parse(line.split(' ').map(Into::into)).expect("arguments");
         request(arguments, &caller(), Some("/tmp".into()))
     }
 
     #[test]
     fn a_command_gets_root_and_few_of_the_callers_variables() {
-        let request = asked("A=1 id -u");
+        let request = request_for("A=1 id -u");
         assert_eq!((request.user.as_str(), &request.command[..]), ("root", &["id".to_owned(), "-u".to_owned()][..]));
         assert_eq!((request.env["A"].as_str(), request.env["TERM"].as_str()), ("1", "xterm"));
         assert_eq!(request.env["SUDO_USER"], "user");
         assert!(!request.env.contains_key("MINE") && !request.env.contains_key("HOME"));
         assert_eq!(request.cwd, Some("/tmp".into()));
-        assert_eq!(asked("-E id").env["MINE"], "1");
+        assert_eq!(request_for("-E id").env["MINE"], "1");
     }
 
     #[test]
     fn a_login_starts_a_shell_in_the_home() {
-        assert_eq!((asked("-i").command, asked("-i").cwd), (vec!["/bin/bash".into(), "-l".into()], None));
-        assert_eq!(asked("-s echo a;b $X").command, ["/bin/bash", "-c", "echo a\\;b $X"]);
+        assert_eq!((request_for("-i").command, request_for("-i").cwd), (vec!["/bin/bash".into(), "-l".into()], None));
+        assert_eq!(request_for("-s echo a;b $X").command, ["/bin/bash", "-c", "echo a\\;b $X"]);
     }
 }

@@ -1,7 +1,7 @@
-//! `sudo` without a set-user-id program, which a container without new privileges cannot run: the agent, which is root, starts
-//! the command for whoever asks it on a socket, with the caller's own three streams.
+//! `sudo` without a set-user-id program, which a container with `no-new-privileges` cannot run. Instead the agent,
+//! which is root, listens on a socket and starts the requested commands with the caller's standard streams.
 //!
-//! Only where the template says `superuser`. Whoever becomes root this way has no more than the container has.
+//! It exists only if the template sets `superuser`. Root in the sandbox has no more rights than the container.
 
 mod arguments;
 mod client;
@@ -15,37 +15,37 @@ use serde::{Deserialize, Serialize};
 pub use client::main;
 pub(super) use server::serve;
 
-/// Where the agent listens. Everybody inside may connect.
+/// The socket on which the agent listens. Every process in the container may connect.
 const SOCKET: &str = "/run/sudo";
 
-/// The longest line that either side accepts, bytes: more than the kernel lets a command have.
+/// The longest line that either side accepts, bytes: longer than any command line that the kernel allows.
 const MAX_LINE_BYTES: usize = 4 << 20;
 
 /// The first line from the caller, sent with its standard input, output and error.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Request {
-    /// Whom to become.
+    /// The account that runs the command.
     user: String,
-    /// The command; none for the user's shell.
+    /// The program and its arguments.
     command: Vec<String>,
-    /// Variables over those that the account has.
+    /// Variables that override those of the account.
     env: BTreeMap<String, String>,
-    /// Where to start; the home without it.
+    /// The working directory; by default the account's home.
     cwd: Option<PathBuf>,
 }
 
-/// Each later line: a signal to pass on.
+/// Each later line from the caller: a signal to forward.
 #[derive(Debug, Serialize, Deserialize)]
 struct Forward {
     signal: i32,
 }
 
-/// The one line back.
+/// The only line from the agent.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Reply {
-    /// The command ended, with this status as a shell counts: 128 and its number for a signal.
+    /// The command's exit status, as a shell reports it: 128 plus the signal's number if a signal killed it.
     Ended(i32),
-    /// There was none to start.
+    /// The reason why the command could not be started.
     Failed(String),
 }

@@ -18,19 +18,19 @@ use super::{Forward, MAX_LINE_BYTES, Reply, Request, SOCKET};
 use crate::agent::sys::{self, Processes, Started};
 use crate::agent::users::Users;
 
-/// Starts commands for whoever asks, as long as the agent lives.
+/// Listens for requests and starts their commands until the agent exits.
 pub(in crate::agent) fn serve(processes: Processes, users: Users) -> io::Result<()> {
     let listener = UnixListener::bind(SOCKET)?;
     std::fs::set_permissions(SOCKET, std::fs::Permissions::from_mode(0o666))?;
     tokio::spawn(async move {
         loop {
-            // Too many files open, say. Whoever asks waits until there is room again.
+            // For example, too many files are open. The caller waits until that changes.
             let Ok((socket, _)) = listener.accept().await else {
                 tokio::time::sleep(std::time::Duration::from_millis(100)).await;
                 continue;
             };
             let (processes, users) = (processes.clone(), users.clone());
-            // A caller that goes away is told nothing.
+            // An error means that the caller has gone away, so no reply is possible.
             tokio::spawn(async move { answer(socket, &processes, &users).await });
         }
     });
@@ -51,15 +51,15 @@ async fn answer(mut socket: UnixStream, processes: &Processes, users: &Users) ->
     writer.write_all(&line).await
 }
 
-fn start(asked: Request, streams: [OwnedFd; 3], processes: &Processes, users: &Users) -> Result<Started, String> {
-    let user = users.get(Some(&asked.user)).map_err(|refused| refused.0.message)?;
-    let (program, arguments) = asked.command.split_first().ok_or("no command is named")?;
+fn start(request: Request, streams: [OwnedFd; 3], processes: &Processes, users: &Users) -> Result<Started, String> {
+    let user = users.get(Some(&request.user)).map_err(|refused| refused.0.message)?;
+    let (program, arguments) = request.command.split_first().ok_or("the command is missing")?;
     let [input, output, error] = streams;
     let mut command = Command::new(program);
     command
         .args(arguments)
-        .envs(users.environment(&user, &asked.env))
-        .current_dir(asked.cwd.as_deref().unwrap_or(&user.home))
+        .envs(users.environment(&user, &request.env))
+        .current_dir(request.cwd.as_deref().unwrap_or(&user.home))
         .stdin(Stdio::from(input))
         .stdout(Stdio::from(output))
         .stderr(Stdio::from(error));
@@ -69,7 +69,8 @@ fn start(asked: Request, streams: [OwnedFd; 3], processes: &Processes, users: &U
     })
 }
 
-/// Passes signals on until the command has ended. One whose caller goes away goes on, as it does under any `sudo`.
+/// Forwards signals until the command has ended, and returns its exit status. The command goes on if its caller goes
+/// away, as under any `sudo`.
 async fn follow(started: Started, mut lines: FramedRead<tokio::net::unix::ReadHalf<'_>, LinesCodec>) -> i32 {
     let mut exit = started.exit;
     let mut listening = true;
@@ -78,9 +79,9 @@ async fn follow(started: Started, mut lines: FramedRead<tokio::net::unix::ReadHa
             status = &mut exit => return shell_status(status.unwrap_or_default()),
             line = lines.next(), if listening => match line {
                 Some(Ok(line)) => {
-                    let asked = serde_json::from_str(&line).ok();
-                    let signal = asked.and_then(|Forward { signal }| Signal::from_named_raw(signal));
-                    // Its whole group, as a terminal would.
+                    let request = serde_json::from_str(&line).ok();
+                    let signal = request.and_then(|Forward { signal }| Signal::from_named_raw(signal));
+                    // To its whole process group, as a terminal does.
                     if let Some(signal) = signal {
                         sys::signal_group(started.pid, signal);
                     }
@@ -95,7 +96,7 @@ fn shell_status(status: ExitStatus) -> i32 {
     status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1)
 }
 
-/// Receives one byte, and with it the three streams.
+/// Receives one byte with the three standard streams attached.
 async fn receive_streams(socket: &UnixStream) -> io::Result<[OwnedFd; 3]> {
     let received = socket
         .async_io(Interest::READABLE, || {

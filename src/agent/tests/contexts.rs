@@ -10,7 +10,7 @@ use crate::agent::runner::{Runner, Start};
 use crate::agent::sys::Processes;
 use crate::protocol::{End, Event, Execute, Limits, OutcomeKind, StartContext};
 
-/// A runner whose code is a shell's, which keeps its variables.
+/// A runner that executes shell code and keeps its variables.
 const RUNNER: &str = r#"
 exec 3<"$RUNNER_IN" 4>"$RUNNER_OUT"
 unset RUNNER_IN RUNNER_OUT
@@ -65,7 +65,7 @@ async fn run(sandbox: &Sandbox, execute: &Execute) -> (String, End) {
     panic!("no end after {stdout:?}");
 }
 
-/// What code prints.
+/// Runs code that must succeed, and returns its output.
 async fn prints(sandbox: &Sandbox, context: &str, text: &str) -> String {
     let (stdout, end) = run(sandbox, &code(context, text)).await;
     assert_eq!(end.outcome.kind, OutcomeKind::Ok, "{end:?}");
@@ -73,10 +73,10 @@ async fn prints(sandbox: &Sandbox, context: &str, text: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_context_starts_where_and_with_what_it_is_told() {
+async fn a_context_starts_in_its_cwd_with_its_environment() {
     let (sandbox, plain) = start().await;
-    let asked = StartContext { cwd: Some("/usr".into()), env: [("A".into(), "own".into())].into(), ..shell() };
-    let context = sandbox.link.start_context(&asked).await.expect("a context");
+    let request = StartContext { cwd: Some("/usr".into()), env: [("A".into(), "own".into())].into(), ..shell() };
+    let context = sandbox.link.start_context(&request).await.expect("a context");
     assert_eq!((context.language.as_str(), context.cwd.as_str()), ("shell", "/usr"));
     assert_eq!(prints(&sandbox, &context.id, "pwd; echo $A").await, "/usr\nown\n");
     assert_eq!(prints(&sandbox, &plain, "pwd; echo $HOME").await, format!("{0}\n{0}\n", sandbox.home()));
@@ -101,7 +101,7 @@ async fn executions_in_one_context_wait_for_each_other() {
 }
 
 #[tokio::test]
-async fn a_client_that_hangs_up_interrupts_its_code_and_the_next_one_hears_nothing_of_it() {
+async fn a_client_that_hangs_up_interrupts_its_code_and_the_next_client_gets_none_of_its_output() {
     let (sandbox, id) = start().await;
     prints(&sandbox, &id, "kept=yes").await;
     let mut events = sandbox.link.execute(&code(&id, "echo begun; sleep 60; echo after")).await.expect("it");
@@ -112,7 +112,7 @@ async fn a_client_that_hangs_up_interrupts_its_code_and_the_next_one_hears_nothi
 }
 
 #[tokio::test]
-async fn what_code_starts_after_its_interrupt_ends_with_it() {
+async fn processes_that_code_starts_after_its_interrupt_end_with_it() {
     let (sandbox, id) = start().await;
     // Not by the shell's own `&`: such a child ignores the signal.
     let late = "late() { perl -e 'fork or exec qw(sh -c), q(while :; do echo late; sleep 0.01; done)'; trap : INT; }; \
@@ -138,7 +138,7 @@ async fn an_interpreter_that_died_is_replaced_on_the_next_use() {
     let (_, end) = run(&sandbox, &code(&id, "kept=no; exit 3")).await;
     assert_eq!((end.outcome.kind, end.lost), (OutcomeKind::Exit, true));
     assert_eq!(prints(&sandbox, &id, "echo $kept.").await, ".\n");
-    // Also one that died while nobody looked.
+    // Also if it died while no execution ran.
     let pid = prints(&sandbox, &id, "echo $$").await;
     let pid = pid.trim().parse().ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killed");
@@ -152,7 +152,7 @@ async fn an_interpreter_that_died_is_replaced_on_the_next_use() {
 }
 
 #[tokio::test]
-async fn a_restart_ends_what_runs_and_waits_and_forgets_the_variables() {
+async fn a_restart_ends_running_and_waiting_executions_and_forgets_the_variables() {
     let (sandbox, id) = start().await;
     let mut running = sandbox.link.execute(&code(&id, "kept=no; echo begun; sleep 60")).await.expect("it");
     soon(running.next()).await.expect("it has begun").expect("no error");
@@ -180,7 +180,7 @@ async fn a_removed_context_is_gone() {
 #[tokio::test]
 async fn an_interrupt_ends_the_code_and_keeps_the_variables() {
     let (sandbox, id) = start().await;
-    // The child says it: an interrupt before its start would find only the shell, which goes on.
+    // The child prints `begun`: an interrupt before its start would reach only the shell, which goes on.
     let text = "kept=yes; sh -c 'echo begun; exec sleep 60'";
     let mut running = sandbox.link.execute(&code(&id, text)).await.expect("it");
     soon(running.next()).await.expect("it has begun").expect("no error");
@@ -200,22 +200,22 @@ async fn a_time_limit_ends_the_code_and_no_limit_does_not() {
 }
 
 #[tokio::test]
-async fn the_sandboxs_environment_reaches_contexts_that_were_there_before_it() {
+async fn the_sandboxs_environment_reaches_contexts_that_are_older() {
     let sandbox = Sandbox::start_with(install).await;
     let context = sandbox.link.start_context(&shell()).await.expect("a context");
     let environment = [("A".to_owned(), "late".to_owned())].into();
     sandbox.link.set_environment(&environment).await.expect("it is set");
-    // This runner does not know of `env`, but whoever starts now has it.
+    // This runner ignores the request's `env`, but a new runner starts with the environment.
     sandbox.link.restart_context(&context.id).await.expect("restarted");
     assert_eq!(prints(&sandbox, &context.id, "echo $A").await, "late\n");
     assert!(sandbox.languages.path().join("fifos").exists());
 }
 
 #[tokio::test]
-async fn what_is_written_at_once_is_an_event_where_the_language_says_so() {
+async fn each_write_is_an_event_if_the_language_asks_for_it() {
     let sandbox = Sandbox::start_with(install).await;
-    let asked = StartContext { language: "piecemeal".into(), ..StartContext::default() };
-    let context = soon(sandbox.link.start_context(&asked)).await.expect("a context").id;
+    let request = StartContext { language: "piecemeal".into(), ..StartContext::default() };
+    let context = soon(sandbox.link.start_context(&request)).await.expect("a context").id;
     let execute = code(&context, "echo a; seq 2; echo b");
     let events = all(sandbox.link.execute(&execute).await.expect("an execution")).await;
     let texts = events.iter().filter_map(|event| match event {
@@ -223,7 +223,7 @@ async fn what_is_written_at_once_is_an_event_where_the_language_says_so() {
         _ => None,
     });
     assert_eq!(texts.collect::<Vec<_>>(), ["a\n", "1\n2\n", "b\n"]);
-    // Nothing of what is written is lost: not of a flood of small writes, nor of large ones.
+    // No output is lost, neither of many small writes nor of large ones.
     let flood = prints(&sandbox, &context, "seq 5000 | while read -r n; do echo $n; done").await;
     assert!(flood == (1..=5000).map(|n| format!("{n}\n")).collect::<String>());
     let large = prints(&sandbox, &context, "echo begin; yes abcdefghi | head -c 300000 | tr -d ghi; echo end").await;
@@ -231,8 +231,8 @@ async fn what_is_written_at_once_is_an_event_where_the_language_says_so() {
 }
 
 #[test]
-fn what_is_printed_between_a_result_and_the_end_is_told_however_late_the_agent_looks() {
-    // It is seldom told of what has come, and late to look at it, as on a machine that has much else to do.
+fn output_between_a_result_and_the_end_is_not_lost_by_a_slow_agent() {
+    // The runtime polls for events rarely and a busy task delays it, as on an overloaded machine.
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_all().event_interval(4).build().expect("a runtime");
     runtime.block_on(async {
@@ -252,15 +252,15 @@ fn what_is_printed_between_a_result_and_the_end_is_told_however_late_the_agent_l
 }
 
 #[tokio::test]
-async fn a_long_write_is_one_event_also_where_it_is_found_together_with_the_end() {
+async fn a_long_write_is_one_event_even_if_the_agent_finds_it_together_with_the_end() {
     let sandbox = Sandbox::start_with(install).await;
-    let asked = StartContext { language: "piecemeal".into(), ..StartContext::default() };
-    let context = soon(sandbox.link.start_context(&asked)).await.expect("a context").id;
+    let request = StartContext { language: "piecemeal".into(), ..StartContext::default() };
+    let context = soon(sandbox.link.start_context(&request)).await.expect("a context").id;
     for _ in 0..10 {
         let text = "echo begin; sleep 0.05; dd if=/dev/zero bs=40000 count=1 2>/dev/null";
         let mut events = sandbox.link.execute(&code(&context, text)).await.expect("an execution");
         soon(events.next()).await.expect("it has begun").expect("no error");
-        // The agent runs on this thread, and finds all that the code did meanwhile.
+        // The agent runs on this thread, and afterwards finds everything that the code did meanwhile.
         std::thread::sleep(Duration::from_millis(200));
         let rest = all(events).await;
         assert!(
@@ -272,7 +272,7 @@ async fn a_long_write_is_one_event_also_where_it_is_found_together_with_the_end(
 }
 
 #[tokio::test]
-async fn code_that_ends_just_when_its_client_hangs_up_keeps_its_interpreter() {
+async fn code_that_ends_as_its_client_hangs_up_keeps_its_interpreter() {
     let home = tempfile::tempdir().expect("a directory");
     install(home.path());
     let user = User { name: "tester".to_owned(), ids: None, home: home.path().to_owned(), confined: true };
@@ -287,7 +287,7 @@ async fn code_that_ends_just_when_its_client_hangs_up_keeps_its_interpreter() {
         let (execute, abandoned) = (code("", "echo begun; sleep 0.05; echo end"), CancellationToken::new());
         let hangs_up = async {
             client.recv().await.expect("it has begun");
-            // The agent runs on this thread: it finds the output, the end and the hang-up together.
+            // The agent runs on this thread, and finds the output, the end and the hang-up together.
             std::thread::sleep(Duration::from_millis(150));
             drop(client);
         };

@@ -16,15 +16,15 @@ async fn write(sandbox: &Sandbox, path: &str, text: &str) {
     sandbox.link.write_file(path, Bytes::copy_from_slice(text.as_bytes())).await.expect("it is written");
 }
 
-async fn read(sandbox: &Sandbox, asked: &ReadQuery) -> Result<String, LinkError> {
-    let content = sandbox.link.read_file(asked).await?;
+async fn read(sandbox: &Sandbox, query: &ReadQuery) -> Result<String, LinkError> {
+    let content = sandbox.link.read_file(query).await?;
     let bytes: Vec<Bytes> = content.bytes.try_collect().await?;
     Ok(String::from_utf8(bytes.concat()).expect("text"))
 }
 
 async fn names(sandbox: &Sandbox, path: &str, depth: u32) -> Vec<String> {
-    let asked = ListQuery { path: path.into(), user: None, depth };
-    let entries = all(sandbox.link.list_directory(&asked).await.expect("a list")).await;
+    let query = ListQuery { path: path.into(), user: None, depth };
+    let entries = all(sandbox.link.list_directory(&query).await.expect("a list")).await;
     let home = format!("{}/", sandbox.home());
     entries.into_iter().map(|entry: Entry| entry.path.trim_start_matches(&home).to_owned()).collect()
 }
@@ -53,8 +53,8 @@ async fn a_large_file_streams_both_ways() {
     let sandbox = Sandbox::start().await;
     let chunk = Bytes::from(vec![b'x'; 100_000]);
     let content = stream::iter((0..300).map(move |_| Ok::<_, std::io::Error>(chunk.clone())));
-    let asked = WriteQuery { path: "big".into(), ..WriteQuery::default() };
-    sandbox.link.write_file_from(&asked, content).await.expect("it is written");
+    let query = WriteQuery { path: "big".into(), ..WriteQuery::default() };
+    sandbox.link.write_file_from(&query, content).await.expect("it is written");
     let content = sandbox.link.read_file(&ReadQuery { path: "big".into(), ..ReadQuery::default() }).await;
     let content = content.expect("the file");
     assert_eq!(content.size, 30_000_000);
@@ -63,31 +63,31 @@ async fn a_large_file_streams_both_ways() {
 }
 
 #[tokio::test]
-async fn a_file_of_procfs_has_no_size_and_is_read_all_the_same() {
+async fn a_file_of_procfs_has_size_zero_and_can_be_read() {
     let sandbox = Sandbox::start().await;
-    let asked = ReadQuery { path: "/proc/self/status".into(), ..ReadQuery::default() };
-    assert_eq!(sandbox.link.read_file(&asked).await.expect("it").size, 0);
-    assert!(read(&sandbox, &asked).await.expect("its text").contains("\nPid:\t"));
+    let query = ReadQuery { path: "/proc/self/status".into(), ..ReadQuery::default() };
+    assert_eq!(sandbox.link.read_file(&query).await.expect("it").size, 0);
+    assert!(read(&sandbox, &query).await.expect("its text").contains("\nPid:\t"));
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_or_written_is_refused() {
+async fn a_path_that_cannot_be_read_or_written_is_refused() {
     let sandbox = Sandbox::start().await;
     let home = sandbox.home();
     let read = async |path: &str| {
-        let asked = ReadQuery { path: path.into(), ..ReadQuery::default() };
-        refusal(read(&sandbox, &asked).await)
+        let query = ReadQuery { path: path.into(), ..ReadQuery::default() };
+        refusal(read(&sandbox, &query).await)
     };
     assert_eq!(read("no").await, (Code::NotFound, format!("path '{home}/no' does not exist")));
     assert_eq!(read("").await, (Code::InvalidArgument, format!("path '{home}' is a directory")));
     assert_eq!(read("/dev/zero").await.0, Code::InvalidArgument);
     assert_eq!(read("~root/x").await.0, Code::InvalidArgument);
     rustix::fs::mkfifoat(rustix::fs::CWD, format!("{home}/pipe"), 0o600.into()).expect("a pipe");
-    // Neither waits for the other end.
+    // Opening a pipe does not wait for its other end.
     assert_eq!(read("pipe").await.0, Code::InvalidArgument);
     let _socket = std::os::unix::net::UnixListener::bind(format!("{home}/socket")).expect("a socket");
     assert_eq!(read("socket").await.0, Code::InvalidArgument);
-    // Regular, says the system, and has no beginning.
+    // A regular file according to its metadata, but offset 0 cannot be read.
     assert_eq!(read("/proc/self/mem").await.0, Code::InvalidArgument);
     let write = async |path: &str| refusal(sandbox.link.write_file(path, Bytes::new()).await);
     soon(write("pipe")).await;
@@ -99,16 +99,16 @@ async fn what_cannot_be_read_or_written_is_refused() {
 }
 
 #[tokio::test]
-async fn attributes_of_a_prefix_are_replaced_by_each_write_that_has_some() {
+async fn a_write_with_attributes_replaces_those_of_its_prefix() {
     let sandbox = Sandbox::start().await;
     let write = async |prefix: &str, attributes: Option<&str>| {
-        let asked = WriteQuery {
+        let query = WriteQuery {
             path: "f".into(),
             attributes: attributes.map(str::to_owned),
             attribute_prefix: prefix.into(),
             ..WriteQuery::default()
         };
-        sandbox.link.write_file_from(&asked, stream::empty::<Result<Bytes, std::io::Error>>()).await?;
+        sandbox.link.write_file_from(&query, stream::empty::<Result<Bytes, std::io::Error>>()).await?;
         Ok(sandbox.link.stat(&at("f")).await.expect("its entry").attributes)
     };
     let written = async |prefix, attributes| write(prefix, attributes).await.expect("it is written");
@@ -143,11 +143,11 @@ async fn a_listing_is_in_lexical_order_and_goes_as_deep_as_asked() {
     assert_eq!(names(&sandbox, "", 0).await, ["a", "b", "c", "link"]);
     assert_eq!(names(&sandbox, "", 2).await, ["a", "b", "b/1", "b/2", "c", "link"]);
     assert_eq!(names(&sandbox, "", 9).await, ["a", "b", "b/1", "b/1/x", "b/1/x/y", "b/2", "c", "link"]);
-    // A link is followed when it is what was asked for, and what is below it stays below it.
+    // A link is followed if it is the requested path, and its entries have paths below the link.
     assert_eq!(names(&sandbox, "link", 1).await, ["link/1", "link/2"]);
     let list = async |path: &str| {
-        let asked = ListQuery { path: path.into(), ..ListQuery::default() };
-        refusal(sandbox.link.list_directory(&asked).await)
+        let query = ListQuery { path: path.into(), ..ListQuery::default() };
+        refusal(sandbox.link.list_directory(&query).await)
     };
     assert_eq!(list("a").await.0, Code::InvalidArgument);
     assert_eq!(list("no").await.0, Code::NotFound);
@@ -197,8 +197,8 @@ async fn a_move_between_file_systems_keeps_everything() {
     std::os::unix::fs::symlink("run", format!("{home}/tree/link")).expect("a link");
     let before = sandbox.link.stat(&at("tree/run")).await.expect("its entry");
     let to = elsewhere.path().join("moved").display().to_string();
-    let asked = MoveQuery { from: "tree".into(), to: to.clone(), user: None };
-    sandbox.link.move_path(&asked).await.expect("moved");
+    let query = MoveQuery { from: "tree".into(), to: to.clone(), user: None };
+    sandbox.link.move_path(&query).await.expect("moved");
     let after = sandbox.link.stat(&at(&format!("{to}/run"))).await.expect("its entry");
     assert_eq!((after.mode, after.modified_ns, after.owner), (before.mode, before.modified_ns, before.owner));
     assert_eq!(std::fs::read_link(format!("{to}/link")).expect("a link"), std::path::Path::new("run"));
@@ -206,7 +206,7 @@ async fn a_move_between_file_systems_keeps_everything() {
 }
 
 #[tokio::test]
-async fn others_are_answered_while_many_files_are_listed_and_removed() {
+async fn other_requests_are_answered_while_many_files_are_listed_and_removed() {
     let sandbox = Sandbox::start().await;
     std::fs::create_dir(format!("{}/many", sandbox.home())).expect("a directory");
     for number in 0..50_000 {
@@ -222,8 +222,8 @@ async fn others_are_answered_while_many_files_are_listed_and_removed() {
         }
         0
     };
-    let asked = ListQuery { path: "many".into(), user: None, depth: 1 };
-    let mut listing = Box::pin(async { drop(sandbox.link.list_directory(&asked).await.expect("a list").next().await) });
+    let query = ListQuery { path: "many".into(), user: None, depth: 1 };
+    let mut listing = Box::pin(async { drop(sandbox.link.list_directory(&query).await.expect("a list").next().await) });
     let answers = answered_during(&mut listing).await;
     assert!(answers > 3, "{answers} answers while a large directory was read");
     let many = at("many");
@@ -238,17 +238,17 @@ fn event(kind: WatchKind, name: &str) -> WatchEvent {
 }
 
 #[tokio::test]
-async fn the_events_of_a_finished_operation_are_there_when_asked_for() {
+async fn the_events_of_a_finished_operation_can_be_fetched_at_once() {
     let sandbox = Sandbox::start().await;
     let link = &sandbox.link;
-    let asked = WatchQuery { entries: true, ..WatchQuery::default() };
-    let watcher = link.create_watcher(&asked).await.expect("a watcher");
+    let query = WatchQuery { entries: true, ..WatchQuery::default() };
+    let watcher = link.create_watcher(&query).await.expect("a watcher");
     for round in 0..20 {
         let name = format!("file{round}");
         write(&sandbox, &name, "text").await;
         let events = all(link.watcher_events(&watcher).await.expect("its events")).await;
         let kinds: Vec<_> = events.iter().map(|event| event.kind).collect();
-        // Without root, nothing is given to anybody, and so nothing says so.
+        // There is no `Chmod`, because an agent without root does not change the owner.
         assert_eq!(kinds, [WatchKind::Create, WatchKind::Write], "{events:?}");
         assert!(events.iter().all(|event| event.entry.as_ref().is_some_and(|entry| entry.name == name)));
         assert!(all(link.watcher_events(&watcher).await.expect("its events")).await.is_empty());
@@ -261,15 +261,15 @@ async fn the_events_of_a_finished_operation_are_there_when_asked_for() {
     link.remove_watcher(&watcher).await.expect("removed");
     assert_eq!(refusal(link.watcher_events(&watcher).await).0, Code::NotFound);
     assert_eq!(
-        refusal(link.create_watcher(&WatchQuery { path: "no".into(), ..asked.clone() }).await).0,
+        refusal(link.create_watcher(&WatchQuery { path: "no".into(), ..query.clone() }).await).0,
         Code::NotFound
     );
-    let on_file = WatchQuery { path: "new".into(), ..asked };
+    let on_file = WatchQuery { path: "new".into(), ..query };
     assert_eq!(refusal(link.create_watcher(&on_file).await).0, Code::InvalidArgument);
 }
 
 #[tokio::test]
-async fn a_recursive_watch_covers_directories_made_later_and_tells_each_thing_once() {
+async fn a_recursive_watch_covers_later_directories_and_reports_each_event_once() {
     let sandbox = Sandbox::start().await;
     std::fs::create_dir_all(format!("{}/old/deep", sandbox.home())).expect("directories");
     let watcher = sandbox.link.create_watcher(&WatchQuery { recursive: true, ..WatchQuery::default() }).await;
@@ -280,7 +280,7 @@ async fn a_recursive_watch_covers_directories_made_later_and_tells_each_thing_on
     let creates: Vec<_> = events.iter().filter(|event| event.kind == WatchKind::Create).cloned().collect();
     let expected = ["old/deep/file", "new", "new/deep", "new/deep/file"];
     assert_eq!(creates, expected.map(|name| event(WatchKind::Create, name)));
-    // And once more, now that it is known.
+    // Also once in a directory that is already watched.
     write(&sandbox, "new/deep/other", "x").await;
     let events = all(sandbox.link.watcher_events(&watcher).await.expect("its events")).await;
     let expected = [event(WatchKind::Create, "new/deep/other"), event(WatchKind::Write, "new/deep/other")];
@@ -305,8 +305,8 @@ async fn many_watches_share_one_inotify_instance_up_to_a_bound() {
     for number in 0..512 {
         let path = format!("{}/{}", sandbox.home(), number % 200);
         std::fs::create_dir_all(&path).expect("a directory");
-        let asked = WatchQuery { path, ..WatchQuery::default() };
-        watchers.push(link.create_watcher(&asked).await.expect("a watcher"));
+        let query = WatchQuery { path, ..WatchQuery::default() };
+        watchers.push(link.create_watcher(&query).await.expect("a watcher"));
     }
     let too_many = (Code::Exhausted, "a sandbox has at most 512 watches at once".to_owned());
     assert_eq!(refusal(link.create_watcher(&WatchQuery::default()).await), too_many);
@@ -325,15 +325,15 @@ async fn many_watches_share_one_inotify_instance_up_to_a_bound() {
 }
 
 #[tokio::test]
-async fn watches_on_one_directory_end_and_are_told_each_by_itself() {
+async fn watches_on_one_directory_are_independent() {
     let sandbox = Sandbox::start().await;
     let link = &sandbox.link;
     std::fs::create_dir_all(format!("{}/a/b", sandbox.home())).expect("directories");
-    let asked = |path: &str, recursive| WatchQuery { path: path.into(), recursive, ..WatchQuery::default() };
-    let whole = link.create_watcher(&asked("", true)).await.expect("a watcher");
+    let query = |path: &str, recursive| WatchQuery { path: path.into(), recursive, ..WatchQuery::default() };
+    let whole = link.create_watcher(&query("", true)).await.expect("a watcher");
     write(&sandbox, "a/b/before", "").await;
-    let one = link.create_watcher(&asked("a/b", false)).await.expect("a watcher");
-    let other = link.create_watcher(&asked("a/b", true)).await.expect("a watcher");
+    let one = link.create_watcher(&query("a/b", false)).await.expect("a watcher");
+    let other = link.create_watcher(&query("a/b", true)).await.expect("a watcher");
     write(&sandbox, "a/b/file", "").await;
     let events = async |watcher| all(link.watcher_events(watcher).await.expect("its events")).await;
     assert_eq!(events(&one).await, [event(WatchKind::Create, "file")]);
@@ -341,7 +341,7 @@ async fn watches_on_one_directory_end_and_are_told_each_by_itself() {
     let created = ["a/b/before", "a/b/file"].map(|name| event(WatchKind::Create, name));
     assert_eq!(events(&whole).await, created);
 
-    // What one no longer watches, the others do.
+    // A directory that one watch no longer has is still watched for the others.
     link.remove_watcher(&one).await.expect("removed");
     write(&sandbox, "a/b/more", "").await;
     assert_eq!(events(&other).await, [event(WatchKind::Create, "more")]);
@@ -349,22 +349,22 @@ async fn watches_on_one_directory_end_and_are_told_each_by_itself() {
     link.move_path(&MoveQuery { from: "a/b".into(), to: "c".into(), user: None }).await.expect("moved");
     write(&sandbox, "c/last", "").await;
     assert_eq!(events(&other).await, [event(WatchKind::Create, "last")]);
-    let told = events(&whole).await;
+    let reported = events(&whole).await;
     let expected = [(WatchKind::Rename, "a/b"), (WatchKind::Create, "c")].map(|(kind, name)| event(kind, name));
-    assert_eq!(told[..2], expected, "{told:?}");
-    let last = told.iter().filter(|told| **told == event(WatchKind::Create, "c/last")).count();
-    assert_eq!(last, 1, "{told:?}");
+    assert_eq!(reported[..2], expected, "{reported:?}");
+    let last = reported.iter().filter(|reported| **reported == event(WatchKind::Create, "c/last")).count();
+    assert_eq!(last, 1, "{reported:?}");
     link.remove_watcher(&whole).await.expect("removed");
     link.remove_path(&at("c")).await.expect("removed");
-    let told = events(&other).await;
-    assert!(told.contains(&event(WatchKind::Remove, "last")), "{told:?}");
+    let reported = events(&other).await;
+    assert!(reported.contains(&event(WatchKind::Remove, "last")), "{reported:?}");
 }
 
 #[tokio::test]
 async fn a_sandbox_watches_a_bounded_number_of_directories() {
     let allowed = std::fs::read_to_string("/proc/sys/fs/inotify/max_user_watches").expect("the host's limit");
     let limit = match allowed.trim().parse::<u64>().expect("a number") {
-        // Other tests watch too.
+        // Other tests use up a part of the kernel's limit.
         ..100_000 => "fs.inotify.max_user_watches",
         100_000.. => "at most 65536 directories",
     };
@@ -374,25 +374,26 @@ async fn a_sandbox_watches_a_bounded_number_of_directories() {
         std::fs::create_dir(many.path().join(number.to_string())).expect("a directory");
     }
     let path = many.path().display().to_string();
-    let asked = WatchQuery { path, recursive: true, ..WatchQuery::default() };
-    let (code, message) = refusal(sandbox.link.create_watcher(&asked).await);
+    let query = WatchQuery { path, recursive: true, ..WatchQuery::default() };
+    let (code, message) = refusal(sandbox.link.create_watcher(&query).await);
     assert!(code == Code::Exhausted && message.contains(limit), "{code:?} {message}");
-    // It holds none of them.
+    // The refused watch has left no directories behind.
     std::fs::remove_dir(many.path().join("0")).expect("removed");
-    let fewer = sandbox.link.create_watcher(&asked).await;
+    let fewer = sandbox.link.create_watcher(&query).await;
     assert_eq!(fewer.is_ok(), limit != "fs.inotify.max_user_watches", "{fewer:?}");
 }
 
 #[tokio::test]
-async fn a_watcher_that_nobody_reads_keeps_a_bounded_number_of_bytes() {
+async fn an_unread_watcher_keeps_a_bounded_number_of_bytes() {
     let sandbox = Sandbox::start().await;
-    let asked = WatchQuery { entries: true, ..WatchQuery::default() };
-    let watcher = sandbox.link.create_watcher(&asked).await.expect("a watcher");
-    // Each is six letters as JSON, three times over: the name, and those in the entry.
+    let query = WatchQuery { entries: true, ..WatchQuery::default() };
+    let watcher = sandbox.link.create_watcher(&query).await.expect("a watcher");
+    // JSON escapes this character as six, and the name is in each event three times: once by itself and twice in the
+    // entry.
     let name = |number| format!("{}{number}", "\u{1}".repeat(100));
     for number in 0..9_000 {
         std::fs::create_dir(sandbox.home.path().join(name(number))).expect("a directory");
-        // The kernel's queue has a bound of its own.
+        // Lets the agent read events in between, because the kernel's queue has a limit of its own.
         if number % 4_000 == 0 {
             sandbox.link.metrics().await.expect("an answer");
         }

@@ -1,4 +1,5 @@
-//! What one link is asked in days. None of it may end the link: h2's limits against hostile peers count over a connection's life.
+//! Requests that add up over the days of a link's life. None may end the link by one of h2's limits against hostile
+//! peers, which count over a connection's life.
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -8,11 +9,11 @@ use tokio::net::TcpListener;
 use super::*;
 use crate::protocol::{MoveQuery, ProcessEvent, ProcessSelector, ReadQuery, StartProcess, TerminalSize, WriteQuery};
 
-/// An answer to something small, and to something of which nothing is left over.
-async fn is_well(sandbox: &Sandbox) {
+/// Checks that the link still serves requests, by a small write and a read.
+async fn assert_alive(sandbox: &Sandbox) {
     soon(sandbox.link.write_file("well", Bytes::from_static(b"well"))).await.expect("it is written");
-    let asked = ReadQuery { path: "well".to_owned(), ..ReadQuery::default() };
-    let content = soon(sandbox.link.read_file(&asked)).await.expect("it is read");
+    let query = ReadQuery { path: "well".to_owned(), ..ReadQuery::default() };
+    let content = soon(sandbox.link.read_file(&query)).await.expect("it is read");
     assert_eq!(all(content.bytes).await.concat(), b"well");
 }
 
@@ -21,12 +22,12 @@ fn shell(script: &str) -> StartProcess {
     StartProcess { command: "/bin/sh".into(), args, stdin: true, ..StartProcess::default() }
 }
 
-/// Starts a command and reads that it has begun.
+/// Starts a command and reads the event of its start.
 async fn begun(
     sandbox: &Sandbox,
-    asked: &StartProcess,
+    query: &StartProcess,
 ) -> (ProcessSelector, impl Stream<Item = Result<ProcessEvent, LinkError>> + Unpin + use<>) {
-    let mut events = soon(sandbox.link.start_process(asked)).await.expect("a process");
+    let mut events = soon(sandbox.link.start_process(query)).await.expect("a process");
     match soon(events.next()).await {
         Some(Ok(ProcessEvent::Started { pid })) => (ProcessSelector::Pid(pid), events),
         other => panic!("no start: {other:?}"),
@@ -36,12 +37,12 @@ async fn begun(
 #[tokio::test]
 async fn uploads_that_end_with_an_empty_piece() {
     let sandbox = Sandbox::start().await;
-    let asked = WriteQuery { path: "empty".to_owned(), ..WriteQuery::default() };
+    let query = WriteQuery { path: "empty".to_owned(), ..WriteQuery::default() };
     for pieces in [&["", ""][..], &["x", "", "y", ""]].into_iter().cycle().take(600) {
         let pieces = futures::stream::iter(pieces.iter().map(|piece| Ok::<_, std::io::Error>(Bytes::from(*piece))));
-        soon(sandbox.link.write_file_from(&asked, pieces)).await.expect("it is written");
+        soon(sandbox.link.write_file_from(&query, pieces)).await.expect("it is written");
     }
-    is_well(&sandbox).await;
+    assert_alive(&sandbox).await;
 }
 
 #[tokio::test]
@@ -49,15 +50,15 @@ async fn uploads_that_break_off_or_are_refused() {
     let sandbox = Sandbox::start().await;
     for round in 0..2000 {
         let path = if round % 2 == 0 { "broken" } else { "refused/" };
-        let asked = WriteQuery { path: path.to_owned(), ..WriteQuery::default() };
+        let query = WriteQuery { path: path.to_owned(), ..WriteQuery::default() };
         let pieces = (0..5).map(|_| Ok(Bytes::from_static(b"small"))).chain([Err(std::io::Error::other("gone"))]);
-        assert!(soon(sandbox.link.write_file_from(&asked, futures::stream::iter(pieces))).await.is_err());
+        assert!(soon(sandbox.link.write_file_from(&query, futures::stream::iter(pieces))).await.is_err());
     }
-    is_well(&sandbox).await;
+    assert_alive(&sandbox).await;
 }
 
 #[tokio::test]
-async fn small_pieces_that_nobody_reads() {
+async fn small_pieces_without_a_reader() {
     let sandbox = Sandbox::start().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("its address").port();
@@ -66,21 +67,21 @@ async fn small_pieces_that_nobody_reads() {
         unread.push(soon(sandbox.link.connect(port)).await.expect("a connection"));
         let (mut inside, _) = listener.accept().await.expect("a connection");
         inside.set_nodelay(true).expect("a socket");
-        // One at a time: the agent gets its turn after each.
+        // One byte at a time; the agent runs after each.
         for _ in 0..20_000 {
             inside.write_all(b"x").await.expect("the kernel has room");
             tokio::task::yield_now().await;
         }
     }
-    is_well(&sandbox).await;
-    // Nothing was lost on the way to who reads after all.
+    assert_alive(&sandbox).await;
+    // A late reader still gets everything.
     let mut read = vec![0; 20_000];
     soon(unread[0].read_exact(&mut read)).await.expect("all of it");
     assert_eq!(read, vec![b'x'; 20_000]);
 }
 
 #[tokio::test]
-async fn input_of_nothing() {
+async fn empty_input() {
     let sandbox = Sandbox::start().await;
     let (process, mut events) = begun(&sandbox, &shell("exec cat")).await;
     for _ in 0..300 {
@@ -96,16 +97,16 @@ async fn input_of_nothing() {
     for _ in 0..300 {
         soon(sandbox.link.write_terminal(&process, Bytes::new())).await.expect("nothing is typed");
     }
-    is_well(&sandbox).await;
+    assert_alive(&sandbox).await;
 }
 
 #[tokio::test]
-async fn requests_that_are_given_up_before_their_answer() {
+async fn requests_that_are_dropped_before_their_answer() {
     let sandbox = Sandbox::start().await;
-    let asked = ReadQuery { path: "well".to_owned(), ..ReadQuery::default() };
+    let query = ReadQuery { path: "well".to_owned(), ..ReadQuery::default() };
     for round in 0..6_000_u32 {
-        let mut read = std::pin::pin!(sandbox.link.read_file(&asked));
-        // Dropped at different points on its way.
+        let mut read = std::pin::pin!(sandbox.link.read_file(&query));
+        // Dropped after a different number of polls in each round.
         for _ in 0..round % 7 {
             if futures::poll!(&mut read).is_ready() {
                 break;
@@ -113,18 +114,18 @@ async fn requests_that_are_given_up_before_their_answer() {
             tokio::task::yield_now().await;
         }
     }
-    is_well(&sandbox).await;
+    assert_alive(&sandbox).await;
 }
 
 #[tokio::test]
-async fn requests_that_are_given_up_while_the_agent_stands_still() {
+async fn requests_that_are_dropped_while_the_agent_does_not_run() {
     let sandbox = Sandbox::start().await;
-    // Nothing runs between these but this test: the agent is a task of the same thread.
+    // The agent does not run in between, because it is a task of the same thread.
     for _ in 0..20_000 {
         let mut read = Box::pin(sandbox.link.metrics());
         let _ = futures::poll!(&mut read);
     }
-    is_well(&sandbox).await;
+    assert_alive(&sandbox).await;
 }
 
 #[tokio::test]
@@ -133,23 +134,23 @@ async fn names_that_are_too_long() {
     for bytes in [4_000, 5_000, 20_000, 70_000, 5_000_000] {
         for letter in ["a", "/", "\u{1f980}"] {
             let path = letter.repeat(bytes / letter.len());
-            let asked = ReadQuery { path: path.clone(), ..ReadQuery::default() };
-            refusal(soon(sandbox.link.read_file(&asked)).await.map(|_| ()));
+            let query = ReadQuery { path: path.clone(), ..ReadQuery::default() };
+            refusal(soon(sandbox.link.read_file(&query)).await.map(|_| ()));
             let moved = MoveQuery { from: path.clone(), to: path, user: None };
             refusal(soon(sandbox.link.move_path(&moved)).await.map(|_| ()));
         }
     }
-    is_well(&sandbox).await;
+    assert_alive(&sandbox).await;
 }
 
 #[tokio::test]
 async fn lists_that_are_long() {
     let sandbox = Sandbox::start().await;
     let env = [("LARGE".to_owned(), "x".repeat(100_000))].into();
-    let asked = StartProcess { env, ..shell("exec sleep 600") };
+    let query = StartProcess { env, ..shell("exec sleep 600") };
     let mut processes = Vec::new();
     for _ in 0..100 {
-        processes.push(begun(&sandbox, &asked).await);
+        processes.push(begun(&sandbox, &query).await);
     }
     let listed = all(soon(sandbox.link.processes()).await.expect("a list")).await;
     assert_eq!((listed.len(), listed[99].env["LARGE"].len()), (100, 100_000));

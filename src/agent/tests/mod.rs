@@ -1,4 +1,5 @@
-//! The agent and the link to it, in one process over a pair of byte streams, acting for whoever runs the tests.
+//! Tests of the agent and its link in one process, over a pair of byte streams and under the account that runs the
+//! tests.
 
 mod contexts;
 mod files;
@@ -16,7 +17,7 @@ use crate::engine::Pipe;
 use crate::link::{Link, LinkError};
 use crate::protocol::Code;
 
-/// Longer than anything here takes on a busy machine.
+/// Longer than any operation of these tests takes on a busy machine.
 const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An agent with an empty home.
@@ -32,7 +33,7 @@ impl Sandbox {
         Self::start_with(|_| {}).await
     }
 
-    /// `prepare` puts languages into their directory.
+    /// Starts an agent after `prepare` has filled the directory of languages.
     async fn start_with(prepare: impl FnOnce(&std::path::Path)) -> Self {
         let [home, languages] = [(), ()].map(|()| tempfile::tempdir().expect("a directory"));
         prepare(languages.path());
@@ -61,17 +62,17 @@ impl Sandbox {
     }
 }
 
-/// Waits, but not for ever.
+/// Awaits a future for at most [`TEST_TIMEOUT`].
 async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(TEST_TIMEOUT, future).await.expect("it comes soon")
 }
 
-/// Everything that a stream gives, none of it an error.
+/// Collects a stream, and panics at an error in it.
 async fn all<T>(stream: impl Stream<Item = Result<T, LinkError>>) -> Vec<T> {
     soon(stream.map(|item| item.expect("no error")).collect()).await
 }
 
-/// Why it was refused.
+/// The code and the message of a refusal.
 fn refusal<T>(result: Result<T, LinkError>) -> (Code, String) {
     match result {
         Err(LinkError::Refused { code, message, .. }) => (code, message),

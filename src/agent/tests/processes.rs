@@ -16,7 +16,7 @@ fn killed(signal: i32, timed_out: bool) -> ProcessEnd {
     ProcessEnd { exit_code: None, signal: Some(signal), timed_out }
 }
 
-/// The id, what came on standard output and terminal, on standard error, and the end.
+/// Collects a process's id, its output on stdout or the terminal, its output on stderr, and its end.
 async fn outcome(events: impl Stream<Item = Result<ProcessEvent, LinkError>>) -> (u32, String, String, ProcessEnd) {
     let events = all(events).await;
     let Some(ProcessEvent::Started { pid }) = events.first() else { panic!("no start: {events:?}") };
@@ -32,7 +32,7 @@ async fn outcome(events: impl Stream<Item = Result<ProcessEvent, LinkError>>) ->
     (*pid, String::from_utf8(stdout).expect("text"), String::from_utf8(stderr).expect("text"), *end)
 }
 
-/// The id of a process, from the first event of its stream.
+/// Reads the id of a process from the first event of its stream.
 async fn pid(events: &mut (impl Stream<Item = Result<ProcessEvent, LinkError>> + Unpin)) -> ProcessSelector {
     match soon(events.next()).await {
         Some(Ok(ProcessEvent::Started { pid })) => ProcessSelector::Pid(pid),
@@ -58,7 +58,7 @@ async fn write(sandbox: &Sandbox, process: &ProcessSelector, text: &'static str)
 }
 
 #[tokio::test]
-async fn a_command_gives_its_output_and_its_exit_code() {
+async fn a_command_has_its_output_and_its_exit_code() {
     let sandbox = Sandbox::start().await;
     let events = sandbox.link.start_process(&shell("echo out; echo err >&2; exit 3")).await.expect("a process");
     let (pid, stdout, stderr, end) = outcome(events).await;
@@ -67,23 +67,23 @@ async fn a_command_gives_its_output_and_its_exit_code() {
 }
 
 #[tokio::test]
-async fn it_starts_in_the_home_with_the_users_environment_and_its_own_on_top() {
+async fn a_command_starts_in_the_home_and_its_own_variables_override_the_others() {
     let sandbox = Sandbox::start().await;
     let environment = [("A", "sandbox"), ("B", "sandbox")].map(|(name, value)| (name.into(), value.into())).into();
     sandbox.link.set_environment(&environment).await.expect("it is set");
-    let mut asked = shell("pwd; echo $HOME $USER $LOGNAME $A $B; cat; pwd -P");
-    asked.env = [("B".to_owned(), "own".to_owned())].into();
-    let (_, stdout, ..) = outcome(sandbox.link.start_process(&asked).await.expect("a process")).await;
+    let mut request = shell("pwd; echo $HOME $USER $LOGNAME $A $B; cat; pwd -P");
+    request.env = [("B".to_owned(), "own".to_owned())].into();
+    let (_, stdout, ..) = outcome(sandbox.link.start_process(&request).await.expect("a process")).await;
     let home = sandbox.home();
     assert_eq!(stdout, format!("{home}\n{home} tester tester sandbox own\n{home}\n"));
-    asked = StartProcess { cwd: Some("/usr/../tmp".into()), ..shell("pwd") };
-    assert_eq!(outcome(sandbox.link.start_process(&asked).await.expect("a process")).await.1, "/tmp\n");
+    request = StartProcess { cwd: Some("/usr/../tmp".into()), ..shell("pwd") };
+    assert_eq!(outcome(sandbox.link.start_process(&request).await.expect("a process")).await.1, "/tmp\n");
 }
 
 #[tokio::test]
-async fn what_cannot_be_started_is_refused_with_its_reason() {
+async fn a_command_that_cannot_start_is_refused_with_the_reason() {
     let sandbox = Sandbox::start().await;
-    let start = async |asked: StartProcess| refusal(sandbox.link.start_process(&asked).await);
+    let start = async |request: StartProcess| refusal(sandbox.link.start_process(&request).await);
     let nowhere = StartProcess { cwd: Some("/no/such".into()), ..shell("true") };
     assert_eq!(start(nowhere).await, (Code::InvalidArgument, "cwd '/no/such' does not exist".into()));
     let nobody = StartProcess { user: Some("x".into()), ..shell("true") };
@@ -96,27 +96,27 @@ async fn what_cannot_be_started_is_refused_with_its_reason() {
 }
 
 #[tokio::test]
-async fn a_dropped_stream_leaves_the_process_alone_and_it_can_be_attached_to_by_pid_or_tag() {
+async fn a_process_outlives_its_stream_and_can_be_followed_again_by_pid_or_tag() {
     let sandbox = Sandbox::start().await;
-    let asked = StartProcess { stdin: true, tag: Some("mine".into()), ..shell("echo early; read x; echo got $x") };
-    let mut events = sandbox.link.start_process(&asked).await.expect("a process");
+    let request = StartProcess { stdin: true, tag: Some("mine".into()), ..shell("echo early; read x; echo got $x") };
+    let mut events = sandbox.link.start_process(&request).await.expect("a process");
     let process = pid(&mut events).await;
     until(&mut events, "early").await;
     drop(events);
     let listed = all(sandbox.link.processes().await.expect("a list")).await;
-    assert_eq!((listed.len(), listed[0].tag.as_deref(), listed[0].args.clone()), (1, Some("mine"), asked.args));
+    assert_eq!((listed.len(), listed[0].tag.as_deref(), listed[0].args.clone()), (1, Some("mine"), request.args));
     let by_tag = ProcessSelector::Tag("mine".into());
     let first = sandbox.link.attach_process(&process).await.expect("the process");
     let second = sandbox.link.attach_process(&by_tag).await.expect("the process");
     write(&sandbox, &by_tag, "it\n").await.expect("written");
     for events in [outcome(first).await, outcome(second).await] {
-        // Only what comes from now on.
+        // Only the output since the subscription.
         assert_eq!(
             (ProcessSelector::Pid(events.0), events.1.as_str(), events.3),
             (process.clone(), "got it\n", exited(0))
         );
     }
-    // The end can still be asked for, but the process is gone.
+    // The end can still be fetched, but the process is gone.
     assert_eq!(outcome(sandbox.link.attach_process(&by_tag).await.expect("its end")).await.3, exited(0));
     assert!(all(sandbox.link.processes().await.expect("a list")).await.is_empty());
     assert_eq!(refusal(write(&sandbox, &process, "more").await).0, Code::NotFound);
@@ -141,7 +141,7 @@ async fn stdin_is_read_until_it_is_closed() {
 }
 
 #[tokio::test]
-async fn a_signal_ends_that_process_and_its_stream_though_a_child_holds_the_pipes() {
+async fn a_signal_ends_the_process_and_its_stream_even_if_a_child_holds_the_pipes() {
     let sandbox = Sandbox::start().await;
     for signal in [15, 9] {
         let mut events = sandbox.link.start_process(&shell("sleep 60 & echo ready; wait")).await.expect("a process");
@@ -163,13 +163,13 @@ async fn without_a_signal_a_child_that_holds_the_pipes_keeps_the_stream_open() {
 #[tokio::test]
 async fn a_process_is_killed_at_its_timeout() {
     let sandbox = Sandbox::start().await;
-    let asked = StartProcess { timeout_ms: Some(3000), ..shell("echo begun; exec sleep 60") };
-    let (_, stdout, _, end) = outcome(sandbox.link.start_process(&asked).await.expect("a process")).await;
+    let request = StartProcess { timeout_ms: Some(3000), ..shell("echo begun; exec sleep 60") };
+    let (_, stdout, _, end) = outcome(sandbox.link.start_process(&request).await.expect("a process")).await;
     assert_eq!((stdout.as_str(), end), ("begun\n", killed(9, true)));
 }
 
 #[tokio::test]
-async fn a_reader_that_does_not_read_holds_up_the_process_but_loses_nothing_and_holds_up_nobody_else() {
+async fn a_slow_reader_delays_its_process_only_and_loses_no_output() {
     let sandbox = Sandbox::start().await;
     let script = "head -c 8000000 /dev/zero";
     let slow = sandbox.link.start_process(&shell(script)).await.expect("a process");
@@ -182,17 +182,17 @@ async fn a_reader_that_does_not_read_holds_up_the_process_but_loses_nothing_and_
     let mut events = sandbox.link.start_process(&shell(script)).await.expect("a process");
     let process = pid(&mut events).await;
     drop(events);
-    // With nobody to read, it runs on to its end.
+    // A process without readers runs to its end.
     assert_eq!(outcome(sandbox.link.attach_process(&process).await.expect("it")).await.3, exited(0));
     drop(slow);
 }
 
 #[tokio::test]
-async fn a_terminal_is_a_real_one() {
+async fn a_process_can_have_a_real_terminal() {
     let sandbox = Sandbox::start().await;
     let script = "test -t 0 && test -t 1 && stty size </dev/tty; read line; echo got $line; read x; stty size; echo ready; exec sleep 60";
-    let asked = StartProcess { pty: Some(TerminalSize { cols: 97, rows: 31 }), ..shell(script) };
-    let mut events = sandbox.link.start_process(&asked).await.expect("a process");
+    let request = StartProcess { pty: Some(TerminalSize { cols: 97, rows: 31 }), ..shell(script) };
+    let mut events = sandbox.link.start_process(&request).await.expect("a process");
     let process = pid(&mut events).await;
     until(&mut events, "31 97\r\n").await;
     let type_in = |text: &'static str| sandbox.link.write_terminal(&process, Bytes::from_static(text.as_bytes()));
@@ -209,13 +209,13 @@ async fn a_terminal_is_a_real_one() {
 }
 
 #[tokio::test]
-async fn the_last_words_on_a_terminal_are_not_lost() {
+async fn the_last_output_on_a_terminal_is_not_lost() {
     let sandbox = Sandbox::start().await;
-    let asked = StartProcess {
+    let request = StartProcess {
         pty: Some(TerminalSize { cols: 80, rows: 24 }),
         ..shell("head -c 200000 /dev/zero | tr '\\0' x; printf end")
     };
-    let (_, stdout, _, end) = outcome(sandbox.link.start_process(&asked).await.expect("a process")).await;
+    let (_, stdout, _, end) = outcome(sandbox.link.start_process(&request).await.expect("a process")).await;
     assert_eq!((stdout.len(), end), (200_003, exited(0)));
     assert!(stdout.ends_with("end"));
 }
@@ -228,7 +228,7 @@ async fn ended_processes_are_reaped_at_once() {
 }
 
 #[tokio::test]
-async fn the_agent_ends_with_its_server_and_takes_everything_along() {
+async fn the_agent_ends_with_its_server_and_ends_all_processes() {
     let sandbox = Sandbox::start().await;
     let mut events = sandbox.link.start_process(&shell("sleep 60 & echo $!; wait")).await.expect("a process");
     let ProcessSelector::Pid(pid) = pid(&mut events).await else { unreachable!("it is an id") };

@@ -1,14 +1,14 @@
-//! Events that nobody has fetched yet.
+//! Events that the client has not fetched yet.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-/// Events kept of one watch. The oldest are dropped first.
+/// The most events that are kept for one watch. The oldest are dropped first.
 const MAX_EVENTS: usize = 8192;
 
-/// Bytes of the events of one watch, and of all watches together, as lines of JSON. Beyond these the oldest events are dropped, of the
-/// watch with the most bytes first.
+/// The most bytes of events, as lines of JSON, that are kept for one watch and for all watches together. Beyond the
+/// limit for all, the oldest event of the watch with the most bytes is dropped first.
 pub(super) const MAX_BYTES: usize = 16 << 20;
 
 /// The events of one watch, each a line of JSON.
@@ -19,7 +19,7 @@ pub(super) struct Events {
 }
 
 impl Events {
-    /// Adds the newest.
+    /// Adds the newest event.
     pub(super) fn push(&mut self, line: Bytes) {
         self.bytes += line.len();
         self.lines.push_back(line);
@@ -28,14 +28,14 @@ impl Events {
         }
     }
 
-    /// Takes the oldest.
+    /// Takes the oldest event.
     pub(super) fn pop(&mut self) -> Option<Bytes> {
         let line = self.lines.pop_front()?;
         self.bytes -= line.len();
         Some(line)
     }
 
-    /// The bytes of all.
+    /// The bytes of all events.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_events_are_dropped_first_beyond_a_number_and_beyond_a_size() {
+    fn the_oldest_events_are_dropped_beyond_a_number_or_a_size() {
         let mut many = Events::default();
         (0..MAX_EVENTS + 3).for_each(|number| many.push(Bytes::from(number.to_string())));
         assert_eq!((many.lines.len(), many.pop()), (MAX_EVENTS, Some(Bytes::from("3"))));

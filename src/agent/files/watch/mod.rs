@@ -1,4 +1,5 @@
-//! Watches on directories. All of them share one inotify instance, because the kernel counts those per user of the whole host.
+//! Watches on directories. All watches share one inotify instance, because the kernel counts instances per user on the
+//! whole host.
 
 mod kept;
 mod shared;
@@ -23,25 +24,25 @@ use crate::agent::users::{User, Users};
 use crate::protocol::{Code, WatchQuery, Watcher};
 use shared::Shared;
 
-/// Watches at once in one sandbox.
+/// The most concurrent watches in one sandbox.
 const MAX_WATCHES: usize = 512;
 
-/// Steps after which a request for events no longer waits for more: by then all that had happened before it is read, because the
-/// kernel keeps no more than 16,384 events of an instance.
-const STEPS_AT_ONCE: usize = 32_768;
+/// The most steps that a request for events waits for. By then all earlier events are read, because the kernel queues
+/// at most 16,384 events of an instance.
+const MAX_SETTLE_STEPS: usize = 32_768;
 
 /// The watches of a sandbox.
 #[derive(Debug)]
 pub(crate) struct Watches {
     shared: Arc<Mutex<Shared>>,
-    /// Who the instance belongs to.
+    /// The account that owns the inotify instance.
     owner: User,
     instance: OnceLock<Instance>,
-    /// Those whose events are fetched now and then, by their ids.
+    /// The watches whose events the client fetches from time to time, by id.
     fetched: Mutex<BTreeMap<String, Watch>>,
 }
 
-/// The inotify instance. Ends with the task that reads it.
+/// The inotify instance. Dropping it aborts the task that reads the instance.
 #[derive(Debug)]
 struct Instance {
     reader: AbortHandle,
@@ -54,18 +55,18 @@ impl Drop for Instance {
 }
 
 impl Watches {
-    /// No watches yet, and no inotify instance. The first watch makes it.
+    /// Creates a set without watches. The first watch makes the inotify instance.
     pub(crate) fn new(users: &Users) -> Self {
         Self {
             shared: Arc::default(),
-            // The kernel counts an instance for the user who makes it. Root's count is the host's too.
+            // The kernel counts an instance for the account that makes it, and root's count is shared with the host.
             owner: User { confined: true, ..users.default.clone() },
             instance: OnceLock::new(),
             fetched: Mutex::default(),
         }
     }
 
-    /// Begins to watch. The watch tells of everything that happens from now on.
+    /// Begins a watch. It reports everything that happens from now on.
     ///
     /// # Errors
     ///
@@ -77,16 +78,16 @@ impl Watches {
             return Err(Refused::invalid(format!("path is not a directory: {}", root.display())));
         }
         self.make_instance()?;
-        // What has happened before is not for the new one.
+        // Earlier events are handled first, so that the new watch does not get them.
         settle(&self.shared).await;
         let watch = {
             let mut shared = lock(&self.shared);
             if shared.len() == MAX_WATCHES {
                 return Err(too_many(format!("a sandbox has at most {MAX_WATCHES} watches at once")));
             }
-            let came = Arc::new(Notify::new());
-            let id = shared.begin(user, root.clone(), &query, Arc::clone(&came))?;
-            Watch { id, came, shared: Arc::clone(&self.shared) }
+            let new_event = Arc::new(Notify::new());
+            let id = shared.begin(user, root.clone(), &query, Arc::clone(&new_event))?;
+            Watch { id, new_event, shared: Arc::clone(&self.shared) }
         };
         while !lock(&self.shared).is_complete(watch.id)? {
             settle(&self.shared).await;
@@ -102,20 +103,21 @@ impl Watches {
         let inotify = made.map_err(|err| Refused::io("cannot watch: no inotify instance can be made", &err))?;
         let inotify = Arc::new(sys::readable(inotify)?);
         lock(&self.shared).inotify = Some(Arc::clone(&inotify));
-        // New directories must be watched when they are made, not when somebody asks.
+        // Read continuously, because new directories must be watched as soon as they are made, not when a client
+        // fetches events.
         let reader = tokio::spawn(read(inotify, Arc::clone(&self.shared))).abort_handle();
         let _ = self.instance.set(Instance { reader });
         Ok(())
     }
 
-    /// Keeps a watch under an id.
+    /// Keeps a watch under an id, for a client that fetches its events.
     pub(crate) fn keep(&self, watch: Watch) -> Watcher {
         let id = watch.id.to_string();
         self.fetched().insert(id.clone(), watch);
         Watcher { id }
     }
 
-    /// The events of a watch since the last time, up to now, one line of JSON each.
+    /// Takes the events of a watch since the last call, one line of JSON each.
     pub(crate) async fn take(&self, id: &str) -> Result<Vec<Bytes>, Refused> {
         settle(&self.shared).await;
         self.fetched().get(id).map(Watch::take).ok_or_else(|| unknown(id))
@@ -131,17 +133,17 @@ impl Watches {
     }
 }
 
-/// One watch on a directory. Dropping it ends it.
+/// One watch on a directory. Dropping it ends the watch.
 #[derive(Debug)]
 pub(crate) struct Watch {
     id: u64,
     /// Notified of each event.
-    came: Arc<Notify>,
+    new_event: Arc<Notify>,
     shared: Arc<Mutex<Shared>>,
 }
 
 impl Watch {
-    /// The events as they happen, one line of JSON each.
+    /// Streams the events as they happen, one line of JSON each.
     pub(crate) fn into_stream(self) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
         futures::stream::unfold(self, |watch| async move {
             loop {
@@ -149,7 +151,7 @@ impl Watch {
                 if let Some(event) = event {
                     return Some((Ok(event), watch));
                 }
-                watch.came.notified().await;
+                watch.new_event.notified().await;
             }
         })
     }
@@ -166,10 +168,10 @@ impl Drop for Watch {
     }
 }
 
-/// Reads what the kernel tells, as long as there is an instance.
+/// Reads the kernel's events as long as the instance exists.
 async fn read(inotify: Arc<AsyncFd<std::os::fd::OwnedFd>>, shared: Arc<Mutex<Shared>>) {
     while let Ok(mut ready) = inotify.readable().await {
-        // Cleared before the kernel's queue is emptied: what comes after that raises it again.
+        // Cleared before the kernel's queue is emptied, so that an event that comes afterwards sets it again.
         ready.clear_ready();
         while lock(&shared).step() {
             tokio::task::yield_now().await;
@@ -177,9 +179,9 @@ async fn read(inotify: Arc<AsyncFd<std::os::fd::OwnedFd>>, shared: Arc<Mutex<Sha
     }
 }
 
-/// Reads everything that has happened until now. Other requests get their turn meanwhile.
+/// Handles all events up to now. Other requests are answered meanwhile.
 async fn settle(shared: &Mutex<Shared>) {
-    for _ in 0..STEPS_AT_ONCE {
+    for _ in 0..MAX_SETTLE_STEPS {
         if !lock(shared).step() {
             return;
         }
@@ -199,5 +201,5 @@ fn too_many(message: impl Into<String>) -> Refused {
     Refused::new(Code::Exhausted, message)
 }
 
-/// A directory that is watched: as a path relative to the root of its watch.
+/// A path relative to the root of a watch.
 type Relative = PathBuf;

@@ -1,4 +1,5 @@
-//! What the watches of a sandbox share: the inotify instance, the kernel's numbers of directories, and room for events.
+//! The shared state of a sandbox's watches: the inotify instance, the kernel's numbers of directories, and the space
+//! for events.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::ffi::OsString;
@@ -23,14 +24,14 @@ use crate::agent::files::entry;
 use crate::agent::users::{Names, User};
 use crate::protocol::{WatchEvent, WatchKind, WatchQuery};
 
-/// Directories watched at once in one sandbox. One that two watches share counts twice.
+/// The most directories that are watched at once in one sandbox. A directory of two watches counts twice.
 const MAX_DIRECTORIES: usize = 65_536;
 
-/// Events and directory entries that are handled in one step.
+/// Events or directory entries that are handled in one step.
 const STEP: usize = 64;
 
-/// The events that a directory is watched for.
-const TOLD: WatchFlags = WatchFlags::CREATE
+/// The kernel's events for which a directory is watched.
+const EVENTS: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::MOVED_TO)
     .union(WatchFlags::MOVED_FROM)
     .union(WatchFlags::DELETE)
@@ -43,19 +44,21 @@ const TOLD: WatchFlags = WatchFlags::CREATE
 pub(super) struct Shared {
     /// Made by the first watch.
     pub(super) inotify: Option<Arc<AsyncFd<OwnedFd>>>,
-    begun: u64,
+    /// The id of the next watch.
+    next_id: u64,
     watches: BTreeMap<u64, Watched>,
-    /// The watches that have a directory, by the kernel's number. Asked for it again, the kernel gives the same number.
+    /// The watches of each directory, by the kernel's number for it. The kernel gives one directory the same number
+    /// every time.
     holders: HashMap<i32, Vec<u64>>,
-    /// How many directories all watches have.
+    /// The number of directories of all watches.
     directories: usize,
-    /// How many bytes of events all watches have.
+    /// The bytes of events of all watches.
     bytes: usize,
-    /// Events that were read and not handled yet.
+    /// Events that were read but not handled yet.
     unhandled: VecDeque<Unhandled>,
-    /// Directories that are being walked. Events wait for them, because what was found came before.
+    /// Directory walks in progress. Events wait for them, because the entries that a walk finds are older.
     walks: VecDeque<Walk>,
-    /// The accounts, as they are in this step.
+    /// The names of accounts, cached for one step.
     names: Option<Names>,
 }
 
@@ -66,22 +69,22 @@ struct Watched {
     root: PathBuf,
     recursive: bool,
     entries: bool,
-    /// Directories, by the kernel's number.
+    /// Its directories, by the kernel's number.
     directories: HashMap<i32, Relative>,
-    /// What was found in new directories and told already: the kernel may tell it once more.
+    /// Paths that a walk found in new directories and reported. The kernel may report them once more.
     found: HashSet<Relative>,
     events: Events,
-    came: Arc<Notify>,
-    /// Whether all that was there at its beginning is watched, or why it cannot be.
-    begun: Result<bool, Full>,
+    new_event: Arc<Notify>,
+    /// Whether all directories that existed at its beginning are watched, or the limit that prevents it.
+    complete: Result<bool, Full>,
 }
 
-/// Why a directory cannot be watched.
+/// The limit because of which a directory cannot be watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Full {
-    /// The sandbox watches too many.
+    /// The sandbox watches [`MAX_DIRECTORIES`].
     Sandbox,
-    /// The kernel lets its user watch no more.
+    /// The kernel's limit for the account.
     Kernel,
 }
 
@@ -94,7 +97,7 @@ impl From<Full> for Refused {
     }
 }
 
-/// An event as the kernel tells it.
+/// An event of the kernel.
 #[derive(Debug)]
 struct Unhandled {
     number: i32,
@@ -103,21 +106,21 @@ struct Unhandled {
 }
 
 impl Shared {
-    /// How many watches there are.
+    /// The number of watches.
     pub(super) fn len(&self) -> usize {
         self.watches.len()
     }
 
-    /// Begins a watch: its id. It is in place once [`Shared::is_complete`].
+    /// Begins a watch and returns its id. The watch is in place once [`Shared::is_complete`] is true.
     pub(super) fn begin(
         &mut self,
         user: User,
         root: PathBuf,
         query: &WatchQuery,
-        came: Arc<Notify>,
+        new_event: Arc<Notify>,
     ) -> Result<u64, Refused> {
-        let id = self.begun;
-        self.begun += 1;
+        let id = self.next_id;
+        self.next_id += 1;
         let watched = Watched {
             user: user.clone(),
             root: root.clone(),
@@ -126,8 +129,8 @@ impl Shared {
             directories: HashMap::new(),
             found: HashSet::new(),
             events: Events::default(),
-            came,
-            begun: Ok(!query.recursive),
+            new_event,
+            complete: Ok(!query.recursive),
         };
         self.watches.insert(id, watched);
         let added = user.act(|| self.add(id, Path::new("")));
@@ -145,12 +148,12 @@ impl Shared {
         Ok(id)
     }
 
-    /// Whether all directories that were there when it began are watched.
+    /// Whether all directories that existed when the watch began are watched.
     pub(super) fn is_complete(&self, id: u64) -> Result<bool, Refused> {
-        Ok(self.watches[&id].begun?)
+        Ok(self.watches[&id].complete?)
     }
 
-    /// Ends a watch, and what the kernel watches for it alone.
+    /// Ends a watch. The kernel stops watching the directories that no other watch has.
     pub(super) fn end(&mut self, id: u64) {
         let Some(watched) = self.watches.remove(&id) else { return };
         self.bytes -= watched.events.bytes();
@@ -160,14 +163,14 @@ impl Shared {
         }
     }
 
-    /// The oldest event of a watch.
+    /// Takes the oldest event of a watch.
     pub(super) fn next(&mut self, id: u64) -> Option<Bytes> {
         let event = self.watches.get_mut(&id)?.events.pop()?;
         self.bytes -= event.len();
         Some(event)
     }
 
-    /// Handles some of what has happened. False if nothing is left.
+    /// Handles some entries of a walk or some events. False if nothing is left to do.
     pub(super) fn step(&mut self) -> bool {
         self.names = None;
         if let Some(walk) = self.walks.pop_front() {
@@ -208,7 +211,7 @@ impl Shared {
                 Err(_) => break,
             }
         }
-        // Nothing is left in the kernel that could tell them again.
+        // The kernel's queue is empty, so no found path can be reported again.
         self.watches.values_mut().for_each(|watched| watched.found.clear());
     }
 
@@ -230,12 +233,12 @@ impl Shared {
                 continue;
             };
             let path = directory.join(name);
-            self.tell(id, kind, path, event.flags.contains(ReadFlags::ISDIR));
+            self.report(id, kind, path, event.flags.contains(ReadFlags::ISDIR));
         }
     }
 
-    /// Tells one watch what happened to a path.
-    fn tell(&mut self, id: u64, kind: WatchKind, path: Relative, is_directory: bool) {
+    /// Reports an event at a path to one watch, and adjusts the directories of a recursive one.
+    fn report(&mut self, id: u64, kind: WatchKind, path: Relative, is_directory: bool) {
         let Some(watched) = self.watches.get_mut(&id) else { return };
         let was_found = match kind {
             WatchKind::Create | WatchKind::Remove | WatchKind::Rename => watched.found.remove(&path),
@@ -248,7 +251,7 @@ impl Shared {
         self.push(id, kind, &path);
         match kind {
             WatchKind::Create if recursive => {
-                // What it cannot do as the user, it does not do.
+                // A directory that the user's rights do not allow to watch is left out.
                 let _ = user.act(|| {
                     self.add(id, &path)?;
                     let directory = self.watches[&id].root.join(&path);
@@ -256,7 +259,7 @@ impl Shared {
                     Ok::<_, io::Error>(())
                 });
             }
-            // It may live on elsewhere, where nobody asked to watch.
+            // The directory may have moved to a place outside the watch.
             WatchKind::Rename if recursive => self.forget_below(id, &path),
             _ => {}
         }
@@ -273,7 +276,7 @@ impl Shared {
         self.bytes -= watched.events.bytes();
         watched.events.push(line(&WatchEvent { kind, name, entry: entry.flatten() }));
         self.bytes += watched.events.bytes();
-        watched.came.notify_one();
+        watched.new_event.notify_one();
         while self.bytes > MAX_BYTES {
             let fullest = self.watches.values_mut().max_by_key(|watched| watched.events.bytes());
             let Some(dropped) = fullest.and_then(|watched| watched.events.pop()) else { return };
@@ -281,16 +284,16 @@ impl Shared {
         }
     }
 
-    /// Has the kernel watch a directory for a watch, with the rights of the calling thread.
+    /// Makes the kernel watch a directory for a watch, with the rights of the calling thread.
     fn add(&mut self, id: u64, directory: &Path) -> io::Result<()> {
         if self.directories == MAX_DIRECTORIES {
             return Err(Errno::DQUOT.into());
         }
         let inotify = self.inotify.as_ref().ok_or(io::ErrorKind::NotConnected)?;
         let watched = self.watches.get_mut(&id).ok_or(io::ErrorKind::NotConnected)?;
-        // The root may be reached through a link; what is below it may not lead elsewhere.
+        // The root may be a link, but a link below it must not lead out of the root.
         let follow = if directory == Path::new("") { WatchFlags::empty() } else { WatchFlags::DONT_FOLLOW };
-        let number = inotify::add_watch(inotify.get_ref(), watched.root.join(directory), TOLD | follow)?;
+        let number = inotify::add_watch(inotify.get_ref(), watched.root.join(directory), EVENTS | follow)?;
         if watched.directories.insert(number, directory.to_owned()).is_none() {
             self.holders.entry(number).or_default().push(id);
             self.directories += 1;
@@ -298,7 +301,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Watches what a walk finds, and tells of it if it is new.
+    /// Watches the directories that a walk finds. Reports all entries if the walk is in a new directory.
     fn step_walk(&mut self, mut walk: Walk) {
         let id = walk.watch;
         let Some((user, root)) = self.watches.get(&id).map(|watched| (watched.user.clone(), watched.root.clone()))
@@ -314,8 +317,8 @@ impl Shared {
                 if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                     match self.add(id, &relative) {
                         Ok(()) => walk.descend(path),
-                        // No request waits for a new directory, so that there is none to refuse if it cannot be watched.
-                        Err(err) if !walk.told && full(&err).is_some() => return Err(err),
+                        // Only for the start of a watch: in a new directory no request waits that could be refused.
+                        Err(err) if !walk.reports && full(&err).is_some() => return Err(err),
                         Err(_) => {}
                     }
                 }
@@ -323,7 +326,7 @@ impl Shared {
             }
             Ok::<_, io::Error>(Some(()))
         });
-        if walk.told {
+        if walk.reports {
             for path in found {
                 self.push(id, WatchKind::Create, &path);
                 self.watches.get_mut(&id).map(|watched| watched.found.insert(path));
@@ -332,12 +335,13 @@ impl Shared {
         let Some(watched) = self.watches.get_mut(&id) else { return };
         match walked {
             Ok(Some(())) => self.walks.push_front(walk),
-            Ok(None) if walk.told => {}
-            Ok(None) => watched.begun = Ok(true),
-            Err(err) => watched.begun = full(&err).map_or(Ok(true), Err),
+            Ok(None) if walk.reports => {}
+            Ok(None) => watched.complete = Ok(true),
+            Err(err) => watched.complete = full(&err).map_or(Ok(true), Err),
         }
     }
 
+    /// Stops watching a directory and the directories below it for one watch.
     fn forget_below(&mut self, id: u64, directory: &Path) {
         let Some(watched) = self.watches.get_mut(&id) else { return };
         let gone: Vec<_> = watched.directories.extract_if(|_, path| path.starts_with(directory)).collect();
@@ -346,7 +350,7 @@ impl Shared {
         }
     }
 
-    /// One watch no longer has a directory. The kernel watches it as long as another has it.
+    /// Removes a directory from one watch. The kernel stops watching it if no other watch has it.
     fn release(&mut self, number: i32, id: u64) {
         let Some(ids) = self.holders.get_mut(&number) else { return };
         ids.retain(|other| *other != id);
@@ -374,7 +378,7 @@ fn kind(flags: ReadFlags) -> Option<WatchKind> {
     }
 }
 
-/// Whether it is a limit that was hit.
+/// The limit that caused an error, if one did.
 fn full(err: &io::Error) -> Option<Full> {
     match Errno::from_io_error(err)? {
         Errno::DQUOT => Some(Full::Sandbox),

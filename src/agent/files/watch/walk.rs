@@ -1,25 +1,25 @@
-//! The directories below one that begins to be watched.
+//! Walks the directories below a newly watched one.
 
 use std::fs::{DirEntry, ReadDir};
 use std::path::{Path, PathBuf};
 
-/// Everything below a directory, each directory followed by what is in it. Symbolic links are not followed.
+/// A walk over everything below a directory, each directory followed by its content. Symbolic links are not followed.
 #[derive(Debug)]
 pub(super) struct Walk {
-    /// Whose watch.
+    /// The id of its watch.
     pub(super) watch: u64,
-    /// Whether the watch tells of what is found.
-    pub(super) told: bool,
+    /// Whether the watch reports the entries that the walk finds.
+    pub(super) reports: bool,
     levels: Vec<ReadDir>,
 }
 
 impl Walk {
-    /// Begins in a directory, unless it cannot be read.
-    pub(super) fn new(watch: u64, told: bool, directory: &Path) -> Self {
-        Self { watch, told, levels: std::fs::read_dir(directory).into_iter().collect() }
+    /// Begins a walk in a directory. It is empty if the directory cannot be read.
+    pub(super) fn new(watch: u64, reports: bool, directory: &Path) -> Self {
+        Self { watch, reports, levels: std::fs::read_dir(directory).into_iter().collect() }
     }
 
-    /// The next path; `None` at the end.
+    /// The next entry; `None` at the end.
     pub(super) fn next(&mut self) -> Option<DirEntry> {
         while let Some(entries) = self.levels.last_mut() {
             if let Some(Ok(entry)) = entries.next() {
@@ -30,7 +30,8 @@ impl Walk {
         None
     }
 
-    /// Goes on in a directory that it has just found. To be watched before that, so that nothing is made in between unseen.
+    /// Continues in a directory that the walk has just found. The caller must watch the directory before, so that no
+    /// entry made in between is missed.
     pub(super) fn descend(&mut self, directory: PathBuf) {
         self.levels.extend(std::fs::read_dir(directory));
     }
