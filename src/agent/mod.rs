@@ -75,7 +75,7 @@ where
     let mut user = options.user.map_or_else(User::find, Ok)?;
     let image_uid = user.ids.map(|(uid, _)| uid);
     if let Some(uid) = options.uid {
-        user.take_uid(uid)?;
+        user.set_uid(uid)?;
     }
     files::fill_home(&user, image_uid)?;
     user.confined = !options.superuser;
@@ -101,7 +101,7 @@ where
         .max_concurrent_streams(STREAMS)
         // The server is not an attacker. It drops streams when its clients do, also while this agent is frozen and
         // accepts none. Without these two settings h2 would end the connection after 20 streams that were reset before
-        // they were accepted, or after 1,024 of its own resets in the connection's life.
+        // they were accepted, or after 1,024 frames for streams that it has forgotten.
         .max_pending_accept_reset_streams(usize::MAX)
         .max_local_error_reset_streams(None)
         // Several times the size of two paths with every letter escaped.

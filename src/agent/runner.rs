@@ -58,11 +58,11 @@ impl Runner {
         let (program, arguments) =
             start.command.split_first().ok_or_else(|| io::Error::other("language.json has an empty command"))?;
         std::fs::create_dir_all(&fifos)?;
-        user.own(&fifos)?;
+        user.chown(&fifos)?;
         let (input, output) = (fifos.join("in"), fifos.join("out"));
         for path in [&input, &output] {
             rustix::fs::mkfifoat(rustix::fs::CWD, path, Mode::RUSR | Mode::WUSR)?;
-            user.own(path)?;
+            user.chown(path)?;
         }
         // Opened for reading and writing, so that opening does not wait for the runner, and its exit is not an end of
         // file.

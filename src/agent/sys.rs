@@ -64,7 +64,7 @@ impl Processes {
     pub(crate) fn spawn_on(&self, terminal: &Terminal, mut command: Command, user: &User) -> io::Result<Started> {
         let end = terminal.open_end()?;
         // Programs that open their terminal by its name, such as `screen`, must own it.
-        user.own_file(&end)?;
+        user.chown_file(&end)?;
         command.stdin(Stdio::from(end.try_clone()?)).stdout(Stdio::from(end.try_clone()?)).stderr(Stdio::from(end));
         // SAFETY: after the fork of a process with threads only async-signal-safe calls are allowed. These two are
         // plain system calls that allocate nothing; descriptor 0 is the terminal by then.

@@ -52,7 +52,7 @@ impl User {
 
     /// Changes the account's uid in this sandbox, also in the file from which programs look up accounts. The group
     /// stays.
-    pub(crate) fn take_uid(&mut self, uid: u32) -> io::Result<()> {
+    pub(crate) fn set_uid(&mut self, uid: u32) -> io::Result<()> {
         let Some((_, gid)) = self.ids else { return Ok(()) };
         self.ids = Some((uid, gid));
         if !is_mapped(&std::fs::read_to_string("/proc/self/uid_map")?, uid) {
@@ -82,7 +82,7 @@ impl User {
 
     /// Runs `work` with the rights of this user and no others, or with root's if the user is not confined. The rights
     /// belong to the calling thread until `work` returns, so it cannot be asynchronous.
-    pub(crate) fn act<T, E: From<io::Error>>(&self, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    pub(crate) fn with_rights<T, E: From<io::Error>>(&self, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         let Some((uid, gid)) = self.ids.filter(|_| self.confined) else { return work() };
         // Made before the change, so that it also covers a partial failure of the change and a panic of the work.
         let _root_again = RootAgain;
@@ -96,7 +96,7 @@ impl User {
     }
 
     /// Makes the user the owner of a path.
-    pub(crate) fn own(&self, path: &Path) -> io::Result<()> {
+    pub(crate) fn chown(&self, path: &Path) -> io::Result<()> {
         match self.ids {
             Some((uid, gid)) => std::os::unix::fs::lchown(path, Some(uid), Some(gid)),
             None => Ok(()),
@@ -104,7 +104,7 @@ impl User {
     }
 
     /// Makes the user the owner of an open file.
-    pub(crate) fn own_file(&self, file: impl std::os::fd::AsFd) -> io::Result<()> {
+    pub(crate) fn chown_file(&self, file: impl std::os::fd::AsFd) -> io::Result<()> {
         match self.ids {
             Some((uid, gid)) => std::os::unix::fs::fchown(file, Some(uid), Some(gid)),
             None => Ok(()),

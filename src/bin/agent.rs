@@ -27,9 +27,9 @@ fn run() -> io::Result<ExitCode> {
     if Path::new(&name).file_name().is_some_and(|name| name == "sudo") {
         return sudo();
     }
-    let work = Work::parse(arguments.map(|word| word.to_string_lossy().into_owned()))?;
+    let task = Task::parse(arguments.map(|word| word.to_string_lossy().into_owned()))?;
     // Before any other thread starts: the filter applies to this thread and to the ones it starts later.
-    if let Work::Serve { restricted: true, uid, uids, .. } = &work {
+    if let Task::Serve { restricted: true, uid, uids, .. } = &task {
         agent::seccomp::restrict(uid.zip(uids.clone())).map_err(|err| {
             io::Error::other(format!("the sandbox cannot be restricted, so it does not start: {err}"))
         })?;
@@ -40,12 +40,12 @@ fn run() -> io::Result<ExitCode> {
         // Threads are kept for ever: user code may have used up the process limit when the next one is needed.
         .thread_keep_alive(Duration::from_secs(u32::MAX.into()))
         .build()?;
-    runtime.block_on(work_until_the_end(work))?;
+    runtime.block_on(serve_until_closed(task))?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// The task that the command line names.
-enum Work {
+enum Task {
     /// Serve as the agent of a sandbox. `restricted` applies the seccomp filters, `superuser` lets code become root.
     /// `uid` is the uid of user code, and `uids` the range that contains the uids of all sandboxes.
     Serve { restricted: bool, superuser: bool, uid: Option<u32>, uids: Option<RangeInclusive<u32>> },
@@ -55,7 +55,7 @@ enum Work {
     Addresses,
 }
 
-impl Work {
+impl Task {
     /// Parses the arguments. An unknown one is refused, because it may be a restriction that a newer server relies on.
     fn parse(mut words: impl Iterator<Item = String>) -> io::Result<Self> {
         let (mut restricted, mut superuser, mut uid, mut uids) = (false, false, None, None);
@@ -86,13 +86,13 @@ async fn sudo() -> io::Result<ExitCode> {
     std::process::exit(agent::sudo::main().await)
 }
 
-async fn work_until_the_end(work: Work) -> io::Result<()> {
+async fn serve_until_closed(task: Task) -> io::Result<()> {
     let input = pipe::Receiver::from_owned_fd(io::stdin().as_fd().try_clone_to_owned()?)?;
     let output = pipe::Sender::from_owned_fd(io::stdout().as_fd().try_clone_to_owned()?)?;
-    let (superuser, uid) = match work {
-        Work::Serve { superuser, uid, .. } => (superuser, uid),
-        Work::Hold { egress } => return agent::network::hold(egress.as_deref(), input, output).await,
-        Work::Addresses => return agent::network::addresses(output).await,
+    let (superuser, uid) = match task {
+        Task::Serve { superuser, uid, .. } => (superuser, uid),
+        Task::Hold { egress } => return agent::network::hold(egress.as_deref(), input, output).await,
+        Task::Addresses => return agent::network::addresses(output).await,
     };
     let options = Options {
         languages: std::env::var_os("ONCEBOX_LANGUAGES").unwrap_or_else(|| "/opt/oncebox".into()).into(),

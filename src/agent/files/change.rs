@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::{apart, create_directories, create_parents, entry, refused};
+use super::{create_directories, create_parents, entry, refused, run_blocking};
 use crate::agent::answer::Refused;
 use crate::agent::users::{Names, User};
 use crate::protocol::{Code, Entry};
@@ -13,7 +13,7 @@ use crate::protocol::{Code, Entry};
 /// Makes a directory and the missing ones above it; they belong to the user.
 pub(crate) fn make_directory(user: &User, path: &str) -> Result<Entry, Refused> {
     let path = user.resolve(path)?;
-    user.act(|| make(user, &path))
+    user.with_rights(|| make(user, &path))
 }
 
 fn make(user: &User, path: &Path) -> Result<Entry, Refused> {
@@ -32,7 +32,7 @@ fn make(user: &User, path: &Path) -> Result<Entry, Refused> {
 /// Moves a file or a directory and makes the missing directories above the new path.
 pub(crate) async fn relocate(user: User, from: &str, to: &str) -> Result<Entry, Refused> {
     let (from, to) = (user.resolve(from)?, user.resolve(to)?);
-    apart(move || user.act(|| rename(&user, &from, &to))).await
+    run_blocking(move || user.with_rights(|| rename(&user, &from, &to))).await
 }
 
 fn rename(user: &User, from: &Path, to: &Path) -> Result<Entry, Refused> {
@@ -92,7 +92,7 @@ fn keep_attributes(found: &Metadata, to: &Path) -> io::Result<()> {
 /// Removes a file, or a directory with its content. A path that does not exist is not an error.
 pub(crate) async fn remove(user: User, path: &str) -> Result<(), Refused> {
     let path = user.resolve(path)?;
-    apart(move || user.act(|| remove_all(&path)).map_err(|err| refused(&path, &err))).await
+    run_blocking(move || user.with_rights(|| remove_all(&path)).map_err(|err| refused(&path, &err))).await
 }
 
 fn remove_all(path: &Path) -> io::Result<()> {

@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt, stream};
 use rustix::fs::OFlags;
 
-use super::{apart, create_parents, entry, refused};
+use super::{create_parents, entry, refused, run_blocking};
 use crate::agent::answer::Refused;
 use crate::agent::users::User;
 use crate::protocol::{ReadQuery, WriteQuery};
@@ -40,7 +40,7 @@ pub(crate) struct Content {
 pub(crate) fn read(user: &User, query: &ReadQuery) -> Result<Content, Refused> {
     let path = user.resolve(&query.path)?;
     let refused = |err| refused(&path, &err);
-    let mut file = user.act(|| open(File::options().read(true), &path)).map_err(refused)?;
+    let mut file = user.with_rights(|| open(File::options().read(true), &path)).map_err(refused)?;
     let found = file.metadata().map_err(refused)?;
     if found.is_dir() {
         return Err(Refused::invalid(format!("path '{}' is a directory", path.display())));
@@ -66,7 +66,7 @@ impl Content {
         let Self { first, file, left, .. } = self;
         // On another thread, because a disk may be slow. A short file is already in `first`.
         let rest = stream::try_unfold((file, left), |(mut file, mut left)| {
-            apart(move || {
+            run_blocking(move || {
                 let next = read_some(&mut file, &mut left)?;
                 Ok((!next.is_empty()).then_some((next, (file, left))))
             })
@@ -89,7 +89,7 @@ fn read_some(file: &mut File, left: &mut u64) -> io::Result<Bytes> {
     Ok(chunk.freeze())
 }
 
-/// Writes `body` to the file, creating the directories above it; all that is made belongs to the user.
+/// Writes `body` to the file and makes the missing directories above it. New files and directories belong to the user.
 pub(crate) async fn write<S, E>(user: &User, query: &WriteQuery, mut body: S) -> Result<(), Refused>
 where
     S: Stream<Item = Result<Bytes, E>> + Unpin,
@@ -102,7 +102,7 @@ where
         query.attributes.as_deref().map(|json| Attributes::parse(&query.attribute_prefix, json)).transpose()?;
     let path = user.resolve(given)?;
     let refused = |err| Refused::io(format!("cannot write `{given}`"), &err);
-    let file = Arc::new(user.act(|| create(user, &path, attributes.as_ref())).map_err(refused)?);
+    let file = Arc::new(user.with_rights(|| create(user, &path, attributes.as_ref())).map_err(refused)?);
     let mut written = 0;
     while let Some(chunk) = body.next().await {
         let chunk = chunk.map_err(|_| Refused::invalid(format!("the content of `{given}` broke off")))?;
@@ -111,7 +111,7 @@ where
             file.as_ref().write_all(&chunk).map_err(refused)?;
         } else {
             let file = Arc::clone(&file);
-            apart(move || file.as_ref().write_all(&chunk)).await.map_err(refused)?;
+            run_blocking(move || file.as_ref().write_all(&chunk)).await.map_err(refused)?;
         }
     }
     Ok(())
@@ -131,7 +131,7 @@ fn create(user: &User, path: &Path, attributes: Option<&Attributes>) -> io::Resu
         file.set_len(0)?;
     }
     if !user.confined || user.ids.is_some_and(|(uid, _)| uid == found.uid()) {
-        user.own_file(&file)?;
+        user.chown_file(&file)?;
     }
     if let Some(Attributes { prefix, values }) = attributes {
         entry::replace_attributes(&file, path, prefix, values)?;

@@ -17,7 +17,7 @@ pub(super) const NAMESPACE: &str = "user.";
 /// Reads the entry at a client's path.
 pub(crate) fn stat(user: &User, path: &str) -> Result<Entry, Refused> {
     let path = user.resolve(path)?;
-    user.act(|| entry(&path, &Names::read())).map_err(|err| refused(&path, &err))
+    user.with_rights(|| entry(&path, &Names::read())).map_err(|err| refused(&path, &err))
 }
 
 /// Reads the entry at an absolute path. A symbolic link is described itself, with the kind and the mode of its target.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use futures::Stream;
 
-use super::{apart, entry, refused};
+use super::{entry, refused, run_blocking};
 use crate::agent::answer::Refused;
 use crate::agent::users::{Names, User};
 use crate::protocol::{Entry, ListQuery};
@@ -22,14 +22,15 @@ pub(crate) async fn list(
 ) -> Result<impl Stream<Item = Vec<Entry>> + Send + 'static + use<>, Refused> {
     let path = user.resolve(&query.path)?;
     let depth = query.depth.max(1) as usize;
-    let walk = apart({
+    let walk = run_blocking({
         let user = user.clone();
-        move || user.act(|| Walk::begin(&path, depth))
+        move || user.with_rights(|| Walk::begin(&path, depth))
     });
     let walk = walk.await?;
     Ok(futures::stream::unfold((user, walk), |(user, mut walk)| {
-        apart(move || {
-            let entries = user.act(|| Ok::<_, io::Error>(walk.by_ref().take(BATCH).collect::<Vec<_>>())).ok()?;
+        run_blocking(move || {
+            let entries =
+                user.with_rights(|| Ok::<_, io::Error>(walk.by_ref().take(BATCH).collect::<Vec<_>>())).ok()?;
             (!entries.is_empty()).then_some((entries, (user, walk)))
         })
     }))

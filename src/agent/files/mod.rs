@@ -1,8 +1,8 @@
 //! File operations inside the container. They run with the rights of the requested user and no others, so that a link
 //! cannot lead to another user's files. In a sandbox with `superuser` they run with root's rights.
 //!
-//! Slow operations run on a thread of their own, see [`apart`]. The others block the agent for a moment: the writable
-//! directories are in memory or in the page cache.
+//! Slow operations run on a thread of their own, see [`run_blocking`]. The others block the agent for a moment: the
+//! writable directories are in memory or in the page cache.
 
 mod change;
 mod content;
@@ -30,7 +30,7 @@ pub const THREADS: usize = 4;
 ///
 /// In a container that has used up its process limit, only the thread that was started before any code exists, and work
 /// waits for it.
-async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(failed) => std::panic::resume_unwind(failed.into_panic()),
@@ -55,7 +55,7 @@ fn create_directories(user: &User, path: &Path) -> io::Result<()> {
     let missing: Vec<_> = path.ancestors().take_while(|path| !path.is_dir()).collect();
     for directory in missing.into_iter().rev() {
         match std::fs::create_dir(directory) {
-            Ok(()) => user.own(directory)?,
+            Ok(()) => user.chown(directory)?,
             Err(err) if err.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => {}
             Err(err) if err.kind() == io::ErrorKind::AlreadyExists => {
                 return Err(io::ErrorKind::NotADirectory.into());
@@ -83,7 +83,7 @@ pub(crate) fn fill_home(user: &User, image_uid: Option<u32>) -> io::Result<()> {
 fn change_owner_below(user: &User, old_uid: u32, path: &Path) -> io::Result<()> {
     let found = std::fs::symlink_metadata(path)?;
     if found.uid() == old_uid {
-        user.own(path)?;
+        user.chown(path)?;
     }
     if found.is_dir() {
         for entry in std::fs::read_dir(path)? {
@@ -103,7 +103,7 @@ fn copy_tree(user: &User, from: &Path, to: &Path) -> io::Result<()> {
         } else {
             std::fs::copy(entry.path(), &target)?;
         }
-        user.own(&target)?;
+        user.chown(&target)?;
     }
     Ok(())
 }

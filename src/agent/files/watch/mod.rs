@@ -1,7 +1,7 @@
 //! Watches on directories. All watches share one inotify instance, because the kernel counts instances per user on the
 //! whole host.
 
-mod kept;
+mod events;
 mod shared;
 mod walk;
 
@@ -74,7 +74,7 @@ impl Watches {
     pub(crate) async fn watch(&self, user: User, query: WatchQuery) -> Result<Watch, Refused> {
         let root = user.resolve(&query.path)?;
         let not_watched = |err: io::Error| refused(&root, &err);
-        if !user.act(|| std::fs::metadata(&root)).map_err(not_watched)?.is_dir() {
+        if !user.with_rights(|| std::fs::metadata(&root)).map_err(not_watched)?.is_dir() {
             return Err(Refused::invalid(format!("path is not a directory: {}", root.display())));
         }
         self.make_instance()?;
@@ -99,7 +99,8 @@ impl Watches {
         if self.instance.get().is_some() {
             return Ok(());
         }
-        let made = self.owner.act(|| Ok::<_, io::Error>(inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?));
+        let made =
+            self.owner.with_rights(|| Ok::<_, io::Error>(inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?));
         let inotify = made.map_err(|err| Refused::io("cannot watch: no inotify instance can be made", &err))?;
         let inotify = Arc::new(sys::readable(inotify)?);
         lock(&self.shared).inotify = Some(Arc::clone(&inotify));

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
-use super::kept::{Events, MAX_BYTES};
+use super::events::{Events, MAX_BYTES};
 use super::walk::Walk;
 use super::{Relative, refused, too_many};
 use crate::agent::answer::{Refused, line};
@@ -133,7 +133,7 @@ impl Shared {
             complete: Ok(!query.recursive),
         };
         self.watches.insert(id, watched);
-        let added = user.act(|| self.add(id, Path::new("")));
+        let added = user.with_rights(|| self.add(id, Path::new("")));
         if let Err(err) = added {
             self.end(id);
             return Err(match full(&err) {
@@ -142,7 +142,7 @@ impl Shared {
             });
         }
         if query.recursive {
-            let walk = user.act(|| Ok::<_, io::Error>(Walk::new(id, false, &root)))?;
+            let walk = user.with_rights(|| Ok::<_, io::Error>(Walk::new(id, false, &root)))?;
             self.walks.push_back(walk);
         }
         Ok(id)
@@ -252,7 +252,7 @@ impl Shared {
         match kind {
             WatchKind::Create if recursive => {
                 // A directory that the user's rights do not allow to watch is left out.
-                let _ = user.act(|| {
+                let _ = user.with_rights(|| {
                     self.add(id, &path)?;
                     let directory = self.watches[&id].root.join(&path);
                     self.walks.push_back(Walk::new(id, true, &directory));
@@ -270,7 +270,7 @@ impl Shared {
         let is_there = matches!(kind, WatchKind::Create | WatchKind::Write | WatchKind::Chmod);
         let entry = (watched.entries && is_there).then(|| {
             let names = self.names.get_or_insert_with(Names::read);
-            watched.user.act(|| entry::entry(&watched.root.join(path), names)).ok()
+            watched.user.with_rights(|| entry::entry(&watched.root.join(path), names)).ok()
         });
         let name = path.to_string_lossy().into_owned();
         self.bytes -= watched.events.bytes();
@@ -309,7 +309,7 @@ impl Shared {
             return;
         };
         let mut found = Vec::new();
-        let walked = user.act(|| {
+        let walked = user.with_rights(|| {
             for _ in 0..STEP {
                 let Some(entry) = walk.next() else { return Ok(None) };
                 let path = entry.path();
