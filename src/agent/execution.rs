@@ -314,7 +314,8 @@ impl Execution {
     /// Interrupts the interpreter first and the code's child processes afterwards. If both were interrupted at once,
     /// code that waits for a child would end with the child before its own interrupt arrives. The children are
     /// interrupted once more at the end, because one may have started after the interrupt. Returns `None` if the code
-    /// goes on. Otherwise returns whether the runner is done with it, and whether it had children at the last interrupt.
+    /// goes on. Otherwise returns whether the runner is done with it, and whether it had children at the last
+    /// interrupt.
     async fn interrupt(&mut self, runner: &mut Runner) -> Option<(bool, bool)> {
         runner.signal_alone(Signal::INT);
         let mut settled = tokio::time::timeout(INTERPRETER_WAIT, self.wait_until_done(runner)).await.ok();

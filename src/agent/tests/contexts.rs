@@ -114,7 +114,7 @@ async fn a_client_that_hangs_up_interrupts_its_code_and_the_next_client_gets_non
 #[tokio::test]
 async fn processes_that_code_starts_after_its_interrupt_end_with_it() {
     let (sandbox, id) = start().await;
-    // Not by the shell's own `&`: such a child ignores the signal.
+    // Not started with the shell's `&`, because such a child ignores the signal.
     let late = "late() { perl -e 'fork or exec qw(sh -c), q(while :; do echo late; sleep 0.01; done)'; trap : INT; }; \
                 trap late INT; echo begun; sleep 60";
     let mut events = sandbox.link.execute(&code(&id, late)).await.expect("it");
