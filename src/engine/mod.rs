@@ -235,4 +235,7 @@ pub enum EngineError {
     /// may.
     #[error("cannot set up the network of a sandbox: {0}")]
     Network(String),
+    /// The engine isolates nothing, and nobody has allowed that.
+    #[error("engine = \"process\" runs code with all rights of the server and is for tests: {0}=1 allows it")]
+    NotIsolated(&'static str),
 }

@@ -40,9 +40,7 @@ struct Running {
 impl ProcessEngine {
     pub(super) fn open() -> Result<Self, EngineError> {
         if std::env::var_os(CONSENT).is_none_or(|consent| consent != "1") {
-            let message =
-                format!("`engine = \"process\"` runs code with all rights of the server; for tests, set {CONSENT}=1");
-            return Err(EngineError::Unreachable(message.into()));
+            return Err(EngineError::NotIsolated(CONSENT));
         }
         let languages = std::env::var_os("ONCEBOX_LANGUAGES").unwrap_or_else(|| "/opt/oncebox".into()).into();
         Ok(Self { languages, started: AtomicU64::default(), running: Mutex::default() })

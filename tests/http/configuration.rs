@@ -11,6 +11,7 @@ trials![
     a_key_that_a_file_leaves_out_is_at_its_default,
     a_variable_goes_before_the_file,
     the_defaults_are_those_of_the_files,
+    an_engine_without_isolation_is_refused_unless_it_is_allowed,
 ];
 
 async fn a_variable_that_cannot_be_meant_stops_the_start() {
@@ -140,4 +141,13 @@ async fn the_defaults_are_those_of_the_files() {
     // The files of the repository are complete: each key, whatever the program has built in.
     let checked = oncebox().arg("serve").env("ONCEBOX_MAX_SANDBOXES", "0").output().expect("oncebox serve");
     assert!(!checked.status.success());
+}
+
+async fn an_engine_without_isolation_is_refused_unless_it_is_allowed() {
+    for consent in ["", "0", "yes"] {
+        let reason = refuses_to_start(&[("ONCEBOX_UNSAFE_PROCESS_ENGINE", consent)], None);
+        let expected =
+            "runs code with all rights of the server and is for tests: ONCEBOX_UNSAFE_PROCESS_ENGINE=1 allows it";
+        assert!(reason.contains(expected), "{consent:?}: {reason}");
+    }
 }

@@ -219,7 +219,7 @@ async fn certificates_that_cannot_be_meant_stop_the_start() {
     let directory = tempfile::tempdir().expect("a directory");
     let refused = oncebox().args(["certs", "--domain", "lan", "--out"]).arg(directory.path().join("certs")).output();
     let refused = refused.expect("oncebox certs");
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("`lan` must have a dot in it"));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("`lan` must contain a dot"));
     assert_eq!(fs::read_dir(directory.path()).expect("a directory").count(), 0);
 }
 

@@ -38,6 +38,6 @@ export default async function* reporter(events) {
     if (!isLeftOut) tests.push({ name: title, works: type === 'test:pass', covers, face: 'async' })
   }
   const word = counts.failed === 0 && counts.passed > 0 ? 'ok' : 'FAILED'
-  yield `test result: ${word}. ${counts.passed} passed; ${counts.failed} failed; ${counts.leftOut} left out by methods.json\n`
+  yield `test result: ${word}. ${counts.passed} passed; ${counts.failed} failed; ${counts.leftOut} left out\n`
   if (process.env.SDK_REPORT) writeFileSync(process.env.SDK_REPORT, JSON.stringify({ sdk: 'js', ...setup, tests }))
 }

@@ -108,7 +108,7 @@ fn finding(report: &mut Report, trial: Result<(), EngineError>) {
             format!("works, but the engine does not remove the network of the trial: {reason}"),
             "the next `oncebox doctor` tries to remove it; if that fails, restart the engine",
         ),
-        Err(err @ (EngineError::Refused { .. } | EngineError::Unreachable(_) | EngineError::NoUserId(_) | EngineError::Unsupported { .. })) => {
+        Err(err @ (EngineError::Refused { .. } | EngineError::Unreachable(_) | EngineError::NoUserId(_) | EngineError::Unsupported { .. } | EngineError::NotIsolated(_))) => {
             let finding = format!("not tried: {err}: {}", innermost(&err));
             report.failure(SUBJECT, finding, "no sandbox can start; the cause may be in the engine's log");
         }
