@@ -32,6 +32,7 @@ pub const MAX_FILE_LINE_BYTES: usize = 256 * 1024;
 
 /// Names a file. The files and directories that an operation makes belong to `user`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct FileQuery {
     /// An absolute path, or one relative to the user's home. `~` and the empty path are the home itself.
     pub path: String,
@@ -41,6 +42,7 @@ pub struct FileQuery {
 
 /// The file, and the part of it, to read.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ReadQuery {
     /// As in [`FileQuery`].
     pub path: String,
@@ -55,6 +57,7 @@ pub struct ReadQuery {
 
 /// The file to write, and its attributes.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct WriteQuery {
     /// As in [`FileQuery`].
     pub path: String,
@@ -70,6 +73,7 @@ pub struct WriteQuery {
 
 /// The directory to list.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ListQuery {
     /// As in [`FileQuery`].
     pub path: String,
@@ -82,6 +86,7 @@ pub struct ListQuery {
 
 /// The path to move, and its new path.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct MoveQuery {
     /// The old path, as in [`FileQuery`].
     pub from: String,
@@ -93,6 +98,7 @@ pub struct MoveQuery {
 
 /// The directory to watch.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct WatchQuery {
     /// A directory, as in [`FileQuery`].
     pub path: String,
@@ -108,6 +114,7 @@ pub struct WatchQuery {
 
 /// A file, a directory, or another named object of the file system. For a symbolic link, `kind` describes the target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Entry {
     /// The last part of the path.
     pub name: String,
@@ -140,6 +147,7 @@ pub struct Entry {
 
 /// The kinds of [`Entry`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum EntryKind {
     /// A regular file.
@@ -152,6 +160,7 @@ pub enum EntryKind {
 
 /// A watcher, as an answer and as a query.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Watcher {
     /// Its id.
     pub id: String,
@@ -159,6 +168,7 @@ pub struct Watcher {
 
 /// A change below a watched directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct WatchEvent {
     /// The kind of change.
     pub kind: WatchKind,
@@ -171,6 +181,7 @@ pub struct WatchEvent {
 
 /// The kinds of [`WatchEvent`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum WatchKind {
     /// The path is new: it was made, or moved here.

@@ -8,6 +8,8 @@ mod files;
 mod network;
 mod process;
 pub mod runner;
+#[cfg(test)]
+mod snapshot;
 
 use std::collections::BTreeMap;
 
@@ -48,6 +50,7 @@ pub const EXECUTIONS: &str = "/executions";
 
 /// The body of an unsuccessful answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Refusal {
     /// The kind of refusal, for programs.
     pub code: Code,
@@ -57,6 +60,7 @@ pub struct Refusal {
 
 /// The reason for which the agent refuses a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
     /// The file, process, context, watcher or route does not exist.
@@ -84,6 +88,7 @@ pub enum Code {
 
 /// The first answer of an agent.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Hello {
     /// The agent's [`PROTOCOL_VERSION`].
     pub protocol: u32,
@@ -93,6 +98,7 @@ pub struct Hello {
 
 /// A language as its image describes it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Language {
     /// The name that [`StartContext::language`] refers to.
     pub name: String,
@@ -110,6 +116,7 @@ pub struct Language {
 /// The differences between the language's notebook interpreter and our runner, which behaves like the language's
 /// console.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Notebook {
     /// How printed text is split into pieces.
@@ -130,6 +137,7 @@ impl Notebook {
 
 /// How printed text is split into pieces.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Pieces {
     /// A piece is the text that one read finds.
@@ -145,6 +153,7 @@ pub enum Pieces {
 
 /// A request for a new interpreter.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct StartContext {
     /// One of [`Hello::languages`].
     pub language: String,
@@ -161,6 +170,7 @@ pub struct StartContext {
 
 /// A live interpreter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Context {
     /// The id that [`Execute::context`] refers to.
     pub id: String,
@@ -172,6 +182,7 @@ pub struct Context {
 
 /// Names a context in a query.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ContextQuery {
     /// [`Context::id`].
     pub id: String,
@@ -179,6 +190,7 @@ pub struct ContextQuery {
 
 /// One piece of code to run.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Execute {
     /// The context to run it in.
     pub context: String,
@@ -207,6 +219,7 @@ pub struct Execute {
 
 /// How code is run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// As a program: it ends when everything it started in the interpreter has ended (timers, unfinished promises,
@@ -220,6 +233,7 @@ pub enum Mode {
 /// The limits of an execution. The container enforces memory, processes and disk; the agent enforces time and output.
 /// The agent receives all of them, so that an end can name the limit that caused it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Limits {
     /// Wall time, milliseconds; 0 means no limit.
     pub timeout_ms: u64,
@@ -236,6 +250,7 @@ pub struct Limits {
 /// An event of an execution, in order. In JSON it is an object with one member, named after the kind. With a tag among
 /// the members, serde would first hold the whole line as generic values, at many times its size, to find the kind.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
     /// Text that the code, or a child process of it, wrote to standard output.
@@ -256,6 +271,7 @@ pub enum Event {
 
 /// A value or a drawing, in every format that the runner could produce.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Output {
     /// Mime type to data: text, base64 for binary types, any JSON value for `application/json` and other types of data.
     /// Each is kept as the JSON text that the runner wrote: a list of many numbers takes no more memory than its text,
@@ -281,6 +297,7 @@ impl Output {
 
 /// How an execution ended, and the resources it used.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct End {
     /// How the code ended.
     pub outcome: Outcome,
@@ -296,6 +313,7 @@ pub struct End {
 
 /// How user code ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Outcome {
     /// The kind of end.
     pub kind: OutcomeKind,
@@ -308,6 +326,7 @@ pub struct Outcome {
 
 /// The limit that ended an execution.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LimitHit {
     /// A field of [`Limits`], or `value_bytes` for [`MAX_VALUE_BYTES`].
     pub name: String,
@@ -317,6 +336,7 @@ pub struct LimitHit {
 
 /// The kinds of [`Outcome`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum OutcomeKind {
     /// It ran to its end.
@@ -347,6 +367,7 @@ pub enum OutcomeKind {
 
 /// An exception in the user's code, as its language describes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Exception {
     /// Its class.
     pub name: String,
@@ -358,6 +379,7 @@ pub struct Exception {
 
 /// The resources that an execution used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Usage {
     /// From the first byte of the request to the end, milliseconds.
     pub wall_ms: u64,
@@ -373,6 +395,7 @@ pub struct Usage {
 
 /// The container's current resource usage.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Metrics {
     /// Cores that it may use, rounded up.
     pub cpu_count: u32,

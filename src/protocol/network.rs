@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 /// The network policy of a namespace: the one argument of `hold`, as JSON. The first rule that contains an address
 /// decides. IPv6 is always blocked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Egress {
     /// Name servers, which are reachable at port 53 regardless of the rules.
     pub nameservers: Vec<Ipv4Addr>,
@@ -19,8 +20,10 @@ pub struct Egress {
 
 /// The policy for the addresses of one network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Rule {
     /// The addresses.
+    #[cfg_attr(test, schemars(with = "String"))]
     pub network: Ipv4Net,
     /// Whether they are reachable.
     pub reached: bool,
@@ -31,6 +34,7 @@ pub type Held = Result<(), String>;
 
 /// The output of `addresses`: the addresses of the network namespace in which it was started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Addresses {
     /// The addresses of all interfaces except loopback.
     pub addresses: Vec<Ipv4Addr>,

@@ -31,6 +31,7 @@ pub const MAX_PROCESS_INFO_BYTES: usize = 40 << 20;
 
 /// A command to run.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct StartProcess {
     /// The program: a path, or a name that is looked up in `PATH`.
     pub command: String,
@@ -62,6 +63,7 @@ pub struct StartProcess {
 
 /// The size of a terminal, in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TerminalSize {
     /// Width.
     pub cols: u16,
@@ -72,6 +74,7 @@ pub struct TerminalSize {
 /// An event of a process. All output comes before the end. The order between standard output and standard error is
 /// undefined.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ProcessEvent {
     /// The process runs. The first event of every stream.
@@ -83,18 +86,21 @@ pub enum ProcessEvent {
     Stdout {
         /// Up to 32 KiB; a character may be cut in two.
         #[serde(with = "data")]
+        #[cfg_attr(test, schemars(with = "String"))]
         data: Bytes,
     },
     /// It wrote to its standard error.
     Stderr {
         /// Up to 32 KiB; a character may be cut in two.
         #[serde(with = "data")]
+        #[cfg_attr(test, schemars(with = "String"))]
         data: Bytes,
     },
     /// It wrote to its terminal.
     Pty {
         /// Up to 16 KiB; a character may be cut in two.
         #[serde(with = "data")]
+        #[cfg_attr(test, schemars(with = "String"))]
         data: Bytes,
     },
     /// The process ended. No event follows.
@@ -103,6 +109,7 @@ pub enum ProcessEvent {
 
 /// How a process ended: by itself or by a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ProcessEnd {
     /// Its exit code.
     pub exit_code: Option<i32>,
@@ -114,6 +121,7 @@ pub struct ProcessEnd {
 
 /// A running process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ProcessInfo {
     /// Its id inside the container.
     pub pid: u32,
@@ -140,6 +148,7 @@ pub enum ProcessSelector {
 
 /// A [`ProcessSelector`] as a query, with one of the two fields.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ProcessQuery {
     /// [`ProcessSelector::Pid`].
     pub pid: Option<u32>,
@@ -149,6 +158,7 @@ pub struct ProcessQuery {
 
 /// A signal to send.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SendSignal {
     /// Its number: 15 is SIGTERM.
     pub signal: i32,

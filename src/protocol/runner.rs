@@ -10,6 +10,7 @@ use super::{Exception, Mode, Output};
 
 /// One line from the agent to the runner: code to run.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Request<'a> {
     /// The source text.
     pub code: &'a str,
@@ -28,6 +29,7 @@ pub struct Request<'a> {
 
 /// One line from the runner to the agent: an object with one member, named after the kind.
 #[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Line {
     /// The runner has run warm-up code and waits for the first request.
@@ -40,6 +42,7 @@ pub enum Line {
 
 /// How a request finished. With neither `error` nor `exit_code`, the code ran to its end.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Done {
     /// The exception that the code raised, or the error of its compilation.
     #[serde(default)]
@@ -55,6 +58,7 @@ pub struct Done {
 /// A limit that the language reports by an exception of its own. An exception that the code itself throws has no such
 /// cause, whatever its text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
     /// A memory allocation failed.
