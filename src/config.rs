@@ -114,7 +114,7 @@ impl Config {
         let defaults = Source::new(None, "oncebox.toml")?.figment();
         let figment = defaults.merge(keys_file.figment()).merge(Env::prefixed(PREFIX).filter(move |key| !ignored(key)));
         let keys: Keys = extract(&figment, &keys_file.name)?;
-        check_keys(&keys).map_err(|(key, reason)| key_error(&figment, key, &reason))?;
+        check_keys(&keys).map_err(|err| key_error(&figment, err.key, err))?;
 
         let mut templates = Vec::new();
         for (name, source) in template_sources(directory)? {
@@ -127,18 +127,17 @@ impl Config {
         for (variable, profile) in [("ONCEBOX_API_KEYS", keys.profile), ("ONCEBOX_LETTA_API_KEYS", Profile::Letta)] {
             api_keys = api_keys
                 .with_keys(&std::env::var(variable).unwrap_or_default(), profile)
-                .map_err(|reason| environment_error(format!("{variable} {reason}")))?;
+                .map_err(|err| environment_error(format!("{variable} {err}")))?;
         }
-        check_listen_address("listen", keys.listen, &api_keys)
-            .map_err(|reason| key_error(&figment, "listen", &reason))?;
+        check_listen_address("listen", keys.listen, &api_keys).map_err(|err| key_error(&figment, err.key, err))?;
         // Host names are case-insensitive.
         let domain = keys.domain.to_ascii_lowercase();
         let tls = match keys.tls_listen {
             Some(listen) => {
                 check_listen_address("tls_listen", listen, &api_keys)
-                    .map_err(|reason| key_error(&figment, "tls_listen", &reason))?;
+                    .map_err(|err| key_error(&figment, err.key, err))?;
                 let tls = TlsConfig::read(listen, &keys.tls_certificate, &keys.tls_key, &domain);
-                Some(tls.map_err(|(key, reason)| key_error(&figment, key, &reason))?)
+                Some(tls.map_err(|err| key_error(&figment, err.key, err))?)
             }
             None => None,
         };
@@ -260,10 +259,7 @@ fn read_template(stem: &str, source: &Source) -> Result<Template, ConfigError> {
     if template.name.is_empty() {
         stem.clone_into(&mut template.name);
     }
-    template.check().map_err(|reason| {
-        let key = reason.split(' ').next().unwrap_or_default().to_owned();
-        key_error(&figment, &key, &reason)
-    })?;
+    template.check().map_err(|err| key_error(&figment, err.key(), err))?;
     Ok(template)
 }
 
@@ -299,16 +295,24 @@ fn zero_is_unlimited(limit: usize) -> usize {
 }
 
 /// Returns an error about a key, with the source that set the key's value.
-fn key_error(figment: &Figment, key: &str, reason: &str) -> ConfigError {
+fn key_error(figment: &Figment, key: &str, reason: impl ToString) -> ConfigError {
     let source_name = figment.find_metadata(key).map_or_else(String::new, source_name);
-    ConfigError { source_name, reason: reason.to_owned() }
+    ConfigError { source_name, reason: reason.to_string() }
 }
 
 fn environment_error(reason: String) -> ConfigError {
     ConfigError { source_name: "environment".to_owned(), reason }
 }
 
-fn check_keys(keys: &Keys) -> Result<(), (&'static str, String)> {
+/// A key of `oncebox.toml` whose value cannot be used.
+#[derive(Debug, Error)]
+#[error("{key} {reason}")]
+struct InvalidKey {
+    key: &'static str,
+    reason: String,
+}
+
+fn check_keys(keys: &Keys) -> Result<(), InvalidKey> {
     let minimums = [
         ("max_sandboxes", keys.max_sandboxes as u64, 1),
         ("queue_timeout_ms", keys.queue_timeout_ms, 1),
@@ -320,25 +324,26 @@ fn check_keys(keys: &Keys) -> Result<(), (&'static str, String)> {
     ];
     for (key, value, minimum) in minimums {
         if value < minimum {
-            return Err((key, format!("{key} must be at least {minimum}, not {value}")));
+            return Err(InvalidKey { key, reason: format!("must be at least {minimum}, not {value}") });
         }
     }
     let allowed = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '-';
     if keys.owner.len() > 32 || !keys.owner.chars().all(allowed) {
-        let reason = "owner must be at most 32 lower-case letters, digits and dashes".to_owned();
-        return Err(("owner", reason));
+        let reason = "must be at most 32 lower-case letters, digits and dashes".to_owned();
+        return Err(InvalidKey { key: "owner", reason });
     }
     Ok(())
 }
 
 /// Refuses to listen on any address but loopback while no API key is configured.
-fn check_listen_address(key: &str, address: SocketAddr, api_keys: &ApiKeys) -> Result<(), String> {
+fn check_listen_address(key: &'static str, address: SocketAddr, api_keys: &ApiKeys) -> Result<(), InvalidKey> {
     if address.ip().is_loopback() || !api_keys.is_empty() {
         return Ok(());
     }
-    Err(format!(
-        "{key} = \"{address}\" is not loopback, and anyone who reaches it could run code: set ONCEBOX_API_KEYS first"
-    ))
+    let reason = format!(
+        "= \"{address}\" is not loopback, and anyone who reaches it could run code: set ONCEBOX_API_KEYS first"
+    );
+    Err(InvalidKey { key, reason })
 }
 
 /// Refuses a name or alias that two templates share.
@@ -506,7 +511,11 @@ mod tests {
             let mut template = file("templates/python.toml");
             template.extend(Toml::from_str::<Dict>(part).expect("TOML"));
             template.insert("name".to_owned(), "own".into());
-            Value::from(template).deserialize::<Template>().map_err(|err| err.to_string())?.check()
+            Value::from(template)
+                .deserialize::<Template>()
+                .map_err(|err| err.to_string())?
+                .check()
+                .map_err(|err| err.to_string())
         };
         assert_eq!(parts.clone().count(), 1);
         assert_eq!(parts.try_for_each(used), Ok(()));

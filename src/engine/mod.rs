@@ -17,7 +17,7 @@ use serde::Deserialize;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-pub use network::{Choice, Network, Target, parse_network, parse_target};
+pub use network::{Choice, Network, ParseTargetError, Target, parse_network, parse_target};
 pub(crate) use network::{networks, targets};
 pub use user_ids::UserIdRange;
 pub(crate) use user_ids::{UserId, UserIds, user_ids};

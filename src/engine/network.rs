@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use thiserror::Error;
 
 /// The addresses that a container can reach. There is no IPv6.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -88,30 +89,52 @@ impl Network {
     }
 }
 
+/// Why a text names nothing that can be reached.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ParseTargetError {
+    /// It is an address or a network of IPv6.
+    #[error("`{0}` is IPv6, which sandboxes do not have")]
+    Ipv6(String),
+    /// It is no address and no network.
+    #[error("`{0}` is not an IPv4 network such as 192.168.1.0/24")]
+    NoNetwork(String),
+    /// It stands for many hosts.
+    #[error("`{0}`: name each host by itself, without `*`")]
+    Wildcard(String),
+    /// It may stand for a network, or for one address in it.
+    #[error("`{text}` is an address within {network}: name one of them")]
+    Ambiguous {
+        /// The text.
+        text: String,
+        /// The network.
+        network: Ipv4Net,
+    },
+}
+
 /// Parses an address, or a network in CIDR notation.
 ///
 /// # Errors
 ///
-/// Why the text is not valid.
-pub fn parse_network(text: &str) -> Result<Ipv4Net, String> {
+/// When the text is neither.
+pub fn parse_network(text: &str) -> Result<Ipv4Net, ParseTargetError> {
     if let Ok(address) = text.parse::<Ipv4Addr>() {
         return Ok(address.into());
     }
     if text.parse::<std::net::Ipv6Addr>().is_ok() || text.parse::<ipnet::Ipv6Net>().is_ok() {
-        return Err(format!("`{text}` is IPv6, which sandboxes do not have"));
+        return Err(ParseTargetError::Ipv6(text.to_owned()));
     }
-    text.parse().map_err(|_| format!("`{text}` is not an IPv4 network such as 192.168.1.0/24"))
+    text.parse().map_err(|_| ParseTargetError::NoNetwork(text.to_owned()))
 }
 
 /// Parses an address, a network in CIDR notation, or the name of a host.
 ///
 /// # Errors
 ///
-/// Why the text is not valid.
-pub fn parse_target(text: &str) -> Result<Target, String> {
+/// When the text is none of them.
+pub fn parse_target(text: &str) -> Result<Target, ParseTargetError> {
     match is_host_name(text) {
         true => Ok(Target::Host(text.trim_end_matches('.').to_ascii_lowercase())),
-        false if text.contains('*') => Err(format!("`{text}`: name each host by itself, without `*`")),
+        false if text.contains('*') => Err(ParseTargetError::Wildcard(text.to_owned())),
         false => parse_network(text).map(Target::Network),
     }
 }
@@ -132,7 +155,11 @@ fn is_host_name(text: &str) -> bool {
 /// Reads a list of networks from the configuration.
 pub(crate) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Ipv4Net>, D::Error> {
     let texts = Vec::<String>::deserialize(deserializer)?;
-    texts.iter().map(|text| strict(parse_network(text)?, text)).collect::<Result<_, String>>().map_err(D::Error::custom)
+    texts
+        .iter()
+        .map(|text| strict(parse_network(text)?, text))
+        .collect::<Result<_, ParseTargetError>>()
+        .map_err(D::Error::custom)
 }
 
 /// Reads a list of networks and hosts from the configuration.
@@ -142,15 +169,15 @@ pub(crate) fn targets<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<
         host @ Target::Host(_) => Ok(host),
     };
     let texts = Vec::<String>::deserialize(deserializer)?;
-    texts.iter().map(target).collect::<Result<_, String>>().map_err(D::Error::custom)
+    texts.iter().map(target).collect::<Result<_, ParseTargetError>>().map_err(D::Error::custom)
 }
 
 /// Refuses an address with a prefix shorter than itself: it may stand for the network or for the address, and to guess
 /// the network could open more than was meant.
-fn strict(network: Ipv4Net, text: &str) -> Result<Ipv4Net, String> {
+fn strict(network: Ipv4Net, text: &str) -> Result<Ipv4Net, ParseTargetError> {
     match network.trunc() == network {
         true => Ok(network),
-        false => Err(format!("`{text}` is an address within {}: name one of them", network.trunc())),
+        false => Err(ParseTargetError::Ambiguous { text: text.to_owned(), network: network.trunc() }),
     }
 }
 
@@ -164,11 +191,10 @@ mod tests {
             assert_eq!(parse_network(text).unwrap(), network.parse().unwrap());
         }
         for text in ["", "10", "10.0.0.0/33", "10.0.0/8", "example.com", "*.example.com", "10.0.0.1:80", " 10.0.0.1"] {
-            let error = parse_network(text).unwrap_err();
-            assert!(error.starts_with(&format!("`{text}` is not an IPv4 network")), "{error}");
+            assert_eq!(parse_network(text), Err(ParseTargetError::NoNetwork(text.to_owned())));
         }
         for text in ["::/0", "fd00::1"] {
-            assert!(parse_network(text).unwrap_err().contains("is IPv6"));
+            assert_eq!(parse_network(text), Err(ParseTargetError::Ipv6(text.to_owned())));
         }
     }
 
@@ -181,10 +207,10 @@ mod tests {
         }
         assert_eq!(parse_target("10.0.0.0/8").unwrap(), Target::Network("10.0.0.0/8".parse().unwrap()));
         for text in ["", ".", "a..b", "-a.com", "a.com:80", "http://a.com", "10.0.0", "10.0.0.256", "a b", "a/24"] {
-            let error = parse_target(text).unwrap_err();
-            assert!(error.starts_with(&format!("`{text}` is not an IPv4 network")), "{error}");
+            assert_eq!(parse_target(text), Err(ParseTargetError::NoNetwork(text.to_owned())));
         }
-        assert!(parse_target("*.example.com").unwrap_err().contains("name each host by itself"));
+        let wildcard = ParseTargetError::Wildcard("*.example.com".to_owned());
+        assert_eq!(parse_target("*.example.com"), Err(wildcard));
     }
 
     #[test]

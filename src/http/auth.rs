@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use subtle::ConstantTimeEq;
+use thiserror::Error;
 
 use super::AppState;
 use super::dialect::{Dialect, Refusal};
@@ -38,6 +39,17 @@ impl fmt::Debug for ApiKeys {
     }
 }
 
+/// Why a list of API keys cannot be used. No key is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum ApiKeyError {
+    /// A key cannot be sent in a header, or is short enough to be guessed.
+    #[error("must hold keys of at least 8 visible ASCII characters, with commas between them")]
+    Weak,
+    /// A key is in the set already.
+    #[error("holds a key that is already configured")]
+    Duplicate,
+}
+
 impl ApiKeys {
     /// Returns an empty set of keys. While it stays empty, every request has this profile.
     pub fn without_keys(profile: Profile) -> Self {
@@ -49,15 +61,13 @@ impl ApiKeys {
     /// # Errors
     ///
     /// If a key cannot be sent in a header, is short enough to be guessed, or is already in the set.
-    pub fn with_keys(mut self, text: &str, profile: Profile) -> Result<Self, String> {
+    pub fn with_keys(mut self, text: &str, profile: Profile) -> Result<Self, ApiKeyError> {
         for key in text.split(',').map(str::trim).filter(|key| !key.is_empty()) {
             if key.len() < 8 || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-                return Err(
-                    "must hold keys of at least 8 visible ASCII characters, with commas between them".to_owned()
-                );
+                return Err(ApiKeyError::Weak);
             }
             if self.keys.iter().any(|other| other.key == key) {
-                return Err("holds a key that is already configured".to_owned());
+                return Err(ApiKeyError::Duplicate);
             }
             self.keys.push(ApiKey { key: key.to_owned(), owner: Owner::of_key(key), profile });
         }

@@ -26,11 +26,11 @@ use tower_http::trace::TraceLayer;
 use crate::sandbox::Sandboxes;
 use dialect::{Dialect, Refusal};
 
-pub use auth::ApiKeys;
+pub use auth::{ApiKeyError, ApiKeys};
 pub use client_timeouts::ClientTimeouts;
 pub use e2b::Profile;
 pub use serve::serve;
-pub use tls::{TlsConfig, TlsListener};
+pub use tls::{TlsConfig, TlsConfigError, TlsListener};
 
 /// The configuration of the HTTP server.
 #[derive(Debug, Clone)]

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::serve::Listener;
+use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
@@ -36,20 +37,16 @@ impl TlsConfig {
     ///
     /// # Errors
     ///
-    /// The name of the invalid configuration key, and the reason.
-    pub fn read(
-        listen: SocketAddr,
-        certificate: &str,
-        key: &str,
-        domain: &str,
-    ) -> Result<Self, (&'static str, String)> {
+    /// The first key of the configuration that cannot be used.
+    pub fn read(listen: SocketAddr, certificate: &str, key: &str, domain: &str) -> Result<Self, TlsConfigError> {
         if domain.is_empty() {
-            let reason = "tls_listen needs a domain: SDKs reach TLS as api.DOMAIN and PORT-ID.DOMAIN";
-            return Err(("domain", reason.to_owned()));
+            let reason = "tls_listen needs a domain: SDKs reach TLS as api.DOMAIN and PORT-ID.DOMAIN".to_owned();
+            return Err(TlsConfigError { key: "domain", reason });
         }
         for (name, path) in [("tls_certificate", certificate), ("tls_key", key)] {
             if path.is_empty() {
-                return Err((name, format!("tls_listen needs {name}, a PEM file; `oncebox certs` makes one")));
+                let reason = format!("tls_listen needs {name}, a PEM file; `oncebox certs` makes one");
+                return Err(TlsConfigError { key: name, reason });
             }
         }
         let chain =
@@ -64,8 +61,17 @@ impl TlsConfig {
     }
 }
 
-fn key_error(key: &'static str, path: &str, reason: String) -> (&'static str, String) {
-    (key, format!("{key} = \"{path}\" {reason}"))
+/// A key of the configuration that cannot be used.
+#[derive(Debug, Error)]
+#[error("{reason}")]
+pub struct TlsConfigError {
+    /// The key.
+    pub key: &'static str,
+    reason: String,
+}
+
+fn key_error(key: &'static str, path: &str, reason: String) -> TlsConfigError {
+    TlsConfigError { key, reason: format!("{key} = \"{path}\" {reason}") }
 }
 
 /// Reads a chain of at least one certificate, the server's own first.

@@ -38,7 +38,7 @@ pub use owner::Owner;
 pub use pool::ShelfStatus;
 pub use readings::Reading;
 pub use run::{Place, Report, RunSpec, Running};
-pub use template::{NetworkKind, Template};
+pub use template::{NetworkKind, Template, TemplateError};
 
 /// All sandboxes of the server: creates, finds and removes them, and runs code in them. A clone is another handle.
 #[derive(Debug, Clone)]

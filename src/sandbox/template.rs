@@ -1,6 +1,7 @@
 //! Templates: named recipes for sandboxes, with image, language and limits.
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 use crate::engine::{Network, Spec, Target, targets};
 use crate::protocol::Limits;
@@ -127,9 +128,9 @@ impl Template {
     ///
     /// # Errors
     ///
-    /// The first wrong key, and why it is wrong.
-    pub fn check(&self) -> Result<(), String> {
-        let least = [
+    /// The first value that cannot be used.
+    pub fn check(&self) -> Result<(), TemplateError> {
+        let minimums = [
             // With less memory than this no interpreter starts (Docker's own minimum is 6 MiB).
             ("memory_bytes", self.memory_bytes, 64 << 20),
             ("cpu_millis", self.cpu_millis, 10),
@@ -140,29 +141,64 @@ impl Template {
             ("max_timeout_ms", self.max_timeout_ms, self.timeout_ms),
             ("output_bytes", self.output_bytes, 1024),
         ];
-        for (key, value, least) in least {
-            if value < least {
-                return Err(format!("{key} must be at least {least}, not {value}"));
+        for (key, value, minimum) in minimums {
+            if value < minimum {
+                return Err(TemplateError::TooSmall { key, value, minimum });
             }
         }
         for (key, value) in [("image", &self.image), ("name", &self.name)] {
             if value.is_empty() {
-                return Err(format!("{key} must not be empty"));
+                return Err(TemplateError::Empty(key));
             }
         }
         match (self.network, self.allow.is_empty()) {
-            (NetworkKind::Allowlist, true) => {
-                return Err("network = \"allowlist\" needs at least one entry in allow".to_owned());
-            }
-            (NetworkKind::Full | NetworkKind::None, false) => {
-                return Err("allow is for network = \"allowlist\" only".to_owned());
-            }
+            (NetworkKind::Allowlist, true) => return Err(TemplateError::NothingAllowed),
+            (NetworkKind::Full | NetworkKind::None, false) => return Err(TemplateError::AllowUnused),
             _ => {}
         }
         if self.runs && self.language.is_empty() {
-            return Err("language must not be empty where runs is true".to_owned());
+            return Err(TemplateError::NoLanguage);
         }
         Ok(())
+    }
+}
+
+/// A value of a template that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum TemplateError {
+    /// A number is too small.
+    #[error("{key} must be at least {minimum}, not {value}")]
+    TooSmall {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: u64,
+        /// The smallest value that it may have.
+        minimum: u64,
+    },
+    /// The value of this key is empty.
+    #[error("{0} must not be empty")]
+    Empty(&'static str),
+    /// An allowlist has no entry.
+    #[error("network = \"allowlist\" needs at least one entry in allow")]
+    NothingAllowed,
+    /// There are entries of an allowlist, and the network is another one.
+    #[error("allow is for network = \"allowlist\" only")]
+    AllowUnused,
+    /// Single runs need a language.
+    #[error("language must not be empty where runs is true")]
+    NoLanguage,
+}
+
+impl TemplateError {
+    /// The key whose value cannot be used.
+    pub fn key(&self) -> &'static str {
+        match self {
+            Self::TooSmall { key, .. } | Self::Empty(key) => key,
+            Self::NothingAllowed => "network",
+            Self::AllowUnused => "allow",
+            Self::NoLanguage => "language",
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use ipnet::Ipv4Net;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::engine::{Choice, Network, Target, parse_network, parse_target};
+use crate::engine::{Choice, Network, ParseTargetError, Target, parse_network, parse_target};
 use crate::http::e2b::error::E2bError;
 use crate::sandbox::{Template, Traffic};
 
@@ -116,7 +116,11 @@ fn networks(name: &str, list: &Option<Vec<Value>>) -> E2bResult<Vec<Ipv4Net>> {
     entries(name, list, |text| Ok(parse_network(text)?.trunc()))
 }
 
-fn entries<T>(name: &str, list: &Option<Vec<Value>>, read: impl Fn(&str) -> Result<T, String>) -> E2bResult<Vec<T>> {
+fn entries<T>(
+    name: &str,
+    list: &Option<Vec<Value>>,
+    read: impl Fn(&str) -> Result<T, ParseTargetError>,
+) -> E2bResult<Vec<T>> {
     let refused = |reason: String| E2bError::bad_request(format!("network.{name}: {reason}"));
     let list = list.as_deref().unwrap_or_default();
     if list.len() > MAX_NETWORKS {
@@ -124,7 +128,7 @@ fn entries<T>(name: &str, list: &Option<Vec<Value>>, read: impl Fn(&str) -> Resu
     }
     let entry = |entry: &Value| {
         let text = entry.as_str().ok_or_else(|| refused(format!("{entry} is not a string")))?;
-        read(text).map_err(refused)
+        read(text).map_err(|err| refused(err.to_string()))
     };
     list.iter().map(entry).collect()
 }
