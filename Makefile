@@ -4,6 +4,8 @@ HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 AGENT := target/$(HOST)/agent/oncebox-agent
 # The program that builds the images: `make test` takes the one that its tests run, and builds no other.
 PROFILE := release
+# `make test` builds in silence; everything else shows its progress.
+QUIET :=
 
 .PHONY: run test test-hosts test-sdk test-letta abuse soak check agent images engine bench server-image
 
@@ -33,11 +35,11 @@ check: ## Format, lints, docs and the tests that need no engine.
 	  else echo "cargo deny is not installed, so that licences and sources of the crates were not checked."; fi
 
 agent: ## The agent, static, so that it runs in any image.
-	RUSTFLAGS="-C target-feature=+crt-static" cargo build --quiet --profile agent --no-default-features \
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build $(QUIET) --profile agent --no-default-features \
 	  --bin oncebox-agent --target $(HOST)
 
 images: engine agent ## The images that are missing or not current.
-	cargo build --quiet $(if $(filter release,$(PROFILE)),--release)
+	cargo build $(QUIET) $(if $(filter release,$(PROFILE)),--release)
 	target/$(PROFILE)/oncebox images build --agent $(AGENT)
 
 server-image: images ## `oncebox/server`: this program in a container, for docs/letta/compose.yaml.

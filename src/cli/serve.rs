@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::serve::{Listener, ListenerExt};
 use oncebox::config::Config;
@@ -20,6 +21,7 @@ use super::stop::StopSignals;
 use super::{CliResult, memory};
 
 pub(super) async fn serve(config: Config) -> CliResult {
+    let started = Instant::now();
     allow_many_connections();
     let mut stop = StopSignals::new()?;
     // Before the engine: the main address also serves as a lock, so that there is one server per owner.
@@ -45,6 +47,7 @@ pub(super) async fn serve(config: Config) -> CliResult {
     tracing::info!(%address, owner, "listening on http://{address}");
 
     let timeouts = config.http.timeouts;
+    tokio::spawn(announce(sandboxes.clone(), address, !config.http.api_keys.is_empty(), started));
     let routers = Routers::new(sandboxes.clone(), &config.http);
     let stopping = CancellationToken::new();
     let mut servers = JoinSet::new();
@@ -95,6 +98,29 @@ async fn warn_of_missing_processors(engine: &dyn Engine, templates: &[(String, u
         }
         Err(err) => tracing::debug!(error = &err as &dyn Error, "cannot compare templates with the host's processors"),
     }
+}
+
+/// How often a server that has just started checks whether it is ready.
+const READY_CHECK: Duration = Duration::from_millis(100);
+
+/// Logs when requests can be served, with a request to paste.
+async fn announce(sandboxes: Sandboxes, address: SocketAddr, needs_key: bool, started: Instant) {
+    let runs = sandboxes.templates().iter().filter(|template| template.runs);
+    // The one that most are kept warm of is probably the one that is wanted.
+    let Some(language) = runs.max_by_key(|template| template.warm).map(|template| template.name.clone()) else {
+        return;
+    };
+    while !sandboxes.is_ready().await {
+        tokio::time::sleep(READY_CHECK).await;
+    }
+    let key = if needs_key { " -H \"X-API-Key: $KEY\"" } else { "" };
+    let body = format!(r#"{{"language": "{language}", "code": "1 + 1"}}"#);
+    let ready_ms = started.elapsed().as_millis() as u64;
+    tracing::info!(
+        ready_ms,
+        "ready after {:.1} s; try: curl -s http://{address}/v1/run{key} -H 'content-type: application/json' -d '{body}'",
+        started.elapsed().as_secs_f64()
+    );
 }
 
 /// Raises the limit of open files as far as allowed: each connection is one, and many systems allow only 1,024 by

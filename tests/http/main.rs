@@ -17,6 +17,7 @@ mod configuration;
 #[path = "../it/e2b.rs"]
 mod e2b;
 mod e2b_bad_input;
+mod protocol;
 #[path = "../it/repository.rs"]
 mod repository;
 mod tidy;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         circles::trials(),
         configuration::trials(),
         e2b_bad_input::trials(),
+        protocol::trials(),
         tidy::trials(),
         tls::trials(),
     ];

@@ -38,7 +38,6 @@ mod mix;
 mod names;
 mod network;
 mod oci_runtime;
-mod protocol;
 mod proxy;
 mod python;
 mod r;
@@ -79,7 +78,6 @@ fn main() -> ExitCode {
         names::trials(),
         network::trials(),
         oci_runtime::trials(),
-        protocol::trials(),
         doctor::trials(),
         stream::trials(),
         e2b_control::trials(),

@@ -106,10 +106,13 @@ async fn ensure_mmdebstrap(report: &mut dyn FnMut(String)) -> Result<(), String>
         return Err("making one needs mmdebstrap: install it".to_owned());
     }
     report("installing mmdebstrap with apt-get".to_owned());
-    run("apt-get", &["update"]).await.map_err(|err| format!("mmdebstrap is not installed, and {err}"))?;
-    run("apt-get", &["install", "--yes", "mmdebstrap", "debian-archive-keyring"])
-        .await
-        .map_err(|err| format!("mmdebstrap is not installed, and {err}"))
+    // A fresh machine's own updates hold the lock for minutes; a download may break.
+    let patient = ["-o", "DPkg::Lock::Timeout=900", "-o", "Acquire::Retries=3"];
+    for command in [&["update"][..], &["install", "--yes", "mmdebstrap", "debian-archive-keyring"]] {
+        let arguments = [&patient, command].concat();
+        run("apt-get", &arguments).await.map_err(|err| format!("mmdebstrap is not installed, and {err}"))?;
+    }
+    Ok(())
 }
 
 async fn run(program: &str, args: &[&str]) -> Result<(), String> {

@@ -13,7 +13,7 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use oncebox::engine::Pipe;
 use oncebox::link::{Link, LinkError};
-use oncebox::protocol::{Code, Event, Execute, OutcomeKind, StartContext};
+use oncebox::protocol::{Code, Event, Execute, OutcomeKind, PROTOCOL_VERSION, StartContext};
 use oncebox::records::packed;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
@@ -30,7 +30,11 @@ trials![
     dropping_the_events_tells_the_agent,
 ];
 
-const HELLO: &str = r#"{"protocol": 4, "languages": [{"name": "test", "version": "1.0"}]}"#;
+/// The first answer of an agent of this version.
+fn hello() -> String {
+    format!(r#"{{"protocol": {PROTOCOL_VERSION}, "languages": [{{"name": "test", "version": "1.0"}}]}}"#)
+}
+
 const END: &str = r#"{"end": {"outcome": {"kind": "ok", "message": "done"}, "usage": {"wall_ms": 1, "cpu_ms": 1, "peak_memory_bytes": 1}}}"#;
 
 type Body = BoxBody<Bytes, Infallible>;
@@ -83,7 +87,7 @@ fn says_hi(event: Result<Event, LinkError>) {
 
 async fn an_honest_agent_is_understood() {
     let pipe = agent(|path| match path {
-        "/hello" => text(HELLO),
+        "/hello" => text(hello()),
         "/contexts" => text(r#"{"id": "test-0", "language": "test", "cwd": "/"}"#),
         "/executions" => streamed_text(format!("{{\"stdout\": {{\"text\": \"hi\"}}}}\n{END}\n")),
         "/files" => text(""),
@@ -111,7 +115,7 @@ async fn an_agent_that_falls_silent_is_given_up() {
     let stopped_speaking = async {
         // Passes bytes on until it is told to stop, then reads and says nothing.
         let (near, middle) = tokio::io::duplex(64 * 1024);
-        let mut inner = agent(|_| text(HELLO)).into_io();
+        let mut inner = agent(|_| text(hello())).into_io();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         tokio::spawn(async move {
             let mut middle = middle;
@@ -162,7 +166,7 @@ async fn a_pipe_that_closes_is_a_broken_link() {
             let first = futures::stream::iter([Bytes::from("{\"stdout\": {\"text\": \"hi\"}}\n")]);
             streamed(first.chain(futures::stream::pending()))
         }
-        _ => text(HELLO),
+        _ => text(hello()),
     })
     .into_io();
     let (close, closed) = tokio::sync::oneshot::channel::<()>();
@@ -203,7 +207,7 @@ async fn answers_are_bounded() {
 
 async fn what_the_agent_refuses_is_told_in_its_words() {
     let pipe = agent(|path| match path {
-        "/hello" => text(HELLO),
+        "/hello" => text(hello()),
         _ => {
             let mut response = text(r#"{"code": "no_space", "message": "there is no room"}"#);
             *response.status_mut() = StatusCode::INSUFFICIENT_STORAGE;
@@ -223,7 +227,7 @@ async fn events_that_are_none_break_the_link_and_keep_what_came_before() {
     let answer = |path: &str| match path {
         // No record: the length is another's.
         "/executions" => text(vec![0xff; 1024]),
-        _ => text(HELLO),
+        _ => text(hello()),
     };
     let (link, _) = Link::open(agent(answer)).await.expect("a link");
     assert_broken(link.execute(&Execute::default()).await.expect("events").next().await.expect("an error"));
@@ -231,7 +235,7 @@ async fn events_that_are_none_break_the_link_and_keep_what_came_before() {
         let body: &'static str = format!("{{\"stdout\": {{\"text\": \"hi\"}}}}\n{line}\n").leak();
         let answer = move |path: &str| match path {
             "/executions" => streamed_text(body),
-            _ => text(HELLO),
+            _ => text(hello()),
         };
         let (link, _) = Link::open(agent(answer)).await.expect("a link");
         let mut events = link.execute(&Execute::default()).await.expect("events");
@@ -243,7 +247,7 @@ async fn events_that_are_none_break_the_link_and_keep_what_came_before() {
 async fn a_line_without_an_end_is_not_held_for_ever() {
     let answer = |path: &str| match path {
         "/executions" => streamed(futures::stream::repeat_with(|| Bytes::from_static(&[b'x'; 65536]))),
-        _ => text(HELLO),
+        _ => text(hello()),
     };
     let (link, _) = Link::open(agent(answer)).await.expect("a link");
     let mut events = link.execute(&Execute::default()).await.expect("events");
@@ -259,7 +263,7 @@ async fn dropping_the_events_tells_the_agent() {
         let service = service_fn(move |request: Request<Incoming>| {
             let gone = gone.lock().expect("a lock").take_if(|_| request.uri().path() == "/executions");
             async move {
-                let Some(gone) = gone else { return Ok::<_, Infallible>(text(HELLO)) };
+                let Some(gone) = gone else { return Ok::<_, Infallible>(text(hello())) };
                 // Held by the answer's body: dropped with it.
                 let body = futures::stream::pending::<Result<Frame<Bytes>, Infallible>>().map(move |item| {
                     let _ = &gone;
