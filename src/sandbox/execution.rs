@@ -1,10 +1,11 @@
 //! An execution: the events that an agent sends for one piece of code, bounded in size and time.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use futures::StreamExt;
 use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
+use tokio::time::Instant;
 
 use super::error::OperationError;
 use super::kept::Sandbox;
@@ -31,8 +32,12 @@ pub(super) struct Events {
 impl Events {
     /// Starts the code. Dropping the events interrupts it.
     pub(super) async fn start(link: &Link, execute: &Execute) -> Result<Self, LinkError> {
-        let (limits, started) = (execute.limits, Instant::now());
-        Ok(Self { stream: link.execute(execute).await?.boxed(), limits, started, room: room(&limits), over: false })
+        let started = Instant::now();
+        Ok(Self { started, ..Self::new(link.execute(execute).await?, execute.limits) })
+    }
+
+    fn new(stream: impl Stream<Item = Result<Event, LinkError>> + Send + 'static, limits: Limits) -> Self {
+        Self { stream: stream.boxed(), limits, started: Instant::now(), room: room(&limits), over: false }
     }
 
     /// The next event. An error means that the sandbox is gone, or that its agent broke the protocol.
@@ -145,8 +150,48 @@ impl Execution {
 
 #[cfg(test)]
 mod tests {
+    use futures::stream;
+
     use super::*;
     use crate::protocol::Output;
+
+    const LIMITS: Limits =
+        Limits { timeout_ms: 1000, memory_bytes: 0, processes: 0, disk_bytes: 0, output_bytes: 1 << 20 };
+
+    #[tokio::test]
+    async fn an_agent_that_sends_more_than_an_honest_one_can_is_cut_off() {
+        let flood = stream::repeat_with(|| Ok(Event::Stdout { text: "x".repeat(1 << 20) }));
+        let mut events = Events::new(flood, LIMITS);
+        let mut received = 0;
+        while let Some(Ok(_)) = events.next().await {
+            received += 1;
+        }
+        assert_eq!(received, room(&LIMITS) >> 20);
+        assert!(events.next().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_that_does_not_end_in_time_is_not_waited_for() {
+        let began = Instant::now();
+        let mut events = Events::new(stream::pending(), LIMITS);
+        let Some(Ok(Event::End(end))) = events.next().await else { panic!("no end") };
+        assert_eq!((end.outcome.kind, end.lost), (OutcomeKind::Timeout, true));
+        assert_eq!(began.elapsed(), Duration::from_secs(1) + GRACE);
+        assert!(events.next().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_execution_without_a_time_limit_may_take_any_time() {
+        let mut events = Events::new(stream::pending(), Limits { timeout_ms: 0, ..LIMITS });
+        assert!(tokio::time::timeout(Duration::from_secs(1 << 20), events.next()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_breaks_off_is_an_error() {
+        let mut events = Events::new(stream::empty(), LIMITS);
+        assert!(matches!(events.next().await, Some(Err(LinkError::Broken(_)))));
+        assert!(events.next().await.is_none());
+    }
 
     /// The output of an honest agent is never too much, however small its pieces are.
     #[test]
