@@ -2,7 +2,7 @@
 
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 AGENT := target/$(HOST)/agent/oncebox-agent
-# The program that builds the images: `make test` takes the one that its tests run, and builds no other.
+# The build profile of the program that builds the images. `make test` uses the profile of its tests, so that nothing is built twice.
 PROFILE := release
 # `make test` builds in silence; everything else shows its progress.
 QUIET :=
@@ -12,19 +12,19 @@ QUIET :=
 run: images ## Build what is missing and serve on 127.0.0.1:3000.
 	target/release/oncebox serve
 
-test: ## Everything there is to test, on the real engine; ends with `N passed, M failed`.
+test: ## Run every suite on the real engine. The last line is `N passed, M failed`.
 	@scripts/test
 
-test-hosts: images ## What depends on the host, on other versions of Docker; into docs/hosts.md. Only root can.
+test-hosts: images ## Run the tests that depend on the host on other versions of Docker, and write docs/hosts.md. Needs root.
 	@scripts/test-hosts
 
-test-sdk: images ## The published SDKs of E2B against a server of this program.
+test-sdk: images ## Run the published E2B SDKs against a server of this program.
 	@scripts/sdk
 
-test-letta: images ## Letta's own package, and what its older versions call, against a server of this program.
+test-letta: images ## Run Letta's own package, and the calls of its older versions, against a server of this program.
 	@scripts/letta
 
-check: ## Format, lints, docs and the tests that need no engine.
+check: ## Check format, lints and docs, and run the tests that need no engine.
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	cargo clippy --test soak -- -D warnings
@@ -32,27 +32,28 @@ check: ## Format, lints, docs and the tests that need no engine.
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --quiet
 	cargo test --lib --bins --test http --quiet
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny check bans licenses sources; \
-	  else echo "cargo deny is not installed, so that licences and sources of the crates were not checked."; fi
+	  else echo "cargo deny is not installed: the licences and sources of the crates were not checked."; fi
 
-agent: ## The agent, static, so that it runs in any image.
+agent: ## Build the agent. It is linked statically, so that it runs in any image.
 	RUSTFLAGS="-C target-feature=+crt-static" cargo build $(QUIET) --profile agent --no-default-features \
 	  --bin oncebox-agent --target $(HOST)
 
-images: engine agent ## The images that are missing or not current.
+images: engine agent ## Build the images that are missing or outdated.
 	cargo build $(QUIET) $(if $(filter release,$(PROFILE)),--release)
 	target/$(PROFILE)/oncebox images build --agent $(AGENT)
 
-server-image: images ## `oncebox/server`: this program in a container, for docs/letta/compose.yaml.
+server-image: images ## Build `oncebox/server`: this program in a container, for docs/letta/compose.yaml.
 	tar --create --directory docs/letta Dockerfile --directory $(CURDIR)/target/$(PROFILE) oncebox | docker build --tag oncebox/server -
 
-engine: ## A Docker Engine that answers.
+engine: ## Make sure that a Docker Engine answers.
 	@scripts/engine
 
-bench: images ## Latency per language, beside `docker run` and the bare engine.
+bench: images ## Measure the latency per language, beside `docker run` and the bare engine.
 	cargo bench --bench latency
 
-abuse: images ## Hostile and careless code, and what holds; into docs/abuse.md.
+abuse: images ## Run hostile and careless code, and write docs/abuse.md.
 	ABUSE_REPORT=docs/abuse.md cargo test --test abuse
 
-soak: images ## 20,000 runs, an hour of one sandbox, 200 kills, into docs/soak.md and docs/kills.md. SOAK_RUNS=300 SOAK_LIFE_SECONDS=300 SOAK_KILLS=5 is a try.
+# For a short trial: make soak SOAK_RUNS=300 SOAK_LIFE_SECONDS=300 SOAK_KILLS=5
+soak: images ## 20,000 runs, one hour with one sandbox, 200 kills; write docs/soak.md and docs/kills.md.
 	cargo test --release --test soak

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Prints language.json: how the runner is started, and what it runs.
+# Prints language.json: the command that starts the runner, and the version of the language.
 version=$(/opt/java/bin/java -XshowSettings:properties -version 2>&1 | sed -n 's/^ *java\.version = //p')
 jq -n --arg version "$version" '{
   name: "java",

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs the examples through the runner and keeps what the JVM learned of it: classes loaded, linked and profiled.
+# Runs the examples through the runner and stores the JVM's AOT cache: the loaded, linked and profiled classes.
 set -e
 cd "$(mktemp -d)"
 mkfifo in out
@@ -8,6 +8,6 @@ RUNNER_IN=in RUNNER_OUT=out /opt/java/bin/java -XX:AOTCacheOutput=/opt/oncebox/j
     @/opt/oncebox/java/jvm.options -jar /opt/oncebox/java/runner.jar > /dev/null &
 cat "$1" > in
 wait $!
-# All of them end well but the two that are meant to fail, or the image is not worth having.
+# Every example must succeed, except the two that fail on purpose; otherwise the build fails.
 test "$(grep -c '"done":{}}' answers)" -eq "$(($(wc -l < "$1") - 2))"
 test -s /opt/oncebox/java/runner.aot

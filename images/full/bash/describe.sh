@@ -1,5 +1,5 @@
 #!/bin/bash
-# Prints language.json: how the runner is started, and what it runs.
+# Prints language.json: the command that starts the runner, and the version of the language.
 jq -n --arg version "${BASH_VERSION%%(*}" '{
   name: "bash",
   command: ["/usr/bin/python3", "-I", "-S", "/opt/oncebox/bash/runner.py"],

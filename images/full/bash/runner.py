@@ -1,8 +1,8 @@
-"""Runs bash for the agent: one interactive shell, without a terminal, that reads what it is to do from a pipe.
+"""Runs bash for the agent: one interactive shell without a terminal, which reads its commands from a pipe.
 
-Interactive, because only such a shell survives an interrupt with its variables. Nothing of the runner is in it: no
-variable and no function. While the user's code runs, its descriptors are the user's; the runner's are put aside, where
-programs that it starts do not inherit them.
+The shell is interactive because only an interactive shell keeps its variables after an interrupt. The runner defines no
+variable and no function in it. While the user's code runs, descriptors 0 to 2 are the user's. The shell's own are saved
+under numbers that programs started by the code do not inherit.
 """
 
 import json
@@ -14,31 +14,32 @@ import subprocess
 import sys
 from typing import NoReturn
 
-# What the shell knows its pipes by: numbers that neither scripts use nor bash by itself.
+# Descriptors in the shell. Neither scripts nor bash itself use such high numbers.
 REPORTS, STDIN, STDOUT = 241, 242, 243
 
-# For the user's code: the user's stdin and stdout, stderr merged into it. What is replaced bash puts aside, under numbers
-# above that of the replacement and out of the way of `exec 10>file`; with `241>&-` it would begin at 10.
-USERS = f"<&{STDIN} >&{STDOUT} 2>&{STDOUT} {REPORTS}>&{STDOUT}"
+# Give the code the user's stdin and stdout, with stderr merged into stdout. Bash saves the descriptors that it replaces under
+# numbers above the replacement's, so that `exec 10>file` does not hit them. With `241>&-` bash would save them from 10 on.
+USER_REDIRECTIONS = f"<&{STDIN} >&{STDOUT} 2>&{STDOUT} {REPORTS}>&{STDOUT}"
 
-# Its prompts go nowhere. The rest an interactive shell does by itself, but would let these files read the runner's pipe.
+# Discards the prompts, then reads the start-up files. An interactive shell would read these files by itself, but their commands
+# could then read from the runner's pipe.
 START = "exec 2>/dev/null; [ -r /etc/bash.bashrc ] && . /etc/bash.bashrc </dev/null; [ -r ~/.bashrc ] && . ~/.bashrc </dev/null"
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class Ended(Exception):
-    """The shell is gone."""
+    """The shell has ended."""
 
 
 class Shell:
-    """A bash; it ends by itself when its pipe is closed."""
+    """A bash process, which ends when its command pipe is closed."""
 
     def __init__(self):
         commands, self._commands = os.pipe()
         self._reports, reports = os.pipe()
         os.dup2(reports, REPORTS)
-        # Bash sets its terminal right after a program was killed, and complains if it has none.
+        # Bash resets its terminal after a program was killed, and complains if there is none.
         self._terminal, terminal = os.openpty()
         self._process = subprocess.Popen(
             ["bash", "--noprofile", "--norc", "--noediting", "-i", "+m", "+H", "+o", "history"],
@@ -52,7 +53,7 @@ class Shell:
             os.close(end)
         self._buffer = b""
         self._count = 0
-        self._do(START)
+        self._run(START)
 
     def close(self) -> None:
         for end in (self._commands, self._reports, self._terminal):
@@ -63,33 +64,33 @@ class Shell:
         names = [name for name in env if NAME.fullmatch(name)]
         before = []
         if names:
-            # What the variables are now comes back as the commands that make them so again.
+            # `declare -p` prints the commands that restore the variables as they are now.
             before.append(f"\\builtin declare -p {' '.join(names)} >&{REPORTS} 2>/dev/null; \\builtin printf '\\0' >&{REPORTS}")
             before += [f"\\builtin export {name}={quote(env[name])}" for name in names]
         if cwd is not None:
             before.append(f"\\builtin cd -- {quote(cwd)}")
-        saved, status = self._do(*before, f"\\builtin eval {quote(code)} {USERS}")
+        saved, status = self._run(*before, f"\\builtin eval {quote(code)} {USER_REDIRECTIONS}")
         if names:
             self._send(f"\\builtin unset -v {' '.join(names)}", saved)
         return status
 
-    def _do(self, *commands: str) -> tuple[str, int]:
-        """Has the shell do something; returns what it said, and the status of the last command."""
+    def _run(self, *commands: str) -> tuple[str, int]:
+        """Runs commands in the shell; returns the record that they wrote, and the status of the last command."""
         self._count += 1
-        # The number tells this report from one that was asked for again.
+        # The number distinguishes this report from a repeated report of earlier commands.
         report = f"\\builtin printf '%s\\0' \"{self._count} $?\" >&{REPORTS}"
         forget_signals()
         self._send(*commands, report)
-        said = b""
+        written = b""
         while True:
             record = self._next_report()
             if record is None:
-                # An interrupted shell drops the line it is at, which may be the one that reports.
+                # An interrupted shell drops its current line, which may be the line with the report.
                 self._send(report)
             elif record.startswith(b"%d " % self._count):
-                return said.decode(errors="replace"), int(record.split()[1])
+                return written.decode(errors="replace"), int(record.split()[1])
             else:
-                said = record
+                written = record
 
     def _send(self, *lines: str) -> None:
         text = "".join(f"{line}\n" for line in lines).encode(errors="replace")
@@ -100,7 +101,7 @@ class Shell:
             self._end()
 
     def _next_report(self) -> bytes | None:
-        """The next record, or `None` after an interrupt."""
+        """Waits for the next record; returns `None` after an interrupt."""
         while b"\0" not in self._buffer:
             ready, _, _ = select.select([self._reports, WAKE], [], [])
             if self._reports in ready:
@@ -110,52 +111,52 @@ class Shell:
                 self._buffer += piece
             elif signal.SIGINT in forget_signals():
                 return None
-            # What it left in the background may hold the other end of its pipe.
+            # A background process of the shell may keep the other end of the pipe open after the shell has ended.
             elif self._process.poll() is not None:
                 self._end()
         record, self._buffer = self._buffer.split(b"\0", 1)
         return record
 
     def _end(self) -> NoReturn:
-        # Its pipes are closed, but the program that it has become by `exec` may still run.
+        # The pipes are closed, but after an `exec` the new program may still run in the shell's place.
         self._process.wait()
         raise Ended
 
 
 def quote(text: str) -> str:
-    """Text as bash reads it back, on one line: half of a line is nothing that an interrupt could leave behind."""
+    """Quotes a text for bash on one line, because an interrupt drops whole lines and so never leaves half of one behind."""
     for letter, escape in (("\\", "\\\\"), ("'", "\\'"), ("\n", "\\n"), ("\0", "")):
         text = text.replace(letter, escape)
     return f"$'{text}'"
 
 
 def unterminated(code: str) -> str | None:
-    """What bash says of code that ends within quotes. E2B prints nothing for such code, and does not begin to run it."""
+    """Returns bash's error for code that ends within quotes, or `None`. As in E2B, such code is not run and prints nothing."""
     if not any(letter in code for letter in "'\"`({"):
         return None
     with os.fdopen(os.memfd_create("code"), "w+b") as file:
         file.write(code.encode(errors="replace"))
         file.seek(0)
         command = ["bash", "--norc", "-n", "-O", "extglob"]
-        said = subprocess.run(command, executable="/bin/bash", stdin=file, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE).stderr
-    text = said.decode(errors="replace").strip()
+        stderr = subprocess.run(command, executable="/bin/bash", stdin=file, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE).stderr
+    text = stderr.decode(errors="replace").strip()
     return text if "unexpected EOF while looking for matching" in text else None
 
 
 def forget_signals() -> bytes:
-    """The numbers of the signals that came since the last time."""
+    """Returns the numbers of the signals that arrived since the last call, and forgets them."""
     try:
         return os.read(WAKE, 4096)
     except BlockingIOError:
         return b""
 
 
-def say(message: dict) -> None:
+def send(message: dict) -> None:
     os.write(ANSWERS, json.dumps(message).encode() + b"\n")
 
 
 def serve(shell: Shell, request: dict) -> tuple[Shell, dict]:
-    """Executes one request; returns the shell for the next one, and how this one ended."""
+    """Executes one request; returns the shell for the next request, and the members of this one's `done` message."""
     message = unterminated(request["code"])
     if message is not None:
         return shell, failure(2, message)
@@ -174,14 +175,14 @@ def failure(status: int, traceback: str) -> dict:
 
 def main() -> None:
     shell = Shell()
-    say({"ready": {}})
+    send({"ready": {}})
     for line in REQUESTS:
         shell, done = serve(shell, json.loads(line))
-        say({"done": done})
+        send({"done": done})
 
 
 if __name__ == "__main__":
-    # Not inherited by the shell, unlike what is ignored. Python writes the numbers of signals to the pipe.
+    # The shell does not inherit handlers, but would inherit ignored signals. Python writes the signal numbers to the wakeup pipe.
     for number in (signal.SIGINT, signal.SIGCHLD):
         signal.signal(number, lambda *_: None)
     WAKE, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)

@@ -2,47 +2,47 @@ import java.io.IOException;
 import java.nio.file.FileSystemException;
 import java.util.regex.Pattern;
 
-/** Which limit of the sandbox, if any, is behind an exception: by where it was made, never by its words alone. */
+/** Finds the limit of the sandbox that caused an exception. The message alone never decides: the place of creation counts too. */
 final class Causes {
     private static final int MAX_DEPTH = 100;
 
-    /** The C library's words, for which Java has no class. They end what is said of a file, in brackets or not. */
+    /** The C library's messages, for which Java has no class. They are the end of a message about a file, in brackets or not. */
     private static final Pattern FULL =
         Pattern.compile("(.* \\()?(No space left on device|Disk quota exceeded)\\)?", Pattern.DOTALL);
 
     private Causes() { }
 
-    /** {@code memory} or {@code disk}, if the exception, or one that caused it, reports that there is no more; null otherwise. */
+    /** Returns {@code memory} or {@code disk} if the exception or one of its causes reports that it is used up; null otherwise. */
     static String limitBehind(Throwable thrown) {
         try {
-            Throwable one = thrown;
-            for (int depth = 0; one != null && depth < MAX_DEPTH; depth++) {
-                if (one instanceof OutOfMemoryError && isOfTheHeap(one)) {
+            Throwable current = thrown;
+            for (int depth = 0; current != null && depth < MAX_DEPTH; depth++) {
+                if (current instanceof OutOfMemoryError && isHeapExhaustion(current)) {
                     return "memory";
                 }
-                if (one instanceof IOException && isOfTheJdk(one) && FULL.matcher(reason(one)).matches()) {
+                if (current instanceof IOException && isCreatedInJdk(current) && FULL.matcher(reason(current)).matches()) {
                     return "disk";
                 }
-                one = one.getCause();
+                current = current.getCause();
             }
         } catch (Throwable broken) {
-            // The user's own exceptions may override all that is asked here, and badly.
+            // The user's own exceptions may override the methods called here, and these may throw.
         }
         return null;
     }
 
-    private static boolean isOfTheHeap(Throwable thrown) {
-        // Without words it is a pool's copy of another thread's, which is its cause. A thread that cannot be made is told with the
-        // same class, but for want of processes, not of memory.
+    private static boolean isHeapExhaustion(Throwable thrown) {
+        // An error without a message is a thread pool's copy of another thread's error, which is its cause. A thread that cannot be
+        // created throws the same class, but the processes are used up then, not the memory.
         String message = thrown.getMessage();
-        return isOfTheJvm(thrown) || isOfTheJdk(thrown) && message != null && !message.contains("native thread");
+        return isPreallocated(thrown) || isCreatedInJdk(thrown) && message != null && !message.contains("native thread");
     }
 
     /**
-     * Whether no constructor has run: the JVM keeps some exceptions ready for when there is no memory to make one. Only those
-     * have lost their chance of a cause without having one.
+     * Whether no constructor has run. The JVM allocates some exceptions in advance, for when there is no memory to create one. Only
+     * these refuse a cause although they have none.
      */
-    private static boolean isOfTheJvm(Throwable thrown) {
+    private static boolean isPreallocated(Throwable thrown) {
         try {
             thrown.initCause(thrown);
         } catch (IllegalArgumentException itself) {
@@ -53,13 +53,13 @@ final class Causes {
         return false;
     }
 
-    /** Whether it was made in one of the JDK's own modules. */
-    private static boolean isOfTheJdk(Throwable thrown) {
+    /** Whether the exception was created in one of the JDK's own modules. */
+    private static boolean isCreatedInJdk(Throwable thrown) {
         StackTraceElement[] stack = thrown.getStackTrace();
         return stack.length > 0 && stack[0].getModuleName() != null;
     }
 
-    /** The message, without the name of a file where that can be told apart. */
+    /** The message, without the name of the file if the exception holds that separately. */
     private static String reason(Throwable thrown) {
         String reason = thrown instanceof FileSystemException file ? file.getReason() : thrown.getMessage();
         return reason == null ? "" : reason;

@@ -16,13 +16,13 @@ import com.google.gson.stream.JsonWriter;
 
 /** The agent's two FIFOs: one JSON object per line each way. */
 final class Channel {
-    /** One execution asked for; {@code cwd} may be null. */
+    /** One requested execution; {@code cwd} may be null. */
     record Request(String code, Map<String, String> env, String cwd, boolean isNotebook) { }
 
     private final BufferedReader in;
     private final OutputStream out;
 
-    /** Opens the reading end first, as the agent does its writing end. */
+    /** Opens the FIFO for reading first, because the agent opens the other end of that one first too. */
     Channel(String in, String out) throws IOException {
         this.in = new BufferedReader(new InputStreamReader(new FileInputStream(in), StandardCharsets.UTF_8));
         this.out = new FileOutputStream(out);
@@ -102,7 +102,7 @@ final class Channel {
         json.beginObject();
         body.write(json);
         json.endObject();
-        // `getBytes` replaces lone surrogates, so that the line is valid UTF-8 whatever the code made.
+        // `getBytes` replaces lone surrogates, so that the line is always valid UTF-8.
         out.write(line.append('\n').toString().getBytes(StandardCharsets.UTF_8));
     }
 }

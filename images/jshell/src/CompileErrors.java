@@ -6,7 +6,7 @@ import java.util.regex.Pattern;
 
 import jdk.jshell.Diag;
 
-/** Tells the compiler's errors as `javac` does, with the lines of the user's whole code. */
+/** Formats the compiler's errors as `javac` does, with line numbers of the user's whole code. */
 final class CompileErrors {
     private CompileErrors() { }
 
@@ -17,7 +17,7 @@ final class CompileErrors {
             if (!diagnostic.isError()) {
                 continue;
             }
-            // "location:" names the class that JShell has put around the snippet.
+            // "location:" names the class with which JShell has wrapped the snippet.
             List<String> message = diagnostic.getMessage(Locale.ROOT).lines()
                 .filter(line -> !line.strip().startsWith("location:")).toList();
             if (lines.isEmpty()) {
@@ -33,7 +33,7 @@ final class CompileErrors {
         return new Failure("CompileError", value, lines, null);
     }
 
-    /** Names such as "method twice(int)" that a snippet uses and nobody has defined. */
+    /** Reports undefined names that a snippet uses, such as "method twice(int)". */
     static Failure unresolved(List<String> names, String snippet, Source source) {
         List<String> lines = new ArrayList<>();
         for (String name : names) {

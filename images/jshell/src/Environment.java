@@ -2,9 +2,9 @@ import java.lang.reflect.Field;
 import java.util.HashMap;
 import java.util.Map;
 
-/** What one execution sees of its surroundings: environment variables and the working directory. */
+/** The environment of an execution: environment variables and the working directory. */
 final class Environment {
-    /** The map behind {@link System#getenv}, which child processes inherit too; the JDK offers no way to change it. */
+    /** The map behind {@link System#getenv}, which child processes inherit too. The JDK offers no public way to change it. */
     private final Map<String, String> variables;
     private final Map<String, String> variablesBefore = new HashMap<>();
     private final Map<String, String> propertiesBefore = new HashMap<>();
@@ -12,24 +12,24 @@ final class Environment {
     @SuppressWarnings("unchecked")
     Environment() throws ReflectiveOperationException {
         Field backing = System.getenv().getClass().getDeclaredField("m");
-        backing.setAccessible(true); // opened to us by `Add-Opens` in the jar's manifest
+        backing.setAccessible(true); // allowed by `Add-Opens` in the jar's manifest
         variables = (Map<String, String>) backing.get(System.getenv());
     }
 
-    /** Takes a variable out of what user code and its child processes see. */
+    /** Removes a variable, for user code and its child processes too, and returns its value. */
     String remove(String name) {
         return variables.remove(name);
     }
 
-    /** Makes the variables system properties too, as those of an execution will be. The JVM's own are left as they are. */
+    /** Sets a system property for each variable, as for the variables of an execution. Existing properties stay as they are. */
     void becomeProperties() {
         variables.forEach((name, value) -> System.getProperties().putIfAbsent(name, value));
     }
 
-    /** Sets the variables of one execution, as environment variables and as system properties, and the directory. */
+    /** Sets the variables of one execution, both as environment variables and as system properties, and its directory. */
     void enter(Map<String, String> env, String cwd) {
         if (cwd != null) {
-            System.setProperty("user.dir", cwd); // the most that a running JVM can do: files are opened where it started
+            System.setProperty("user.dir", cwd); // a running JVM can do no more: it still opens files where it started
         }
         env.forEach((name, value) -> {
             variablesBefore.put(name, variables.put(name, value));
@@ -37,7 +37,7 @@ final class Environment {
         });
     }
 
-    /** Gives both back the values they had; what else the code changed stays changed. */
+    /** Restores these variables and properties; other changes by the code stay. */
     void leave() {
         restore(variablesBefore, variables);
         restore(propertiesBefore, System.getProperties());

@@ -1,4 +1,4 @@
 import java.util.List;
 
-/** How user code failed, as the agent is told; {@code cause} is the limit behind it, or null. */
+/** A failure of user code, as reported to the agent; {@code cause} is the limit that caused it, or null. */
 record Failure(String name, String value, List<String> traceback, String cause) { }

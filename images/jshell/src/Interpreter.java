@@ -22,16 +22,16 @@ import jdk.jshell.spi.ExecutionControl;
 import jdk.jshell.spi.ExecutionControlProvider;
 import jdk.jshell.spi.ExecutionEnv;
 
-/** One JShell: splits code into snippets, runs them in order and stops at the first that fails. */
+/** One JShell instance: splits code into snippets, runs them in order and stops at the first failure. */
 final class Interpreter {
-    /** What the `jshell` command imports. */
+    /** The packages that the `jshell` command imports. */
     private static final List<String> IMPORTS = List.of(
         "java.io.*", "java.math.*", "java.net.*", "java.nio.file.*", "java.util.*", "java.util.concurrent.*",
         "java.util.function.*", "java.util.prefs.*", "java.util.regex.*", "java.util.stream.*");
 
     private static final Pattern PACKAGE = Pattern.compile("(?m)^\\s*package\\s+[\\w.]+\\s*;");
 
-    /** A result's way to the agent. */
+    /** Sends a result to the agent. */
     interface Results {
         void add(String text) throws IOException;
     }
@@ -59,7 +59,7 @@ final class Interpreter {
         IMPORTS.forEach(name -> jshell.eval("import " + name + ";"));
     }
 
-    /** Runs code of ours through all that user code goes through, and forgets it. */
+    /** Runs examples in the same way as user code, then forgets them. */
     void warmUp(String... examples) throws IOException {
         for (String code : examples) {
             execute(code, true, text -> { });
@@ -84,7 +84,7 @@ final class Interpreter {
         };
     }
 
-    /** Runs the code; null when it did not fail. */
+    /** Runs the code; returns null if it did not fail. */
     Failure execute(String code, boolean isNotebook, Results results) throws IOException {
         tracebacks.begin(++executions);
         threads.begin(tracebacks);
@@ -116,7 +116,7 @@ final class Interpreter {
             boolean last = part == parts.getLast();
             for (SnippetEvent event : jshell.eval(part.code())) {
                 if (event.causeSnippet() != null) {
-                    continue; // an earlier snippet, brought up to date with this one
+                    continue; // an earlier snippet, updated because of this one
                 }
                 sources.put(event.snippet(), part.source());
                 Failure failure = failure(event, part.source());
@@ -164,12 +164,12 @@ final class Interpreter {
         return parts;
     }
 
-    /** A part whose end was not found is the last one, and seldom a snippet after all. */
+    /** Whether a part is not valid Java. Only the last part can be incomplete, and an incomplete part is seldom valid. */
     private boolean isMalformed(Part part) {
         return !part.complete() && analysis.sourceToSnippets(part.code()).stream().anyMatch(s -> s.kind() == Kind.ERRONEOUS);
     }
 
-    /** Why the snippet of an event was not defined or not run to its end; null if it was. */
+    /** The failure of an event's snippet; null if the snippet was defined and ran to its end. */
     private Failure failure(SnippetEvent event, Source source) {
         Throwable thrown = userCode.takeThrown();
         if (thrown != null) {
@@ -181,14 +181,14 @@ final class Interpreter {
         }
         return switch (event.status()) {
             case VALID -> null;
-            // Later code may define what a method or a type lacks. A variable would have been given its value now.
+            // Later code may define the names that a method or a type lacks. A variable needs its value now.
             case RECOVERABLE_DEFINED, RECOVERABLE_NOT_DEFINED ->
                 snippet instanceof VarSnippet variable ? unresolved(variable) : null;
             default -> CompileErrors.failure(jshell.diagnostics(snippet).toList(), source);
         };
     }
 
-    /** The code has come to need what is not defined; JShell remembers the names, but not where they stand. */
+    /** The code used undefined names; JShell remembers the names, but not their positions. */
     private Failure unresolved(DeclarationSnippet snippet) {
         return CompileErrors.unresolved(jshell.unresolvedDependencies(snippet).toList(), snippet.source(), sources.get(snippet));
     }

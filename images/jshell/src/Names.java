@@ -1,6 +1,6 @@
 import java.util.regex.Pattern;
 
-/** JShell puts every snippet into a class of its own, which users never wrote. */
+/** Hides the classes with which JShell wraps every snippet. */
 final class Names {
     private static final Pattern WRAPPER = Pattern.compile("(REPL\\.)?\\$JShell\\$\\w+[$.]?");
 
@@ -10,7 +10,7 @@ final class Names {
         return name.startsWith("REPL.$JShell$");
     }
 
-    /** A text with all names as the user wrote them. */
+    /** The text with all names as the user wrote them. */
     static String unwrapped(String text) {
         return WRAPPER.matcher(text).replaceAll("");
     }

@@ -8,11 +8,11 @@ import jdk.jshell.Snippet;
 import jdk.jshell.Snippet.Kind;
 import jdk.jshell.TypeDeclSnippet;
 
-/** Recognises code that only declares things, among them a `main`: what `java Main.java` would run. */
+/** Recognises code that only has declarations, with a `main` among them: a program that `java Main.java` would run. */
 final class Programs {
     private Programs() { }
 
-    /** The snippet that calls `main`, or null: there is none, or the code has statements and so runs by itself. */
+    /** The snippet that calls `main`; null if there is no `main`, or if the code has statements and so runs by itself. */
     static String callOfMain(List<Snippet> snippets, BiFunction<Snippet, String, Class<?>> classes) {
         boolean variables = false;
         for (Snippet snippet : snippets) {

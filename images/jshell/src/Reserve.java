@@ -1,4 +1,4 @@
-/** Memory that code cannot take: it is for telling that there is none left. */
+/** Memory that user code cannot use. It is released when the code runs out of memory, so that the failure can be reported. */
 final class Reserve {
     private static final int BYTES = 2 << 20;
 
@@ -8,7 +8,7 @@ final class Reserve {
         kept = null;
     }
 
-    /** Without room for it the next failure may be told in fewer words. */
+    /** Allocates the reserve again. If there is no room for it, the next report may be less detailed. */
     void renew() {
         try {
             kept = kept == null ? new byte[BYTES] : kept;

@@ -7,16 +7,16 @@ import java.nio.charset.StandardCharsets;
 
 import sun.misc.Signal;
 
-/** Reads requests, has them executed, answers; variables live as long as this process. */
+/** Reads requests, executes them and answers. Variables live as long as this process. */
 public final class Runner {
-    /** Deep recursion is ordinary in user code; the pages are only committed when used. */
+    /** Deep recursion is common in user code; the pages are only committed when used. */
     private static final long STACK_BYTES = 16L << 20;
 
     public static void main(String[] args) throws Exception {
         var environment = new Environment();
         var channel = new Channel(environment.remove("RUNNER_IN"), environment.remove("RUNNER_OUT"));
         environment.becomeProperties();
-        // The system class path names this program; user code gets the one the `java` command would have given it.
+        // The system class path names this program; user code sees the class path that the `java` command would have set.
         System.setProperty("java.class.path", System.getenv().getOrDefault("CLASSPATH", "."));
 
         var threads = new UserThreads();
@@ -57,7 +57,7 @@ public final class Runner {
             "undefined");
     }
 
-    /** Each print is one write, so that the order holds even with what child processes print. */
+    /** Each print is one write, so that its order relative to the output of child processes is kept. */
     private static PrintStream unbuffered(FileDescriptor descriptor) {
         return new PrintStream(new FileOutputStream(descriptor), true, StandardCharsets.UTF_8);
     }

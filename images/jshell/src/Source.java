@@ -1,6 +1,6 @@
-/** A part of the code of one execution: enough to say where in it something is. */
+/** A part of the code of one execution, with its position, so that offsets can be shown as lines. */
 record Source(int execution, String code, int start) {
-    /** The line, from 1, of an offset in this part. */
+    /** The line number of an offset in this part, counted from 1. */
     int line(long offset) {
         return 1 + (int) code.substring(0, position(offset)).chars().filter(c -> c == '\n').count();
     }
@@ -11,7 +11,7 @@ record Source(int execution, String code, int start) {
         int begin = code.lastIndexOf('\n', position - 1) + 1;
         int end = code.indexOf('\n', position);
         String line = code.substring(begin, end < 0 ? code.length() : end);
-        // Tabs stay tabs, so that the caret stands under its character.
+        // Tabs are kept, so that the caret is under its character.
         String indent = code.substring(begin, position).replaceAll("[^\t]", " ");
         return new String[] {line, indent + "^"};
     }

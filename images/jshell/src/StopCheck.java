@@ -13,8 +13,8 @@ import java.util.HashSet;
 import java.util.Set;
 
 /**
- * Lets a loop that never blocks be interrupted: a thread can no longer be stopped from outside, so each method
- * and each backward branch of user code asks here whether it is to go on.
+ * Makes loops that never block interruptible. Java has no way left to stop a thread from outside, so each method
+ * and each backward branch of user code calls {@link #check}.
  */
 public final class StopCheck {
     private static final ClassDesc SELF = ClassDesc.of(StopCheck.class.getName());
@@ -23,7 +23,7 @@ public final class StopCheck {
 
     private StopCheck() { }
 
-    /** Called by woven code. Undeclared, which the JVM does not mind; thrown again by each loop that catches it. */
+    /** Called by woven code. The JVM does not require the exception to be declared; a loop that catches it gets it again. */
     public static void check() throws InterruptedException {
         if (requested) {
             throw new InterruptedException("the execution was interrupted");
@@ -32,7 +32,7 @@ public final class StopCheck {
 
     /** Adds the checks to a class. */
     static byte[] weave(byte[] bytecodes, ClassLoader loader) {
-        // Types that cannot be found count as classes, as in a class file's own frames; user code may name any.
+        // User code may name types that cannot be found. They count as classes, as in a class file's own frames.
         var resolver = ClassHierarchyResolver.ofResourceParsing(loader).orElse(ClassHierarchyResolver.defaultResolver());
         var classFile = ClassFile.of(ClassFile.ClassHierarchyResolverOption.of(resolver));
         return classFile.transformClass(classFile.parse(bytecodes),

@@ -9,7 +9,7 @@ import jdk.jshell.Snippet;
 import jdk.jshell.SourceCodeAnalysis;
 import jdk.jshell.SourceCodeAnalysis.SnippetWrapper;
 
-/** Tells exceptions the way `java` does, with the user's frames only and the lines of the user's code. */
+/** Formats exceptions as `java` does, with only the user's frames and the line numbers of the user's code. */
 final class Tracebacks {
     private static final int MAX_FRAMES = 50;
 
@@ -18,7 +18,7 @@ final class Tracebacks {
     private final Reserve reserve = new Reserve();
     private int execution;
 
-    /** {@code sources} is the interpreter's own, which it goes on filling. */
+    /** {@code sources} is the interpreter's map, to which it adds further snippets. */
     Tracebacks(SourceCodeAnalysis analysis, Map<Snippet, Source> sources) {
         this.analysis = analysis;
         this.sources = sources;
@@ -37,15 +37,15 @@ final class Tracebacks {
         return new Failure(name, message(thrown), of(thrown), Causes.limitBehind(thrown));
     }
 
-    /** The lines of an exception, its causes and what it suppressed. */
+    /** The lines of an exception, with its causes and suppressed exceptions. */
     List<String> of(Throwable thrown) {
         List<String> lines = new ArrayList<>();
         add(thrown, "", "", lines, Collections.newSetFromMap(new IdentityHashMap<>()));
         return lines;
     }
 
-    private void add(Throwable thrown, String indent, String caption, List<String> lines, Set<Throwable> told) {
-        if (!told.add(thrown)) {
+    private void add(Throwable thrown, String indent, String caption, List<String> lines, Set<Throwable> printed) {
+        if (!printed.add(thrown)) {
             lines.add(indent + caption + "[" + header(thrown) + ", see above]");
             return;
         }
@@ -54,15 +54,15 @@ final class Tracebacks {
             lines.add(indent + "\t" + frame);
         }
         for (Throwable suppressed : thrown.getSuppressed()) {
-            add(suppressed, indent + "\t", "Suppressed: ", lines, told);
+            add(suppressed, indent + "\t", "Suppressed: ", lines, printed);
         }
         Throwable cause = cause(thrown);
         if (cause != null) {
-            add(cause, indent, "Caused by: ", lines, told);
+            add(cause, indent, "Caused by: ", lines, printed);
         }
     }
 
-    // The user's own exceptions may override these, and badly.
+    // The user's own exceptions may override the methods called below, and these may throw.
 
     private static String header(Throwable thrown) {
         try {
@@ -88,7 +88,7 @@ final class Tracebacks {
         }
     }
 
-    /** The frames down to the lowest one of user code; below are only the runner's. */
+    /** The frames down to the lowest frame of user code; those below are the runner's. */
     private List<String> frames(StackTraceElement[] stack) {
         int end = stack.length;
         while (end > 0 && !Names.isWrapped(stack[end - 1].getClassName())) {
@@ -101,7 +101,7 @@ final class Tracebacks {
                 break;
             }
             if (Names.isWrapped(frame.getClassName())) {
-                // JShell may call one snippet through two methods; our own call of `main` has no place.
+                // JShell may call one snippet through two methods; the runner's own call of `main` has no place.
                 String place = "at " + place(frame);
                 boolean repeated = place.startsWith("at line ") && !frames.isEmpty() && frames.getLast().equals(place);
                 if (!repeated && !place.equals("at ")) {
@@ -141,7 +141,7 @@ final class Tracebacks {
         return "";
     }
 
-    /** Where in the snippet a line of its wrapper stands; -1 if the wrapper has no such line. */
+    /** The offset in the snippet of a line of its wrapper; -1 if the wrapper has no such line. */
     private static int offset(SnippetWrapper wrapper, int line) {
         List<String> lines = wrapper.wrapped().lines().toList();
         if (line < 1 || line > lines.size()) {

@@ -10,7 +10,7 @@ import java.util.Map;
 import jdk.jshell.execution.LoaderDelegate;
 import jdk.jshell.spi.ExecutionControl.ClassBytecodes;
 
-/** Where the classes of snippets live: beside the JDK's and the class path's, apart from the runner's. */
+/** Loads the classes of snippets. They see the JDK's classes and the class path's, but not the runner's. */
 final class UserClasses extends URLClassLoader implements LoaderDelegate {
     private final Map<String, byte[]> bytecodes = new HashMap<>();
 
@@ -32,8 +32,8 @@ final class UserClasses extends URLClassLoader implements LoaderDelegate {
 
     @Override
     public void load(ClassBytecodes[] classes) {
-        for (ClassBytecodes one : classes) {
-            bytecodes.put(one.name(), one.bytecodes());
+        for (ClassBytecodes added : classes) {
+            bytecodes.put(added.name(), added.bytecodes());
         }
     }
 
@@ -44,7 +44,7 @@ final class UserClasses extends URLClassLoader implements LoaderDelegate {
 
     @Override
     public Class<?> findClass(String name) throws ClassNotFoundException {
-        Class<?> loaded = findLoadedClass(name); // JShell asks here, not `loadClass`
+        Class<?> loaded = findLoadedClass(name); // JShell calls this method, not `loadClass`
         if (loaded != null) {
             return loaded;
         }

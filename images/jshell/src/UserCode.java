@@ -4,7 +4,7 @@ import java.lang.reflect.Method;
 import jdk.jshell.execution.DirectExecutionControl;
 import jdk.jshell.spi.SPIResolutionException;
 
-/** Runs compiled snippets in this JVM and keeps what they gave: the value itself, and what they threw. */
+/** Runs compiled snippets in this JVM and keeps their value or the exception that they threw. */
 final class UserCode extends DirectExecutionControl {
     private final UserThreads threads;
     private Object value;
@@ -15,7 +15,7 @@ final class UserCode extends DirectExecutionControl {
         this.threads = threads;
     }
 
-    /** JShell would have each value rendered, also those that nobody asked to see. */
+    /** Runs a snippet without rendering its value: JShell would render every value, also those that are not shown. */
     @Override
     protected String invoke(Method snippet) throws Exception {
         value = null;
@@ -29,18 +29,18 @@ final class UserCode extends DirectExecutionControl {
                 thrown = null;
                 throw unresolved;
             }
-            throw new StoppedException(); // JShell's own account of an exception knows less than the exception
+            throw new StoppedException(); // JShell's own description of an exception has less detail than the exception
         }
     }
 
-    /** What the last snippet threw, once; null if it did not. */
+    /** Returns the exception that the last snippet threw, once; null if it threw none. */
     Throwable takeThrown() {
         Throwable taken = thrown;
         thrown = null;
         return taken;
     }
 
-    /** The last snippet's value as JShell shows it. Calls the user's {@code toString}. */
+    /** Renders the last snippet's value as JShell shows it, which calls the user's {@code toString}. */
     String renderValue() throws Throwable {
         Object rendered = value;
         value = null;

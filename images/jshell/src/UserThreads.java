@@ -3,7 +3,7 @@ import java.util.HashSet;
 import java.util.List;
 import java.util.Set;
 
-/** The threads of user code: the main one and those that it, or they, start. */
+/** The threads of user code: the main thread and all threads that are started from it. */
 final class UserThreads extends ThreadGroup {
     /** How long the threads of an interrupted execution may take to end. */
     private static final long STOP_NANOS = 2_000_000_000;
@@ -21,7 +21,7 @@ final class UserThreads extends ThreadGroup {
         T run() throws Throwable;
     }
 
-    /** Begins an execution on the calling thread; exceptions in other threads are told by {@code tracebacks}. */
+    /** Begins an execution on the calling thread; {@code tracebacks} formats the exceptions of other threads. */
     synchronized void begin(Tracebacks tracebacks) {
         this.tracebacks = tracebacks;
         older = new HashSet<>(alive());
@@ -29,14 +29,14 @@ final class UserThreads extends ThreadGroup {
         StopCheck.requested = false;
     }
 
-    /** Ends the execution. Threads of one that was interrupted ask whether it was only until the next one begins: they get a while. */
+    /** Ends the execution. If it was interrupted, waits a while for its threads: the next execution resets the request to stop. */
     void end() {
         long deadline = System.nanoTime() + STOP_NANOS;
         for (Thread left; StopCheck.requested && (left = left(true)) != null && System.nanoTime() < deadline; ) {
             try {
                 left.join(10);
             } catch (InterruptedException again) {
-                // It was interrupted already.
+                // The execution is being stopped already.
             }
         }
         synchronized (this) {
@@ -44,7 +44,7 @@ final class UserThreads extends ThreadGroup {
         }
     }
 
-    /** Interrupts the execution, if there is one: at once in user code, before its next snippet in ours. */
+    /** Interrupts the execution, if there is one: user code at once, the runner's own code before the next snippet. */
     synchronized void cancel() {
         if (!executing) {
             return;
@@ -55,7 +55,7 @@ final class UserThreads extends ThreadGroup {
         }
     }
 
-    /** Runs what may be interrupted; the compiler and the runner itself never see an interrupted thread. */
+    /** Runs code that may be interrupted. The compiler and the runner itself never run on an interrupted thread. */
     <T> T call(Code<T> code) throws Throwable {
         enter();
         try {
@@ -77,7 +77,7 @@ final class UserThreads extends ThreadGroup {
 
     /** Waits for the threads this execution has left behind, as `java` waits for them after `main`. */
     void drain() throws InterruptedException {
-        // Twice idle in a row: one idle worker may just have been given work by a thread that ended since.
+        // Idle twice in a row, because a thread may have given work to an idle worker just before it ended.
         for (int idle = 0; idle < 2; ) {
             Thread busy = left(false);
             if (busy == null) {
@@ -87,10 +87,10 @@ final class UserThreads extends ThreadGroup {
                 idle = 0;
             }
         }
-        StopCheck.check(); // the threads may have ended only because they were told to
+        StopCheck.check(); // the threads may have ended only because they were stopped
     }
 
-    /** A thread that this execution has left behind and that does something. */
+    /** Finds a busy thread that this execution has left behind. */
     private Thread left(boolean daemons) {
         for (Thread thread : alive()) {
             boolean counts = daemons || !thread.isDaemon();
@@ -101,7 +101,7 @@ final class UserThreads extends ThreadGroup {
         return null;
     }
 
-    /** A pool that nobody shut down would keep the execution from ending although nothing is left to do. */
+    /** Whether a thread is an idle worker: a pool that was not shut down must not keep a finished execution from ending. */
     private static boolean isIdleWorker(Thread thread) {
         boolean takesWork = false;
         for (StackTraceElement frame : thread.getStackTrace()) {
