@@ -5,7 +5,7 @@ import sys
 from oncebox_runner.main import main
 
 if __name__ == "__main__":
-    # From here on the path is that of `python` without a script: the current directory, not the runner's.
+    # The module path begins as for `python` without a script: with the current directory, not the runner's.
     sys.path[0] = ""
     sys.argv = [""]
     main()

@@ -1,7 +1,7 @@
-"""What E2B's interpreter does that Jupyter's does not; imported when a request first asks for one of its formats.
+"""Adds the features that E2B's interpreter has and Jupyter's lacks. Imported when a request first asks for one of its formats.
 
-Charts and tables are described as data, PIL shows the images it saves, plotly's `show` gives HTML too, and a few names are there
-from the start. What these need is imported when the user's code imports what they are about.
+Charts and tables are described as data, PIL shows the images it saves, plotly's `show` gives HTML too, and a few names are
+predefined. A library is only touched once the user's code imports it.
 """
 
 import contextlib
@@ -20,14 +20,14 @@ from traitlets import ObjectName, Unicode
 
 from . import mime
 
-# A description larger than this is left out; picture, text and HTML are still there.
+# A larger description is left out; the picture, the text and the HTML are still sent.
 MAX_BYTES = 16 << 20
-# In a chart every point takes some microseconds to describe, and more of them than this nobody reads.
+# Every point of a chart takes some microseconds to describe, and nobody reads more points than this.
 MAX_POINTS = 200_000
 
 
 class Extras:
-    """Installs it all in a shell; `enable` says, before each execution, what of it is wanted."""
+    """Installs these features in a shell; `enable` chooses the formats before each execution."""
 
     def __init__(self, shell):
         self._shell = shell
@@ -36,37 +36,37 @@ class Extras:
         self._formatters = [ChartFormatter(parent=shell.display_formatter), DataFormatter(parent=shell.display_formatter)]
         for formatter in self._formatters:
             shell.display_formatter.formatters[formatter.format_type] = formatter
-        self._name(IPython=IPython, ip=shell, Any=Any)
-        _after_import("PIL.Image", self._show_what_is_saved)
+        self._predefine(IPython=IPython, ip=shell, Any=Any)
+        _after_import("PIL.Image", self._show_saved_images)
         _after_import("PIL.ImageShow", _show_here)
         _after_import("plotly.io", _add_html)
 
     def enable(self, formats: list[str], code: str) -> None:
-        """Prepares the execution of `code` for a caller who wants `formats`."""
+        """Prepares the execution of `code` for a caller that asks for `formats`."""
         self._on = bool(formats)
         for formatter in self._formatters:
             formatter.enabled = formatter.format_type in formats
-        # PIL's class takes 10 ms to import: too long for code that does not know of it.
+        # PIL's class takes 10 ms to import: too long for code that does not mention it.
         if self._on and not self._knows_image and "Image" in code:
             self._knows_image = True
-            # Without it, the code runs as far as it can.
+            # If PIL cannot be imported, the code runs without the predefined name.
             with contextlib.suppress(Exception):
                 from PIL.Image import Image
 
-                self._name(Image=Image)
+                self._predefine(Image=Image)
 
-    def _name(self, **names) -> None:
+    def _predefine(self, **names) -> None:
         for name, value in names.items():
             self._shell.user_ns.setdefault(name, value)
             self._shell.user_ns_hidden.setdefault(name, value)
 
-    def _show_what_is_saved(self, module) -> None:
+    def _show_saved_images(self, module) -> None:
         save = module.Image.save
 
         @functools.wraps(save)
         def save_and_show(image, fp, *args, **params):
             save(image, fp, *args, **params)
-            # Not what is written to memory: that is how images and figures are made ready to be displayed.
+            # Images saved to memory are not shown: that is how images and figures are encoded for display.
             if self._on and isinstance(fp, (str, os.PathLike)):
                 display(image)
 
@@ -74,7 +74,7 @@ class Extras:
 
 
 class ChartFormatter(BaseFormatter):
-    """Describes a figure of matplotlib's; `{}` is one that cannot be described."""
+    """Describes a matplotlib figure; `{}` stands for a figure that cannot be described."""
 
     format_type = Unicode("e2b/chart")
     print_method = ObjectName("_repr_e2b_chart_")
@@ -82,12 +82,12 @@ class ChartFormatter(BaseFormatter):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        # The base of `Figure`, whose own entry is thrown out of all formatters when a backend is chosen.
+        # Registered for the base class, because IPython removes the entry for `Figure` when a backend is chosen.
         self.for_type_by_name("matplotlib.figure", "FigureBase", _chart)
 
 
 class DataFormatter(BaseFormatter):
-    """Gives a table's columns as lists."""
+    """Describes a table: its columns as lists."""
 
     format_type = Unicode("e2b/data")
     print_method = ObjectName("_repr_e2b_data_")
@@ -95,7 +95,7 @@ class DataFormatter(BaseFormatter):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        # The class says that it is at home in `pandas` since version 3.
+        # Since pandas 3, the class names `pandas` as its module.
         for module in ("pandas", "pandas.core.frame"):
             self.for_type_by_name(module, "DataFrame", _table)
 
@@ -106,7 +106,7 @@ def _chart(figure) -> dict:
         points += sum(len(dots.get_offsets()) for axes in figure.axes for dots in axes.collections)
         if points > MAX_POINTS:
             return {}
-        # Of numbers that are no numbers, and of what is about to change in the libraries, the user need not know.
+        # Hides warnings about NaN and about deprecations in the libraries, which the user did not cause.
         with warnings.catch_warnings(action="ignore"):
             from e2b_charts import chart_figure_to_dict
 
@@ -126,7 +126,7 @@ def _table(frame) -> dict | None:
 
 
 def _plain(value: object) -> object:
-    """The form in JSON of what is in cells and points: times as ISO 8601, missing values as null, the rest as text."""
+    """The JSON form of a value in a cell or point: times as ISO 8601, missing values as null, everything else as text."""
     if value is getattr(sys.modules.get("pandas"), "NA", ...):
         return None
     if hasattr(value, "isoformat") and not hasattr(value, "total_seconds"):
@@ -137,12 +137,12 @@ def _plain(value: object) -> object:
 
 
 def _show_here(module) -> None:
-    """Lets `image.show()` display it; programs that would open a window find no screen, and say so on stderr at length."""
+    """Makes `image.show()` display the image. PIL's other viewers find no screen, and print long errors about it."""
     module._viewers[:] = [module.IPythonViewer()]
 
 
 def _add_html(io) -> None:
-    """Makes `figure.show()` give plotly's HTML too, with the library in it, as the value does; unless the user chose another."""
+    """Makes `figure.show()` send plotly's HTML too, library included, as a value does; unless the user chose another renderer."""
     io.renderers["oncebox"] = io.base_renderers.HtmlRenderer()
     if io.renderers.default == "plotly_mimetype":
         io.renderers.default = "plotly_mimetype+oncebox"
@@ -157,7 +157,7 @@ def _after_import(name: str, action) -> None:
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):
-    """Finds its module where the others do, and acts when it is loaded."""
+    """Finds one module as the other finders do, and calls the action when it is loaded."""
 
     def __init__(self, name, action):
         self._name, self._action = name, action
@@ -173,7 +173,7 @@ class _AfterImport(importlib.abc.MetaPathFinder):
 
         def load_and_act(module):
             load(module)
-            # A version of the library that is not as expected is the user's to use nevertheless.
+            # With an unexpected version of the library the action may fail; the user's code can use the library all the same.
             with contextlib.suppress(Exception):
                 self._action(module)
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 
 class Link:
-    """Receives requests and sends results. In a forked child it is closed: only the runner itself answers."""
+    """Receives requests and sends results. A forked child closes its copy, so that only the runner itself answers."""
 
     def __init__(self, read_path: str, write_path: str):
         # Python opens files close-on-exec, so no program started by the user's code inherits them.
@@ -21,19 +21,19 @@ class Link:
         os.register_at_fork(after_in_child=self._close_in_child)
 
     def receive(self) -> dict | None:
-        """Waits for the next request; `None` when the agent has closed its end."""
+        """Waits for the next request; returns `None` when the agent has closed its end."""
         line = self._in.readline()
         return json.loads(line) if line else None
 
     def send(self, message: dict) -> None:
-        """Writes one line whole, even when a signal handler of the user's code raises meanwhile."""
+        """Writes one whole line, even if a signal handler of the user's code raises meanwhile."""
         if self.closed:
             return
-        # Lone surrogates are legal in a Python string and not in UTF-8.
+        # Lone surrogates are legal in a Python string, but not in UTF-8.
         line = json.dumps(message, ensure_ascii=False, allow_nan=False).encode(errors="replace") + b"\n"
         with self._sending, _uninterrupted():
-            # The line fits into the buffer, so `write` only copies; an interrupted `flush` can be taken up again.
-            # Dropped before that is over, it must not close what it writes to.
+            # The line fits into the buffer, so `write` only copies it, and an interrupted `flush` can be repeated.
+            # A writer that is dropped early must not close the FIFO.
             out = io.FileIO(self._out.fileno(), "w", closefd=False)
             writer = io.BufferedWriter(out, len(line) + 1)
             writer.write(line)
@@ -44,7 +44,7 @@ class Link:
                     break
                 except BaseException as error:
                     if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.EBADF):
-                        os._exit(1)  # The agent is gone, and with it the reason to be here.
+                        os._exit(1)  # The agent is gone, so the runner ends too.
                     raised = error
             writer.detach()
         if raised is not None:
@@ -52,7 +52,7 @@ class Link:
 
     def _close_in_child(self) -> None:
         if self.closed:
-            return  # A child's child: what the numbers name now may be the user's.
+            return  # A child of a child: the descriptors may be the user's by now.
         self.closed = True
         # Not `self._in.close()`: it takes a lock that a thread of the parent may have held at the fork.
         os.close(self._in.fileno())
@@ -61,7 +61,7 @@ class Link:
 
 @contextmanager
 def _uninterrupted():
-    """Puts an interrupt off; one between two steps of a write would have the other end closed, or told half a line."""
+    """Defers an interrupt: between two steps of a write it could close the FIFO or leave half a line in it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

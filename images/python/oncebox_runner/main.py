@@ -1,4 +1,4 @@
-"""The loop: receive a request, execute it, say how it ended."""
+"""The main loop: receives a request, executes it, sends its outcome."""
 
 import builtins
 import importlib
@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from .link import Link
 from .shell import Shell, describe
 
-# Takes every path that the first request may take: value, output, error, syntax error, top-level await.
-THROW_AWAY = ("x = [1]\nprint(end='')\nx", "def f(): 1/0\nf()", "1 +", "import asyncio\nawait asyncio.sleep(0)", "")
+# Covers every path that the first request may take: value, output, error, syntax error, top-level await.
+WARM_UP = ("x = [1]\nprint(end='')\nx", "def f(): 1/0\nf()", "1 +", "import asyncio\nawait asyncio.sleep(0)", "")
 
-# The builtins that the runner and IPython cannot do without.
+# The builtins that the runner and IPython need.
 BUILTIN_FUNCTIONS = {name: value for name, value in vars(builtins).items() if callable(value)}
 
 
@@ -42,13 +42,13 @@ def main() -> None:
         if link.closed:
             _end_forked_child(done)
         if shell.quit:
-            # The agent starts another interpreter when it is next asked for one.
+            # The agent starts another interpreter for the next request.
             os._exit(done.get("exit_code", 0))
         link.send({"done": done})
 
 
 def _serve(shell: Shell, request: dict) -> dict:
-    """Executes one request with its environment and directory; an interrupt ends it wherever it strikes."""
+    """Executes one request with its environment and directory; an interrupt at any point ends it."""
     try:
         with _environment(request.get("env") or {}):
             try:
@@ -81,7 +81,7 @@ def _repair_builtins() -> None:
 
 @contextmanager
 def _environment(variables: dict):
-    """Sets environment variables, and puts back what they were."""
+    """Sets environment variables, and restores them afterwards."""
     before = {name: os.environ.get(name) for name in variables}
     try:
         os.environ.update(variables)
@@ -102,7 +102,7 @@ def _end_forked_child(done: dict) -> None:
 
 
 def _add_user_site() -> None:
-    """Lets `pip install` in the running interpreter work where its target does not exist yet."""
+    """Adds the user's package directory to the path although it may not exist yet, so that `pip install` works at once."""
     user_site = site.getusersitepackages()
     if site.ENABLE_USER_SITE and user_site not in sys.path:
         packages = next((i for i, path in enumerate(sys.path) if path.endswith("-packages")), len(sys.path))
@@ -110,7 +110,7 @@ def _add_user_site() -> None:
 
 
 def _warm_up(shell: Shell) -> None:
-    """Runs throw-away code, so that the first request finds everything imported, and forgets it again."""
-    for code in THROW_AWAY:
+    """Runs examples, so that everything is imported before the first request, then forgets them."""
+    for code in WARM_UP:
         _serve(shell, {"code": code})
     shell.forget()

@@ -4,17 +4,17 @@ import base64
 import json
 import math
 
-# A value larger than this has its text alone; nobody wants the same megabytes twice.
+# A larger value is sent as text only, so that the same megabytes are not sent twice.
 MAX_JSON_BYTES = 1 << 20
 
-# Of data that has no other form than this type's, by the lower estimate below.
+# The limit for data that has no text form, by the low estimate of `json_value`.
 MAX_DATA_BYTES = 32 << 20
 
 BASE64_TYPES = {"application/pdf"}
 
 
 def encode(bundle: dict) -> dict:
-    """Makes every value of a mime bundle JSON: base64 for bytes, text as it is, data as data where the type is none of text."""
+    """Turns every value of a mime bundle into JSON: bytes as base64, text as it is, other data as text or data, by its type."""
     data = {"text/plain": ""}
     for mime, value in bundle.items():
         mime = str(mime)
@@ -34,9 +34,9 @@ def encode(bundle: dict) -> dict:
 
 
 def json_value(value: object, room: int = MAX_JSON_BYTES, plain=None) -> object:
-    """Copies `value` as plain JSON data, NaN and infinity as null; `plain` turns what is no JSON into what is.
+    """Copies `value` as plain JSON data, NaN and infinity as null; `plain` converts items that are not JSON.
 
-    Raises `ValueError` when it has no exact JSON form, contains itself, or is larger than `room` bytes.
+    Raises `ValueError` if the value has no exact JSON form, contains itself, or is larger than `room` bytes.
     """
 
     def copy(item: object) -> object:
@@ -65,7 +65,7 @@ def json_value(value: object, room: int = MAX_JSON_BYTES, plain=None) -> object:
 
 
 def _key(key: object) -> str:
-    """Names an object's member as `json.dumps` does."""
+    """The name of an object's member, as `json.dumps` writes it."""
     if isinstance(key, str):
         return key
     if key is None or isinstance(key, (bool, int, float)):
@@ -74,7 +74,7 @@ def _key(key: object) -> str:
 
 
 def _as_data(value: object) -> object:
-    """A structured value of a type of its own: the JSON of plotly's figures, say."""
+    """The JSON of a structured value with its own mime type, such as a plotly figure."""
     try:
         return json_value(value, MAX_DATA_BYTES)
     except ValueError:
@@ -82,7 +82,7 @@ def _as_data(value: object) -> object:
 
 
 def _as_text(value: object) -> str:
-    """What should have been text, and is none."""
+    """The text form of a value that should have been text."""
     try:
         return json.dumps(value)
     except (TypeError, ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""IPython's shell, with its results, displays and errors turned into protocol messages."""
+"""IPython's shell, which turns results, displays and errors into protocol messages."""
 
 import asyncio
 import builtins
@@ -20,7 +20,7 @@ from traitlets.config import Config
 
 from . import causes, mime
 
-# IPython lays out a container item by item; above this many items that takes longer than anybody waits.
+# IPython lays out a container item by item, which takes too long for more items than this.
 MAX_LAID_OUT = 10_000
 
 RUNNER = os.path.dirname(__file__) + os.sep
@@ -37,10 +37,10 @@ CONFIG = Config(
 
 
 class Shell(InteractiveShell):
-    """An `InteractiveShell` with no terminal, no files of its own, and no output but the user's."""
+    """An `InteractiveShell` without a terminal, without files of its own, and with no output but the user's."""
 
     def __init__(self, **kwargs):
-        #: Takes each `result` message; set once the runner is ready.
+        #: Sends each `result` message; set once the runner is ready.
         self.send_result = lambda message: None
         self._failure: dict | None = None
         self._has_main = False
@@ -48,12 +48,12 @@ class Shell(InteractiveShell):
         self._pid = os.getpid()
         #: Whether the code is a cell of a notebook.
         self._is_notebook = False
-        #: Whether the code asked for the end of this interpreter.
+        #: Whether the code asked to end this interpreter.
         self.quit = False
         self._runner = asyncio.Runner()
         super().__init__(config=CONFIG, **kwargs)
         self.loop_runner = self._run_on_loop
-        # Unfinished code is an error here, not the question for more lines that a terminal makes of it.
+        # Unfinished code is an error here; a terminal would ask for more lines.
         self.compile.flags &= ~codeop.PyCF_ALLOW_INCOMPLETE_INPUT
         self.set_hook("show_in_pager", self._print_help)
         self._prepare_formatters()
@@ -61,34 +61,34 @@ class Shell(InteractiveShell):
     def execute(self, code: str, mode: str = "script", formats: list[str] = (), stdin: bool = True) -> dict:
         """Executes code and returns the members of its `done` message.
 
-        `mode` is `script` or `notebook`. `formats` are mime types that the caller wants of outputs beside those that all get; without `stdin` nobody answers
-        questions.
+        `mode` is `script` or `notebook`. `formats` are the mime types that the caller asks for in addition to the usual ones.
+        Without `stdin`, `input` raises an error.
         """
         self._failure = None
         self._has_main = False
         self._is_notebook = mode == "notebook"
-        self._want(formats, code)
+        self._enable_formats(formats, code)
         _open_input(stdin)
         result = self.run_cell(code, store_history=True)
         error = result.error_in_exec if result.error_before_exec is None else result.error_before_exec
         self.quit = isinstance(error, Quit)
-        # In a notebook an exit is one error among others; a child of the user's own `os.fork()` is a process that does exit.
+        # In a notebook `SystemExit` is an error like any other, but a child of the user's own `os.fork()` does exit.
         if isinstance(error, SystemExit) and (self.quit or not self._is_notebook or os.getpid() != self._pid):
             return {"exit_code": _exit_code(error)}
-        # Whatever IPython showed as a traceback is a failure: also a script of %run, or a figure that cannot be drawn.
+        # Every traceback that IPython showed is a failure, for example of a script of %run or of a figure that cannot be drawn.
         if self._failure is None and error is not None:
             self._failure = describe(error)
         return self._failure or {}
 
     def publish(self, bundle: dict, main: bool) -> None:
-        """Sends a value or a display; what was printed before it goes out before it."""
+        """Sends a value or a display, after flushing the output that was printed before it."""
         self.flush()
-        # Only the first can be the value: code may call the display hook by itself.
+        # Only the first is the value, because code may call the display hook itself.
         main, self._has_main = main and not self._has_main, self._has_main or main
         self.send_result({"result": {"data": mime.encode(bundle), "main": main}})
 
     def flush(self) -> None:
-        """Flushes the user's streams, whatever the user made of them."""
+        """Flushes the user's streams, and ignores errors, because the code may have replaced or closed them."""
         for stream in (sys.stdout, sys.stderr):
             try:
                 stream.flush()
@@ -96,7 +96,7 @@ class Shell(InteractiveShell):
                 pass
 
     def forget(self) -> None:
-        """Returns to the state before the first execution."""
+        """Restores the state before the first execution."""
         self.reset(new_session=True)
         self.compile._filename_map.clear()
         for name in ("last_exc", "last_type", "last_value", "last_traceback"):
@@ -104,12 +104,12 @@ class Shell(InteractiveShell):
                 delattr(sys, name)
 
     def reset(self, *args, **kwargs):
-        """Clears the variables, but not what makes `__main__` a module; `multiprocessing` reads its `__spec__`."""
+        """Clears the variables, except the attributes of the module `__main__`; `multiprocessing` reads its `__spec__`."""
         super().reset(*args, **kwargs)
         self.user_ns.update(dict.fromkeys(("__doc__", "__loader__", "__package__", "__spec__")))
 
-    def _want(self, formats, code):
-        """Sees to it that outputs have these formats; nothing is imported for a caller who wants none."""
+    def _enable_formats(self, formats, code):
+        """Enables these formats for outputs; imports nothing if there are none."""
         if formats and self._extras is None:
             from .e2b import Extras
 
@@ -120,7 +120,7 @@ class Shell(InteractiveShell):
     # Running code
 
     async def run_code(self, code_obj, result=None, *, async_=False):
-        """Executes compiled code; as IPython's, but `SystemExit` is an outcome and not a warning."""
+        """Executes compiled code like IPython's method, except that `SystemExit` is an outcome and not a warning."""
         try:
             if async_:
                 await eval(code_obj, self.user_global_ns, self.user_ns)
@@ -128,7 +128,7 @@ class Shell(InteractiveShell):
                 exec(code_obj, self.user_global_ns, self.user_ns)
         except BaseException as error:
             if async_ and isinstance(error, asyncio.CancelledError) and asyncio.current_task().cancelling():
-                # asyncio turns SIGINT into a cancellation; the person who sent it knows it as this.
+                # asyncio turns SIGINT into a cancellation; the user expects a KeyboardInterrupt.
                 error = KeyboardInterrupt().with_traceback(error.__traceback__)
             if result is not None:
                 result.error_in_exec = error
@@ -151,7 +151,7 @@ class Shell(InteractiveShell):
     # Errors
 
     def showtraceback(self, exc_tuple=None, *args, **kwargs):
-        """Keeps the error for `done`. An exit is an error in notebooks only, and of exception groups IPython has no picture."""
+        """Keeps the error for `done`. `SystemExit` is an error in notebooks only; IPython cannot format exception groups."""
         etype, error, tb = self._get_exc_info(exc_tuple)
         if isinstance(error, SystemExit):
             if self._is_notebook:
@@ -167,24 +167,24 @@ class Shell(InteractiveShell):
         self._failure = describe(evalue, "\n".join(stb))
 
     def show_usage_error(self, exc):
-        """A magic used wrongly has no traceback to show."""
+        """Keeps the error of a wrongly used magic, without a traceback."""
         self._failure = describe(exc)
 
     def _format_exception_for_storage(self, exception, **kwargs):
-        # Would format every traceback a second time, for a notebook that nobody saves.
+        # IPython would format every traceback a second time, to save it in a notebook, which does not exist here.
         return {}
 
-    # Parts of IPython that are not wanted here
+    # Parts of IPython that are disabled or replaced
 
     def init_ipython_dir(self, ipython_dir):
-        """No configuration, extension or history is read from or written to the home directory."""
+        """Does nothing: no configuration, extension or history is read from or written to the home directory."""
 
     def init_profile_dir(self, profile_dir):
-        """As above; what magics would store there lives as long as the shell."""
+        """Uses no directory: the data that magics would store there lives as long as the shell."""
         self.db = {}
 
     def enable_gui(self, gui=None):
-        """There is no screen. `%matplotlib inline` asks for it nevertheless."""
+        """Does nothing, because there is no screen. `%matplotlib inline` calls this."""
 
     def init_user_ns(self):
         """Leaves out IPython's own `open`, which refuses `open(0)`."""
@@ -192,17 +192,17 @@ class Shell(InteractiveShell):
         del self.user_ns["open"], self.user_ns_hidden["open"]
 
     def init_displayhook(self):
-        """Values go to the protocol."""
+        """Sends values as protocol messages."""
         self.displayhook_class = ValueHook
         super().init_displayhook()
 
     def init_display_pub(self):
-        """Displays go to the protocol."""
+        """Sends displays as protocol messages."""
         self.display_pub_class = Publisher
         super().init_display_pub()
 
     def _tee(self, channel):
-        # Would keep a copy of all output, and replaces the streams' `write`.
+        # IPython would keep a copy of all output, and replace the streams' `write`.
         return nullcontext()
 
     @default("exiter")
@@ -210,11 +210,11 @@ class Shell(InteractiveShell):
         return Exit(self)
 
     def exit(self, code):
-        """Ends the code, as in Python itself; in a notebook, it ends the interpreter with all its variables."""
+        """Ends the code, as in Python itself; in a notebook, ends the interpreter with all its variables."""
         raise Quit(code) if self._is_notebook else SystemExit(code)
 
     def _print_help(self, shell, data, start, screen_lines):
-        """Prints what `print?` shows in a terminal's pager. Notebooks show nothing."""
+        """Prints the help text of `print?`, which a terminal shows in a pager. Notebooks show nothing."""
         if not self._is_notebook:
             print(data["text/plain"] if isinstance(data, dict) else data)
 
@@ -222,9 +222,9 @@ class Shell(InteractiveShell):
         formatters = self.display_formatter.formatters
         for kind in (dict, list):
             formatters["application/json"].for_type(kind, _json_or_none)
-        # Plotly's own way of displaying itself sends its whole library first, twice; its mime bundle has all one needs.
+        # Plotly's own display method sends its whole library first, twice; its mime bundle is sufficient.
         self.display_formatter.ipython_display_formatter.for_type_by_name(
-            "plotly.basedatatypes", "BaseFigure", _not_by_itself
+            "plotly.basedatatypes", "BaseFigure", _refuse_own_display
         )
         text = formatters["text/plain"]
         for kind in (dict, list, tuple, set, frozenset):
@@ -235,7 +235,7 @@ class ValueHook(DisplayHook):
     """Publishes the value of the last expression."""
 
     def compute_format_data(self, result):
-        """Formats the value; a figure that is the value is not drawn again when the code ends."""
+        """Formats the value. Closes a figure that is the value, so that it is not drawn again when the code ends."""
         data = super().compute_format_data(result)
         pyplot = sys.modules.get("matplotlib.pyplot")
         if isinstance(result, getattr(pyplot, "Figure", ())):
@@ -243,14 +243,14 @@ class ValueHook(DisplayHook):
         return data
 
     def write_output_prompt(self):
-        """There is none."""
+        """Writes nothing: there is no prompt."""
 
     def write_format_data(self, format_dict, md_dict=None):
         """Sends the value."""
         self.shell.publish(format_dict, main=True)
 
     def log_output(self, format_dict):
-        """There is no log."""
+        """Does nothing: there is no log."""
 
     def finish_displayhook(self):
         """Writes no separator."""
@@ -258,7 +258,7 @@ class ValueHook(DisplayHook):
 
 
 class Publisher(DisplayPublisher):
-    """Publishes what the code displays. Updates and clearing need a screen, and change nothing."""
+    """Publishes the code's displays. Updates and clearing have no effect, because they need a screen."""
 
     def publish(self, data, metadata=None, source=None, *, transient=None, update=False, **kwargs):
         """Sends one display."""
@@ -266,7 +266,7 @@ class Publisher(DisplayPublisher):
             self.shell.publish(data, main=False)
 
     def clear_output(self, wait=False):
-        """What was sent cannot be taken back."""
+        """Does nothing: a display that was sent cannot be taken back."""
 
 
 class Exit(ExitAutocall):
@@ -277,7 +277,7 @@ class Exit(ExitAutocall):
 
 
 class Quit(SystemExit):
-    """The end of an interpreter that would be kept otherwise."""
+    """Ends an interpreter that would otherwise be kept."""
 
 
 def describe(error: BaseException, text: str | None = None) -> dict:
@@ -292,14 +292,14 @@ def describe(error: BaseException, text: str | None = None) -> dict:
     try:
         cause = causes.limit_behind(error)
     except Exception:
-        return done  # an exception of the user's, with members that cannot be read
+        return done  # the user's own exception has attributes that cannot be read
     return done if cause is None else {**done, "cause": cause}
 
 
 def _without_runner(tb):
-    """The traceback from the first frame of the user's code on, and nowhere a frame of the runner's.
+    """The traceback from the first frame of the user's code on, without the runner's frames.
 
-    Where there is no user code (a drawing failed), the library's frames stay.
+    If there is no user code, for example because a drawing failed, the library's frames stay.
     """
     frames = []
     while tb is not None:
@@ -314,7 +314,7 @@ def _without_runner(tb):
 
 
 def _exit_code(error: SystemExit) -> int:
-    """What `python` would have exited with; like it, says on stderr what is not a number."""
+    """The exit status that `python` would have; like `python`, prints a code that is not a number to stderr."""
     if error.code is None:
         return 0
     if isinstance(error.code, int):
@@ -340,7 +340,7 @@ def _json_or_none(value):
         return None
 
 
-def _not_by_itself(figure):
+def _refuse_own_display(figure):
     raise NotImplementedError
 
 
@@ -355,7 +355,7 @@ def _unless_large(lay_out):
 
 
 def _open_input(stdin):
-    """Gives code the built-in `input`, or one that says that there is nobody to ask."""
+    """Gives the code the built-in `input`, or one that raises an error."""
     if builtins.input is (_refuse_input if stdin else INPUT):
         builtins.input = INPUT if stdin else _refuse_input
 
