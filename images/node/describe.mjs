@@ -1,13 +1,13 @@
-// Writes language.json while the image is built: how the agent starts the runner, and what the image really has.
+// Writes language.json while the image is built: the command that starts the runner, and the installed version of Node.
 import { writeFileSync } from 'node:fs';
 
 const language = {
   name: 'javascript',
-  // V8 may take all the memory that the container has; the container's limit decides.
+  // V8 may use all the memory of the container; the container's limit decides.
   command: ['/opt/node/bin/node', '--max-old-space-size-percentage=100', '/opt/oncebox/javascript/runner.mjs'],
   version: process.versions.node,
   packages: {},
-  // What is logged by one call is written by one.
+  // The text of one logging call is one write.
   keep_writes_apart: true,
 };
 writeFileSync('/opt/oncebox/javascript/language.json', `${JSON.stringify(language)}\n`);

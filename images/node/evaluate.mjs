@@ -1,4 +1,4 @@
-// Evaluates code the way Node's REPL does: as a sloppy script in the global scope, where declarations persist.
+// Evaluates code as Node's REPL does: as a sloppy-mode script in the global scope, where declarations persist.
 import { createRequire, Module } from 'node:module';
 import { join } from 'node:path';
 import { types } from 'node:util';
@@ -13,14 +13,14 @@ const { Error, Map, Object, SyntaxError, globalThis: global, process } = globalT
 const DYNAMIC_IMPORT = { importModuleDynamically: constants.USE_MAIN_CONTEXT_DEFAULT_LOADER };
 const OWN_FRAME = /^(node:vm$|node:diagnostics_channel$|node:internal\/|file:\/\/\/opt\/oncebox\/)/;
 
-/** Per script name: maps a position that V8 reports to one in the code as written, or to null. */
+/** For each script name, a function that maps a position reported by V8 to one in the code as written, or to null. */
 const locators = new Map();
 
 /**
- * Runs `code` and resolves to `{ value }`: that of the last expression, awaited if it is a promise. The object keeps
- * a value that has a method `then` from being taken for a promise.
+ * Runs `code` and resolves to `{ value }`, the value of the last expression, awaited if it is a promise. The object
+ * around it keeps `await` from treating a value with a method `then` as a promise.
  *
- * `transpile(code, name)`, if any, turns the code into JavaScript first and returns `{ code, locate }`.
+ * `transpile(code, name)`, if given, turns the code into JavaScript first and returns `{ code, locate }`.
  */
 export async function evaluate(code, name, transpile) {
   enterDirectory();
@@ -33,18 +33,18 @@ export async function evaluate(code, name, transpile) {
 const PAUSE = new Script('Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 50)');
 
 /**
- * Takes an interrupt that came just when its script ended, which Node keeps for the next script that can be interrupted: this one,
- * which does nothing for 50 ms.
+ * Absorbs an interrupt that arrived just when its script ended. Node delivers such an interrupt to the next interruptible script:
+ * here to one that does nothing for 50 ms.
  */
 export function absorbInterrupt() {
   try {
     PAUSE.runInThisContext({ breakOnSigint: true, displayErrors: false });
   } catch {
-    // There was one.
+    // The interrupt is absorbed.
   }
 }
 
-/** Forgets the names of scripts, which then count from the start again. */
+/** Forgets the names of all scripts, so that they can be used again. */
 export function forget() {
   locators.clear();
 }
@@ -54,7 +54,7 @@ function compile(code, name, transpile) {
     try {
       return compileAs(`(${code}\n)`, name, transpile); // an object literal, which would be a block
     } catch {
-      // It is a block.
+      // The code is a block.
     }
   }
   return compileAs(code, name, transpile);
@@ -72,7 +72,7 @@ function compileAs(written, name, transpile) {
   try {
     return { script: new Script(rewritten.code, options), isAsync: true };
   } catch (error) {
-    error.stack = `${error.name}: ${error.message}`; // V8 quotes the rewritten line, which would only confuse
+    error.stack = `${error.name}: ${error.message}`; // V8's stack quotes the rewritten line, which would only confuse
     throw error;
   }
 }
@@ -83,7 +83,7 @@ function tryRewrite(code, name, strictImports) {
   try {
     return rewrite(code, { meta, strictImports });
   } catch (error) {
-    if (!error.loc) throw error; // the code has broken what the parser is built on
+    if (!error.loc) throw error; // not a syntax error: the code has broken built-ins that the parser uses
     try {
       new Script(code); // V8 may know syntax that the parser does not know yet.
     } catch {
@@ -93,7 +93,7 @@ function tryRewrite(code, name, strictImports) {
   }
 }
 
-/** The parser's error in the shape of V8's: the line and a caret below the place. */
+/** The parser's error in V8's format: the line, and a caret below the position. */
 function syntaxError(code, name, { message, loc }) {
   const error = new SyntaxError(message.replace(/ \(\d+:\d+\)$/, ''));
   const line = code.split('\n')[loc.line - 1];
@@ -103,7 +103,7 @@ function syntaxError(code, name, { message, loc }) {
 
 let directory;
 
-/** Makes `require` and its companions those of a main module in the current directory. */
+/** Defines `require`, `module`, `__filename` and the like as in a main module in the current directory. */
 function enterDirectory() {
   if (directory === process.cwd()) return;
   directory = process.cwd();
@@ -117,7 +117,7 @@ function enterDirectory() {
   process.argv = [process.execPath, filename];
 }
 
-// Stack traces, printed ones too, show the user's frames at the places where the user wrote them.
+// Stack traces, printed ones too, show only the user's frames, at their positions in the code as written.
 const format = Error.prepareStackTrace;
 Error.prepareStackTrace = (error, frames) => {
   note(error, frames);
@@ -132,7 +132,7 @@ function describeFrame(frame) {
   const locate = locators.get(frame.getFileName());
   if (!locate) return frame;
   const place = locate(frame.getLineNumber(), frame.getColumnNumber());
-  if (!place) return null; // where the runner calls the function that it made of the code
+  if (!place) return null; // the runner's call of the function that it made of the code
   const [line, column] = place;
   return frame.toString().replace(/:\d+:\d+(\)?)$/, `:${line}:${column}$1`);
 }

@@ -1,8 +1,8 @@
-// Makes `process.stdout` and `process.stderr` write at once and whole, and keeps what an interrupted execution still
-// writes from the next one.
+// Makes `process.stdout` and `process.stderr` write at once and completely, and discards late output of an interrupted
+// execution, so that it does not appear in the next one.
 //
-// Node's own streams hand what they write to the event loop. A child process would overtake, process.exit() would lose the
-// rest, and an interrupt that strikes meanwhile would leave a stream that waits for a write, or hears of one too late.
+// Node's own streams write from the event loop. The output of a child process could overtake theirs, process.exit() would
+// lose the rest, and an interrupt during a write would leave a stream that never learns that the write is over.
 import { writeSync } from 'node:fs';
 import { Writable } from 'node:stream';
 
@@ -22,12 +22,12 @@ for (const [index, stream] of streams.entries()) {
   stream._writev = (pieces, callback) => callback(tryWrite(fd, concat(pieces.map(bytes))));
 }
 
-/** Forgets writes that were broken off: for their stream they never end, and it would keep all that follows. */
+/** Resets streams after interrupted writes: a stream would wait for such a write forever, and buffer all later ones. */
 export function mendStreams() {
   for (const stream of streams) {
-    if (!stream.writable) continue; // the user has ended it
+    if (!stream.writable) continue; // ended by the user
     const { highWaterMark } = stream._writableState;
-    const options = { highWaterMark, decodeStrings: false, emitClose: false }; // as Node's sockets have them
+    const options = { highWaterMark, decodeStrings: false, emitClose: false }; // as in Node's sockets
     stream._writableState = new Writable.WritableState(options, stream, true);
   }
 }
@@ -44,7 +44,7 @@ function tryWrite(fd, data) {
       written += writeSync(fd, data, written);
     } catch (error) {
       if (error.code !== 'EAGAIN') return error;
-      wait(pause, 0, 0, 1); // a child process has made the pipe, which it shares, one that does not wait
+      wait(pause, 0, 0, 1); // a child process has made the shared pipe non-blocking
     }
   }
   return null;

@@ -1,5 +1,5 @@
-// Puts values and errors into the words of the protocol. What is reported may be hostile: getters that throw,
-// proxies, `inspect` methods that fail.
+// Turns values and errors into protocol messages. Values may be hostile: getters that throw, proxies, `inspect`
+// methods that fail.
 import { inspect, types } from 'node:util';
 
 import { limitBehind } from './causes.mjs';
@@ -8,14 +8,14 @@ import { limitBehind } from './causes.mjs';
 const { ArrayBuffer, Buffer, Error, Object, String } = globalThis;
 const { stringify } = globalThis.JSON;
 
-/** One line of JSON. Lone surrogates, which UTF-8 does not have, become replacement characters. */
+/** Encodes a message as one line of JSON. Lone surrogates, which UTF-8 lacks, become replacement characters. */
 export function encode(message) {
   const json = stringify(message);
   if (!json.includes('\\ud')) return `${json}\n`;
   return `${json.replace(/\\(?:(ud[89a-f][0-9a-f]{2})|.)/g, (escape, lone) => (lone ? '\ufffd' : escape))}\n`;
 }
 
-/** The value as Node's REPL prints it, with a far higher limit for strings: large output is the agent's to cut. */
+/** The value as Node's REPL prints it, with a far higher limit for strings, because the agent truncates large output. */
 export function show(value) {
   try {
     return inspect(value, { showProxy: true, maxStringLength: 10_000_000 });
@@ -24,7 +24,7 @@ export function show(value) {
   }
 }
 
-/** A bundle of representations by mime type: text is always there, bytes are base64. */
+/** Makes a bundle of representations by mime type. There is always a text; bytes become base64. */
 export function bundle(representations) {
   const data = {};
   for (const [mime, value] of Object.entries(representations)) {
@@ -36,7 +36,7 @@ export function bundle(representations) {
   return data;
 }
 
-/** How code ended that threw `thrown`. */
+/** The members of the `done` message for code that threw `thrown`. */
 export function failure(thrown) {
   if (!isError(thrown)) {
     const value = show(thrown);
@@ -55,14 +55,14 @@ function isError(value) {
   }
 }
 
-/** What Node prints for it, less the brackets around an error without frames. */
+/** The error as Node prints it, but without the brackets around an error without frames. */
 function traceOf(error) {
   const text = show(error);
   const bracketed = /^\[([^]*)\]( \{\n[^]*\n\})?$/.exec(text);
   return bracketed ? bracketed[1] + (bracketed[2] ?? '') : text;
 }
 
-/** The error's own name, or that of its class where the class did not give it one. */
+/** The error's own name, or the name of its class if the class did not set one. */
 function nameOf(error) {
   try {
     const name = String(error.name);

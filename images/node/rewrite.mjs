@@ -1,8 +1,8 @@
-// Gives a script what only modules have: top-level `await`, `import` and `export` declarations, `import.meta`.
+// Makes features of modules work in a script: top-level `await`, `import` and `export` declarations, `import.meta`.
 //
-// Node's REPL does the same: such code becomes the body of an async function, and what it declares at its top
-// level is declared outside of that function, so that it persists. Every edit keeps the line structure, and
-// `locate` undoes the few that move columns, so that stack traces speak of the code as it was written.
+// As in Node's REPL, such code becomes the body of an async function, and its top-level declarations are moved out of
+// that function, so that they persist. Every edit keeps the line structure, and `locate` undoes the few edits that move
+// columns, so that stack traces refer to the code as written.
 import { parse } from './node_modules/acorn/dist/acorn.mjs';
 import { base, full, recursive } from './node_modules/acorn-walk/dist/walk.mjs';
 
@@ -19,11 +19,11 @@ const options = {
 };
 
 /**
- * Returns `{ code, locate }` for code that needs module features and null for code that is a plain script.
- * Throws acorn's SyntaxError.
+ * Returns `{ code, locate }` for code that needs module features, and null for a plain script. Throws acorn's
+ * SyntaxError.
  *
- * `meta` is what `import.meta` will hold; `strictImports` makes a name that a module does not export an error, as
- * it is in JavaScript; in TypeScript such a name may be a type.
+ * `meta` is the value of `import.meta`. With `strictImports`, importing a name that a module does not export is an
+ * error, as in JavaScript; in TypeScript such a name may be a type.
  */
 export function rewrite(code, { meta, strictImports }) {
   const program = parse(code, options);
@@ -35,10 +35,10 @@ export function rewrite(code, { meta, strictImports }) {
 class Rewriter {
   needed = false;
   edits = [];
-  /** Declared outside of the function. Imports are `var`: a later execution may repeat them. */
+  /** Names to declare outside of the function. Imports become `var`, because a later execution may repeat them. */
   lets = new Set();
   vars = new Set();
-  /** Run before everything else in the function. */
+  /** Statements to run before everything else in the function. */
   prologue = [];
 
   constructor(code, meta, strictImports) {
@@ -56,7 +56,7 @@ class Rewriter {
     const last = program.body.findLast((node) => !isInert(node));
     const value = last?.type === 'ExportDefaultDeclaration' ? last.declaration : last?.expression;
     if (value && (last.type === 'ExpressionStatement' || !isDeclaration(value))) {
-      // In an object, because a promise would lose a value that only looks like a promise.
+      // In an object, because the async function would await a value that has a method `then`.
       this.insert(value.start, 'return { value: (');
       this.insert(value.end, ') }');
     }
@@ -65,7 +65,7 @@ class Rewriter {
   result() {
     const declarations = [declare('let', this.lets), declare('var', this.vars)].join('');
     this.edits.unshift({ start: 0, end: 0, text: `${declarations}(async () => { ${this.prologue.join(' ')} ` });
-    // At the same place an insertion goes before what replaces the code there.
+    // At the same position, an insertion comes before a replacement.
     const edits = this.edits.sort((a, b) => a.start - b.start || (a.end > a.start) - (b.end > b.start));
     let output = '';
     let position = 0;
@@ -76,7 +76,7 @@ class Rewriter {
     return { code: `${output}${this.code.slice(position)}\n})()`, locate: locator(this.code, edits) };
   }
 
-  /** A statement of the top level, where every declaration persists. */
+  /** Rewrites a top-level statement: every declaration there persists. */
   statement(node) {
     switch (node.type) {
       case 'ImportDeclaration':
@@ -118,7 +118,7 @@ class Rewriter {
     this.prologue.push(names.length ? `({ ${names.join(', ')} } = ${module});` : `${module};`);
   }
 
-  /** Nobody can import from an execution: what it exports is only declared. */
+  /** Rewrites an export as a plain declaration, because nothing can import from an execution. */
   exportDeclaration(node) {
     this.needed = true;
     if (node.source) this.prologue.push(`await import(${node.source.raw}${attributes(node)});`);
@@ -134,8 +134,8 @@ class Rewriter {
   }
 
   /**
-   * Turns a declaration into assignments of the same width: `const x = 1` into `!   (x = 1)`. The operator makes
-   * it a statement of its own where the line before has no semicolon.
+   * Turns a declaration into assignments of the same width: `const x = 1` into `!   (x = 1)`. The operator `!` keeps
+   * the assignment from continuing a line before it that has no semicolon.
    */
   variables(node, hoisted, isLoopHead = false) {
     for (const { id } of node.declarations) for (const name of boundNames(id)) hoisted.add(name);
@@ -157,7 +157,7 @@ class Rewriter {
   }
 }
 
-/** Walks what belongs to the top level's function scope: its `await`s, and the `var`s in its blocks. */
+/** Visits the nodes of the top level's function scope: its `await`s, and the `var`s in its blocks. */
 const visitors = {
   FunctionDeclaration() {},
   FunctionExpression() {},
@@ -195,7 +195,7 @@ function isDeclaration(node) {
   return node.type === 'VariableDeclaration' || (/^(Function|Class)Declaration$/.test(node.type) && node.id);
 }
 
-/** Does nothing where it stands, so that the value of what comes before it may be returned. */
+/** Whether a statement has no effect when it is reached, so that the value of the statement before it can be returned. */
 function isInert(node) {
   switch (node.type) {
     case 'EmptyStatement':
@@ -239,14 +239,14 @@ function attributes({ attributes = [] }) {
   return `, { with: ${JSON.stringify(Object.fromEntries(pairs))} }`;
 }
 
-/** The error has no stack: its place would be that of the rewritten import. */
+/** Code that throws if an imported name is missing. The error has no stack, which would point into the rewritten import. */
 function missing(name, module) {
   const message = `The requested module '${module}' does not provide an export named '${name}'`;
   const [text, stack] = [message, `SyntaxError: ${message}`].map((string) => JSON.stringify(string));
   return ` = (() => { throw Object.assign(new SyntaxError(${text}), { stack: ${stack} }) })()`;
 }
 
-/** Maps a position (counted from 1) in the rewritten code to one in the code as written, the wrapper's end to null. */
+/** Maps a position (counted from 1) in the rewritten code to one in the code as written, or to null in the wrapper's end. */
 function locator(code, edits) {
   const lineCount = code.split(LINE_BREAK).length;
   const moving = edits

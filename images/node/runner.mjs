@@ -1,4 +1,4 @@
-// Runs JavaScript for the agent: one JSON line in, result lines and one done line out.
+// Runs JavaScript for the agent: reads a JSON line per request, and answers with `result` lines and one `done` line.
 //
 // An optional argument names a module whose `transpile` turns another language into JavaScript.
 import { closeSync, openSync, writeFileSync, writeSync } from 'node:fs';
@@ -26,7 +26,7 @@ const input = new Socket({ fd: openSync(RUNNER_IN, 'r'), readable: true, writabl
 const replies = openSync(RUNNER_OUT, 'w');
 let output = openSync('/dev/null', 'w'); // until the warm-up is over
 
-/** Leaves nothing behind: no variable, and no output, which goes to a stream of its own. */
+/** Examples that leave no variable and no output behind; they print to a stream of their own. */
 const WARM_UP = [
   '{ number: 1 + 1, list: ["a"], map: new Map() }',
   `import "node:path";
@@ -45,10 +45,10 @@ const TYPES = {
   text: 'text/plain', html: 'text/html', svg: 'image/svg+xml', png: 'image/png', jpeg: 'image/jpeg',
 };
 
-/** What Node says of a script that was interrupted. */
+/** Node's message for a script that was interrupted. */
 const INTERRUPTED = 'Script execution was interrupted by `SIGINT`';
 
-/** The execution under way: `fail(error)` ends it, `drained()` says that the event loop has nothing left to do. */
+/** The running execution: `fail(error)` ends it; `drained()` reports that the event loop has nothing left to do. */
 let running = null;
 let count = 0;
 
@@ -65,23 +65,23 @@ async function execute({ code, env, cwd, mode }) {
   const drained = withResolvers();
   let isSettled = false;
   const own = running = {
-    heard: false,
+    interruptible: false,
     fail: failed.reject,
     drained: () => (isSettled ? drained.resolve() : failed.reject(unsettled())),
   };
-  // A signal that the loop finds together with the request came too late for the last one.
+  // A signal that the event loop sees together with the request was meant for the execution before, and came too late.
   setImmediate(() => {
-    own.heard = true;
+    own.interruptible = true;
   });
   const outer = enterEnvironment(env ?? {});
-  input.unref(); // only what the user started keeps the event loop going
+  input.unref(); // only the user's own handles keep the event loop running
   let done = {};
   try {
     if (cwd) process.chdir(cwd);
     const { value } = await race([runAs(own, () => evaluate(code, `[eval${++count}]`, transpile)), failed.promise]);
     isSettled = true;
     if (value !== undefined) result({ 'text/plain': show(value) }, true);
-    // A notebook leaves one turn of the loop, in which rejections that are there already are reported.
+    // A notebook waits for one turn of the event loop, in which existing rejections are reported.
     if (mode === 'notebook') setImmediate(drained.resolve);
     await race([drained.promise, failed.promise]);
     if (process.exitCode !== undefined) done.exit_code = Number(process.exitCode);
@@ -101,7 +101,7 @@ async function execute({ code, env, cwd, mode }) {
   send({ done });
 }
 
-/** Sets the variables and returns what undoes it; undefined stands for a variable that was not set. */
+/** Sets variables and returns their previous values; undefined stands for a variable that was not set. */
 function enterEnvironment(variables) {
   const outer = {};
   for (const [name, value] of entries(variables)) {
@@ -112,7 +112,7 @@ function enterEnvironment(variables) {
   return outer;
 }
 
-/** Whether a child that the code waited for was interrupted, perhaps just before the code. */
+/** Whether the error is about an interrupted child process; the interrupt may still be about to reach the code itself. */
 function isOfInterruptedChild(error) {
   try {
     return error?.signal === 'SIGINT';
@@ -130,22 +130,22 @@ function interrupted() {
   return Object.assign(error, { code: 'ERR_SCRIPT_EXECUTION_INTERRUPTED' });
 }
 
-/** An error that has no place in the user's code. */
+/** An error without a position in the user's code. */
 function bare(message) {
   const error = new Error(message);
   error.stack = `Error: ${message}`;
   return error;
 }
 
-// A program that waits for nothing any more ends here; ours goes on, because its input counts again.
+// Node ends when the event loop is empty. The runner goes on, because its input keeps the loop running again.
 process.on('beforeExit', () => {
   input.ref();
   running?.drained();
 });
 
-// Code that is not waiting is interrupted by the script's own `breakOnSigint`.
+// Handles signals while the code waits. Code that is not waiting is interrupted by the script's own `breakOnSigint`.
 process.on('SIGINT', () => {
-  if (running?.heard) running.fail(interrupted());
+  if (running?.interruptible) running.fail(interrupted());
 });
 
 process.setUncaughtExceptionCaptureCallback((error) => {
@@ -155,26 +155,26 @@ process.setUncaughtExceptionCaptureCallback((error) => {
   else writeSync(2, `Uncaught ${show(error)}\n`);
 });
 
-/** Whether there is an execution for what is displayed now. */
-function isHeard() {
+/** Whether there is a running execution to which displayed values belong. */
+function canDisplay() {
   return running && !isAbandoned();
 }
 
-/** Shows a value beside the result; `display.mime({ 'text/html': … })` shows it in representations of one's own. */
+/** Shows a value in addition to the result; `display.mime({ 'text/html': … })` shows given representations of it. */
 function display(value) {
-  if (isHeard()) result({ 'text/plain': show(value) }, false);
+  if (canDisplay()) result({ 'text/plain': show(value) }, false);
 }
 display.mime = (representations) => {
-  if (isHeard()) result(bundle(representations), false);
+  if (canDisplay()) result(bundle(representations), false);
 };
 Object.defineProperty(globalThis, 'display', { value: display, configurable: true, writable: true });
 
-/** What notebooks for JavaScript offer: `$$.html('<b>…')` is the result, as the last expression's value would be. */
-const $$ = { mime: (representations) => void (isHeard() && result(bundle(representations), true)) };
+/** As in JavaScript notebooks: `$$.html('<b>…')` sends a result, as the value of the last expression would be. */
+const $$ = { mime: (representations) => void (canDisplay() && result(bundle(representations), true)) };
 for (const [name, type] of entries(TYPES)) $$[name] = (data) => $$.mime({ [type]: data });
 Object.defineProperty(globalThis, '$$', { value: $$, configurable: true, writable: true, enumerable: false });
 
-/** Runs what a first execution would otherwise be the first to run. */
+/** Runs the examples, so that the first request does not wait for anything to be loaded and compiled. */
 async function warmUp() {
   const { emitWarning } = process;
   process.emitWarning = () => {}; // Node warns once that the loader option of scripts is experimental

@@ -1,12 +1,12 @@
-# Errors and warnings as Rscript would print them.
+# Formats errors and warnings as Rscript prints them.
 
-# How the runner evaluates, as it stands in the user's call stack: below it are frames of the runner.
+# Evaluates an expression of the user. EVALUATION is this call in the call stack: the frames below it are the runner's.
 evaluate_in <- function(expression, where) withVisible(eval(expression, where))
 EVALUATION <- quote(eval(expression, where))
 
 is_evaluation <- function(call) identical(call, EVALUATION)
 
-# To be called by a handler: the user's frames, outermost first.
+# Returns the user's frames, outermost first. Only a handler may call it.
 user_calls <- function() {
   calls <- sys.calls()
   calls <- calls[seq_len(length(calls) - 2L)] # this function and the handler
@@ -14,7 +14,7 @@ user_calls <- function() {
   if (!length(evaluations)) return(list())
   outer <- max(evaluations)
   calls <- calls[seq_along(calls) > outer]
-  # R's own way from an error, or from a warning turned into one, to the handler.
+  # R's own frames between an error, or a warning turned into an error, and the handler.
   machinery <- which(vapply(calls, function(call) {
     identical(call[[1L]], quote(.handleSimpleError)) || identical(call[[1L]], quote(.signalSimpleWarning))
   }, NA))
@@ -23,10 +23,10 @@ user_calls <- function() {
   structure(calls, thrown = any(vapply(THROWING, identical, NA, innermost)))
 }
 
-# What code signals conditions with; those of R itself come from C.
+# The functions with which code signals conditions; R's own conditions come from C.
 THROWING <- list(stop, warning, signalCondition)
 
-# `expression` is the one at top level that was evaluated; NULL if it did not come to that.
+# `expression` is the top-level expression that was evaluated; NULL if the code failed before it.
 done_with_error <- function(error, calls, expression) {
   message <- message_of(error)
   traceback <- as_utf8(c(headline(error, message, expression), traceback_lines(calls, expression)))
@@ -39,7 +39,7 @@ done_with_error <- function(error, calls, expression) {
   reply
 }
 
-# R has no class for either. NULL for what reports neither.
+# Returns "memory" or "disk" if the message reports that it is used up, and NULL otherwise. R has no class for either error.
 limit_behind <- function(message) {
   memory <- "^(cannot|could not) allocate |^(cons |vector )?memory exhausted \\(limit reached|^vector memory limit of "
   if (grepl(memory, message)) "memory"
@@ -60,20 +60,20 @@ headline <- function(error, message, expression) {
     return(lines)
   }
   call <- deparse(call, nlines = 1L)[1L]
-  # As R: the message begins a line of its own when both do not fit into one.
+  # As in R, the message begins on a line of its own if both do not fit on one line.
   fits <- nchar(call, "w") + nchar(lines[1L], "w") + 14L <= 77L
   if (fits) c(paste0("Error in ", call, " : ", lines[1L]), lines[-1L])
   else c(paste0("Error in ", call, " : "), paste0("  ", lines[1L]), lines[-1L])
 }
 
-# As traceback() prints them: the innermost call first.
+# Formats calls as traceback() does: the innermost call first.
 traceback_lines <- function(calls, expression) {
   if (is.null(expression)) return(character())
   if (!length(calls)) calls <- list(expression$call)
   lines <- vapply(calls, call_text, "")
   if (is.null(attr(calls[[1L]], "srcref"))) lines[1L] <- paste0(lines[1L], " at #", expression$line)
   lines <- rev(paste0(seq_along(lines), ": ", lines))
-  # Infinite recursion: both ends tell all there is.
+  # Infinite recursion: both ends are sufficient.
   if (length(lines) > 50L) c(head_of(lines, 25L), "...", rev(head_of(rev(lines), 25L))) else lines
 }
 
@@ -89,9 +89,9 @@ call_text <- function(call) {
   paste0(text, " at ", if (!startsWith(file, "<")) file, "#", source[1L])
 }
 
-warned <- FALSE # whether there may be something to print
+warned <- FALSE # whether there may be warnings to print
 
-# At top level R has no call to name, where the runner has its own; all else of a warning is left to R.
+# At top level R names no call in a warning, but here it would name the runner's. Everything else about a warning is left to R.
 correct_warning <- function(warning) {
   warned <<- TRUE
   if (!is_evaluation(conditionCall(warning))) return()
@@ -99,7 +99,8 @@ correct_warning <- function(warning) {
   invokeRestart("muffleWarning")
 }
 
-# As R does after each expression at top level. R's own function for it is meant to follow an error, and says so.
+# Prints deferred warnings, as R does after each top-level expression. R's own function is for use after an error, and prints
+# "In addition: ", which is removed.
 print_warnings <- function() {
   if (!warned) return()
   warned <<- FALSE

@@ -1,4 +1,4 @@
-# One execution: every expression in order, its value shown if visible, and how it ended.
+# Runs one execution: evaluates every expression in order, shows visible values, and returns the outcome.
 
 execute <- function(request) {
   expression_evaluated <<- NULL
@@ -22,7 +22,7 @@ execute <- function(request) {
       ))
     ),
     oncebox_quit = function(status) list(exit_code = json_number(status)),
-    # What stops the code without an error: the user's own invokeRestart("abort").
+    # The user's own invokeRestart("abort") stops the code without an error.
     abort = function() nothing
   )
   print_warnings()
@@ -30,11 +30,11 @@ execute <- function(request) {
   reply
 }
 
-# The one at top level, for error messages: its call and its line. NULL while there is none.
+# The call and the line of the current top-level expression, for error messages. NULL while there is none.
 expression_evaluated <- NULL
 
 parse_code <- function(code) {
-  # The lines are for tracebacks; data on every token would take more time than all the rest.
+  # Tracebacks need the lines. Parse data about every token is not needed, and would take more time than everything else.
   before <- options(keep.parse.data = FALSE)
   on.exit(options(before))
   parse(text = gsub("\r\n", "\n", code, fixed = TRUE), keep.source = TRUE)
@@ -53,11 +53,11 @@ evaluate <- function(expressions) {
   nothing
 }
 
-# Runs code of every kind through its real path, unheard: the user's first line finds everything loaded and compiled.
+# Runs code of every kind without sending results, so that everything is loaded and compiled before the user's first line.
 warm_up <- function() {
-  speak <- send
+  real_send <- send
   send <<- function(message) to_json(message)
-  on.exit(send <<- speak)
+  on.exit(send <<- real_send)
   for (code in c(
     "1 + 1", "data.frame(a = 1:2, b = c('x', 'y'))", "suppressWarnings(as.integer('x'))",
     "local({ f <- function() stop('x'); f() })", "plot(1:2, main = 'x')", "quit()", "1 +"

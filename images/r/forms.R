@@ -1,6 +1,6 @@
-# Further forms of a value, for notebooks, which ask for them: tables and plain vectors as Markdown and LaTeX.
+# Further forms of a value, for notebooks that ask for them: tables and plain vectors as Markdown and LaTeX.
 
-formats <- character() # what the request asks for
+formats <- character() # the mime types that the request asks for
 
 further_forms <- function(value) {
   if (is.object(value) && !is.data.frame(value)) return(list())
@@ -14,7 +14,7 @@ further_forms <- function(value) {
   lapply(forms[intersect(names(forms), c("text/html", formats))], as_utf8)
 }
 
-# With the names of the rows before, and those of the columns above.
+# The cells as text, with row names in the first column and column names in the first row.
 table_cells <- function(value) {
   shown <- as.data.frame(value[seq_len(min(nrow(value), MAX_ROWS)), seq_len(min(ncol(value), MAX_COLUMNS)), drop = FALSE])
   cells <- trimws(as.matrix(format(shown)))

@@ -1,21 +1,21 @@
-# Plots that the user's code draws without opening a device: one image for each page.
+# Sends plots that the user's code draws without opening a device: one image for each page.
 
-# Where its devices write their pages: to an empty file, all at once when the page is finished.
+# The directory of the pages. A device creates an empty file for each page and writes all of it when the page is finished.
 pages <- file.path(tempdir(), ".pages")
-opened <- 0L # devices, in this execution
+opened <- 0L # the number of devices opened in this execution
 
-# What R calls for a plot when no device is open, and for dev.new(). The sizes are those of Jupyter's R, in inches.
+# R calls this for a plot when no device is open, and for dev.new(). The default sizes are those of Jupyter's R, in inches.
 open_plot_device <- function(width = getOption("repr.plot.width", 7), height = getOption("repr.plot.height", 5),
                              pointsize = getOption("repr.plot.pointsize", 12), bg = "white", ...) {
   dir.create(pages, showWarnings = FALSE, recursive = TRUE)
   opened <<- opened + 1L
   grDevices::png(file.path(pages, sprintf("%06d-%%06d.png", opened)), width, height, "in", pointsize, bg,
                  res = getOption("repr.plot.res", 120), type = "cairo")
-  # For dev.copy() and recordPlot(), which a file device does without.
+  # Enables dev.copy() and recordPlot(), which do not work with a file device by default.
   grDevices::dev.control("enable")
 }
 
-# Those that this runner opened, and not the user's own png() or pdf().
+# The devices that the runner opened, without the user's own png() or pdf().
 plot_devices <- function() {
   is_ours <- function(device) identical(dirname(paste0("", attr(device, "filepath"))), pages)
   which(vapply(.Devices, is_ours, NA))
@@ -31,7 +31,7 @@ send_plots <- function() {
   }
 }
 
-# Nothing can be added to a plot once the execution that drew it is over.
+# Closes the runner's devices at the end of an execution: a later execution cannot add to its plots.
 finish_plots <- function() {
   if (!opened) return()
   current <- grDevices::dev.cur()

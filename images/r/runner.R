@@ -1,14 +1,14 @@
-# The runner: R reads this file as its start-up profile, and stays in it.
+# The runner. R reads this file as its start-up profile, and never returns from it.
 #
-# A profile rather than a script, because then R's console is the real standard input: stdin(), scan() and
-# readLines() read what the run was given, and not the lines of a script that follow.
+# It is a profile and not a script so that R's console is the real standard input: stdin(), scan() and readLines()
+# read the input of the run, and not the next lines of a script.
 #
-# All of it lives in an environment that sees base R alone: nothing the user defines changes what runs here.
+# The runner lives in an environment that sees base R only, so that the user's definitions do not change it.
 evalq({
   home <- dirname(Sys.getenv("R_PROFILE_USER"))
   Sys.unsetenv("R_PROFILE_USER")
 
-  # R itself would do these two, its last steps, only after the profile.
+  # R itself would take these two last steps of its start only after the profile.
   .OptRequireMethods()
   .First.sys()
 
@@ -16,7 +16,7 @@ evalq({
     sys.source(file.path(home, part), environment(), keep.source = FALSE)
   }
 
-  # An interrupt while idle waits, and is forgotten; evaluate.R lets it through to the user's code.
+  # Interrupts are suspended here, and an interrupt while idle is forgotten. evaluate.R allows them in the user's code.
   suspendInterrupts({
     open_protocol()
     prepare_session()

@@ -1,8 +1,8 @@
-# What the user's code finds: a library to install into, a plot device, and a few functions of base R that would take
-# the runner away with them.
+# Prepares R for the user's code: a library to install into, a plot device, and replacements for a few functions of base
+# R that would end or disconnect the runner.
 
 prepare_session <- function() {
-  # Hidden, so that list.files() in a fresh home is empty; it has to exist, or R does not ask for it and does not use it.
+  # The library is hidden, so that list.files() in a fresh home is empty. It has to exist: otherwise R does not use it.
   Sys.setenv(R_LIBS_USER = path.expand("~/.local/lib/R/library"))
   dir.create(Sys.getenv("R_LIBS_USER"), recursive = TRUE, showWarnings = FALSE)
   .libPaths(Sys.getenv("R_LIBS_USER"))
@@ -20,19 +20,19 @@ replace_in_base <- function(name, replacement) {
   lockBinding(name, baseenv())
 }
 
-# quit() ends the code, and not the process: the runner has still to say so.
+# quit() ends the code and not the process, because the runner has to report the exit.
 quit_code <- function(save = "default", status = 0, runLast = TRUE) {
   if (Sys.getpid() != process) quit_process(save, status, runLast)
   if (runLast && exists(".Last", globalenv(), inherits = FALSE)) get(".Last", globalenv())()
   status <- suppressWarnings(as.integer(status))[1L]
-  # As R: what is no number is 0; of a number the system keeps eight bits.
+  # As in R, a status that is not a number is 0, and the system keeps eight bits of a number.
   invokeRestart("oncebox_quit", if (is.na(status)) 0L else bitwAnd(status, 255L))
 }
 
 quit_process <- base::quit
 leave_process <- function() quit_process("no", runLast = FALSE)
 
-# As base R's, but for the two connections of the runner.
+# Like base R's function, but keeps the two connections of the runner open.
 close_user_connections <- function() {
   while (sink.number() > 0L) sink()
   sink(type = "message")
@@ -42,7 +42,7 @@ close_user_connections <- function() {
   invisible()
 }
 
-# Sets environment variables; returns how to set them back.
+# Sets environment variables; returns a function that restores them.
 set_variables <- function(variables) {
   if (!length(variables)) return(function() NULL)
   names <- names(variables)

@@ -1,14 +1,14 @@
-# A visible value by mime type.
+# Sends a visible value in several mime types.
 
-# Prints a value as R's top level does, and sends what was printed.
+# Prints a value as R's top level does, and sends the printed text.
 show_value <- function(value, main) {
   if (sink.number() > 0L) {
-    # The user sent R's output elsewhere; so goes what is printed of values.
+    # The user has redirected R's output, so values are printed to the same place.
     print_value(value)
     return()
   }
   text <- printed(value)
-  # Drawing is how some values print (lattice): the image is the result.
+  # Some values print by drawing (lattice): the image is the result.
   send_plots()
   if (!nzchar(text)) return()
   data <- list(`text/plain` = text)
@@ -17,10 +17,10 @@ show_value <- function(value, main) {
   send_result(data, main)
 }
 
-# In an environment below the user's, where the methods that the user defined are found.
+# Prints in an environment below the user's, so that methods defined by the user are found.
 print_value <- function(value) {
   scope <- list2env(list(x = value, print = print, show = methods::show), parent = globalenv())
-  # Not what is around it: an interrupt there would leave R's output where it was put for a moment.
+  # Interrupts are allowed only here: at another point one would leave R's output redirected to the buffer.
   allowInterrupts(evaluate_in(if (isS4(value)) quote(show(x)) else quote(print(x)), scope))
 }
 

@@ -24,12 +24,12 @@ const legacyOptions = {
 };
 
 /**
- * Decorators are the standard ones, as they are for tsc, except in code that can only mean TypeScript's older ones:
- * it names the type of their third parameter, or decorates a parameter.
+ * Matches code that can only mean TypeScript's older decorators: it names the type of their third parameter, or
+ * decorates a parameter. All other code gets standard decorators, as with tsc.
  */
 const LEGACY_DECORATORS = /\bPropertyDescriptor\b|[(,]\s*@\w/;
 
-/** Returns `{ code, locate }`; `locate(line, column)` maps a place in the JavaScript to one in the TypeScript. */
+/** Returns `{ code, locate }`; `locate(line, column)` maps a position in the JavaScript to one in the TypeScript. */
 export function transpile(typescript, filename) {
   let output;
   try {
@@ -49,7 +49,7 @@ export function transpile(typescript, filename) {
   }
 }
 
-/** swc's first complaint in the shape of V8's: the line and a caret below the place. */
+/** swc's first error in V8's format: the line, and a caret below the position. */
 function syntaxError(report, filename) {
   const message = /^\s*x (.*)$/m.exec(report)?.[1] ?? report;
   const error = new SyntaxError(message);
