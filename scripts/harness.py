@@ -1,7 +1,7 @@
-"""What `sdk` and `letta` have in common: environments that are kept, the clients' DNS, a server, and the watch over a suite.
+"""Shared by `sdk` and `letta`: cached environments, the clients' DNS, a server, and a runner for suites.
 
-The clients' DNS is a dnsmasq that knows the one domain of the server and refuses every other name, so that nothing but this
-machine can be reached by mistake. Listening on its port and giving it to the clients alone takes root.
+The clients' DNS is a dnsmasq that knows the one domain of the server and refuses every other name, so that clients cannot reach
+another machine by mistake. It needs root, to listen on its port and to be the DNS of the clients only.
 """
 
 import hashlib
@@ -17,12 +17,12 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-# The control plane, commands and files, and the code interpreter, as clients in debug mode dial them.
+# The ports that clients in debug mode dial: the control plane, commands and files, and the code interpreter.
 DEBUG_PORTS = [3000, 49983, 49999]
 
 
 class Broken(Exception):
-    """What keeps the suites from being run at all."""
+    """The suites cannot be run."""
 
 
 def run(*command, **options):
@@ -32,9 +32,9 @@ def run(*command, **options):
         raise Broken(f"an environment could not be made: {err}") from err
 
 
-def kept(home, wanted, make):
-    """A directory that `make` fills, anew only if what is in the wanted files has changed since."""
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in wanted)).hexdigest()
+def cached(home, inputs, make):
+    """A directory that `make` fills, again only if the input files have changed since."""
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in inputs)).hexdigest()
     stamp = home / "stamp"
     if not stamp.exists() or stamp.read_text() != digest:
         print(f"installing {home.name}", flush=True)
@@ -45,11 +45,11 @@ def kept(home, wanted, make):
 
 
 class Names:
-    """A DNS server for one domain, and the file that leads a client to it."""
+    """A DNS server for one domain, and a `resolv.conf` that names it."""
 
     def __init__(self, target, domain, wildcard=True):
         number = secrets.randbelow(1 << 16)
-        # All of 127.0.0.0/8 is this machine; another run beside this one has another address.
+        # All of 127.0.0.0/8 is this machine. A random address, so that parallel runs do not collide.
         self.address = f"127.53.{number >> 8}.{number & 255}"
         self.record = f"--address=/{domain}/127.0.0.1" if wildcard else f"--host-record={domain},127.0.0.1"
         self.file = target / ("resolv.conf" if wildcard else "resolv-one.conf")
@@ -68,17 +68,17 @@ class Names:
         self.process.terminate()
         self.process.wait()
 
-    def seen_by(self, command):
-        """The command, with this DNS instead of the machine's own: a mount that nobody else sees."""
+    def for_command(self, command):
+        """The command with this DNS instead of the machine's, by a mount that no other process sees."""
         return ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/resolv.conf && exec "$@"', self.file, *command]
 
 
 class Server:
-    """A server of its own, with TLS for a domain, and nothing warm but the code interpreter."""
+    """A server with TLS for a domain. Without `settings`, no template has warm sandboxes."""
 
     def __init__(self, target, name, domain, settings, debug=False):
         self.target, self.name, self.settings, self.debug = target, name, settings, debug
-        # In debug mode clients dial ports that nobody can choose.
+        # The ports that clients dial in debug mode cannot be changed.
         ports = [free_port(port) for port in (DEBUG_PORTS if debug else [0])]
         tls = next(port for port in iter(lambda: free_port(0), None) if port not in DEBUG_PORTS)
         self.port, self.domain = ports[0], f"{domain}:{tls}"
@@ -137,30 +137,30 @@ def answers(address, port, request=b"", beginning=b""):
         return False
 
 
-def wait_until(process, ready, complaint):
+def wait_until(process, ready, error):
     deadline = time.monotonic() + 120
     while not ready():
         if process.poll() is not None or time.monotonic() > deadline:
             process.kill()
-            raise Broken(complaint() if callable(complaint) else complaint)
+            raise Broken(error() if callable(error) else error)
         time.sleep(0.1)
 
 
-# What is printed of one line of a suite, and of all that it said: a failed assertion may quote a flood of output.
-MAX_LINE, MAX_SAID = 4096, 262_144
+# The most characters printed of one line of a suite and of its whole output: a failed assertion may quote a flood of output.
+MAX_LINE, MAX_OUTPUT = 4096, 262_144
 
 
 def cut(text, most):
-    """The beginning and the end of a text that is longer than this, and how long it is."""
+    """The text itself, or the beginning, the length and the end of a text with more than `most` characters."""
     half = most // 2
     return text if len(text) <= most else f"{text[:half]}\n[... {len(text)} characters ...]\n{text[-half:]}"
 
 
 def watch(title, command, where, variables, timeout_s):
-    """Runs one suite with no `E2B_*` variables but these; whether it went well. One that ends without its last line did not."""
+    """Runs one suite with no `E2B_*` variables but these; returns whether it passed. A suite without a result line fails."""
     print(f"== {title}: begins", flush=True)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("E2B_")}
-    said, closed = [f"== {title}: what it said\n"], False
+    output, has_result = [f"== {title}: output\n"], False
     child = subprocess.Popen(
         [str(part) for part in command],
         cwd=where,
@@ -172,12 +172,12 @@ def watch(title, command, where, variables, timeout_s):
     alarm = threading.Timer(timeout_s, child.kill)
     alarm.start()
     for line in child.stdout:
-        said.append(cut(line, MAX_LINE))
-        closed = closed or re.match(r"test result: \w+\. \d+ passed; \d+ failed;", line)
+        output.append(cut(line, MAX_LINE))
+        has_result = has_result or re.match(r"test result: \w+\. \d+ passed; \d+ failed;", line)
     status = child.wait()
     alarm.cancel()
-    if not closed:
-        said.append(f"test result: FAILED. 0 passed; 1 failed; the suite ended with status {status} and no result\n")
-    # At once, because others run beside it.
-    print(cut("".join(said), MAX_SAID), end="", flush=True)
-    return bool(closed) and status == 0
+    if not has_result:
+        output.append(f"test result: FAILED. 0 passed; 1 failed; the suite ended with status {status} and no result\n")
+    # In one piece, because other suites run in parallel.
+    print(cut("".join(output), MAX_OUTPUT), end="", flush=True)
+    return bool(has_result) and status == 0
