@@ -1,4 +1,4 @@
-"""The calls that Letta 0.7 to 0.11.5 makes, one by one: its own code is gone from what can be installed beside these clients."""
+"""Repeats the calls of Letta 0.7 to 0.11.5: packages of these versions can no longer be installed beside these clients."""
 
 import base64
 import json
@@ -9,27 +9,27 @@ import uuid
 from e2b.sandbox.commands.command_handle import CommandExitException
 from e2b_code_interpreter import AsyncSandbox
 
-from told import Told
+from tool_result import ToolResult
 
 
 async def run_code(code, language="python", tools=()):
-    assert not tools, "the source of tools came later"
+    assert not tools, "these versions do not send the source of tools"
     sandbox = await AsyncSandbox.create(api_key=os.environ["E2B_API_KEY"])
     options = {} if language == "python" else {"language": language}
     execution = await sandbox.run_code(code=code, **options)
-    told = {
+    answer = {
         "results": [result.text for result in execution.results],
         "logs": {"stdout": execution.logs.stdout, "stderr": execution.logs.stderr},
     }
     if execution.error is not None:
-        told["error"] = execution.error
+        answer["error"] = execution.error
     try:
-        return Told(True, json.dumps(told, ensure_ascii=False))
+        return ToolResult(True, json.dumps(answer, ensure_ascii=False))
     except TypeError as err:
-        return Told(False, f"Error executing function run_code: TypeError: {err}")
+        return ToolResult(False, f"Error executing function run_code: TypeError: {err}")
 
 
-# Arguments first, then the tool's source, then its call; the pickled result is the last expression.
+# The arguments, the tool's source and its call. The last expression is the pickled result.
 SCRIPT = """from typing import *
 import pickle
 import sys
@@ -62,21 +62,21 @@ async def call(name, source, arguments, types, pip=()):
             try:
                 await sandbox.commands.run(f"pip install {package}")
             except CommandExitException as err:
-                return Told(False, f"Failed to install tool pip requirement '{package}': {err}")
+                return ToolResult(False, f"Failed to install tool pip requirement '{package}': {err}")
         given = "\n".join(f"{key} = {value!r}" for key, value in arguments.items())
         names = ", ".join(f"{key}={key}" for key in arguments)
         envs = {"OWN": "1", "LETTA_TOOL_ID": "tool-1"}
         execution = await sandbox.run_code(SCRIPT.format(arguments=given, source=source, name=name, names=names), envs=envs)
     finally:
-        # From 0.9.1; not in debug mode, where it makes no call.
+        # Since Letta 0.9.1. In debug mode `kill` makes no call.
         await sandbox.kill()
     stdout, stderr = execution.logs.stdout, execution.logs.stderr
     if execution.results:
-        return Told(True, pickle.loads(base64.b64decode(execution.results[0].text))["results"], stdout, stderr)
+        return ToolResult(True, pickle.loads(base64.b64decode(execution.results[0].text))["results"], stdout, stderr)
     assert execution.error, "Letta says that the tool returned None"
-    return Told(False, f"Error executing function {name}: {execution.error.name}: {execution.error.value}", stdout, stderr + [execution.error.traceback])
+    return ToolResult(False, f"Error executing function {name}: {execution.error.name}: {execution.error.value}", stdout, stderr + [execution.error.traceback])
 
 
 def use(key=None, template=None):
-    assert template is None, "run_code obeyed no template"
+    assert template is None, "run_code of these versions ignores the template"
     os.environ["E2B_API_KEY"] = key

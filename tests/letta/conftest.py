@@ -1,4 +1,4 @@
-"""Which tests a version and a way leave out, and the line at the end that `scripts/test` adds up."""
+"""Skips the tests that do not apply to a version or a way, and prints the result line that `scripts/test` adds up."""
 
 import asyncio
 import importlib
@@ -7,18 +7,18 @@ import os
 import pytest
 
 PACKAGE = os.environ["LETTA_CALLER"] == "package"
-# In debug mode the oldest and the newest clients create no sandbox, and say nothing of what it is for.
+# With `shared` (debug mode, the oldest and the newest clients), the client creates no sandbox and sends no options for one.
 WAY = os.environ["LETTA_WAY"]
 LEFT_OUT = []
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "package: needs what Letta 0.16 does, and its package")
+    config.addinivalue_line("markers", "package: needs a feature of Letta 0.16, and its package")
     config.addinivalue_line("markers", "creates: the client must create the sandbox itself")
-    config.addinivalue_line("markers", "commands: the client must say in which sandbox a command is to run")
-    config.addinivalue_line("markers", "plain: with a key that is not Letta's, which a server without keys has not")
-    config.addinivalue_line("markers", "deep: in one way with some versions, because neither matters much")
-    config.addinivalue_line("markers", "once: with one version in one way, because it takes long")
+    config.addinivalue_line("markers", "commands: the client must name the sandbox in which a command runs")
+    config.addinivalue_line("markers", "plain: uses a key that is not Letta's; a server without keys has none")
+    config.addinivalue_line("markers", "deep: runs in one way with some versions, because neither matters much")
+    config.addinivalue_line("markers", "once: runs with one version in one way, because it is slow")
 
 
 def fits(item):
@@ -41,15 +41,15 @@ def pytest_collection_modifyitems(config, items):
 
 def pytest_terminal_summary(terminalreporter, exitstatus):
     count = lambda outcome: len(terminalreporter.stats.get(outcome, []))
-    # A test that skips itself has not been done.
+    # A test that skips itself was not run, and counts as failed.
     failed = count("failed") + count("error") + count("skipped")
     failed += int(failed == 0 and exitstatus != 0)
     word = "ok" if failed == 0 else "FAILED"
-    terminalreporter.write_line(f"test result: {word}. {count('passed')} passed; {failed} failed; {len(LEFT_OUT)} are not for this")
+    terminalreporter.write_line(f"test result: {word}. {count('passed')} passed; {failed} failed; {len(LEFT_OUT)} do not apply")
 
 
 class Letta:
-    """Letta, or the calls it made, one after the other."""
+    """Letta's package, or the repeated calls of its older versions, with synchronous methods."""
 
     def __init__(self):
         self.caller = importlib.import_module("package" if PACKAGE else "calls")

@@ -1,4 +1,4 @@
-"""What only a test asks of the server, beside the client."""
+"""Calls that tests make to the server without the client."""
 
 import json
 import os
@@ -17,13 +17,13 @@ def sandboxes(key=os.environ["LETTA_KEY"]):
 
 
 def end_all(key=os.environ["LETTA_KEY"]):
-    """Ends what is left: in debug mode, clients cannot."""
+    """Ends all sandboxes of a key, because clients in debug mode cannot."""
     for sandbox in sandboxes(key):
         api("DELETE", f"/sandboxes/{sandbox}", key)
 
 
 def all_end(key=os.environ["LETTA_KEY"]):
-    """Whether soon no sandbox of a key is left."""
+    """Waits until no sandbox of a key is left; returns those that are left after 30 seconds."""
     deadline = time.monotonic() + 30
     while left := sandboxes(key):
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""Letta's own package, unmodified: its tool executors called in-process. What would ask its database is not there."""
+"""Calls the tool executors of Letta's own, unmodified package in this process, without its database."""
 
 import os
 from unittest import mock
@@ -17,7 +17,7 @@ from letta.services.sandbox_config_manager import SandboxConfigManager
 from letta.services.tool_executor.tool_execution_manager import ToolExecutionManager
 from letta.settings import tool_settings
 
-from told import Told
+from tool_result import ToolResult
 
 ORGANIZATION = "org-00000000-0000-4000-8000-000000000000"
 ACTOR = User(organization_id=ORGANIZATION, name="tester")
@@ -25,11 +25,11 @@ CONFIG = SandboxConfig(type=SandboxType.E2B, organization_id=ORGANIZATION, confi
 
 
 async def execute(tool, arguments, agent=None):
-    """As an agent's step does it: the manager finds the executor, and makes text of what goes wrong."""
+    """Executes a tool as an agent's step does: the manager finds the executor, and turns failures into text."""
     manager = ToolExecutionManager(None, None, None, None, None, ACTOR, agent, sandbox_config=CONFIG, sandbox_env_vars={"OWN": "1"})
     with mock.patch.object(SandboxConfigManager, "get_sandbox_env_vars_as_dict_async", mock.AsyncMock(return_value={})):
         result = await manager.execute_tool_async(tool.name, arguments, tool)
-    return Told(result.status == "success", result.func_return, result.stdout or [], result.stderr or [])
+    return ToolResult(result.status == "success", result.func_return, result.stdout or [], result.stderr or [])
 
 
 def custom(name, source, **options):
@@ -82,6 +82,6 @@ async def call(name, source, arguments, types, language="python", pip=(), npm=()
 
 
 def use(key=None, template=None):
-    """What an operator says by E2B_API_KEY and E2B_SANDBOX_TEMPLATE_ID."""
+    """Sets E2B_API_KEY and E2B_SANDBOX_TEMPLATE_ID, as an operator does."""
     tool_settings.e2b_api_key = os.environ["E2B_API_KEY"] = key
     tool_settings.e2b_sandbox_template_id = template

@@ -1,4 +1,4 @@
-"""What the model sees of code that fails: with Letta's key what the language says of it, with another what Letta makes of E2B's."""
+"""The text that the model sees if code fails: with a Letta key the language's own error, with another key Letta's message."""
 
 import os
 
@@ -6,7 +6,7 @@ import pytest
 
 import control
 
-# The code, what it prints, and what the model must be told.
+# The code, its printed output, and fragments of the text that the model must see.
 FAILING = {
     "python": ("print('before')\n1 / 0", "before\n", ["Traceback", "line 2", "ZeroDivisionError: division by zero"]),
     "python's grammar": ("def f(:", "", ["SyntaxError: invalid syntax"]),
@@ -32,22 +32,22 @@ def test_the_model_sees_why(letta, case):
     answer = letta.run_code(code, language(case)).answer()
     assert answer.keys() == {"results", "logs"} and answer["results"] == []
     assert "".join(answer["logs"]["stdout"]) == stdout
-    told = "".join(answer["logs"]["stderr"])
-    assert all(fragment in told for fragment in fragments), told
+    stderr = "".join(answer["logs"]["stderr"])
+    assert all(fragment in stderr for fragment in fragments), stderr
 
 
 @pytest.mark.deep
 @pytest.mark.plain
 @pytest.mark.parametrize("name", ["python", "js", "ts", "r", "java"])
-def test_with_another_key_letta_cannot_tell_of_the_failure(letta, name):
-    """Why there is a profile: E2B's event of a failure, to the letter, is what no Letta can make JSON of."""
+def test_with_another_key_letta_cannot_report_the_failure(letta, name):
+    """Shows why there is a profile for Letta: no version of Letta can turn E2B's exact failure event into JSON."""
     letta.use(os.environ["LETTA_PLAIN_KEY"])
     try:
-        told = letta.run_code(FAILING[name][0], name)
+        result = letta.run_code(FAILING[name][0], name)
     finally:
         control.end_all(os.environ["LETTA_PLAIN_KEY"])
-    assert not told.ok
-    assert told.value == "Error executing function run_code: TypeError: Object of type ExecutionError is not JSON serializable"
+    assert not result.ok
+    assert result.value == "Error executing function run_code: TypeError: Object of type ExecutionError is not JSON serializable"
 
 
 @pytest.mark.plain
@@ -63,7 +63,7 @@ def test_with_another_key_a_sandbox_stays(letta):
 @pytest.mark.deep
 @pytest.mark.package
 @pytest.mark.creates
-def test_a_template_that_is_not_there_is_named(letta):
+def test_the_error_for_a_missing_template_names_it(letta):
     letta.use(template="no-such-template")
-    told = letta.run_code("1")
-    assert not told.ok and "template 'no-such-template' not found" in told.value
+    result = letta.run_code("1")
+    assert not result.ok and "template 'no-such-template' not found" in result.value

@@ -1,4 +1,4 @@
-"""A template without network, which an operator names in E2B_SANDBOX_TEMPLATE_ID: everything but installing goes on."""
+"""A template without network, which an operator names in E2B_SANDBOX_TEMPLATE_ID: everything works except installing."""
 
 import time
 
@@ -23,19 +23,19 @@ def test_code_runs_and_reaches_nothing(letta):
 def test_a_typescript_tool_runs_although_its_client_cannot_be_installed(letta):
     source = "export function twice(text: string): string { return text + text; }"
     begun = time.monotonic()
-    # The value is a string of JSON, whose every backslash and quote must arrive.
+    # Every backslash and quote of the value must arrive, although it passes through JSON.
     text = "it's `a` \"b\"\n\\c \U0001f600 ${d}"
-    told = letta.call("twice", source, {"text": text}, {"text": "string"}, language="typescript")
-    assert (told.ok, told.value) == (True, text + text), told
-    # npm's own patience is 71 seconds, and Letta's 60.
+    result = letta.call("twice", source, {"text": text}, {"text": "string"}, language="typescript")
+    assert (result.ok, result.value) == (True, text + text), result
+    # By default npm retries for 71 seconds, and Letta's timeout is 60.
     assert time.monotonic() - begun < 50
 
 
 @pytest.mark.parametrize("language, packages", [("python", {"pip": ["roman"]}), ("typescript", {"npm": ["is-odd"]})])
-def test_what_cannot_be_installed_is_named_soon(letta, language, packages):
+def test_a_package_that_cannot_be_installed_is_an_error_soon(letta, language, packages):
     source = {"python": "def f() -> int:\n    return 1", "typescript": "export function f(): number { return 1; }"}[language]
     begun = time.monotonic()
-    told = letta.call("f", source, {}, {}, language=language, **packages)
-    assert not told.ok and "Failed to install tool" in told.value, told
+    result = letta.call("f", source, {}, {}, language=language, **packages)
+    assert not result.ok and "Failed to install tool" in result.value, result
     assert time.monotonic() - begun < 50
     control.end_all()

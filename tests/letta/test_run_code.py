@@ -1,10 +1,10 @@
-"""What the model sees of run_code that goes well."""
+"""The text that the model sees if run_code succeeds."""
 
 import pytest
 
 import control
 
-WELL = {
+SUCCEEDING = {
     "python": ("print('hello')\nx = 41\nx + 1", ["42"], "hello\n"),
     "python's packages": (
         "import warnings; warnings.simplefilter('ignore')\nimport pkg_resources\nhave = {found.key for found in pkg_resources.working_set}\n"
@@ -22,9 +22,9 @@ WELL = {
 }
 
 
-@pytest.mark.parametrize("case", [pytest.param(case, marks=[pytest.mark.deep] if "'" in case else []) for case in WELL])
+@pytest.mark.parametrize("case", [pytest.param(case, marks=[pytest.mark.deep] if "'" in case else []) for case in SUCCEEDING])
 def test_results_and_logs_are_json(letta, case):
-    code, results, stdout = WELL[case]
+    code, results, stdout = SUCCEEDING[case]
     answer = letta.run_code(code, case.split("'")[0]).answer()
     assert (answer["results"], "".join(answer["logs"]["stdout"]), answer["logs"]["stderr"]) == (results, stdout, [])
     assert answer.keys() == {"results", "logs"}
@@ -33,7 +33,7 @@ def test_results_and_logs_are_json(letta, case):
 @pytest.mark.parametrize("language, code", [("python", "import matplotlib.pyplot as plt\nplt.plot([1, 4, 9]);"), ("r", "plot(1:3)")])
 def test_a_plot_is_a_result(letta, language, code):
     answer = letta.run_code(code, language).answer()
-    # Letta drops the picture and keeps what it is called.
+    # Letta drops the picture and keeps its text.
     names = {"python": "<Figure size 640x480 with 1 Axes>", "r": "<plot>"}
     assert answer == {"results": [names[language]], "logs": {"stdout": [], "stderr": []}}
 
@@ -46,7 +46,7 @@ def test_each_call_is_in_a_sandbox_of_its_own(letta):
 
 
 @pytest.mark.deep
-def test_what_is_not_ascii_arrives_as_it_is(letta):
+def test_text_that_is_not_ascii_arrives_unchanged(letta):
     assert letta.run_code("print('grüße \U0001f600')\n'été'").answer() == {
         "results": ["été"],
         "logs": {"stdout": ["grüße \U0001f600\n"], "stderr": []},
@@ -57,7 +57,7 @@ def test_what_is_not_ascii_arrives_as_it_is(letta):
 @pytest.mark.parametrize("language, code", [("python", "for n in range(5000): print(n)"), ("java", "for (int n = 0; n < 5000; n++) System.out.println(n);")])
 def test_much_output_is_one_event(letta, language, code):
     answer = letta.run_code(code, language).answer()
-    # Letta cuts the text off at 50,000 characters, and each event costs some.
+    # Letta truncates the text at 50,000 characters, and each event takes some of them.
     assert answer["logs"]["stdout"] == ["".join(f"{number}\n" for number in range(5000))]
 
 
@@ -72,6 +72,6 @@ def test_the_source_of_the_agents_tools_comes_first(letta):
 def test_many_calls_leave_no_sandbox(letta):
     for number in range(40):
         assert letta.run_code(str(number)).answer()["results"] == [str(number)]
-        # The one before may be on its way out.
+        # The sandbox of the call before may still be ending.
         assert len(control.sandboxes()) <= 2
     assert control.all_end() == []
