@@ -1,11 +1,11 @@
-// The code interpreter: `runCode`, what comes of it, and contexts.
+// The code interpreter: `runCode`, its results, and contexts.
 
 import assert from 'node:assert/strict'
 import { after } from 'node:test'
 import { check, create, discard, e2b, has } from './sdk.mjs'
 
 const RUN = ['sandbox.run_code']
-// For tests that leave nothing behind that another would see.
+// A sandbox for tests that leave nothing behind that affects other tests.
 const shared = await create(null, { timeoutMs: 300_000 })
 after(() => discard(shared))
 
@@ -32,7 +32,7 @@ check('output arrives as it happens', RUN, async () => {
     out.push(line)
     written.push(shared.files.write('/tmp/heard', ''))
   }
-  // It goes on when its first line was heard.
+  // The code waits until the callback has received its first line.
   const wait = "while not os.path.exists('/tmp/heard'): time.sleep(.02)"
   const code = `import os, sys, time\nprint('first', flush=True)\n${wait}\nprint('second')\nprint('end', file=sys.stderr)`
   await shared.runCode(code, { timeoutMs: 60_000, onStdout, onStderr: ({ line }) => err.push(line) })
@@ -40,7 +40,7 @@ check('output arrives as it happens', RUN, async () => {
   assert.deepEqual([out.join(''), err.join('')], ['first\nsecond\n', 'end\n'])
 })
 
-check('results and errors are told as they happen', RUN, async () => {
+check('results and errors arrive as they happen', RUN, async () => {
   const results = []
   const errors = []
   await shared.runCode("display('one')\n'two'", { onResult: (result) => results.push(result.text) })

@@ -6,7 +6,7 @@ import { check, create, discard, e2b, has, until } from './sdk.mjs'
 
 const shared = await create(null, { timeoutMs: 300_000 })
 after(() => discard(shared))
-// Before there was a choice, every command had an input.
+// Versions without the option give every command an input.
 const INPUT = has('commands.close_stdin') ? { stdin: true } : {}
 
 check('a command prints and ends', ['commands.run'], async () => {
@@ -28,13 +28,13 @@ check('output arrives as it happens', ['commands.run'], async () => {
     seen.push(text)
     written.push(shared.files.write('/tmp/heard', ''))
   }
-  // It goes on when its first line was heard.
+  // The command waits until the callback has received its first line.
   await shared.commands.run('echo first; until [ -e /tmp/heard ]; do sleep .02; done; echo second', { onStdout })
   await Promise.all(written)
   assert.equal(seen.join(''), 'first\nsecond\n')
 })
 
-check('a command runs where and as whom it is told', ['commands.run'], async () => {
+check('a command runs in the given directory as the given user', ['commands.run'], async () => {
   const options = { cwd: '/tmp', envs: { Q: 'it\'s "é"' } }
   assert.equal((await shared.commands.run('pwd; whoami; echo "$Q"', options)).stdout, '/tmp\nuser\nit\'s "é"\n')
   assert.equal((await shared.commands.run('whoami', { user: 'root' })).stdout, 'root\n')
@@ -59,7 +59,7 @@ check('a pid is the sandbox\'s own, and the dead are gone', ['commands.run', 'ha
   assert.equal((await shared.commands.run(`kill -0 ${handle.pid}`)).exitCode, 0)
   await handle.kill()
   await assert.rejects(handle.wait(), (error) => error.exitCode === -1)
-  // Not even a zombie is left, which `kill -0` would find.
+  // No zombie is left either: `kill -0` would find it.
   await assert.rejects(shared.commands.run(`kill -0 ${handle.pid}`), e2b.CommandExitError)
 })
 
@@ -71,13 +71,13 @@ check('a command is connected to again', ['commands.connect', 'handle.disconnect
   assert.equal((await again.wait()).stdout, 'late\n')
 })
 
-check('a command reads what it is sent', ['commands.send_stdin'], async () => {
+check('a command reads its input', ['commands.send_stdin'], async () => {
   const handle = await shared.commands.run('read line; echo got $line', { background: true, ...INPUT })
   await shared.commands.sendStdin(handle.pid, 'héllo\n')
   assert.equal((await handle.wait()).stdout, 'got héllo\n')
 })
 
-check('the end of input is told', ['commands.close_stdin', 'handle.send_stdin', 'handle.close_stdin'], async () => {
+check('a command sees the end of its input', ['commands.close_stdin', 'handle.send_stdin', 'handle.close_stdin'], async () => {
   const handle = await shared.commands.run('cat; echo end', { background: true, stdin: true })
   await shared.commands.sendStdin(handle.pid, 'a')
   await shared.commands.closeStdin(handle.pid)

@@ -56,7 +56,7 @@ check('a file is described, renamed and removed', ['files.get_info', 'files.exis
   assert.equal(await shared.files.exists('new.txt'), false)
 })
 
-check('what is not there is not found', ['files.read', 'files.list'], async () => {
+check('a missing file is not found', ['files.read', 'files.list'], async () => {
   await assert.rejects(shared.files.read('nothing'), e2b.NotFoundError)
   await assert.rejects(shared.files.list('nothing'), e2b.NotFoundError)
 })
@@ -67,7 +67,7 @@ check('a directory is watched', ['files.watch_dir', 'watch.stop'], async () => {
   const watch = await shared.files.watchDir('watched', ({ type, name }) => seen.push(`${type} ${name}`))
   await shared.files.write('watched/new.txt', 'x')
   await until(10, () => seen.includes('write new.txt'))
-  // Each event once.
+  // Each event arrives only once.
   assert.deepEqual(seen, ['create new.txt', 'chmod new.txt', 'write new.txt'])
   await watch.stop()
   await shared.files.write('watched/unseen.txt', 'x')

@@ -1,4 +1,4 @@
-// `git` of a sandbox, which runs git's own commands there. A bare repository beside is what it pushes to.
+// A sandbox's `git`, which runs git's own commands in the sandbox. It pushes to a bare repository there.
 
 import assert from 'node:assert/strict'
 import { check, create, METHODS } from './sdk.mjs'

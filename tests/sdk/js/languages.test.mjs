@@ -1,4 +1,4 @@
-// The languages beside Python, as notebooks of E2B show them.
+// The languages other than Python, as E2B's notebooks show them.
 
 import assert from 'node:assert/strict'
 import { after } from 'node:test'

@@ -1,4 +1,4 @@
-// The first things that people try, each as a program of its own would write it: nothing here knows what is on the other side.
+// The first programs that people try, each written as its own program without knowledge of the server.
 
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { check, create, discard, has, listed, Sandbox, sleep, WAY } from './sdk.mjs'
 
-// The line that every example begins with.
+// The first line of every example.
 const begin = async (t) => {
   const box = await Sandbox.create()
   t.after(() => discard(box))
@@ -24,7 +24,7 @@ check('quick start: hello world', ['sandbox.run_code', 'files.list'], async (t) 
 check('quick start: the example of docs/e2b.md prints what the page shows', ['sandbox.run_code'], async (t) => {
   const text = await readFile(join(process.env.SDK_ROOT, 'docs', 'e2b.md'), 'utf8')
   const [, program, shown] = text.match(/```js\n(.*?)```\n\n```text\n(.*?)```/s)
-  // Beside this file, from where the package is found.
+  // The program is in this file's directory, where Node finds the package.
   const file = join(import.meta.dirname ?? new URL('.', import.meta.url).pathname, `example-${WAY}.mjs`)
   await writeFile(file, program)
   t.after(() => rm(file))
@@ -38,7 +38,7 @@ check('quick start: streaming', ['sandbox.run_code'], async (t) => {
   const err = []
   const results = []
   const written = []
-  // If all came at once at the end, it would wait for ever.
+  // If all output arrived at the end, the code would wait for ever.
   await box.runCode(
     "import os, sys, time\nprint(0, flush=True)\nwhile not os.path.exists('heard.txt'): time.sleep(.02)\n" +
       "print(1)\nprint('oops', file=sys.stderr)\n'the value'",
@@ -103,7 +103,7 @@ check('quick start: environment variables', ['sandbox.create', 'commands.run'], 
 
 check('quick start: a web server in a sandbox', ['sandbox.get_host'], async (t) => {
   const box = await begin(t)
-  // What the SDK says in debug mode is the machine itself, and no sandbox.
+  // In debug mode the SDK returns the machine itself, and not a sandbox.
   if (WAY === 'shared') return assert.equal(box.getHost(8000), 'localhost:8000')
   await box.files.write('index.html', '<h1>from inside</h1>')
   await box.commands.run('python3 -m http.server 8000', { background: true })

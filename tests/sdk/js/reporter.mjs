@@ -1,4 +1,4 @@
-// Names each test that fails, and ends with the line that `scripts/test` adds up.
+// Prints each test, and the result line that `scripts/test` adds up.
 
 import { writeFileSync } from 'node:fs'
 
@@ -21,7 +21,7 @@ export default async function* reporter(events) {
     const { isLeftOut, title, covers } = about(data.name)
     const isFile = covers.length === 0 && data.name.endsWith('.mjs')
     if (type === 'test:fail') {
-      // A file fails once more when one of its tests does; by itself only if it crashed.
+      // A file counts as failed if one of its tests failed, which is counted already, or if the file itself crashed.
       const cause = data.details.error?.cause ?? data.details.error
       if (isFile && data.details.error?.failureType === 'subtestsFailed') continue
       counts.failed += 1

@@ -1,4 +1,4 @@
-// The control plane: which sandboxes there are, how long they live, and what is said when something is wrong.
+// The control plane: sandboxes, their deadlines, and errors.
 
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
@@ -21,7 +21,7 @@ check('a sandbox is described as it was asked for', ['sandbox.create', 'sandbox.
   assert.equal(own(again.sandboxId), own(sandbox.sandboxId))
 })
 
-check('everything about a sandbox is told', ['sandbox.get_full_info'], async (t) => {
+check('a full description has everything about a sandbox', ['sandbox.get_full_info'], async (t) => {
   const sandbox = await create(t)
   const info = await Sandbox.getFullInfo(sandbox.sandboxId)
   assert.equal(info.state, 'running')
@@ -35,7 +35,7 @@ check('variables of the sandbox are seen by its code', ['sandbox.create', 'sandb
   assert.deepEqual(logs.stdout, [value])
 })
 
-check('whoever connects finds the same interpreter', ['sandbox.connect', 'sandbox.run_code'], async (t) => {
+check('every connection finds the same interpreter', ['sandbox.connect', 'sandbox.run_code'], async (t) => {
   const sandbox = await create(t)
   await sandbox.runCode('secret = 6 * 7')
   const again = await Sandbox.connect(sandbox.sandboxId)
@@ -93,7 +93,7 @@ check('a killed sandbox is gone', ['sandbox.kill'], async (t) => {
   await assert.rejects(Sandbox.getInfo(sandbox.sandboxId), gone)
 })
 
-check('a sandbox says whether it runs', ['sandbox.is_running'], async (t) => {
+check('isRunning reports the state', ['sandbox.is_running'], async (t) => {
   const sandbox = await create(t)
   assert.equal(await sandbox.isRunning(), true)
   if (WAY === 'shared') return
@@ -117,7 +117,7 @@ check('a sandbox dies at its deadline and not before', ['sandbox.set_timeout', '
   assert.ok(Date.now() - begin > 2000)
 })
 
-check('metrics tell what is used of what', ['sandbox.get_metrics'], async (t) => {
+check('metrics report usage and limits', ['sandbox.get_metrics'], async (t) => {
   const sandbox = await create(t)
   let readings = []
   await until(30, async () => (readings = await sandbox.getMetrics()).length > 0)
@@ -142,7 +142,7 @@ check('a sandbox without internet reaches nothing', ['sandbox.create(allow_inter
   assert.match(error.name, /OSError|TimeoutError|ConnectionRefusedError/)
 })
 
-check('a template is there or not', ['template.exists'], async () => {
+check('a template exists or not', ['template.exists'], async () => {
   assert.equal(await e2b.Template.exists('code-interpreter-v1'), true)
   assert.equal(await e2b.Template.exists('no-such-template'), false)
 })

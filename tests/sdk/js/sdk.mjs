@@ -1,4 +1,4 @@
-// One face for all versions of the SDK, and which tests a version and a way leave out: by `methods.json` alone.
+// One interface to all versions of the SDK. Skips the tests that do not apply to a version or a way, by `methods.json` alone.
 
 import { createRequire } from 'node:module'
 import { readFileSync } from 'node:fs'
@@ -15,12 +15,12 @@ const home = (name) => {
 }
 const installed = (name) => JSON.parse(readFileSync(join(home(name), 'package.json'), 'utf8')).version
 
-// What a package declares to TypeScript, which unlike JavaScript knows what is private.
+// A package's TypeScript declarations, which unlike its JavaScript mark private members.
 export const declarations = (name) => readFileSync(join(home(name), 'dist', 'index.d.ts'), 'utf8')
 
 export const CORE = installed('e2b')
 export const INTERPRETER = installed('@e2b/code-interpreter')
-// In debug mode no version creates a sandbox: they talk to one that is there, and share it.
+// In debug mode no version creates a sandbox: all requests are about one shared sandbox.
 export const WAY = process.env.E2B_DEBUG?.toLowerCase() === 'true' ? 'shared' : process.env.E2B_API_URL ? 'url' : 'domain'
 export const METHODS = JSON.parse(readFileSync(join(here, '..', 'methods.json'), 'utf8'))
 
@@ -30,7 +30,7 @@ const before = (one, other) => {
   return at >= 0 && a[at] < b[at]
 }
 
-// Whether this version of the SDK has a method, by the table.
+// Whether this version of the SDK has a method, according to `methods.json`.
 export const has = (method) => {
   const row = METHODS[method]
   if (!row) throw new Error(`${method} is not in methods.json`)
@@ -43,12 +43,12 @@ const offered = (name) =>
     ? name in process.env
     : has(name) && !METHODS[name].refused && (METHODS[name].ways ?? [WAY]).includes(WAY)
 
-// What a server of ours must refuse.
+// Whether oncebox must refuse a method that it does not offer; another server may offer it.
 export const refused = (name) =>
   has(name) && METHODS[name].refused && 'SDK_OWN_SERVER' in process.env && (METHODS[name].ways ?? [WAY]).includes(WAY)
 
-// Whether a test adds nothing to a further version or way of a server that all tests have tried: in each file, one test for each
-// method is enough there.
+// Whether a test is skipped in a further version or way: one test for each method in each file is enough there, because another
+// run has all tests.
 const seen = new Set()
 const isThinned = (methods) => {
   const isNew = methods.some((method) => !seen.has(method))
@@ -56,28 +56,28 @@ const isThinned = (methods) => {
   return 'SDK_THIN' in process.env && !isNew
 }
 
-// A test of these methods, which others may be needed for. The reporter counts those that are left out.
+// Defines a test of these methods; `needs` are the others that it calls. The reporter counts the tests that are left out.
 export const check = (title, methods, body, needs = []) => {
   const names = `${title} ${JSON.stringify(methods)}`
   if (![...methods, ...needs].every(offered) || isThinned(methods)) return test(`left out: ${names}`, () => {})
   test(names, body)
 }
 
-// A new sandbox that ends with its test. A whole test takes less than its life.
+// Creates a sandbox that ends with its test. Every test takes less than the default timeout.
 export const create = async (t, { template, ...options } = {}) => {
   if (WAY === 'shared') {
-    const told = Object.keys(options).filter((name) => name !== 'timeoutMs')
-    if (template || told.length) throw new Error('nobody is told these options: the test needs sandbox.create')
+    const unsent = Object.keys(options).filter((name) => name !== 'timeoutMs')
+    if (template || unsent.length) throw new Error('the SDK does not send these options: the test needs sandbox.create')
     if (t) await discard()
   }
-  const asked = { timeoutMs: 120_000, ...options }
-  const sandbox = await (template ? Sandbox.create(template, asked) : Sandbox.create(asked))
+  const allOptions = { timeoutMs: 120_000, ...options }
+  const sandbox = await (template ? Sandbox.create(template, allOptions) : Sandbox.create(allOptions))
   t?.after(() => discard(sandbox))
   return sandbox
 }
 
-// Ends a sandbox, whether or not it is still there. In debug mode `kill` does nothing, so that it is done by hand, to whichever
-// there is: this suite is alone with the server.
+// Ends a sandbox, which may have ended already. In debug mode the SDK's `kill` does nothing, so this calls the API itself and ends
+// every sandbox, because no other suite uses this server.
 export const discard = async (sandbox) => {
   if (WAY !== 'shared') return Sandbox.kill(sandbox.sandboxId)
   const headers = { 'X-API-Key': process.env.E2B_API_KEY }
@@ -85,7 +85,7 @@ export const discard = async (sandbox) => {
     await fetch(`http://localhost:3000/sandboxes/${sandboxID}`, { method: 'DELETE', headers })
 }
 
-// All sandboxes that fit, from every page. Up to 1.x there is one page.
+// All sandboxes that match, from every page. Up to 1.x there is one page.
 export const listed = async (query = {}, options = {}) => {
   const pages = await Sandbox.list({ query, ...options })
   if (Array.isArray(pages)) return pages
@@ -104,7 +104,7 @@ export const until = async (seconds, holds) => {
 
 export const sleep = (seconds) => new Promise((done) => setTimeout(done, seconds * 1000))
 
-// Versions differ in the class of an unknown sandbox's error; its message names the status.
+// Versions throw different classes for an unknown sandbox, but the message always has the status.
 export const gone = (error) => error instanceof e2b.SandboxError && /404|not found|doesn't exist/.test(error.message)
 
 export { e2b, Sandbox }

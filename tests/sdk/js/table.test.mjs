@@ -1,4 +1,4 @@
-// `methods.json` says the truth: a method is left out because this version does not have it, and for no other reason.
+// `methods.json` is correct: a method is only skipped because this version does not have it.
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -8,12 +8,12 @@ console.log(`sdk ${JSON.stringify({ version: CORE, interpreter: INTERPRETER, way
 
 const snake = (name) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
 
-// The public methods that a package declares of a class.
+// The public methods of a class, from the declarations of packages.
 const methods = (name, packages = ['e2b']) => {
   const found = new Set()
   for (const text of packages.map(declarations)) {
     const body = text.match(new RegExp(`^(?:export )?(?:default |abstract )*(?:declare )?(?:abstract )?class ${name}\\b[^]*?^\\}`, 'm'))?.[0] ?? ''
-    // A member has the indentation of the first one; what is further in belongs to its types.
+    // Members have the indentation of the first one; deeper lines belong to their types.
     const indent = body.match(/^ +(?=(?:\/\*\*|private|protected|readonly|static|[a-z]))/m)?.[0]
     for (const [, method] of body.matchAll(new RegExp(`^${indent}(?:static )?(?:async )?([a-zA-Z]\\w*)(?:<[^(]*>)?\\(`, 'gm')))
       if (method !== 'constructor') found.add(snake(method))

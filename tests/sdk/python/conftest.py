@@ -1,7 +1,7 @@
-"""Which tests a version and a way leave out, and the line at the end that `scripts/test` adds up.
+"""Skips the tests that do not apply to a version or a way, and prints the result line that `scripts/test` adds up.
 
-A test says with `@covers` which methods it is about and which others it needs. What a version does not have is left out by
-`methods.json` alone; a test that skips itself counts as failed.
+A test names with `@covers` the methods that it tests and the others that it needs. `methods.json` alone decides which methods a
+version has; a test that skips itself counts as failed.
 """
 
 import json
@@ -16,9 +16,9 @@ OUTCOMES = {}
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "covers(*methods, needs=()): the methods a test is about, and others it needs")
-    config.addinivalue_line("markers", "refuses(*methods): the methods that are not offered, and must say so")
-    config.addinivalue_line("markers", "asynchronous: the test is about the asynchronous face of the methods")
+    config.addinivalue_line("markers", "covers(*methods, needs=()): the methods that a test is about, and others that it needs")
+    config.addinivalue_line("markers", "refuses(*methods): methods that are not offered; each error must name its method")
+    config.addinivalue_line("markers", "asynchronous: the test is about the asynchronous API")
 
 
 def methods_of(item):
@@ -44,7 +44,7 @@ def pytest_collection_modifyitems(config, items):
 
 
 def thinned(items):
-    """Of the tests, one for each method and face: enough for a further version or way of a server that all tests have tried."""
+    """One test for each method and API: enough for a further version or way, because another run has all tests."""
     seen, kept = set(), []
     for item in items:
         new = {(method, face(item)) for method in item.about} - seen
@@ -70,7 +70,7 @@ def pytest_terminal_summary(terminalreporter, exitstatus):
     stats = terminalreporter.stats
     passed = sum(ok for ok, *_ in OUTCOMES.values())
     failed = sum(not ok for ok, *_ in OUTCOMES.values())
-    # Files that could not be read, and sessions that ended for another reason.
+    # Adds test files that could not be imported, and a run that ended for another reason.
     failed += len([report for report in stats.get("error", []) if report.when == "collect"])
     failed += int(failed == 0 and exitstatus not in (0, 1))
     word = "ok" if failed == 0 else "FAILED"
@@ -87,7 +87,7 @@ def pytest_terminal_summary(terminalreporter, exitstatus):
 
 @pytest.fixture
 def fresh():
-    """Makes sandboxes of a test's own, which are ended after it."""
+    """Creates sandboxes for one test, which are ended after it."""
     made = []
 
     def make(**options):
@@ -103,13 +103,13 @@ def fresh():
 
 @pytest.fixture
 def sandbox(fresh):
-    """A sandbox of a test's own."""
+    """A sandbox for one test."""
     return fresh()
 
 
 @pytest.fixture(scope="module")
 def shared():
-    """A sandbox for tests that leave nothing behind that another would see."""
+    """A sandbox for tests that leave nothing behind that affects other tests."""
     sandbox = sdk.create(timeout=600)
     yield sandbox
     sdk.discard(sandbox)

@@ -1,4 +1,4 @@
-"""One face for all versions of the SDK, and what the environment says of where it leads."""
+"""One interface to all versions of the SDK, and the way in which this run reaches the server."""
 
 import json
 import os
@@ -13,7 +13,7 @@ CORE = version("e2b")
 INTERPRETER = version("e2b-code-interpreter")
 
 if os.environ.get("E2B_DEBUG", "").lower() == "true":
-    # From 1.5 to 2.10 a sandbox is really created in debug mode. All others talk to one that they did not create, and share.
+    # Versions 1.5 to 2.10 create a sandbox in debug mode. All others talk to a shared sandbox that they did not create.
     WAY = "debug" if (1, 5) <= tuple(int(part) for part in CORE.split(".")) < (2, 11) else "shared"
 elif os.environ.get("E2B_API_URL"):
     WAY = "url"
@@ -30,7 +30,7 @@ def number(text):
 
 
 def has(method):
-    """Whether this version of the SDK has a method, by the table."""
+    """Whether this version of the SDK has a method, according to `methods.json`."""
     row = METHODS[method]
     since, until = row.get("python"), row.get("python_until")
     own = number(INTERPRETER if row.get("package") == "interpreter" else CORE)
@@ -38,34 +38,34 @@ def has(method):
 
 
 def offered(method):
-    """Whether the method does something here: in debug mode some SDKs make no call at all. A variable may be needed, too."""
+    """Whether the method works here: in debug mode some SDKs make no call at all. An upper-case name is an environment variable."""
     if method.isupper():
         return method in os.environ
     return has(method) and not METHODS[method].get("refused") and WAY in METHODS[method].get("ways", [WAY])
 
 
 def refused(method):
-    """Whether a server of ours must refuse it."""
+    """Whether oncebox must refuse a method that it does not offer; another server may offer it."""
     return has(method) and WAY in METHODS[method].get("ways", [WAY]) and "SDK_OWN_SERVER" in os.environ
 
 
-# A whole test takes less.
+# The default timeout of sandboxes, in seconds. Every test takes less.
 LIFE = 120
 
 
 def create(**options):
-    """A new sandbox. Up to 1.x the constructor makes it."""
-    assert WAY != "shared" or not options.keys() - {"timeout"}, "nobody is told these options: the test needs sandbox.create"
+    """Creates a sandbox. Up to 1.x the constructor does."""
+    assert WAY != "shared" or not options.keys() - {"timeout"}, "the SDK does not send these options: the test needs sandbox.create"
     options.setdefault("timeout", LIFE)
     return Sandbox.create(**options) if number(CORE) >= (2,) else Sandbox(**options)
 
 
 def discard(sandbox):
-    """Ends a sandbox, whether or not it is still there. In debug mode `kill` does nothing, so that it is done by hand."""
+    """Ends a sandbox, which may have ended already. In debug mode the SDK's `kill` does nothing, so this calls the API itself."""
     if WAY == "debug":
         control("DELETE", f"/sandboxes/{sandbox.sandbox_id}")
     elif WAY == "shared":
-        # Whichever it is: this suite is alone with the server. The next call begins another one.
+        # Ends every sandbox, because no other suite uses this server. The next call creates a new one.
         for found in json.loads(control("GET", "/v2/sandboxes")):
             control("DELETE", f"/sandboxes/{found['sandboxID']}")
     else:
@@ -73,7 +73,7 @@ def discard(sandbox):
 
 
 def control(method, path):
-    """A call that the SDK does not make in debug mode."""
+    """Makes a call that the SDK does not make in debug mode."""
     request = urllib.request.Request(f"http://localhost:3000{path}", method=method, headers={"X-API-Key": os.environ["E2B_API_KEY"]})
     try:
         return urllib.request.urlopen(request, timeout=30).read()
@@ -82,13 +82,13 @@ def control(method, path):
 
 
 def link(make, *arguments, **options):
-    """A link to a file. Up to 1.x one is signed when that is asked for."""
+    """A signed link to a file. Up to 1.x the SDK only signs on request."""
     signed = {"use_signature": True} if number(CORE) < (2,) else {}
     return make(*arguments, **signed, **options)
 
 
 def listed(limit=None, **query):
-    """All sandboxes that fit, from every page. Up to 1.x there is one page."""
+    """All sandboxes that match, from every page. Up to 1.x there is one page."""
     if number(CORE) < (2,):
         from e2b.sandbox.sandbox_api import SandboxQuery
 

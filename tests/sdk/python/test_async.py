@@ -1,4 +1,4 @@
-"""The asynchronous face of the SDK, over the whole of it."""
+"""The SDK's asynchronous API: all of it."""
 
 import asyncio
 from uuid import uuid4
@@ -14,7 +14,7 @@ INPUT = {"stdin": True} if sdk.has("commands.close_stdin") else {}
 
 
 def asynchronous(test):
-    """Runs a test with a sandbox of its own."""
+    """Runs a test with its own sandbox."""
 
     def run():
         async def whole():
@@ -63,7 +63,7 @@ async def test_a_sandbox_is_connected_to_and_described(sandbox):
 
 @pytest.mark.covers("sandbox.is_running", "sandbox.get_host", "files.exists")
 @asynchronous
-async def test_a_sandbox_says_whether_it_runs(sandbox):
+async def test_is_running_reports_the_state(sandbox):
     assert await sandbox.is_running() is True
     assert sandbox.get_host(3000).startswith("localhost:3000" if sdk.DEBUG else f"3000-{sandbox.sandbox_id}.")
     assert await sandbox.files.exists("/tmp") is True
@@ -140,7 +140,7 @@ async def test_a_deadline_is_moved_and_a_killed_sandbox_is_gone(sandbox):
     await sandbox.set_timeout(300)
     info = await sandbox.get_info()
     assert (info.end_at - info.started_at).total_seconds() > 200
-    # Up to 1.x it tells nothing.
+    # Up to 1.x it returns nothing.
     assert await sandbox.kill() is not False
     assert await AsyncSandbox.kill(sandbox.sandbox_id) is False
     assert await sandbox.is_running() is False
@@ -148,7 +148,7 @@ async def test_a_deadline_is_moved_and_a_killed_sandbox_is_gone(sandbox):
 
 @pytest.mark.covers("sandbox.get_metrics")
 @asynchronous
-async def test_metrics_tell_what_is_used(sandbox):
+async def test_metrics_report_usage(sandbox):
     async def measured():
         return any(0 < reading.mem_used < reading.mem_total for reading in await sandbox.get_metrics())
 
@@ -167,7 +167,7 @@ async def test_a_paused_sandbox_keeps_its_memory(sandbox):
 
 @pytest.mark.covers("sandbox.pause")
 @asynchronous
-async def test_pausing_twice_says_so(sandbox):
+async def test_pausing_twice_is_a_clear_error(sandbox):
     assert (await sandbox.pause(), await sandbox.pause()) == (True, False)
 
 
@@ -225,10 +225,10 @@ async def test_a_directory_is_watched(sandbox):
     watch = await sandbox.files.watch_dir("watched", on_event=lambda event: events.append((event.type.value, event.name)))
     await sandbox.files.write("watched/a.txt", "text")
 
-    async def told():
+    async def event_arrived():
         return ("write", "a.txt") in events
 
-    await until(told)
+    await until(event_arrived)
     assert events == [("create", "a.txt"), ("chmod", "a.txt"), ("write", "a.txt")]
     await watch.stop()
     await sandbox.files.write("watched/b.txt", "text")
@@ -272,7 +272,7 @@ async def test_commands_run(sandbox):
 
 @pytest.mark.covers("commands.close_stdin", "handle.send_stdin", "handle.close_stdin")
 @asynchronous
-async def test_the_end_of_input_is_told(sandbox):
+async def test_a_command_sees_the_end_of_its_input(sandbox):
     handles = [await sandbox.commands.run("cat; echo end", background=True, stdin=True) for _ in range(2)]
     for handle in handles:
         await handle.send_stdin("a")

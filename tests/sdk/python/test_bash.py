@@ -1,4 +1,4 @@
-"""Bash, a language of the code interpreter: it prints lines, keeps its variables, and ends with a status."""
+"""Bash as a language of the code interpreter: it prints lines, keeps its variables, and ends with a status."""
 
 import time
 
@@ -32,7 +32,7 @@ def test_lines_arrive_as_they_are_printed(bash, shared):
         seen.append(message.line)
         shared.files.write(f"/tmp/heard-{len(seen)}", "")
 
-    # It goes on when a line was heard.
+    # The code waits until the callback has received a line.
     bash("for i in 1 2 3; do echo $i; until [ -e /tmp/heard-$i ]; do sleep .02; done; done", on_stdout=hear, timeout=60)
     assert seen == ["1\n", "2\n", "3\n"]
 

@@ -1,10 +1,10 @@
-"""Figures as data: what `result.chart` says of every kind of them, number by number."""
+"""Figures as data: every number of `result.chart`, for every kind of chart."""
 
 import pytest
 
 pytestmark = pytest.mark.covers("result.chart")
 
-# The ticks that matplotlib chooses for 1 to 3 and 4 to 6.
+# matplotlib's ticks for 1 to 3 and 4 to 6.
 X = ["0.75", "1.00", "1.25", "1.50", "1.75", "2.00", "2.25", "2.50", "2.75", "3.00", "3.25"]
 Y = ["3.75", "4.00", "4.25", "4.50", "4.75", "5.00", "5.25", "5.50", "5.75", "6.00", "6.25"]
 NO_LABELS = {"x_label": None, "y_label": None, "x_unit": None, "y_unit": None}
@@ -60,7 +60,7 @@ CHARTS = {
 
 def charts(sandbox, code):
     execution = sandbox.run_code(f"import matplotlib.pyplot as plt\n{code};")
-    # Describing a figure changes nothing else about it, and says nothing.
+    # Describing a figure changes nothing else about it, and prints nothing.
     assert execution.error is None and execution.logs.stderr == []
     assert all(result.png and result.text.startswith("<Figure size") for result in execution.results)
     return [result.chart for result in execution.results]
@@ -85,16 +85,16 @@ def test_a_chart_is_described(shared, kind):
 )
 def test_an_axis_tells_its_scale(shared, code, scale, ticks, first):
     [chart] = charts(shared, code)
-    said = chart.to_dict()
-    assert said["x_scale"] == scale and ticks in said["x_tick_labels"] and said["y_scale"] == "linear"
-    assert said["elements"][0]["points"][0] == first
+    described = chart.to_dict()
+    assert described["x_scale"] == scale and ticks in described["x_tick_labels"] and described["y_scale"] == "linear"
+    assert described["elements"][0]["points"][0] == first
 
 
 def test_what_has_no_number_is_null(shared):
     import_numbers = "import pandas as pd, numpy as np\n"
     [chart] = charts(shared, import_numbers + "plt.plot([1, 2, 3], [1, np.nan, np.inf])")
     assert chart.to_dict()["elements"][0]["points"] == [[1.0, 1.0], [2.0, None], [3.0, None]]
-    # Days since 1970, as pandas draws them.
+    # Days since 1970, the unit in which pandas draws dates.
     [chart] = charts(shared, import_numbers + "pd.Series([1, 2], index=pd.date_range('2026-01-01', periods=2)).plot()")
     assert chart.to_dict()["elements"][0]["points"] == [[20454.0, 1.0], [20455.0, 2.0]]
 

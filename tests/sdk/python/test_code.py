@@ -1,4 +1,4 @@
-"""The code interpreter: `run_code` and what comes of it."""
+"""The code interpreter: `run_code` and its results."""
 
 import base64
 import threading
@@ -15,7 +15,7 @@ RUN = pytest.mark.covers("sandbox.run_code")
 @RUN
 def test_hello_world(shared):
     execution = shared.run_code("print('hello world')\n6 * 7")
-    # Into how many pieces output falls is no promise; what they add up to is.
+    # The number of pieces of the output is not promised, only the whole.
     assert "".join(execution.logs.stdout) == "hello world\n" and execution.logs.stderr == []
     assert execution.text == "42" and execution.error is None
     assert execution.results[0].is_main_result
@@ -40,7 +40,7 @@ def test_output_arrives_as_it_happens(shared):
         out.append(message.line)
         shared.files.write("/tmp/heard", "")
 
-    # It goes on when its first line was heard.
+    # The code waits until the callback has received its first line.
     wait = "while not os.path.exists('/tmp/heard'): time.sleep(.02)"
     code = f"import os, sys, time\nprint('first', flush=True)\n{wait}\nprint('second')\nprint('end', file=sys.stderr)"
     shared.run_code(code, timeout=60, on_stdout=hear, on_stderr=lambda message: err.append(message.line))
@@ -48,7 +48,7 @@ def test_output_arrives_as_it_happens(shared):
 
 
 @RUN
-def test_results_and_errors_are_told_as_they_happen(shared):
+def test_results_and_errors_arrive_as_they_happen(shared):
     results, errors = [], []
     shared.run_code("display('one')\n'two'", on_result=results.append, on_error=errors.append)
     assert [result.text for result in results] == ["one", "two"]
@@ -126,11 +126,11 @@ def test_a_client_that_hangs_up_interrupts_its_code(shared):
 @pytest.mark.covers("sandbox.kill", "sandbox.run_code", needs=["sandbox.is_running"])
 def test_a_kill_during_a_run_is_no_success(sandbox):
     begin = time.monotonic()
-    with pytest.raises(Exception) as told:
+    with pytest.raises(Exception) as raised:
         sandbox.run_code("import time; print(1, flush=True); time.sleep(60)", on_stdout=lambda _: sandbox.kill())
     assert time.monotonic() - begin < 50
     if sdk.has("sandbox.pause"):
-        assert isinstance(told.value, TimeoutException) and "killed" in str(told.value)
+        assert isinstance(raised.value, TimeoutException) and "killed" in str(raised.value)
 
 
 @RUN
@@ -166,7 +166,7 @@ def test_every_language_prints_and_has_a_value(shared, language, code, stdout, t
     execution = shared.run_code(code, language=language)
     assert execution.error is None
     assert "".join(execution.logs.stdout) == stdout
-    # R shows its values; it has none that is the main one.
+    # R displays its values; none of them is the main result.
     assert (execution.results[0].text if language == "r" else execution.text) == text
 
 
@@ -195,7 +195,7 @@ def test_every_language_keeps_its_variables(shared, language, set, get, text):
         ("java", "throw new IllegalStateException(\"wide\");", "wide"),
     ],
 )
-def test_every_language_tells_its_errors(shared, language, code, word):
+def test_every_language_reports_its_errors(shared, language, code, word):
     error = shared.run_code(code, language=language).error
     assert error.name and word in error.value
 
@@ -255,7 +255,7 @@ def test_child_processes_print_too(shared):
 
 
 @RUN
-def test_a_process_that_ends_its_interpreter_is_told_and_the_next_one_starts(sandbox):
+def test_the_end_of_an_interpreter_is_reported_and_the_next_one_starts(sandbox):
     error = sandbox.run_code("import os; os._exit(3)").error
     assert error is not None
     assert sandbox.run_code("1 + 1").text == "2"

@@ -17,9 +17,9 @@ def test_a_command_prints_and_ends(shared):
 
 @pytest.mark.covers("commands.run")
 def test_a_command_that_fails_raises_with_what_it_printed(shared):
-    with pytest.raises(CommandExitException) as told:
+    with pytest.raises(CommandExitException) as raised:
         shared.commands.run("echo before; echo why >&2; exit 3")
-    assert (told.value.exit_code, told.value.stdout, told.value.stderr) == (3, "before\n", "why\n")
+    assert (raised.value.exit_code, raised.value.stdout, raised.value.stderr) == (3, "before\n", "why\n")
 
 
 @pytest.mark.covers("commands.run")
@@ -30,13 +30,13 @@ def test_output_arrives_as_it_happens(shared):
         seen.append(text)
         shared.files.write("/tmp/heard", "")
 
-    # It goes on when its first line was heard.
+    # The command waits until the callback has received its first line.
     shared.commands.run("echo first; until [ -e /tmp/heard ]; do sleep .02; done; echo second", on_stdout=hear)
     assert "".join(seen) == "first\nsecond\n"
 
 
 @pytest.mark.covers("commands.run")
-def test_a_command_runs_where_and_as_whom_it_is_told(shared):
+def test_a_command_runs_in_the_given_directory_as_the_given_user(shared):
     result = shared.commands.run('pwd; whoami; echo "$Q"', cwd="/tmp", envs={"Q": "it's \"é\""})
     assert result.stdout == "/tmp\nuser\nit's \"é\"\n"
     assert shared.commands.run("whoami; pwd", user="root").stdout == "root\n/root\n"
@@ -94,10 +94,10 @@ def test_a_pid_is_the_sandboxes_own_and_the_dead_are_gone(shared):
     handle = shared.commands.run("sleep 66", background=True)
     assert shared.commands.run(f"kill -0 {handle.pid}").exit_code == 0
     handle.kill()
-    with pytest.raises(CommandExitException) as told:
+    with pytest.raises(CommandExitException) as raised:
         handle.wait()
-    assert told.value.exit_code == -1
-    # Not even a zombie is left, which `kill -0` would find.
+    assert raised.value.exit_code == -1
+    # No zombie is left either: `kill -0` would find it.
     with pytest.raises(CommandExitException):
         shared.commands.run(f"kill -0 {handle.pid}")
 
@@ -114,8 +114,8 @@ def test_a_command_is_connected_to_again(shared):
 
 
 @pytest.mark.covers("commands.send_stdin")
-def test_a_command_reads_what_it_is_sent(shared):
-    # Before there was a choice, every command had an input.
+def test_a_command_reads_its_input(shared):
+    # Versions without the option give every command an input.
     options = {"stdin": True} if sdk.has("commands.close_stdin") else {}
     handle = shared.commands.run("read line; echo got $line", background=True, **options)
     shared.commands.send_stdin(handle.pid, "héllo\n")
@@ -123,7 +123,7 @@ def test_a_command_reads_what_it_is_sent(shared):
 
 
 @pytest.mark.covers("commands.close_stdin", "handle.send_stdin", "handle.close_stdin", needs=["commands.send_stdin"])
-def test_the_end_of_input_is_told(shared):
+def test_a_command_sees_the_end_of_its_input(shared):
     handle = shared.commands.run("cat; echo end", background=True, stdin=True)
     shared.commands.send_stdin(handle.pid, "a")
     shared.commands.close_stdin(handle.pid)
@@ -142,11 +142,11 @@ def test_input_is_streamed(shared):
 
 
 @pytest.mark.covers("commands.run")
-def test_a_directory_or_user_that_is_not_there_is_told(shared):
+def test_a_missing_directory_or_user_is_an_error(shared):
     for options in ({"cwd": "/no/such"}, {"user": "nobody-here"}):
-        with pytest.raises(Exception) as told:
+        with pytest.raises(Exception) as raised:
             shared.commands.run("true", **options)
-        assert not isinstance(told.value, CommandExitException)
+        assert not isinstance(raised.value, CommandExitException)
 
 
 @pytest.mark.covers("commands.run", "sandbox.kill", needs=["sandbox.pause"])

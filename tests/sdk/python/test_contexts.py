@@ -1,4 +1,4 @@
-"""Interpreters beside the default ones."""
+"""Contexts in addition to the default ones."""
 
 import threading
 
@@ -34,18 +34,18 @@ def test_a_directory_that_is_not_there_leaves_the_interpreter_where_it_is(shared
 @pytest.mark.covers("sandbox.create_code_context", "sandbox.run_code")
 def test_contexts_run_beside_each_other(shared):
     contexts = [shared.create_code_context() for _ in range(2)]
-    told = {}
+    texts = {}
 
     def run(own, other):
         wait = f"while not os.path.exists('/tmp/beside-{other}'): time.sleep(.02)"
         code = f"import os, time\nopen('/tmp/beside-{own}', 'w')\n{wait}\n'met'"
-        told[own] = shared.run_code(code, context=contexts[own], timeout=60).text
+        texts[own] = shared.run_code(code, context=contexts[own], timeout=60).text
 
-    # Each waits for what the other does: one after the other, the first would wait in vain.
+    # Each context waits for the other: one after the other, the first would wait in vain.
     threads = [threading.Thread(target=run, args=pair) for pair in [(0, 1), (1, 0)]]
     [thread.start() for thread in threads]
     [thread.join() for thread in threads]
-    assert told == {0: "met", 1: "met"}
+    assert texts == {0: "met", 1: "met"}
 
 
 @pytest.mark.covers("sandbox.run_code")

@@ -42,10 +42,10 @@ def test_a_large_file_goes_in_and_comes_out(shared, tmp_path):
     shared.files.remove("large")
 
 
-# One way is enough, and an SDK that does not hold the whole of it in memory.
+# One way is enough, with an SDK that does not hold the whole file in memory.
 @pytest.mark.covers("files.write", "files.read", needs=["E2B_API_URL", "commands.stream_input"])
 def test_a_gigabyte_streams_in_and_out(fresh, tmp_path):
-    # It takes as long as it takes, and does not lengthen a life.
+    # The transfer may be slow, and does not extend the sandbox's deadline.
     sandbox = fresh(timeout=900)
     size, end = 1 << 30, b"the end"
     with (tmp_path / "gigabyte").open("wb") as file:
@@ -118,22 +118,22 @@ def test_a_file_is_renamed_and_removed(shared):
 
 
 @pytest.mark.covers("files.read", "files.list", "files.rename")
-def test_what_is_not_there_is_not_found(shared):
+def test_a_missing_file_is_not_found(shared):
     for call in (lambda: shared.files.read("nothing"), lambda: shared.files.list("nothing"), lambda: shared.files.rename("nothing", "x")):
         with pytest.raises((NotFoundException, SandboxException)):
             call()
 
 
 @pytest.mark.covers("files.read", "files.write", needs=["commands.run"])
-def test_a_file_belongs_to_whom_it_is_written_for(shared):
+def test_a_file_belongs_to_the_given_user(shared):
     shared.files.write("/tmp/mine.txt", "mine")
     shared.files.write("/tmp/secret.txt", "root's", "root")
     shared.commands.run("chmod 600 /tmp/secret.txt", user="root")
     assert shared.commands.run("stat -c %U /tmp/mine.txt /tmp/secret.txt").stdout == "user\nroot\n"
     assert shared.files.read("/tmp/secret.txt", user="root") == "root's"
-    with pytest.raises(CommandExitException) as told:
+    with pytest.raises(CommandExitException) as raised:
         shared.commands.run("cat /tmp/secret.txt")
-    assert "Permission denied" in told.value.stderr
+    assert "Permission denied" in raised.value.stderr
 
 
 @pytest.mark.covers("files.watch_dir", "watch.get_new_events", "watch.stop", needs=["files.write"])
@@ -141,7 +141,7 @@ def test_a_directory_is_watched(shared):
     shared.files.make_dir("watched")
     watch = shared.files.watch_dir("watched")
     shared.files.write("watched/new.txt", "x")
-    # What is finished is told at once, and each event once.
+    # Each event arrives at once, and only once.
     assert [(event.type.value, event.name) for event in watch.get_new_events()] == [
         ("create", "new.txt"), ("chmod", "new.txt"), ("write", "new.txt"),
     ]
@@ -180,6 +180,6 @@ def test_a_link_that_was_changed_or_is_old_opens_nothing(fresh):
     expired = sdk.link(sandbox.download_url, "linked.txt", user="user", use_signature_expiration=-10)
     other = sdk.link(sandbox.download_url, "linked.txt", user="user").replace("linked.txt", "other.txt")
     for url, message in ((expired, b"signature is already expired"), (other, b"invalid signature")):
-        with pytest.raises(urllib.error.HTTPError) as told:
+        with pytest.raises(urllib.error.HTTPError) as raised:
             request(url)
-        assert told.value.code == 401 and message in told.value.read()
+        assert raised.value.code == 401 and message in raised.value.read()

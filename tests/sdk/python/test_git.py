@@ -1,4 +1,4 @@
-"""`git` of a sandbox, which runs git's own commands there. A bare repository beside is what it pushes to."""
+"""A sandbox's `git`, which runs git's own commands in the sandbox. It pushes to a bare repository there."""
 
 import asyncio
 import inspect
@@ -12,15 +12,15 @@ GIT = pytest.mark.covers(*(name for name in sdk.METHODS if name.startswith("git.
 
 
 async def whole(sandbox):
-    """Every method once, of either face."""
+    """Calls every method once, with either API."""
 
     async def git(method, *arguments, **options):
-        told = getattr(sandbox.git, method)(*arguments, **options)
-        return await told if inspect.isawaitable(told) else told
+        result = getattr(sandbox.git, method)(*arguments, **options)
+        return await result if inspect.isawaitable(result) else result
 
     async def write(path, text):
-        told = sandbox.files.write(path, text)
-        return await told if inspect.isawaitable(told) else told
+        result = sandbox.files.write(path, text)
+        return await result if inspect.isawaitable(result) else result
 
     await git("configure_user", "Ada", "ada@example.org")
     assert await git("get_config", "user.name") == "Ada"

@@ -1,4 +1,4 @@
-"""The languages beside Python, as notebooks of E2B show them."""
+"""The languages other than Python, as E2B's notebooks show them."""
 
 import base64
 import time
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.covers("sandbox.run_code")
 
 @pytest.fixture(params=["js", "ts"])
 def script(request, shared):
-    """Runs JavaScript, in both of the languages that understand it."""
+    """Runs JavaScript code, as JavaScript and as TypeScript."""
     return lambda code, **options: shared.run_code(code, language=request.param, **options)
 
 
@@ -32,7 +32,7 @@ def test_the_last_expression_is_the_result_and_strings_have_no_quotes(script):
     assert script("undefined").results == []
 
 
-def test_scripts_tell_their_errors(script):
+def test_scripts_report_their_errors(script):
     error = script("throw 'str'").error
     assert (error.name, error.value) == ("string", "'str'")
     error = script("throw new RangeError('wide')").error

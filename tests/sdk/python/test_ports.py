@@ -1,4 +1,4 @@
-"""What listens in a sandbox, from outside."""
+"""Servers in a sandbox, reached from outside."""
 
 import time
 import urllib.error
@@ -8,7 +8,7 @@ import pytest
 
 
 def get(host, path="/"):
-    """Asks a port by its name. Names below `localhost` lead here, but not every resolver knows that."""
+    """Sends a request to a port's host name. Names below `localhost` are this machine, but not every resolver knows that."""
     name, _, port = host.partition(":")
     if name.endswith(".localhost"):
         request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers={"Host": host})
@@ -32,7 +32,7 @@ def test_a_server_in_a_sandbox_is_reached(sandbox):
 
 
 @pytest.mark.covers("sandbox.get_host", needs=["E2B_API_URL"])
-def test_a_port_where_nothing_listens_says_so(shared):
-    with pytest.raises(urllib.error.HTTPError) as told:
+def test_a_port_without_a_server_is_a_clear_error(shared):
+    with pytest.raises(urllib.error.HTTPError) as raised:
         get(shared.get_host(8124))
-    assert told.value.code == 502 and b"The sandbox is running but port is not open" in told.value.read()
+    assert raised.value.code == 502 and b"The sandbox is running but port is not open" in raised.value.read()

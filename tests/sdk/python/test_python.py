@@ -1,4 +1,4 @@
-"""What Python code gives to a program made for E2B, where a terminal or a notebook would do otherwise."""
+"""Results of Python code as programs for E2B expect them, where a terminal or a notebook would behave differently."""
 
 import base64
 
@@ -8,7 +8,7 @@ pytestmark = pytest.mark.covers("sandbox.run_code")
 
 
 def only(sandbox, code):
-    """The one result of code that goes well and prints nothing."""
+    """Runs code that succeeds and prints nothing; returns its only result."""
     execution = sandbox.run_code(code)
     assert execution.error is None and execution.logs.stdout == execution.logs.stderr == [], execution
     [result] = execution.results
@@ -16,7 +16,7 @@ def only(sandbox, code):
 
 
 def members(result):
-    """The forms that a result has."""
+    """The names of the forms of a result."""
     return set(result.formats()) - set(result.extra or {})
 
 
@@ -46,7 +46,7 @@ def test_dictionaries_and_lists_are_json_too(shared, code, text, json):
 
 def test_names_are_there_from_the_start(sandbox):
     assert only(sandbox, "Image.__module__, display.__name__, Any, ip is get_ipython()").text == "('PIL.Image', 'display', typing.Any, True)"
-    # Each takes long to import, and little code needs all of them.
+    # Each module takes long to import, and little code needs all of them.
     assert only(sandbox, "import sys; {'pandas', 'numpy', 'matplotlib', 'pydantic'} & set(sys.modules)").text == "set()"
 
 
@@ -65,7 +65,7 @@ pd.DataFrame({
     }
     assert members(result) == {"text", "html", "data"} and "<style scoped>" in result.html and result.text.startswith("   n ")
     assert only(shared, "pd.DataFrame()").data in ({}, None)
-    # A column is no table, and millions of numbers nobody wants beside the table's text.
+    # A column is not a table, and millions of numbers are not sent in addition to a table's text.
     assert members(only(shared, "pd.Series([1])")) == {"text"}
     assert members(only(shared, "pd.DataFrame(np.zeros((1_000_000, 3)))")) == {"text", "html"}
 
@@ -113,7 +113,7 @@ def test_ipythons_language_works(shared, code, text, stdout):
     assert (execution.error, execution.text, "".join(execution.logs.stdout)) == (None, text, stdout)
 
 
-def test_magics_tell_the_time_and_how_a_script_failed(shared):
+def test_magics_measure_time_and_report_how_a_script_failed(shared):
     execution = shared.run_code("%time 1 + 1")
     assert execution.text == "2" and "Wall time" in "".join(execution.logs.stdout)
     execution = shared.run_code("%%bash\necho before; exit 3")
@@ -123,8 +123,8 @@ def test_magics_tell_the_time_and_how_a_script_failed(shared):
 def test_warnings_and_the_log_go_to_stderr(shared):
     execution = shared.run_code("import warnings, logging\nwarnings.warn('careful'); logging.warning('noted')")
     assert execution.logs.stdout == [] and execution.error is None
-    said = "".join(execution.logs.stderr)
-    assert "UserWarning: careful\n" in said and said.endswith("WARNING:root:noted\n")
+    stderr = "".join(execution.logs.stderr)
+    assert "UserWarning: careful\n" in stderr and stderr.endswith("WARNING:root:noted\n")
 
 
 def test_nobody_answers_questions(shared):

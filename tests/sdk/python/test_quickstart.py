@@ -1,4 +1,4 @@
-"""The first things that people try, each as a program of its own would write it: nothing here knows what is on the other side."""
+"""The first programs that people try, each written as its own program without knowledge of the server."""
 
 import base64
 import contextlib
@@ -17,7 +17,7 @@ import sdk
 
 @pytest.fixture
 def box():
-    """The line that every example begins with. Up to 1.x it is spelled `Sandbox()`."""
+    """The first line of every example. Up to 1.x it is `Sandbox()`."""
     sandbox = Sandbox.create() if sdk.number(sdk.CORE) >= (2,) else Sandbox()
     yield sandbox
     sdk.discard(sandbox)
@@ -60,7 +60,7 @@ def test_streaming(box):
         out.append(str(data.line))
         box.files.write("heard.txt", "".join(out))
 
-    # If all came at once at the end, it would wait for ever.
+    # If all output arrived at the end, the code would wait for ever.
     execution = box.run_code(
         "import os, sys, time\nprint(0, flush=True)\nwhile not os.path.exists('heard.txt'): time.sleep(.02)\n"
         "print(1)\nprint('oops', file=sys.stderr)\n'the value'",
@@ -128,7 +128,7 @@ def test_environment_variables():
 @pytest.mark.covers("sandbox.get_host", needs=["sandbox.create"])
 def test_a_web_server_in_a_sandbox(box):
     if sdk.DEBUG:
-        # What the SDK says there is the machine itself, and no sandbox.
+        # In debug mode the SDK returns the machine itself, and not a sandbox.
         assert box.get_host(8000) == "localhost:8000"
         return
     box.files.write("index.html", "<h1>from inside</h1>")

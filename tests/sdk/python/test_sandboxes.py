@@ -1,4 +1,4 @@
-"""The control plane: which sandboxes there are, how long they live, and what is said when something is wrong."""
+"""The control plane: sandboxes, their deadlines, and errors."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ from e2b_code_interpreter import Sandbox
 import sdk
 
 UNKNOWN = "i0123456789abcdefghij"
-# Versions differ in the class of an unknown sandbox's exception; its message names the status.
+# Versions raise different classes for an unknown sandbox, but the message always has the status.
 GONE = (NotFoundException, SandboxException)
 
 
@@ -32,7 +32,7 @@ def seconds_left(info):
 def test_a_sandbox_is_described_as_it_was_asked_for(fresh):
     metadata = {"user": "ada", "a b": "c&d=é"}
     sandbox = fresh(timeout=90, metadata=metadata)
-    # It goes into host names. Up to 1.x a client's id follows.
+    # The id becomes part of host names. Up to 1.x a client id follows it.
     own = sandbox.sandbox_id.split("-")[0]
     assert own.isalnum() and own == own.lower()
     info = sandbox.get_info()
@@ -44,7 +44,7 @@ def test_a_sandbox_is_described_as_it_was_asked_for(fresh):
 
 
 @pytest.mark.covers("sandbox.get_info", needs=["sandbox.pause"])
-def test_a_sandbox_tells_its_size_and_its_state(shared):
+def test_a_sandbox_reports_its_size_and_its_state(shared):
     info = shared.get_info()
     assert sdk.state(info) == "running"
     assert info.cpu_count >= 1 and info.memory_mb >= 512
@@ -66,7 +66,7 @@ def test_a_sandbox_without_internet_reaches_nothing(fresh):
 
 
 @pytest.mark.covers("sandbox.connect", "sandbox.run_code")
-def test_whoever_connects_finds_the_same_interpreter(sandbox):
+def test_every_connection_finds_the_same_interpreter(sandbox):
     sandbox.run_code("secret = 6 * 7")
     again = Sandbox.connect(sandbox.sandbox_id)
     assert again.sandbox_id == sandbox.sandbox_id
@@ -135,7 +135,7 @@ def test_a_paused_sandbox_keeps_its_memory_and_stands_still(fresh):
     assert sdk.listed(metadata=mark, state=[SandboxState.RUNNING]) == []
     time.sleep(5)
     resumed = Sandbox.connect(sandbox.sandbox_id)
-    # The thread notices when it is next given a moment.
+    # The thread needs a moment to notice.
     noticed = "end = time.time() + 30\nwhile longest < 4.9 and time.time() < end: time.sleep(.1)\nlongest"
     assert float(resumed.run_code(noticed).text) > 4.9, "it went on while it was paused"
     assert resumed.run_code("kept").text == "kept"
@@ -143,7 +143,7 @@ def test_a_paused_sandbox_keeps_its_memory_and_stands_still(fresh):
 
 
 @pytest.mark.covers("sandbox.pause", needs=["sandbox.kill"])
-def test_pausing_twice_says_so_and_a_paused_sandbox_can_be_killed(sandbox):
+def test_pausing_twice_is_a_clear_error_and_a_paused_sandbox_can_be_killed(sandbox):
     assert sandbox.pause() is True
     assert sandbox.pause() is False
     assert sandbox.kill() is True
@@ -194,7 +194,7 @@ def test_leaving_the_block_kills(fresh):
 
 
 @pytest.mark.covers("sandbox.is_running")
-def test_a_sandbox_says_whether_it_runs(sandbox):
+def test_is_running_reports_the_state(sandbox):
     assert sandbox.is_running() is True
     sdk.discard(sandbox)
     if not sdk.DEBUG:
@@ -243,7 +243,7 @@ def test_a_deadline_ends_a_sandbox_that_nobody_touches(fresh):
 
 
 @pytest.mark.covers("sandbox.get_metrics")
-def test_metrics_tell_what_is_used_of_what(shared):
+def test_metrics_report_usage_and_limits(shared):
     readings = []
     until(30, lambda: readings.extend(shared.get_metrics()) or readings)
     reading = readings[-1]
@@ -301,7 +301,7 @@ def test_an_unknown_sandbox_is_of_the_newest_class():
 @pytest.mark.covers("sandbox.create", "sandbox.list", "sandbox.get_info", needs=["E2B_OTHER_API_KEY"])
 def test_a_wrong_key_opens_nothing(shared):
     wrong = {"api_key": "e2b_" + "0" * 40}
-    # Versions before 2.1 know no class for it but the general one.
+    # Versions before 2.1 only have the general class for it.
     refused = {"expected_exception": (AuthenticationException, SandboxException), "match": "401|[Ii]nvalid API key|Unauthorized"}
     with pytest.raises(**refused):
         sdk.create(**wrong)

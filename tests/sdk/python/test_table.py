@@ -1,4 +1,4 @@
-"""`methods.json` says the truth: a method is left out because this version does not have it, and for no other reason."""
+"""`methods.json` is correct: a method is only skipped because this version does not have it."""
 
 import asyncio
 import importlib
@@ -11,7 +11,7 @@ import sdk
 
 
 def parts(face):
-    """What a sandbox is made of, and what its methods hand out."""
+    """The classes of a sandbox's parts, and of the objects that its methods return."""
 
     def member(module, sync, async_=None):
         try:
@@ -42,7 +42,7 @@ def test_the_table_names_exactly_the_methods_of_this_version(face):
     found = parts(face)
     there = {f"{name}.{method}" for name, part in found.items() for method in methods(part)}
     if sdk.number(sdk.CORE) < (2,):
-        # The constructor is it.
+        # Here the constructor creates the sandbox.
         there.add("sandbox.create")
     # Rows in parentheses are about one option.
     rows = {name for name, row in sdk.METHODS.items() if sdk.has(name) and face in row.get("faces", [face]) and "(" not in name}
@@ -91,7 +91,7 @@ def test_what_is_not_offered_is_refused_asynchronously():
 
 
 @pytest.mark.refuses(*OUTSIDE)
-def test_what_is_beside_sandboxes_is_refused_with_its_name():
+def test_other_features_that_are_not_offered_are_refused_with_their_names():
     import e2b
 
     for name in filter(sdk.has, OUTSIDE):
@@ -101,7 +101,7 @@ def test_what_is_beside_sandboxes_is_refused_with_its_name():
 
 @pytest.mark.refuses(*OUTSIDE)
 @pytest.mark.asynchronous
-def test_what_is_beside_sandboxes_is_refused_asynchronously():
+def test_other_features_that_are_not_offered_are_refused_asynchronously():
     import e2b
 
     async def whole():
@@ -114,7 +114,7 @@ def test_what_is_beside_sandboxes_is_refused_asynchronously():
 
 @pytest.mark.covers("template.exists")
 @pytest.mark.parametrize("face", [pytest.param("sync"), pytest.param("async", marks=pytest.mark.asynchronous)])
-def test_a_template_is_there_or_not(face):
+def test_a_template_exists_or_not(face):
     import e2b
 
     for name, there in (("code-interpreter-v1", True), ("no-such-template", False)):
