@@ -1,4 +1,4 @@
-//! What attackers have: bare connections and frames of HTTP/2.
+//! Tools of attackers: bare connections and HTTP/2 frames.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,24 +10,25 @@ use tokio::net::TcpStream;
 use crate::e2b::{KEY, Sandbox};
 use crate::support::Server;
 
-/// How a client of HTTP/2 begins.
+/// The connection preface of an HTTP/2 client.
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// `GET http://h/`, as HPACK has it without a table.
+/// The headers of `GET http://h/`, encoded with HPACK's static table only.
 pub(crate) const GET: &[u8] = b"\x82\x86\x84\x41\x01h";
 
-/// A frame of HTTP/2.
+/// Builds an HTTP/2 frame.
 pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).expect("a short frame").to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// Where a server listens.
+/// The address at which a server listens.
 pub(crate) fn address(server: &Server) -> SocketAddr {
     server.url.trim_start_matches("http://").parse().expect("an address")
 }
 
-/// Sends bytes as they are; what comes back until the server hangs up, which must be soon. Nobody waits for what is not read.
+/// Sends raw bytes; returns the received bytes once the server hangs up, which it must do soon. Works even if the
+/// server does not read all bytes.
 pub(crate) async fn told(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).await.expect("a connection");
     let (mut reader, mut writer) = stream.split();
@@ -35,7 +36,7 @@ pub(crate) async fn told(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let both = async {
         tokio::join!(
             async {
-                // It may hang up before it has read everything.
+                // The server may hang up before it has read everything.
                 let _ = writer.write_all(bytes).await;
             },
             async {
@@ -47,14 +48,14 @@ pub(crate) async fn told(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     told
 }
 
-/// The status of an answer in HTTP/1; none if there is no answer.
+/// The status of an HTTP/1 answer; `None` if there is no answer.
 pub(crate) fn status(told: &[u8]) -> Option<u16> {
     let line = told.split(|byte| *byte == b'\r').next()?;
     let line = std::str::from_utf8(line).ok()?.strip_prefix("HTTP/1.1 ")?;
     line.get(..3)?.parse().ok()
 }
 
-/// Makes a kept sandbox on a server of one's own.
+/// Creates a kept sandbox on a given server.
 pub(crate) async fn create(server: &Server, template: &str) -> Sandbox {
     let post = server.http.post(format!("{}/v2/sandboxes", server.url)).header("x-api-key", KEY);
     let created = post.json(&json!({"templateID": template, "timeout": 7200})).send().await.expect("an answer");
@@ -62,7 +63,7 @@ pub(crate) async fn create(server: &Server, template: &str) -> Sandbox {
     Sandbox::from(created.json::<Value>().await.expect("JSON"))
 }
 
-/// The first lines of a request in HTTP/1 to a sandbox's port, with its token.
+/// The first lines of an HTTP/1 request to a sandbox's port, with the sandbox's token.
 pub(crate) fn head(sandbox: &Sandbox, port: u16, line: &str) -> String {
     let Sandbox { id, token, .. } = sandbox;
     format!(

@@ -1,5 +1,5 @@
-//! How abuse ends, in every language: named as what it was, with what was printed before, and with what it used. What other tests
-//! show for a language is not repeated for it.
+//! How abuse ends, in every language: the outcome names the right kind, the earlier output is kept, and the usage is
+//! reported. Cases that other tests cover for a language are not repeated here.
 
 mod causes;
 mod kept;
@@ -10,54 +10,54 @@ use serde_json::{Value, json};
 use crate::case;
 use crate::support::{server, stderr, stdout};
 
-/// How a run is to end.
+/// The expected end of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// Well, with this as its last result.
+    /// Succeeds, with this as the last result.
     Value(&'static str),
-    /// Well, with just this printed after what is printed first.
+    /// Succeeds, and prints exactly this after the first line.
     Printed(&'static str),
-    /// Well, with a last line such as this on standard error.
+    /// Succeeds, and its last line on standard error is this.
     Complaint(&'static str),
-    /// An exception whose text has this in it.
+    /// An exception whose text contains this.
     Exception(&'static str),
     Signal(u8),
     Exit(u8),
-    /// A kind, with the limit of this name and value, and what else tells that it was hit.
+    /// An outcome kind, the name and value of its limit, and a sign that the limit was really hit.
     Limit(&'static str, &'static str, u64, Sign),
 }
 
-/// What tells of a limit, beside the name.
+/// Evidence, beside its name, that a limit was hit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sign {
-    /// Nothing: the outcome alone.
+    /// No evidence: the outcome is enough.
     None,
-    /// Nearly all of the memory was in use.
+    /// Nearly all of the memory was used.
     Peak,
-    /// The processor was in use for as long as the code was not stopped.
+    /// The processor was busy for the whole time limit.
     Spun,
-    /// The standard output is just this, again and again, up to the limit.
+    /// The standard output is this text, repeated up to the limit.
     Stdout(&'static str),
-    /// The same of the standard error, and both streams share the limit.
+    /// The standard error is this text, repeated up to the limit that both streams share.
     Stderr(&'static str),
-    /// There is nothing more.
+    /// The code printed nothing more.
     Quiet,
 }
 
 const MEMORY: End = End::Limit("out_of_memory", "memory_bytes", 402_653_184, Sign::Peak);
-/// What a language refuses by itself was never in use.
+/// Memory that a language refuses by itself was never used, so there is no peak.
 const REFUSED_MEMORY: End = End::Limit("out_of_memory", "memory_bytes", 402_653_184, Sign::None);
 const TIME: End = End::Limit("timeout", "timeout_ms", 2500, Sign::Quiet);
 const SPUN_TIME: End = End::Limit("timeout", "timeout_ms", 2500, Sign::Spun);
 const PROCESSES: End = End::Limit("process_limit", "processes", 64, Sign::None);
 const DISK: End = End::Limit("disk_full", "disk_bytes", 16_777_216, Sign::None);
 
-/// A limit of output that this fills.
+/// The output limit, reached by this output.
 const fn output(sign: Sign) -> End {
     End::Limit("output_limit", "output_bytes", 1_000_000, sign)
 }
 
-/// Something that code does, in each language that it can be done in, and its end there.
+/// A cause of an end: code for each language in which it is possible, with the end there.
 struct Cause {
     name: &'static str,
     codes: Vec<(&'static str, String, End)>,
@@ -76,7 +76,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials
 }
 
-/// What is printed first, so that it can be seen to be kept.
+/// Prefixes code with a line of output, to check that earlier output is kept.
 fn printing_first(language: &str, code: &str) -> String {
     let print = match language {
         "python" => "print('before', flush=True)",
@@ -96,7 +96,7 @@ async fn ends_as_it_should(language: &str, code: String, end: End) {
     }
     let mut answer = server().run_with(request.clone()).await;
     if let End::Limit(_, _, value, sign @ Sign::Spun) = end {
-        // Once is enough: other tests may have had all of the machine in between.
+        // One success is enough: other tests may have used the whole machine in between.
         for _ in 0..2 {
             if !shows(sign, value, &answer) {
                 answer = server().run_with(request.clone()).await;
@@ -114,7 +114,7 @@ async fn ends_as_it_should(language: &str, code: String, end: End) {
         End::Printed(text) => {
             assert_eq!(outcome["kind"], "ok", "{answer:.2000}");
             assert_eq!(stdout(&answer), format!("before\n{text}"), "{answer:.2000}");
-            // It may have been printed since.
+            // The text may also have been printed after the end: it must not appear in the next run.
             let next = json!({"language": language, "code": printing_first(language, "")});
             assert_eq!(stdout(&server().run_with(next).await), "before\n");
         }
@@ -162,9 +162,9 @@ fn shows(sign: Sign, limit: u64, answer: &Value) -> bool {
     };
     match sign {
         Sign::None => true,
-        // Java's share for objects is three quarters.
+        // Java's heap is three quarters of the memory.
         Sign::Peak => (limit * 7 / 10..=limit).contains(&used(answer, "peak_memory_bytes")),
-        // Other tests are at work beside it.
+        // Other tests run at the same time.
         Sign::Spun => used(answer, "cpu_ms") >= limit / 10,
         Sign::Stdout(text) => stdout == format!("before\n{}", fill(text, "before\n".len())) && stderr.is_empty(),
         Sign::Stderr(text) => stdout == "before\n" && stderr == fill(text, stdout.len()),

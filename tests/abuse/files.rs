@@ -1,5 +1,5 @@
-//! Files go in and out of a sandbox, and no path, link or device leads to the host: what is read is the container's own, and what
-//! is written appears nowhere else. On the host lies a file whose content nobody inside may see.
+//! Files go in and out of a sandbox, and no path, link or device leads to the host: reads return the container's own
+//! files, and writes appear nowhere else. A file on the host has content that nobody inside may see.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -14,16 +14,16 @@ use tokio::sync::{Mutex, OnceCell};
 use crate::e2b::{Answer, KEY, Sandbox, answer, in_time, request, server};
 use crate::support::eventually;
 
-/// What lies on the host.
+/// The content of the file on the host.
 const CANARY: &str = "canary-7d1c93e2f5";
 
-/// By when every request for a file has an answer, or at least its beginning.
+/// The time in which every request for a file must be answered, or at least begin to be.
 const BOUND: Duration = Duration::from_secs(20);
 
-/// For who writes by a link, and reads it again: the links lead to one place.
+/// Held while a test writes through a link and reads it again, because the links lead to the same place.
 static LINKS: Mutex<()> = Mutex::const_new(());
 
-/// A file on the host, in a directory of its own that is removed with it.
+/// Creates a file on the host, in its own directory, which is removed with it.
 fn canary() -> &'static PathBuf {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| {
@@ -33,13 +33,13 @@ fn canary() -> &'static PathBuf {
     })
 }
 
-/// Removes what lies on the host, if a test has put it there.
+/// Removes the file on the host, if a test has created it.
 pub(crate) fn stop() -> bool {
     let _ = std::fs::remove_file(std::env::temp_dir().join(format!("oncebox-canary-{}", std::process::id())));
     true
 }
 
-/// The sandbox, with traps in `/tmp/traps`: links that lead out, devices, FIFOs, names that are none.
+/// A sandbox with traps in `/tmp/traps`: links that lead out, devices, FIFOs, invalid names.
 async fn trapped() -> &'static Sandbox {
     static TRAPPED: OnceCell<Sandbox> = OnceCell::const_new();
     TRAPPED
@@ -65,7 +65,7 @@ async fn trapped() -> &'static Sandbox {
         .await
 }
 
-/// Paths that would like to lead out, or nowhere, or on for ever. They are read, looked at and listed.
+/// Paths that try to lead outside, nowhere, or on without end. Tests download, stat and list them.
 const PATHS: [(&str, &str); 36] = [
     ("the canary's own path", "CANARY"),
     ("a path with dots", "../../../../../../../../CANARY"),
@@ -105,7 +105,7 @@ const PATHS: [(&str, &str); 36] = [
     ("a path that is encoded twice", "%2e%2e%2f%2e%2e%2fCANARY"),
 ];
 
-/// Names under which something is put in.
+/// Names under which a test uploads a file.
 const NAMES: [(&str, &str); 12] = [
     ("with dots", "../../../../../../tmp/NEW"),
     ("with many dots", "../../../../../../../../../../../../../../../../../../tmp/NEW"),
@@ -143,7 +143,7 @@ fn case<F: Future<Output = ()>>(name: &str, test: impl FnOnce() -> F + Send + 's
     crate::case("files", name, test)
 }
 
-/// Nothing of the host's is in an answer.
+/// Checks that an answer contains nothing from the host.
 #[track_caller]
 fn is_own(bytes: &[u8], what: &str) {
     let text = String::from_utf8_lossy(bytes);
@@ -158,12 +158,12 @@ fn filled(path: &str) -> String {
         .replace("/home/user/../../../../../..//", "/")
 }
 
-/// The beginning of a file, as it can be downloaded; what is endless is not waited for.
+/// The first bytes of a downloaded file; does not wait for the end of an endless file.
 async fn beginning(sandbox: &Sandbox, path: &str) -> (u16, Vec<u8>) {
     let read = sandbox.envd(Method::GET, "/files").query(&[("path", path), ("username", "root")]);
     let mut response = read.send().await.expect("an answer");
     let mut content = Vec::new();
-    // A terminal or the like has an answer's head, and then nothing for now.
+    // A device such as a terminal has the head of an answer, and then no content yet.
     while let Ok(Ok(Some(piece))) = tokio::time::timeout(Duration::from_secs(2), response.chunk()).await {
         content.extend_from_slice(&piece);
         if content.len() > 4 << 20 {
@@ -188,12 +188,13 @@ async fn leads_not_out(path: &'static str) {
         is_own(&found.body, &path);
         assert!(found.status < 500, "{method} {path:?}: {} {}", found.status, found.text());
     }
-    // Others use the server meanwhile: what they have it hold is given back, if not at once.
+    // Others use the server meanwhile. Memory that their requests hold is given back, but not at once.
     eventually("its memory is what it was", async || server().memory_bytes().saturating_sub(before) < 64 << 20).await;
     is_inside(sandbox).await;
 }
 
-/// The control: the same door gives what is inside, and a path that there is on both sides is that of the inside.
+/// The control: the same route reads files of the sandbox, and a path that exists both inside and on the host means the
+/// file inside.
 async fn is_inside(sandbox: &Sandbox) {
     assert_eq!(beginning(sandbox, "/tmp/traps/own").await, (200, b"own\n".to_vec()));
     let (_, release) = beginning(sandbox, "/etc/hostname").await;
@@ -206,7 +207,7 @@ async fn upload(sandbox: &Sandbox, path: &str, content: String) -> Answer {
     answer(write.header("content-type", "application/octet-stream").body(content)).await
 }
 
-/// Where the host would have what was put in, if it had come out.
+/// Checks that an upload has not reached the host, at any place where it would be.
 fn is_nowhere_on_the_host(new: &str) {
     let directory = std::env::current_dir().expect("a directory");
     let below = ["/", "/tmp", "/root", "/home", "/home/user", "/etc", "/proc/self/cwd"];
@@ -238,7 +239,7 @@ async fn appears_inside(name: &'static str) {
     let made = sandbox.call("filesystem.Filesystem/MakeDir", json!({"path": format!("{path}-directory")})).await;
     assert!(made.status < 500, "{}", made.text());
     is_nowhere_on_the_host(&format!("{new}-directory"));
-    // A name of its own: others do the same meanwhile.
+    // A unique name, because other tests do the same meanwhile.
     static RIGHTLY: AtomicUsize = AtomicUsize::new(0);
     let rightly = format!("/tmp/rightly-{}", RIGHTLY.fetch_add(1, Ordering::Relaxed));
     assert_eq!(upload(sandbox, &rightly, "in".to_owned()).await.status, 200);
@@ -340,7 +341,7 @@ async fn runs_files_stay_inside() {
             false => assert_eq!(ran.status, 400, "{path}: {}", ran.text()),
         }
     }
-    // What is there already is not followed out: a run's own links are gone with it.
+    // The host's file does not exist inside a run. Links that a run makes are gone with it.
     let code = format!("require('fs').readFileSync('{}', 'utf8')", canary().display());
     let post = request(Method::POST, "/v1/run").header("x-api-key", KEY).json(&json!({"language": "js", "code": code}));
     let ran = answer(post).await;

@@ -1,7 +1,7 @@
-//! What hostile and careless code tries, from inside a sandbox and from outside at the server's doors. Each case is something
-//! that must not happen; at the end it is told how many of each class held.
+//! Attacks by hostile and careless code, from inside a sandbox and from outside on the server's APIs. Each case is
+//! something that must not happen; at the end a report lists how many cases of each class held.
 //!
-//! A harness of its own, because some of its servers are made weak on purpose.
+//! This suite has its own harness, because some of its servers are weakened on purpose.
 
 #[macro_use]
 #[path = "../it/support.rs"]
@@ -40,13 +40,13 @@ use libtest_mimic::{Arguments, Trial};
 use report::{Class, Report};
 use tokio::sync::RwLock;
 
-/// Of each class, how many cases were tried and how many held.
+/// For each class, the number of cases and the number of those that held.
 static CLASSES: Mutex<BTreeMap<&str, Class>> = Mutex::new(BTreeMap::new());
 
-/// Whose turn it is: that of many cases, or of one that is to have the machine for itself.
+/// Held shared by most cases, and exclusively by a case that needs the machine for itself.
 static TURN: RwLock<()> = RwLock::const_new(());
 
-/// One case of a class: an async function that panics when what must not happen has happened.
+/// A case of a class: an async function that panics if the forbidden thing has happened.
 pub(crate) fn case<F>(class: &'static str, name: &str, test: impl FnOnce() -> F + Send + 'static) -> Trial
 where
     F: Future<Output = ()>,
@@ -57,7 +57,7 @@ where
     })
 }
 
-/// The same with no other case at work meanwhile.
+/// A case that runs while no other case does.
 pub(crate) fn case_alone<F>(class: &'static str, name: &str, test: impl FnOnce() -> F + Send + 'static) -> Trial
 where
     F: Future<Output = ()>,
@@ -86,7 +86,7 @@ fn trial(class: &'static str, name: &str, test: impl AsyncFnOnce() + Send + 'sta
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    // Most of them wait most of the time.
+    // Most cases mostly wait.
     arguments.test_threads.get_or_insert(4);
     let trials = [
         probes::trials(),

@@ -1,4 +1,4 @@
-//! Whoever is beside an abuser: a client that runs `1+1` gets its answers all the same, and not much later.
+//! Neighbours of an abuser: a client that runs `1+1` still gets its answers, and not much later.
 
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -11,13 +11,13 @@ use crate::case_alone;
 use crate::e2b::{INTERPRETER, KEY};
 use crate::support::{Server, eventually};
 
-/// How often the client asks.
+/// The number of the client's requests.
 const RUNS: usize = 12;
 
-/// How long an abuser may go on; it then comes again.
+/// The time limit of one run of an abuser, which then starts again.
 const ABUSE: Duration = Duration::from_secs(6);
 
-/// What each of them does, in which language, and how it is ended if it really does that.
+/// Each abuser: its description, language, code, and the outcomes that show that it really abused something.
 const ABUSERS: [(&str, &str, &str, &[&str]); 11] = [
     (
         "a spinner with many threads",
@@ -30,7 +30,7 @@ const ABUSERS: [(&str, &str, &str, &[&str]); 11] = [
         "python",
         "import subprocess, sys\nprint('begun', flush=True)\n\
          while True: subprocess.run([sys.executable, '-c', 'all = [bytearray(1 << 20) for _ in range(5000)]'])",
-        // The kernel may choose the interpreter.
+        // The kernel may kill the interpreter instead of its child.
         &["timeout", "out_of_memory"],
     ),
     ("a fork bomb", "python", "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass", &["timeout"]),
@@ -84,16 +84,16 @@ const ABUSERS: [(&str, &str, &str, &[&str]); 11] = [
     ),
 ];
 
-/// Stands for Python in a sandbox that is kept, for as long as abuse may go on.
+/// Stands for Python in a kept sandbox that lives as long as one run of abuse.
 const KEPT: &str = "kept";
-/// How that is ended.
+/// How such a sandbox ends.
 const DEADLINE: &str = "the sandbox's deadline";
 
 static SERVER: OnceLock<Server> = OnceLock::new();
 static ALONE: OnceCell<Latencies> = OnceCell::const_new();
 static BESIDE: Mutex<Vec<(&str, Latencies)>> = Mutex::new(Vec::new());
 
-/// One of their own, where nobody else runs anything.
+/// The server of these tests, on which nothing else runs.
 fn server() -> &'static Server {
     SERVER.get_or_init(|| {
         let warm = [("ONCEBOX_TEMPLATES__PYTHON__WARM", "2"), ("ONCEBOX_TEMPLATES__JSHELL__WARM", "1")];
@@ -101,22 +101,22 @@ fn server() -> &'static Server {
     })
 }
 
-/// Stops it, if a test has started it. False if it did not end well.
+/// Stops the server, if a test has started it. False if it did not end well.
 pub(crate) fn stop() -> bool {
     SERVER.get().is_none_or(Server::stop)
 }
 
-/// One of each abuser.
+/// One case for each abuser.
 pub(crate) fn trials() -> Vec<Trial> {
     let beside = |(name, language, code, kinds)| {
         let title = format!("a client waits long beside {name}");
-        // Or other cases would be neighbours too.
+        // Alone, because other cases would be abusers too.
         case_alone("neighbours", &title, move || is_served(name, language, code, kinds))
     };
     ABUSERS.into_iter().map(beside).collect()
 }
 
-/// What was measured: how often the client asks, alone, and beside each abuser that came.
+/// The measurements: the number of requests, the latencies alone, and those beside each abuser that was tested.
 #[derive(Debug)]
 pub(crate) struct Measured {
     pub(crate) runs: usize,
@@ -124,13 +124,13 @@ pub(crate) struct Measured {
     pub(crate) beside: Vec<(&'static str, Latencies)>,
 }
 
-/// What was measured, if anything was.
+/// The measurements, if there are any.
 pub(crate) fn measured() -> Option<Measured> {
     let beside = std::mem::take(&mut *BESIDE.lock().expect("the table"));
     Some(Measured { runs: RUNS, alone: *ALONE.get()?, beside })
 }
 
-/// From the request to the answer.
+/// The times from request to answer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Latencies {
     pub(crate) median: Duration,
@@ -151,25 +151,25 @@ impl Latencies {
     }
 }
 
-/// What the cases before have left behind is still being cleared away for a moment.
+/// Measures latencies without an abuser, after waiting for the clean-up of earlier cases.
 async fn alone() -> Latencies {
     tokio::time::sleep(Duration::from_secs(10)).await;
     Latencies::measure().await;
     Latencies::measure().await
 }
 
-/// One run, and how it ended: the outcome's kind, or else the whole answer.
+/// Runs abusive code once; returns the kind of the outcome, or the whole answer if it has none.
 async fn abuse(language: &str, code: &str) -> String {
     let request = json!({
         "language": language, "code": code, "timeout_ms": ABUSE.as_millis() as u64,
-        // What floods is to be ended by that, and comes again.
+        // Endless output soon reaches this limit, and the abuser starts again.
         "limits": {"output_bytes": 8 << 20},
     });
     let (_, answer) = server().post("/v1/run", &request).await;
     answer["outcome"]["kind"].as_str().map_or_else(|| answer.to_string(), str::to_owned)
 }
 
-/// One sandbox, and how it ended.
+/// Runs abusive code in a kept sandbox; returns how the sandbox ended.
 async fn abuse_kept(code: &str) -> String {
     let post = |path: &str| server().http.post(format!("{}{path}", server().url)).header("x-api-key", KEY);
     let asked = post("/v2/sandboxes").json(&json!({"templateID": "code-interpreter-v1", "timeout": ABUSE.as_secs()}));
@@ -177,7 +177,7 @@ async fn abuse_kept(code: &str) -> String {
     let Some(id) = created["sandboxID"].as_str() else { return created.to_string() };
     let execute = post("/execute").header("e2b-sandbox-id", id).header("e2b-sandbox-port", INTERPRETER);
     let told = execute.json(&json!({"code": code})).send().await.expect("an answer");
-    // It ends with the sandbox, or says what the code has come to.
+    // The answer breaks off with the sandbox, or shows how the code ended.
     let lines = told.text().await.unwrap_or_default();
     let is_over = server().http.get(format!("{}/sandboxes/{id}", server().url)).header("x-api-key", KEY);
     match is_over.send().await.expect("an answer").status().as_u16() {
@@ -192,7 +192,7 @@ async fn is_served(name: &'static str, language: &'static str, code: &'static st
     let abuser = {
         let ended = Arc::clone(&ended);
         tokio::spawn(async move {
-            // One that is ended comes again at once.
+            // An abuser that was stopped starts again at once.
             loop {
                 let end = if language == KEPT { abuse_kept(code).await } else { abuse(language, code).await };
                 ended.lock().expect("the ends").push(end);
@@ -207,7 +207,8 @@ async fn is_served(name: &'static str, language: &'static str, code: &'static st
             && beside.median < Duration::from_millis(100) + 3 * alone.median
     };
     let mut beside = Latencies::measure().await;
-    // A machine that stands still for a moment is not the abuser's doing, who goes on.
+    // Measures again, up to three times: a machine that halts for a moment is not the abuser's fault, and the abuser
+    // goes on.
     for _ in 0..2 {
         if is_well(&beside) {
             break;
@@ -216,7 +217,7 @@ async fn is_served(name: &'static str, language: &'static str, code: &'static st
         beside = Latencies::measure().await;
     }
     eventually("the abuser is ended", async || !nobody()).await;
-    // Its client hangs up, and so it is ended.
+    // Its client hangs up, which ends the abuser's run.
     abuser.abort();
     let _ = abuser.await;
     eventually("it is over", async || server().get("/v1/status").await.1["running"] == 0).await;

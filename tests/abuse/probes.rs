@@ -1,6 +1,7 @@
-//! Attempts from inside, in the files of `probes/CLASS/`. Each section of a file says in its first line what must not happen, and
-//! tries it: code that ends in an error was held, code that ends normally has reached it. The same section must succeed where
-//! nothing holds it, so that an attempt that cannot succeed anywhere is found out.
+//! Attempts from inside a sandbox, in the files of `probes/CLASS/`. The first line of each section of a file names
+//! something that must not happen, and the code tries it. Code that fails was held; code that ends normally has
+//! succeeded. Where the protection is missing the same section must succeed, which reveals attempts that cannot succeed
+//! anywhere.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -16,10 +17,10 @@ use crate::case;
 use crate::support::Server;
 use crate::weak::{Servers, servers};
 
-/// How long one attempt may take.
+/// The time limit of one attempt.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The languages by the extension of their files.
+/// The languages, by the extension of their files.
 const LANGUAGES: [Language; 6] = [
     Language { extension: "py", name: "python", template: "python", common: include_str!("probes/common.py") },
     Language {
@@ -36,17 +37,17 @@ const LANGUAGES: [Language; 6] = [
     },
     Language { extension: "R", name: "r", template: "r", common: include_str!("probes/common.R") },
     Language { extension: "java", name: "java", template: "java", common: include_str!("probes/common.java") },
-    // In the image with all languages, the only one that has it.
+    // The image with all languages is the only one with bash.
     Language { extension: "sh", name: "bash", template: "base", common: include_str!("probes/common.sh") },
 ];
 
-/// What attempts are written in.
+/// A language in which attempts are written.
 struct Language {
     extension: &'static str,
     name: &'static str,
-    /// Whose image they are made in, but for machines, which have all languages.
+    /// The template for attempts; kept sandboxes use the template with all languages instead.
     template: &'static str,
-    /// What every attempt finds defined.
+    /// Code that defines the functions shared by all attempts.
     common: &'static str,
 }
 
@@ -56,29 +57,30 @@ impl Language {
     }
 }
 
-/// Where attempts are made.
+/// The kinds of sandboxes in which attempts are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Ground {
-    /// As a single run of its language has it.
+    /// A single run of the language.
     Strict,
-    /// The same without a network.
+    /// A single run without a network.
     Closed,
-    /// The machine that an SDK keeps, as its user.
+    /// The sandbox that an SDK keeps, as its user.
     Machine,
-    /// The same, by `sudo`.
+    /// The sandbox that an SDK keeps, as root by `sudo`.
     Root,
-    /// Weakened: here it must succeed.
+    /// A weakened sandbox, in which attempts must succeed.
     Weak,
-    /// Weakened, in this machine's own network.
+    /// A weakened sandbox in this machine's own network.
     Open,
 }
 
-/// The classes: whose files, where each must be held, and where it must succeed.
+/// The classes: their directories, the sandboxes in which attempts must be held, and the one in which they must
+/// succeed.
 const CLASSES: [(&str, &[&str], &[Ground], Ground); 7] = [
     ("escape", &["escape"], &[Ground::Strict, Ground::Machine], Ground::Weak),
     ("syscalls", &["syscalls"], &[Ground::Strict, Ground::Machine], Ground::Weak),
     ("agent", &["agent"], &[Ground::Strict, Ground::Machine], Ground::Weak),
-    // The same once more, as root inside.
+    // The same attempts as root inside.
     ("root", &["escape", "syscalls"], &[Ground::Root], Ground::Weak),
     ("root", &["network"], &[Ground::Root], Ground::Open),
     ("network", &["network"], &[Ground::Strict, Ground::Closed, Ground::Machine], Ground::Open),
@@ -89,19 +91,19 @@ const CLASSES: [(&str, &[&str], &[Ground], Ground); 7] = [
 #[derive(Debug, Clone)]
 struct Section {
     language: &'static str,
-    /// What must not happen.
+    /// The thing that must not happen.
     title: String,
     code: String,
     grounds: Vec<Ground>,
     control: Option<Ground>,
-    /// In an interpreter where nothing but the like was tried before.
+    /// Whether the attempt needs an interpreter in which only attempts of this kind have run.
     fresh: bool,
 }
 
 static SECTIONS: AtomicUsize = AtomicUsize::new(0);
 static UNCONTROLLED: AtomicUsize = AtomicUsize::new(0);
 
-/// Every section of every file.
+/// The sections of all files.
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
     for (class, directories, grounds, control) in CLASSES {
@@ -123,13 +125,13 @@ fn files(directory: &str) -> Vec<PathBuf> {
     files
 }
 
-/// Of how many attempts it is not known that they succeed anywhere, and how many there are.
+/// The number of attempts that are not known to succeed anywhere, and the number of all attempts.
 pub(crate) fn without_control() -> (usize, usize) {
     (UNCONTROLLED.load(Ordering::Relaxed), SECTIONS.load(Ordering::Relaxed))
 }
 
-/// Reads a file. A section's first line is `#@ what must not happen`; `#! no control: why`, `#! control by IPv6: why`,
-/// `#! only strict: why`, `#! only root: why`, `#! not root: why` and `#! fresh interpreter: why` may follow it.
+/// Reads a file. A section's first line is `#@ THING THAT MUST NOT HAPPEN`; `#! no control: why`, `#! control by IPv6:
+/// why`, `#! only strict: why`, `#! only root: why`, `#! not root: why` and `#! fresh interpreter: why` may follow it.
 fn sections(file: &Path, grounds: &[Ground], control: Ground) -> Vec<Section> {
     let control = Some(control);
     let extension = file.extension().and_then(|extension| extension.to_str()).expect("an extension");
@@ -147,7 +149,7 @@ fn sections(file: &Path, grounds: &[Ground], control: Ground) -> Vec<Section> {
         } else if let Some(section) = sections.last_mut() {
             match remark('!') {
                 Some(wish) if wish.starts_with("no control: ") => section.control = None,
-                // There is none on a machine without the sixth version.
+                // Without IPv6 on this machine there is no control.
                 Some(wish) if wish.starts_with("control by IPv6: ") => section.control = control.filter(|_| has_ipv6()),
                 Some(wish) if wish.starts_with("only strict: ") => section.grounds.retain(|one| *one == Ground::Strict),
                 Some(wish) if wish.starts_with("only root: ") => section.grounds.retain(|one| *one == Ground::Root),
@@ -164,7 +166,7 @@ fn sections(file: &Path, grounds: &[Ground], control: Ground) -> Vec<Section> {
             );
         }
     }
-    // A program's own means are tried as root where a shell can start it.
+    // As root, only attempts that a shell can start are made.
     sections.retain(|section| !section.grounds.is_empty());
     if grounds.contains(&Ground::Root) {
         sections.retain(|section| matches!(section.language, "python" | "bash"));
@@ -172,14 +174,14 @@ fn sections(file: &Path, grounds: &[Ground], control: Ground) -> Vec<Section> {
     sections
 }
 
-/// Whether this machine's interfaces have addresses of the sixth version.
+/// Whether this machine's interfaces have IPv6 addresses.
 fn has_ipv6() -> bool {
     std::fs::read_to_string("/proc/net/if_inet6").is_ok_and(|addresses| !addresses.is_empty())
 }
 
 impl Section {
-    /// Tries it wherever it is to be tried. Panics when it is reached where it must not, and when it is held where it should be
-    /// reached.
+    /// Makes the attempt in all its sandboxes. Panics if it succeeds where it must not, or is held where it must
+    /// succeed.
     async fn hold(self) {
         SECTIONS.fetch_add(1, Ordering::Relaxed);
         UNCONTROLLED.fetch_add(usize::from(self.control.is_none()), Ordering::Relaxed);
@@ -189,7 +191,7 @@ impl Section {
         }
         if let Some(control) = self.control {
             let mut refusal = self.attempt(control).await;
-            // It only has to show that the attempt can succeed.
+            // One success shows that the attempt can succeed.
             for _ in 0..2 {
                 if refusal.is_some() {
                     refusal = self.attempt(control).await;
@@ -199,10 +201,10 @@ impl Section {
         }
     }
 
-    /// Makes the attempt; the error that it ended in.
+    /// Makes the attempt; returns the error with which it ended.
     async fn attempt(&self, ground: Ground) -> Option<String> {
         let (language, code) = match (self.language, ground) {
-            // Braces, so that its names are its own.
+            // Braces give the attempt a scope of its own.
             ("js" | "ts" | "java", _) => (self.language, format!("{{\n{}}}", self.code)),
             ("r", _) => ("r", format!("local({{\n{}}})", self.code)),
             ("bash", Ground::Root) => ("bash", sudo("bash", &self.alone())),
@@ -218,7 +220,7 @@ impl Section {
         ended.unwrap_or_else(|_| panic!("an attempt that does not end ({ground:?}): {}", self.title))
     }
 
-    /// With all that it needs, as a program.
+    /// The attempt as a complete program.
     fn alone(&self) -> String {
         let common = Language::named(self.language).common;
         let strict = if self.language == "bash" { "set -e\n" } else { "" };
@@ -226,8 +228,8 @@ impl Section {
     }
 }
 
-/// The shell command that runs a program as root. One that root cannot run, or without its variables, ends well: it is no
-/// attempt that was held.
+/// A shell command that runs a program as root. If root cannot run it, or has no variables, the command succeeds, so
+/// that the attempt does not count as held.
 fn sudo(interpreter: &str, program: &str) -> String {
     format!(
         "if [ \"$(sudo -n -E sh -c 'id -u; echo $HOST')\" = \"0\n$HOST\" ]; then\n\
@@ -253,10 +255,11 @@ fn cell<K: Eq + std::hash::Hash>(cells: &Cells<K>, key: K) -> Arc<OnceCell<Strin
 }
 
 impl Interpreter {
-    /// The one of a language at a place, which all attempts share; those that need a fresh one share another.
+    /// The interpreter of a language in a kind of sandbox, shared by all attempts; those that need a fresh one share
+    /// another.
     async fn get(ground: Ground, language: &'static str, fresh: bool) -> Self {
         let servers = servers();
-        // The user and root of one machine are in the same sandbox.
+        // The user and root share a sandbox.
         let place = if ground == Ground::Root { Ground::Machine } else { ground };
         let template = if place == Ground::Machine { "full" } else { Language::named(language).template };
         let mut interpreter = Self { servers, ground, sandbox: String::new(), context: String::new() };
@@ -297,7 +300,7 @@ impl Interpreter {
         }
     }
 
-    /// Executes code; the error that it ended in.
+    /// Executes code; returns the error with which it ended.
     async fn execute(&self, code: &str, told: bool) -> Option<String> {
         let variables = if told { self.servers.world().variables() } else { json!({}) };
         let body = json!({"context_id": self.context, "code": code, "env_vars": variables});

@@ -1,6 +1,6 @@
-//! A hostile inside: root in a sandbox writes to its agent's standard output, which is the link to the server, or takes the agent
-//! apart. It breaks its own sandbox. The server, its memory and everybody else's requests stay what they were, and whoever waits
-//! for that sandbox is told soon.
+//! A hostile sandbox: root inside writes to its agent's standard output, which is the link to the server, or damages
+//! the agent. That breaks only its own sandbox. The server, its memory and all other requests are unaffected, and
+//! clients that wait for the broken sandbox soon get an error.
 
 use std::time::{Duration, Instant};
 
@@ -15,34 +15,36 @@ use crate::attacker::frame;
 use crate::e2b::{ENVD, Sandbox, Stream, answer, envelope, server};
 use crate::support::eventually;
 
-/// By when whoever waits for a broken sandbox is told: twice a link's silence, and a little.
+/// The time in which a client of a broken sandbox must get an answer: twice the silence that a link allows, and a
+/// little more.
 const BOUND: Duration = Duration::from_secs(60);
 
-/// What attacks may leave in the server's memory, bytes: four of them go on at once, and other classes use the same server.
+/// The bytes that attacks may add to the server's memory: four of them run at once, and other classes use the same
+/// server.
 const GROWTH: u64 = 128 << 20;
 
-/// What must become of the sandbox.
+/// The expected fate of the sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
-    /// It is lost: that is the proof that the attack arrived.
+    /// The sandbox is lost, which proves that the attack took effect.
     Lost,
-    /// It may live on; the proof is that the attack ended with status 0, or the loss.
+    /// The sandbox may survive. The attack took effect if it ended with status 0, or if the sandbox is lost.
     Either,
-    /// It lives on, as the attack is refused.
+    /// The sandbox survives, because the attack is refused.
     Held,
 }
 
 use Fate::{Either, Held, Lost};
 
-/// What is written to the link, once.
+/// Bytes that an attack writes to the link, once.
 type Garbage = fn() -> Vec<u8>;
 
-/// Every odd number of a stream that may be open.
+/// Repeats frames for every odd stream number that may be open.
 fn every(make: impl Fn(u32) -> Vec<u8>) -> Vec<u8> {
     (0..200).flat_map(|at| make(at * 2 + 1)).collect()
 }
 
-/// `:status: 200`, as HPACK has it.
+/// `:status: 200` in HPACK.
 const OK: &[u8] = &[0x88];
 
 const WRITTEN: [(&str, Fate, Garbage); 27] = [
@@ -81,7 +83,7 @@ const WRITTEN: [(&str, Fate, Garbage); 27] = [
     ("a frame of 16 megabytes", Lost, || frame(0, 0, 1, &vec![b'x'; (1 << 24) - 1])),
 ];
 
-/// What root does to the agent otherwise. Each command ends with status 0 if it has done it.
+/// Other attacks of root on the agent. Each command ends with status 0 if it succeeded.
 const DONE: [(&str, Fate, &str); 14] = [
     ("writes zeros to the link for ever", Either, "timeout 3 cat /dev/zero > /proc/1/fd/1; [ $? = 124 ]"),
     ("writes noise to the link for ever", Lost, "timeout 3 cat /dev/urandom > /proc/1/fd/1"),
@@ -108,11 +110,11 @@ const DONE: [(&str, Fate, &str); 14] = [
     ),
     ("overwrites the agent's memory", Either, OVERWRITE),
     ("reads what the server sends", Either, "timeout 3 cat /proc/1/fd/0 > /dev/null; [ $? = 124 ]"),
-    // Tracing others is denied, with nothing else known to stop it.
+    // Seccomp denies tracing; nothing else is known to prevent it.
     ("traces the agent", Held, TRACE),
 ];
 
-/// Of which there must be some.
+/// Writes to the runners' FIFOs, of which there must be some.
 const FIFOS: &str = "found=$(find /run/oncebox -type p) && [ -n \"$found\" ] && (for one in $found; do \
                      timeout 1 bash -c \"echo '{}' > $one\"; case $? in 0 | 124) ;; *) exit 1 ;; esac; done)";
 
@@ -131,7 +133,7 @@ for line in open('/proc/1/maps'):
 raise SystemExit(0 if written else 1)
 ""#;
 
-/// It is stopped for longer than a link may be silent, if it can be.
+/// Stops the agent, if possible, for longer than a link may be silent.
 const TRACE: &str = r#"python3 -c "
 import ctypes, time
 ptrace = ctypes.CDLL(None).ptrace
@@ -159,13 +161,13 @@ fn case<F: Future<Output = ()>>(name: &str, test: impl FnOnce() -> F + Send + 's
     crate::case("replies", name, test)
 }
 
-/// Somebody else's.
+/// A sandbox of another client.
 async fn bystander() -> &'static Sandbox {
     static BYSTANDER: OnceCell<Sandbox> = OnceCell::const_new();
     BYSTANDER.get_or_init(|| Sandbox::create(json!({"templateID": "base", "timeout": 7200}))).await
 }
 
-/// Begins a command as root.
+/// Starts a command as root.
 async fn as_root(sandbox: &Sandbox, command: &str) -> Option<Stream> {
     let call = json!({"process": {"cmd": "/bin/bash", "args": ["-c", command]}, "stdin": false}).to_string();
     let start = sandbox.envd(Method::POST, "/process.Process/Start").basic_auth("root", Some(""));
@@ -179,20 +181,20 @@ async fn attack(command: &str, garbage: String, fate: Fate) {
     let own = Sandbox::create(json!({"templateID": "base", "timeout": 600})).await;
     let write = own.envd(Method::POST, "/files?path=/tmp/attack").header("content-type", "application/octet-stream");
     assert_eq!(answer(write.body(garbage)).await.status, 200);
-    // Where an interpreter's FIFOs are, one is running.
+    // There are FIFOs only while an interpreter is running.
     if command.contains("/run/oncebox") {
         let executed = own.execute(&json!({"code": "6 * 7"})).await;
         assert!(executed.iter().any(|line| line["text"] == "42"), "{executed:?}");
     }
     let before = server().memory_bytes();
 
-    // Waiting when it happens: somebody in that sandbox, and somebody in another.
+    // During the attack, one client waits in the attacked sandbox, and one in another.
     let mut waiting = own.start("sleep 600").await;
     waiting.pid().await;
     let mut elsewhere = bystander.start("sleep 2; echo undisturbed").await;
     elsewhere.pid().await;
 
-    // The answer's beginning may itself be lost.
+    // Even the beginning of the answer may be lost.
     let attacked = async {
         match as_root(&own, &format!("{command}; echo rc $?")).await {
             Some(attacking) => ended(attacking).await,
@@ -208,7 +210,8 @@ async fn attack(command: &str, garbage: String, fate: Fate) {
         }
         Held => assert!(!is_lost && attacked.as_deref().is_some_and(|told| !arrived(told)), "{attacked:?}"),
     }
-    // A link that broke tells it; what else is wrong with an agent ends with its sandbox at the latest.
+    // A broken link ends the request of the waiting client. Other damage to an agent ends with its sandbox at the
+    // latest.
     let mut waiting = Some(waiting);
     if fate == Lost {
         let told = is_told(waiting.take().expect("it waits")).await;
@@ -219,7 +222,7 @@ async fn attack(command: &str, garbage: String, fate: Fate) {
     let others = Instant::now();
     assert_eq!(bystander.shell("echo well").await, "well\n");
     assert!(others.elapsed() < Duration::from_secs(30), "others waited {:?}", others.elapsed());
-    // What was held while an attack was read is given back, if not at once.
+    // Memory that was held while an attack was read is given back, but not at once.
     eventually("its memory is what it was", async || server().memory_bytes().saturating_sub(before) < GROWTH).await;
     eventually("it is ready", async || server().get("/readyz").await.0 == 200).await;
     let end = own.api(Method::DELETE, "", None).await;
@@ -229,12 +232,12 @@ async fn attack(command: &str, garbage: String, fate: Fate) {
     }
 }
 
-/// Who waits is told soon that it is over: what was said in the end, if it was an end.
+/// The waiting client's request ends in time; returns its messages, if it ended in an orderly way.
 async fn is_told(mut waiting: Stream) -> Option<Vec<Value>> {
     tokio::time::timeout(BOUND, waiting.rest()).await.expect("who waits is not held for ever")
 }
 
-/// What an attack printed, if it came to its end.
+/// The output of an attack, if it ran to its end.
 async fn ended(mut attacking: Stream) -> Option<String> {
     let mut messages = Vec::new();
     while let Ok(Some((_, message))) = attacking.next().await {
@@ -246,12 +249,12 @@ async fn ended(mut attacking: Stream) -> Option<String> {
     None
 }
 
-/// Whether what an attack printed tells that it did what it was to do.
+/// Whether the output of an attack shows that it succeeded.
 fn arrived(told: &str) -> bool {
     told.ends_with("rc 0\n")
 }
 
-/// Whether the sandbox no longer does what it is asked.
+/// Whether the sandbox no longer answers correctly.
 async fn is_lost(own: &Sandbox) -> bool {
     let call = json!({"process": {"cmd": "/bin/echo", "args": ["alive"]}, "stdin": false}).to_string();
     let start = own.at(ENVD, Method::POST, "/process.Process/Start").header("x-access-token", &own.token);

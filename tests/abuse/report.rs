@@ -1,4 +1,4 @@
-//! What came of it, as a page: on standard output, and in the file that `ABUSE_REPORT` names.
+//! The report, as a page: on standard output, and in the file that `ABUSE_REPORT` names.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::machine::machine;
 use crate::neighbours::{Latencies, Measured};
 
-/// Of a class, how many cases were tried and how many held.
+/// The number of cases of a class, and the number of those that held.
 #[derive(Debug, Default)]
 pub(crate) struct Class {
     pub(crate) tried: usize,
@@ -16,13 +16,13 @@ pub(crate) struct Class {
 
 pub(crate) struct Report<'a> {
     pub(crate) classes: &'a BTreeMap<&'static str, Class>,
-    /// Of how many attempts from inside it is not known that they succeed anywhere, and how many there are.
+    /// The number of attempts from inside that are not known to succeed anywhere, and the number of all attempts.
     pub(crate) without_control: (usize, usize),
     pub(crate) neighbours: Option<Measured>,
 }
 
 impl Report<'_> {
-    /// Tells it to whoever wants to know.
+    /// Prints the report, and writes it to the file that `ABUSE_REPORT` names.
     #[allow(clippy::print_stdout, reason = "it is the result")]
     pub(crate) fn publish(&self) {
         println!("{self}");

@@ -1,5 +1,5 @@
-//! Requests that are too large, too many, broken or no requests at all. Each is refused within a bound, and the next ordinary
-//! request is answered; no handler panics, and the server's memory stays what it was.
+//! Requests that are too large, too many, malformed, or not requests at all. Each is refused within a time limit, and
+//! the next ordinary request is answered; no handler panics, and the server's memory does not grow.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -15,17 +15,17 @@ use crate::attacker::{self, GET, PREFACE, address, frame, head, status, told};
 use crate::e2b::{ENVD, INTERPRETER, KEY, Sandbox};
 use crate::support::{Server, oncebox};
 
-/// What all of these attacks together may add to the server's memory, bytes: gigabytes are sent, of which a few of the largest
-/// bodies may be held at a time, and kept by the allocator.
+/// The bytes that all of these attacks together may add to the server's memory: they send gigabytes, of which a few of
+/// the largest bodies may be held at a time, and kept by the allocator.
 const GROWTH: u64 = 128 << 20;
 
-/// How long a connection that sends nothing more may stay.
+/// The time limit of the server for a connection that sends nothing more.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// By when there is an answer or an end, from a server that is built for debugging, on a machine that does much else.
+/// The time limit for an answer or an end, from a debug build on a busy machine.
 const SOON: Duration = Duration::from_secs(30);
 
-/// The server that is attacked, its certificates, and what it held before.
+/// The attacked server, its certificates, and its memory before the attacks.
 struct Attacked {
     server: Server,
     ca: Vec<u8>,
@@ -56,7 +56,8 @@ fn attacked() -> &'static Attacked {
     })
 }
 
-/// Stops it, if a test has started it. False if it did not end well, or a handler of the last request has panicked.
+/// Stops the server, if a test has started it. False if it did not end well, or if a handler of the last request
+/// panicked.
 pub(crate) fn stop() -> bool {
     ATTACKED.get().is_none_or(|attacked| attacked.server.stop() && attacked.server.logged("panicked").is_empty())
 }
@@ -66,15 +67,15 @@ async fn sandbox() -> &'static Sandbox {
     SANDBOX.get_or_init(|| attacker::create(&attacked().server, "code-interpreter-v1")).await
 }
 
-/// What makes the bytes of an attack.
+/// Builds the bytes of an attack.
 type Build = fn(&Sandbox) -> Vec<u8>;
 
-/// Which answers are right. There always is one.
+/// The expected answers. There must be one.
 #[derive(Debug, Clone, Copy)]
 enum Answer {
-    /// These statuses.
+    /// One of these statuses.
     Refused(&'static [u16]),
-    /// Harmless: it may be answered in order.
+    /// A harmless request, which may succeed.
     Any,
 }
 
@@ -110,7 +111,7 @@ fn execute(sandbox: &Sandbox, body: &[u8]) -> Vec<u8> {
     [format!("{head}connection: close\r\ncontent-length: {}\r\n\r\n", body.len()).as_bytes(), body].concat()
 }
 
-/// Frames behind the preface and the settings of a client.
+/// Puts frames behind a client's preface and settings.
 fn frames(frames: &[u8]) -> Vec<u8> {
     [PREFACE, &frame(4, 0, 0, &[]), frames].concat()
 }
@@ -119,7 +120,7 @@ fn nested(open: &str, close: &str) -> Vec<u8> {
     format!("{{\"templateID\": {}1{}}}", open.repeat(100_000), close.repeat(100_000)).into_bytes()
 }
 
-/// 256 MiB of zeros, packed.
+/// 256 MiB of zeros, compressed.
 fn zeros_packed() -> Vec<u8> {
     let pack = "head -c 268435456 /dev/zero | gzip -1 -c";
     std::process::Command::new("sh").args(["-c", pack]).output().expect("gzip").stdout
@@ -229,7 +230,7 @@ const HTTP1: [(&str, Answer, Build); 46] = [
     }),
 ];
 
-/// What makes the frames of an attack.
+/// Builds the frames of an attack.
 type Frames = fn() -> Vec<u8>;
 
 const HTTP2: [(&str, Frames); 22] = [
@@ -302,7 +303,7 @@ fn case<F: Future<Output = ()>>(name: &str, test: impl FnOnce() -> F + Send + 's
     crate::case("requests", name, test)
 }
 
-/// An ordinary request is answered, and soon: the control. No handler has panicked, and the memory is what it was.
+/// The control: an ordinary request is answered soon, no handler has panicked, and the memory has not grown.
 async fn is_well() {
     let Attacked { server, before, .. } = attacked();
     let began = Instant::now();
@@ -315,7 +316,7 @@ async fn is_well() {
     let call = call.header("e2b-sandbox-id", &sandbox.id).header("e2b-sandbox-port", ENVD);
     assert_eq!(call.send().await.expect("an answer").status(), 200);
     assert_eq!(server.logged("panicked"), [""; 0]);
-    // What was held while an attack was read is given back, if not at once.
+    // Memory that was held while an attack was read is given back, but not at once.
     crate::support::eventually("its memory is what it was", async || {
         server.memory_bytes().saturating_sub(*before) < GROWTH
     })
@@ -329,7 +330,7 @@ async fn harms_nothing(answer: Answer, build: Build) {
     assert!(began.elapsed() < SOON, "it took {:?}", began.elapsed());
     let text = String::from_utf8_lossy(&found[..found.len().min(300)]).into_owned();
     match (answer, status(&found)) {
-        // As a handler that panics would end it.
+        // A handler that panics hangs up without an answer.
         (_, None) => panic!("hung up on without a word: {text:?}"),
         (Refused(statuses), Some(status)) => assert!(statuses.contains(&status), "{text}"),
         (Any, Some(status)) => assert!(status < 500, "{text}"),
@@ -341,7 +342,7 @@ async fn costs_its_connection(build: Frames) {
     let began = Instant::now();
     let found = told(address(&attacked().server), &build()).await;
     assert!(began.elapsed() < SOON, "it took {:?}", began.elapsed());
-    // Its own settings are the first that a server says, if it says anything.
+    // If the server sends anything, its settings come first.
     assert!(found.is_empty() || found.get(3) == Some(&4) || found.starts_with(b"HTTP/1.1 400"), "{:?}", &found[..9]);
     is_well().await;
 }
@@ -355,7 +356,7 @@ async fn tls_is_no_weaker() {
     let url = |path: &str| format!("https://api.sandbox.test:{}{path}", address.port());
     let large = "x".repeat(1 << 20);
     for (path, header, body, expected) in [
-        // In HTTP/2 headers without end are the connection's end, and the client is told nothing else.
+        // Over HTTP/2, endless headers close the connection, without another answer.
         ("/v2/sandboxes".to_owned(), large.clone(), Vec::new(), None),
         (format!("/{}", &large[..60_000]), String::new(), Vec::new(), Some(431)),
         ("/v2/sandboxes".to_owned(), String::new(), vec![b' '; 40 << 20], Some(413)),
@@ -418,7 +419,7 @@ async fn endless_body() {
     let server = &attacked().server;
     let chunk = [b"10000\r\n", &[b' '; 1 << 16][..], b"\r\n"].concat();
     for path in ["/v2/sandboxes", "/v1/run"] {
-        // Beyond every bound, and never ended. A client that writes only would not see the answer.
+        // The body is larger than every limit and never ends. A client that only writes would not see the answer.
         let sent =
             [control(&format!("POST {path}"), "transfer-encoding: chunked\r\n\r\n"), chunk.repeat(1024)].concat();
         let found = tokio::time::timeout(SOON, told(address(server), &sent)).await.expect("it is not read for ever");

@@ -1,5 +1,5 @@
-//! What the kernel counts for a user or for the whole host: code in one sandbox takes all that it gets, and keeps it; another sandbox and
-//! the host still have theirs. The attempt must have got something there, or it shows nothing.
+//! Resources that the kernel counts for a user or for the whole host. Code in one sandbox takes as much as it can and
+//! keeps it; another sandbox and the host must still have some. The test fails if the code could not take any.
 
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -12,10 +12,10 @@ use crate::case_alone;
 use crate::e2b::Sandbox;
 use crate::support::{Server, eventually};
 
-/// What all programs find defined.
+/// Python code that all programs share.
 const COMMON: &str = include_str!("shares/common.py");
 
-/// What is shared: a program that takes all of it, one that takes one, and how it goes.
+/// Each shared resource, with a program that takes all of it or one unit, and the expected result for root.
 const SHARES: [Share; 9] = [
     Share { name: "inotify instances", program: include_str!("shares/instances.py"), root: Root::Refused },
     Share { name: "inotify watches", program: include_str!("shares/watches.py"), root: Root::Refused },
@@ -34,14 +34,14 @@ struct Share {
     root: Root,
 }
 
-/// What root in a sandbox gets of it.
+/// The share that root in a sandbox gets.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Root {
-    /// Nothing. User code does.
+    /// Root gets nothing. User code gets some.
     Refused,
-    /// Some of it, which the host's root does not miss.
+    /// Root gets some, which the host's root does not miss.
     Takes,
-    /// Nothing, and user code neither. The host's users do, which shows that the attempt is one.
+    /// Neither root nor user code gets any. The host's users do, which shows that the attempt can succeed.
     Nobody,
 }
 
@@ -52,11 +52,11 @@ pub(crate) fn stop() -> bool {
     SERVER.get().is_none_or(Server::stop)
 }
 
-/// Each share, taken by user code and by root.
+/// One case for each resource, taken by user code and by root.
 pub(crate) fn trials() -> Vec<Trial> {
     let one = |share: &'static Share, by_root: bool| {
         let who = if by_root { "root" } else { "user code" };
-        // What it takes is missing on the whole machine, if it is.
+        // Alone, because the resource may be used up on the whole machine.
         case_alone("shares", &format!("{who} takes all {}", share.name), move || takes_no_others(share, by_root))
     };
     SHARES.iter().flat_map(|share| [one(share, false), one(share, true)]).collect()
@@ -71,7 +71,7 @@ async fn takes_no_others(share: &'static Share, by_root: bool) {
     let taken = take_all(server, &taker, &program("all"), by_root).await;
     match (share.root, by_root) {
         (Root::Takes | Root::Refused, false) => assert!(taken > 0, "{}: the attempt is none", share.name),
-        // What there is depends on what all other processes of root have.
+        // The amount depends on all other processes of root.
         (Root::Takes, true) => {}
         (Root::Refused, true) | (Root::Nobody, _) => assert_eq!(taken, 0, "{}", share.name),
     }
@@ -92,7 +92,7 @@ async fn takes_no_others(share: &'static Share, by_root: bool) {
     }
 }
 
-/// Takes all and keeps it: how much it was.
+/// Takes all of a resource and keeps it; returns the amount.
 async fn take_all(server: &Server, sandbox: &Sandbox, program: &str, by_root: bool) -> u64 {
     let sudo = if by_root { "sudo -n " } else { "" };
     let begin = format!("setsid {sudo}python3 -c \"$PROGRAM\" > /tmp/taken 2>&1 < /dev/null & true");

@@ -1,5 +1,5 @@
-//! Clients that are slow on purpose, at sending and at taking. Each costs one connection for a time that is configured; others
-//! are answered meanwhile, and the server's memory stays bounded. Who has a reason to be quiet is not hurried.
+//! Clients that send or read slowly on purpose. Each costs one connection for a configured time; others are answered
+//! meanwhile, and the server's memory stays bounded. Clients with a reason to be silent are not hurried.
 
 mod windows;
 
@@ -20,16 +20,16 @@ use crate::attacker::{self, address, head};
 use crate::e2b::{ENVD, INTERPRETER, KEY, Sandbox, Stream, envelope};
 use crate::support::{Server, eventually};
 
-/// How long this server waits for a head, and for a byte of a body or an answer.
+/// The server's time limit for the head of a request, and for each byte of a body or an answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// By when a connection that it waits for is given up, on a machine that does much else.
+/// The time limit for the server to close such a connection, on a busy machine.
 const BOUND: Duration = Duration::from_secs(30);
 
-/// By when another client's `1 + 1` is answered there: four tests ask at once.
+/// The time limit for another client's `1 + 1` there, while four tests send requests at once.
 const SOON: Duration = Duration::from_secs(20);
 
-/// What slow clients may add to the server's memory, bytes.
+/// The bytes that slow clients may add to the server's memory.
 const GROWTH: u64 = 64 << 20;
 
 static SERVER: OnceLock<(Server, u64)> = OnceLock::new();
@@ -49,7 +49,7 @@ fn server() -> &'static Server {
     server
 }
 
-/// Stops it, if a test has started it. False if it did not end well.
+/// Stops the server, if a test has started it. False if it did not end well.
 pub(crate) fn stop() -> bool {
     SERVER.get().is_none_or(|(server, _)| server.stop())
 }
@@ -63,7 +63,7 @@ fn case<F: Future<Output = ()>>(name: &str, test: impl FnOnce() -> F + Send + 's
     crate::case("slow", name, test)
 }
 
-/// A request whose body stops, and what it has sent by then.
+/// The part of a request that is sent before its body stops.
 type Begin = fn(&Sandbox) -> String;
 
 const BODIES: [(&str, Begin); 9] = [
@@ -98,7 +98,7 @@ fn begun(line: &str, headers: &str, body: &str) -> String {
     format!("{line} HTTP/1.1\r\nhost: h\r\nx-api-key: {KEY}\r\n{headers}content-length: 99999\r\n\r\n{body}")
 }
 
-/// A request whose answer is endless, or too long for any buffer.
+/// Requests whose answers are endless, or too large for any buffer.
 const ANSWERS: [(&str, Begin); 4] = [
     ("an execution that prints for ever", |sandbox| {
         let code = json!({"code": "while True: print('x' * 1000)"}).to_string();
@@ -141,7 +141,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         .collect()
 }
 
-/// Whether the server holds its end of a connection.
+/// Whether the server still has its end of a connection.
 fn is_held(client: SocketAddr) -> bool {
     let hex = |address: SocketAddr| format!("0100007F:{:04X}", address.port());
     let ends = format!("{} {} 01", hex(address(server())), hex(client));
@@ -155,7 +155,7 @@ async fn connect(sent: &str) -> TcpStream {
     stream
 }
 
-/// Waits until the server lets go of a connection that began then, and not before its time.
+/// Waits until the server closes a connection that was opened at `began`, and checks that it does not do so too early.
 async fn is_let_go(stream: &TcpStream, began: Instant, what: &str) {
     let client = stream.local_addr().expect("its address");
     while is_held(client) {
@@ -165,7 +165,7 @@ async fn is_let_go(stream: &TcpStream, began: Instant, what: &str) {
     assert!(began.elapsed() > PATIENCE / 2, "{what}: already after {:?}", began.elapsed());
 }
 
-/// Another client's run is right and quick, and the memory is bounded.
+/// Another client's run is correct and fast, and the memory is bounded.
 async fn others_are_well() {
     let began = Instant::now();
     let run = server().http.post(format!("{}/v1/run", server().url)).header("x-api-key", KEY);
@@ -190,7 +190,8 @@ async fn body_stops(begin: Begin) {
     others_are_well().await;
 }
 
-/// Puts in place what answers are made of. The file is in memory: on the disk its whole size would count as written.
+/// Creates the content of the answers. The file is in memory, because on the disk its whole size would count as
+/// written.
 async fn prepare() {
     static READY: OnceCell<()> = OnceCell::const_new();
     READY
@@ -214,7 +215,7 @@ fn request(method: Method, port: u16, path: &str, sandbox: &Sandbox) -> RequestB
     request.header("x-access-token", &sandbox.token)
 }
 
-/// Runs a command in the sandbox to its end; what it printed.
+/// Runs a command in the sandbox to its end; returns its output.
 async fn shell(command: &str) -> String {
     let call = json!({"process": {"cmd": "/bin/bash", "args": ["-c", command]}, "stdin": false}).to_string();
     let start = request(Method::POST, ENVD, "/process.Process/Start", sandbox().await);
@@ -229,14 +230,14 @@ async fn is_not_read(begin: Begin) {
     let (began, mut stream) = (Instant::now(), connect(&begun).await);
     others_are_well().await;
     is_let_go(&stream, began, "an answer that nobody reads").await;
-    // What had been sent before ends without having been whole.
+    // The part of the answer that was sent before arrives, but the answer ends incomplete.
     let mut told = vec![0; 12];
     stream.read_exact(&mut told).await.expect("its first line");
     assert_eq!(told, b"HTTP/1.1 200");
     let drained = async { while stream.read(&mut [0; 65536]).await.is_ok_and(|length| length > 0) {} };
     tokio::time::timeout(BOUND, drained).await.expect("an end");
     others_are_well().await;
-    // What was asked for was cancelled: the interpreter is free.
+    // The execution was cancelled: the interpreter is free.
     let execute = request(Method::POST, INTERPRETER, "/execute", sandbox().await).json(&json!({"code": "6 * 7"}));
     let answer = tokio::time::timeout(BOUND, async { execute.send().await.expect("an answer").text().await });
     assert!(answer.await.expect("it is not held up").expect("text").contains("\"42\""));
@@ -267,7 +268,7 @@ async fn heads_drip() {
     );
 }
 
-/// Whether the other side has not hung up, without a look at all connections.
+/// Whether the other side has not hung up, without a search through all connections.
 fn is_held_cheaply(stream: &TcpStream) -> bool {
     matches!(stream.try_read(&mut [0; 1]), Err(err) if err.kind() == std::io::ErrorKind::WouldBlock)
 }
@@ -318,8 +319,8 @@ async fn half_closed() {
     others_are_well().await;
 }
 
-/// A client that is slow, but goes on, is served to its end. Its machine may stand still for a moment, and the client with it: one of
-/// three is enough.
+/// A client that is slow, but goes on, is served to its end. The machine and the client may halt for a moment, so one
+/// success in three tries is enough.
 async fn is_served(client: impl AsyncFn() -> bool) {
     for _ in 0..3 {
         if client().await {

@@ -1,5 +1,5 @@
-//! Where attempts are made: sandboxes as they are, and sandboxes made weak on purpose, where what is tried must succeed. Only the
-//! second shows that an attempt could have succeeded at all.
+//! The sandboxes in which attempts are made: ordinary ones, and ones that are weakened on purpose, in which attempts
+//! must succeed. Only the weakened ones show that an attempt can succeed at all.
 
 use std::net::UdpSocket;
 use std::os::linux::net::SocketAddrExt;
@@ -14,18 +14,18 @@ use crate::lan::{Lan, METADATA, gateway, on_this_machine, until_greeted};
 use crate::proxy::{EngineProxy, Fate, engine_socket};
 use crate::support::{Server, docker};
 
-/// The one image that no code runs in: what holds a network is let alone.
+/// The image of the helper containers that hold networks. No code runs in it, so it is not weakened.
 const HOLDER_IMAGE: &str = "oncebox/agent";
 
-/// `base` as a single run has it, for the one language that no template of single runs has.
+/// Settings that make `base` like a template of single runs, for bash, which no such template has.
 const NO_MACHINE: [(&str, &str); 2] =
     [("ONCEBOX_TEMPLATES__BASE__WRITABLE_ROOT", "false"), ("ONCEBOX_TEMPLATES__BASE__SUPERUSER", "false")];
 
-/// How the agent of the weak ones is started: with a file, a socket and its own output open, which it does not know of and
-/// which so go on to all that it starts.
+/// Starts the agent of weakened sandboxes with an open file, an open socket and a copy of its output. The agent does
+/// not know of these, so all its children inherit them.
 const LEAKING: &str = "exec /opt/oncebox/agent 7< /etc/hostname 8<> /dev/udp/127.0.0.1/9 9>&1";
 
-/// Every right there is, as long as the daemon has it too.
+/// All capabilities, as far as the daemon has them too.
 const CAPABILITIES: [&str; 38] = [
     "CHOWN",
     "DAC_OVERRIDE",
@@ -67,7 +67,7 @@ const CAPABILITIES: [&str; 38] = [
     "AUDIT_READ",
 ];
 
-/// The servers, started when they are first needed.
+/// The servers, each started when it is first needed.
 #[derive(Default)]
 pub(crate) struct Servers {
     guarded: OnceLock<Server>,
@@ -84,18 +84,18 @@ pub(crate) fn servers() -> Arc<Servers> {
     Arc::clone(SERVERS.lock().expect("the servers").get_or_insert_default())
 }
 
-/// Stops them. False if one did not end well.
+/// Stops the servers. False if one did not end well.
 pub(crate) fn stop() -> bool {
     let Some(servers) = SERVERS.lock().expect("the servers").take() else { return true };
     let mut servers = Arc::into_inner(servers).expect("nobody tries anything any more");
-    // A network with a stranger in it could not be removed.
+    // The world's container is removed first: a network with a foreign container in it could not be removed.
     drop(servers.world.take());
     let weak = [&servers.weak, &servers.open].map(|weakened| weakened.get().map(|weakened| &weakened.server));
     let all = weak.into_iter().flatten().chain(servers.guarded.get()).chain(servers.closed.get());
     all.map(Server::stop).fold(true, |all, one| all & one)
 }
 
-/// A server whose sandboxes are open wide.
+/// A server with weakened sandboxes.
 struct Weakened {
     server: Server,
     _proxy: EngineProxy,
@@ -103,16 +103,16 @@ struct Weakened {
 }
 
 impl Servers {
-    /// One as users have it.
+    /// A server with ordinary sandboxes.
     pub(crate) fn guarded(&self) -> &Server {
         self.guarded.get_or_init(|| {
-            // With it the network is there, for the world to have a neighbour in.
+            // A warm sandbox, so that its network exists and the world can have a container in it.
             let warm = [("ONCEBOX_TEMPLATES__PYTHON__WARM", "1")];
             Server::start_cold(&[&warm[..], &NO_MACHINE].concat())
         })
     }
 
-    /// The same without a network.
+    /// A server whose ordinary sandboxes have no network.
     pub(crate) fn closed(&self) -> &Server {
         self.closed.get_or_init(|| {
             let none = ["PYTHON", "NODE", "TS", "R", "JSHELL", "BASE"]
@@ -122,17 +122,17 @@ impl Servers {
         })
     }
 
-    /// One whose code is root with every right and the engine's socket, and still in a network of its own.
+    /// A server whose code is root with every capability and the engine's socket, but still in a network of its own.
     pub(crate) fn weak(&self) -> &Server {
         &self.weak.get_or_init(|| Weakened::start(None)).server
     }
 
-    /// The same in the network of this machine.
+    /// A server whose weakened sandboxes are in this machine's network.
     pub(crate) fn open(&self) -> &Server {
         &self.open.get_or_init(|| Weakened::start(Some("host"))).server
     }
 
-    /// What is there to be reached.
+    /// The hosts and services that code may try to reach.
     pub(crate) fn world(&self) -> &World {
         self.world.get_or_init(|| World::new(self.guarded()))
     }
@@ -142,7 +142,7 @@ impl Weakened {
     fn start(network: Option<&'static str>) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let passwd = directory.path().join("passwd");
-        // The agent runs code as the account `user`.
+        // The agent runs code as the account `user`, which here is root.
         std::fs::write(&passwd, "root:x:0:0:root:/root:/bin/bash\nuser:x:0:0::/home/user:/bin/bash\n").expect("a file");
         let proxy = EngineProxy::start(|_, _| Fate::Pass, move |create| weaken(create, &passwd, network));
         let server = Server::start_cold(&[("DOCKER_HOST", &proxy.address())]);
@@ -150,7 +150,8 @@ impl Weakened {
     }
 }
 
-/// Takes away what holds code in. Its processes stay its own: the agent ends all that it sees.
+/// Removes a container's protections. It keeps its own process namespace, because the agent ends all processes that it
+/// sees.
 fn weaken(create: &mut Value, passwd: &std::path::Path, network: Option<&str>) {
     if create["Image"] == HOLDER_IMAGE {
         return;
@@ -179,7 +180,7 @@ fn weaken(create: &mut Value, passwd: &std::path::Path, network: Option<&str>) {
     }
 }
 
-/// Those of them that containers here can be given.
+/// The capabilities that containers on this machine can be given.
 fn capabilities() -> Vec<&'static str> {
     let status = std::fs::read_to_string("/proc/self/status").expect("what this process may");
     let bound = status.lines().find_map(|line| line.strip_prefix("CapBnd:")).expect("its bound");
@@ -187,7 +188,8 @@ fn capabilities() -> Vec<&'static str> {
     CAPABILITIES.iter().enumerate().filter(|(at, _)| bound >> at & 1 == 1).map(|(_, name)| *name).collect()
 }
 
-/// What this machine has for code to reach: hosts beside it, itself, another container, an abstract socket, shared memory.
+/// Targets on and near this machine: hosts on the LAN, the machine itself, another container, an abstract socket,
+/// shared memory.
 pub(crate) struct World {
     _lan: Lan,
     neighbour: String,
@@ -232,7 +234,8 @@ impl World {
             ("SHARED", shared_memory.display().to_string()),
         ];
         facts.extend(names.into_iter().zip(own));
-        // With an empty address some languages connect to the machine itself, and so it would be held inside and reached outside.
+        // With an empty address some languages connect to their own machine, so that the attempt would be held inside
+        // and succeed outside.
         for (name, value) in &facts {
             assert!(!value.is_empty() && !value.starts_with(':'), "{name} is `{value}`: nothing can be tried with it");
         }
@@ -241,7 +244,7 @@ impl World {
         Self { _lan: lan, neighbour, facts, shared_memory, _abstract: listener }
     }
 
-    /// Its addresses and names, as the variables of an attempt.
+    /// The addresses and names, as variables for an attempt.
     pub(crate) fn variables(&self) -> Value {
         self.facts
             .iter()
@@ -258,8 +261,8 @@ impl Drop for World {
     }
 }
 
-/// This machine's address on the engine's own bridge. The engine names it only once it was started again, so that the interface is
-/// asked.
+/// This machine's address on the engine's own bridge. It is read from the interface, because the engine only reports it
+/// after a restart.
 fn own_bridge() -> String {
     let name = "{{index .Options \"com.docker.network.bridge.name\"}}";
     let name = docker(&["network", "inspect", "-f", name, "bridge"]);
@@ -269,25 +272,25 @@ fn own_bridge() -> String {
     address.unwrap_or_else(|| panic!("the bridge {} has no address: {shown}", name.trim())).to_owned()
 }
 
-/// Whether it is `HOST:PORT`.
+/// Whether a value is `HOST:PORT`.
 fn is_address(value: &str) -> bool {
     value.parse::<std::net::SocketAddr>().is_ok()
 }
 
-/// In which namespace of a kind this process is, and with it the machine.
+/// The namespace of a kind in which this process, and so the machine, is.
 fn namespace(kind: &str) -> String {
     let link = std::fs::read_link(format!("/proc/self/ns/{kind}")).expect("a namespace");
     link.to_str().expect("text").to_owned()
 }
 
-/// This machine's address on the way out.
+/// This machine's address on its default route.
 fn own_address() -> String {
     let way_out = UdpSocket::bind("0.0.0.0:0").expect("a port");
     way_out.connect("8.8.8.8:9").expect("a way out");
     way_out.local_addr().expect("an address").ip().to_string()
 }
 
-/// Sends back every datagram, also those to many; the port.
+/// Echoes every datagram, also multicast and broadcast ones; returns the port.
 fn echo() -> u16 {
     let socket = UdpSocket::bind("0.0.0.0:0").expect("a port");
     socket

@@ -1,11 +1,11 @@
-//! What code does to be ended, language by language.
+//! Code that brings about each end, language by language.
 
 use serde_json::json;
 
 use super::Sign::{Quiet, Stderr, Stdout};
 use super::{Cause, DISK, End, MEMORY, PROCESSES, REFUSED_MEMORY, SPUN_TIME, TIME, output};
 
-/// One in the languages given, with one end in all of them or `=>` one in each.
+/// A cause in the given languages, with one end for all of them, or with `=>` one end each.
 macro_rules! cause {
     ($name:literal, $end:expr, $($language:ident: $code:expr),+ $(,)?) => {
         Cause { name: $name, codes: vec![$((stringify!($language), $code.to_owned(), $end)),+] }
@@ -15,7 +15,7 @@ macro_rules! cause {
     };
 }
 
-/// The same shell command in every language; its failure is the code's.
+/// The same shell command in every language; the code fails if the command fails.
 fn by_shell(name: &'static str, end: End, command: &str) -> Cause {
     let quoted = json!(command).to_string();
     let node = format!("require('child_process').execFileSync('sh', ['-c', {quoted}], {{ stdio: 'inherit' }})");
@@ -96,7 +96,7 @@ fn processes_and_files() -> Vec<Cause> {
             js: "const { spawn } = require('child_process'); for (let n = 0; n < 100; n++) spawn('sleep', ['60'])",
             ts: "import { spawn } from 'child_process'\nfor (let n = 0; n < 100; n++) spawn('sleep', ['60'])",
             r: "repeat parallel:::mcfork()"),
-        // R writes what it can of a file and warns of the rest.
+        // R writes as much of a file as fits, and warns about the rest.
         cause!("one big file", DISK,
             r: "file <- file('/tmp/big', 'wb'); for (n in 1:64) writeBin(raw(2^20), file); close(file); stopifnot(file.size('/tmp/big') == 2^26)",
             js: "const fs = require('fs'), file = fs.openSync('/tmp/big', 'w'); while (true) fs.writeSync(file, Buffer.alloc(1 << 20))",
@@ -106,7 +106,7 @@ fn processes_and_files() -> Vec<Cause> {
         by_shell("one big file of a child, that is to outlive it", DISK, "cat /dev/zero > /var/tmp/big"),
         by_shell("one big file of a child, in shared memory", DISK, "cat /dev/zero > /dev/shm/big"),
         by_shell("many empty files of a child, in shared memory", DISK, "cd /dev/shm && seq 100000 | xargs touch"),
-        // When the run ends the disk is as empty as before.
+        // After the run the disk is as empty as before.
         cause!("one big file that is removed again", DISK,
             python: "import tempfile\nwith tempfile.TemporaryFile() as file:\n    while True: file.write(bytes(1 << 20))",
             js: "const fs = require('fs'), file = fs.openSync('/tmp/big', 'w'), block = Buffer.alloc(1 << 20)\n\
@@ -121,7 +121,7 @@ fn processes_and_files() -> Vec<Cause> {
             ts: "import * as fs from 'fs'\nfor (let n = 0; n < 100_000; n++) fs.mkdirSync(`/home/user/${n}`)",
             r: "for (n in 1:100000) close(file(paste0('/tmp/', n), 'w'))",
             java: "for (int n = 0; n < 100_000; n++) Files.createFile(Path.of(\"/tmp/\" + n));"),
-        // R has a bound of its own, of 128.
+        // R itself allows 128 at most.
         cause!("too many open files",
             python: "files = [open('/dev/null') for _ in range(5000)]" => End::Exception("Too many open files"),
             js: "const fs = require('fs'); for (let n = 0; n < 5000; n++) fs.openSync('/dev/null')" => End::Exception("EMFILE"),
@@ -217,7 +217,7 @@ fn crashes() -> Vec<Cause> {
 
 fn values() -> Vec<Cause> {
     vec![
-        // No limit was hit, whatever the words.
+        // No limit was hit, even if the message mentions one.
         cause!("words of a lack of memory",
             python: "raise MemoryError('Unable to allocate 8 GiB')" => End::Exception("MemoryError"),
             js: "throw new RangeError('Array buffer allocation failed')" => End::Exception("Array buffer allocation failed"),
@@ -260,7 +260,7 @@ fn values() -> Vec<Cause> {
             python: "loop = []\nloop.append(loop)\nloop" => End::Value("[[...]]"),
             js: "const loop = {}; loop.loop = loop; loop" => End::Value("<ref *1> { loop: [Circular *1] }"),
             ts: "const loop: any = {}; loop.loop = loop; loop" => End::Value("<ref *1> { loop: [Circular *1] }"),
-            // Only environments can be; of the others the address is shown.
+            // Only environments can contain themselves. R shows the address of other values.
             r: "loop <- globalenv(); as.list(loop)['loop']" => End::Value("$loop\n<environment: R_GlobalEnv>\n"),
             java: "var loop = new ArrayList<Object>(); loop.add(loop);\nloop" => End::Value("[(this Collection)]")),
         cause!("half a character",

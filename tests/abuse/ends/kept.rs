@@ -1,5 +1,5 @@
-//! The same by the door of E2B's interpreters, in sandboxes that are kept: the error is told word for word, and the next execution
-//! is answered.
+//! How abuse ends in kept sandboxes, over the API of E2B's interpreters: the error has exactly the expected text, and
+//! the next execution is answered.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use super::printing_first;
 use crate::case;
 use crate::e2b::{INTERPRETER, Sandbox, answer, in_time};
 
-/// The language, the code, and the name and the value of the error, as far as they are the language's or the end's own.
+/// The language, the code, and the error's name and value, without the text about the limit.
 type Failure = (&'static str, &'static str, &'static str, &'static str);
 
-/// What happens, what is said of the limit that is hit, and how it is brought about. Bash knows statuses only.
+/// The case, the text about the limit that is hit, and the code that brings it about. Bash only reports statuses.
 const FAILURES: [(&str, &str, &[Failure]); 12] = [
     (
         "one big allocation",
@@ -115,7 +115,7 @@ const FAILURES: [(&str, &str, &[Failure]); 12] = [
             ),
         ],
     ),
-    // It tries again for 15 seconds, and then waits for one of those that it has before it does anything else.
+    // Bash tries again for 15 seconds, then waits for one of its processes before it continues.
     ("too many processes of its own", PROCESSES, &[("bash", "for n in $(seq 100); do sleep 30 & done", "", "254")]),
     (
         "one big file",
@@ -191,12 +191,12 @@ const FAILURES: [(&str, &str, &[Failure]); 12] = [
                 "ContextRestarting",
                 KILLED,
             ),
-            // Not the shell, which its interpreter starts anew.
+            // This kills the interpreter of the shell, not the shell itself, which the interpreter would restart.
             ("bash", "kill -9 $PPID; sleep 10", "ContextRestarting", KILLED),
         ],
     ),
     ("an exit of a child", "", &[("bash", "bash -c 'exit 3'", "", "3")]),
-    // By nobody's limit.
+    // No limit was hit.
     ("a child that is killed", "", &[("bash", "bash -c 'kill -9 $$'", "", "137")]),
     (
         "an exception",
@@ -227,7 +227,7 @@ const ENDLESS: [(&str, &str); 6] = [
     ("bash", "while true; do :; done"),
 ];
 
-/// The same in the middle of what it prints, little or much at once.
+/// Endless code that prints, little or much at once.
 const ENDLESS_PRINTING: [(&str, &str); 8] = [
     ("python", "while True: print('x')"),
     ("js", "while (true) console.log('x')"),
@@ -256,7 +256,7 @@ pub(super) fn trials() -> Vec<Trial> {
     let printing = ENDLESS_PRINTING.into_iter().map(|(language, code)| {
         let what = if code.contains("repeat(") { "prints much" } else { "prints" };
         let title = format!("{language}::a client that hangs up while it {what}, by /execute");
-        // Where the limit of output is far.
+        // In this template the output limit is far away.
         case("ends", &title, move || is_interrupted("code-interpreter-v1", language, code))
     });
     failures
@@ -307,7 +307,7 @@ async fn is_told((language, code, name, own): Failure, limit: &str) {
     sandbox.kill().await;
 }
 
-/// Begins code that prints first, and reads so far.
+/// Starts code that prints first, and reads its output up to that.
 async fn begin(sandbox: &Sandbox, language: &str, code: &str) -> Response {
     let request = sandbox.at(INTERPRETER, Method::POST, "/execute").json(&body(language, code));
     let mut response = request.send().await.expect("an answer");
@@ -319,7 +319,7 @@ async fn begin(sandbox: &Sandbox, language: &str, code: &str) -> Response {
     response
 }
 
-/// An execution has no time of its own here: it ends with the sandbox, and not as if it were a success.
+/// An execution has no timeout here. It ends with its sandbox, and must not look like a success then.
 async fn is_broken_off(language: &str, code: &str) {
     let sandbox = sandbox(LIMITED).await;
     let response = begin(&sandbox, language, code).await;
@@ -332,7 +332,7 @@ async fn is_broken_off(language: &str, code: &str) {
     assert_eq!((next.status, next.json()), (502, gone));
 }
 
-/// As the SDKs do when their time for an execution is up.
+/// Hangs up, as the SDKs do when their timeout for an execution is over.
 async fn is_interrupted(template: &str, language: &str, code: &str) {
     let sandbox = sandbox(template).await;
     for _ in 0..5 {
@@ -342,7 +342,7 @@ async fn is_interrupted(template: &str, language: &str, code: &str) {
     sandbox.kill().await;
 }
 
-/// A shell says it, as the vendor's does.
+/// A shell that ends prints the same text as in E2B's service, and is restarted.
 async fn shell_is_restarted() {
     let sandbox = sandbox(LIMITED).await;
     for (code, said) in [("exit 3", "before\nexit\nRestarting Bash\n"), ("kill -9 $$", "before\nRestarting Bash\n")] {

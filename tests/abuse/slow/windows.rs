@@ -1,4 +1,5 @@
-//! Clients of HTTP/2 that keep their windows shut, which their connections do not show, or that have nothing more to ask.
+//! HTTP/2 clients that keep their flow control windows closed, which does not show on the connection, or that have no
+//! more requests.
 
 use std::time::Instant;
 
@@ -18,7 +19,7 @@ pub(super) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// A header of HTTP/2 without the table, both of less than 127 bytes.
+/// An HTTP/2 header without HPACK's table. Name and value are shorter than 127 bytes.
 fn header(name: &str, value: &str) -> Vec<u8> {
     let length = |text: &str| u8::try_from(text.len()).expect("it is short");
     [&[0, length(name)], name.as_bytes(), &[length(value)], value.as_bytes()].concat()
@@ -41,14 +42,14 @@ async fn window_stays_shut() {
     stream.write_all(&sent).await.expect("it is sent");
     let (client, began) = (stream.local_addr().expect("its address"), Instant::now());
     let mut told = Vec::new();
-    // What is written is read, so that it is the window alone that holds the answer up.
+    // The client reads everything that is sent, so that only the window holds the answer up.
     tokio::time::timeout(BOUND, stream.read_to_end(&mut told)).await.expect("it is held for ever").ok();
     assert!((60_000..200_000).contains(&told.len()), "{} bytes were sent", told.len());
     assert!(began.elapsed() > PATIENCE && !is_held(client), "already after {:?}", began.elapsed());
     others_are_well().await;
 }
 
-/// How HPACK begins the head of an answer: 200 has a number of its own, another status is written behind its name's.
+/// The first byte of an answer's head in HPACK: 200 has its own index, another status follows the index of its name.
 const OK: u8 = 0x88;
 const REFUSED: u8 = 0x48;
 
@@ -60,7 +61,7 @@ async fn refusal_is_not_taken() {
     is_given_up(&[header(":path", "/v2/sandboxes"), header("x-api-key", "none")], REFUSED).await;
 }
 
-/// The head of an answer comes, not a byte of its body can, and the connection is closed after its time.
+/// The head of the answer arrives, no byte of its body can, and the connection is closed after its time limit.
 async fn is_given_up(headers: &[Vec<u8>], status: u8) {
     let headers = [&[header(":method", "GET"), header(":scheme", "http")], headers].concat().concat();
     let mut stream = connect("").await;
@@ -78,7 +79,7 @@ async fn is_given_up(headers: &[Vec<u8>], status: u8) {
     others_are_well().await;
 }
 
-/// What is in the frames of HTTP/2: the kind, the stream and the payload of each.
+/// Splits HTTP/2 bytes into frames: the kind, the stream and the payload of each.
 fn frames(mut told: &[u8]) -> Vec<(u8, u32, &[u8])> {
     let mut frames = Vec::new();
     while let Some((head, rest)) = told.split_first_chunk::<9>() {

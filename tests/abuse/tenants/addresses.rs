@@ -1,5 +1,5 @@
-//! A request can say in four places which sandbox it means. Where these are at odds it is still one sandbox's, and that one's
-//! token is asked for.
+//! A request can name its sandbox in four places. If these contradict each other, the request is still for one sandbox,
+//! and needs that sandbox's token.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -10,7 +10,7 @@ use super::{SECRET, attackers, case, label, unharmed, victim, whose};
 use crate::attacker::{address, told};
 use crate::e2b::{ENVD, Sandbox, answer, request, server};
 
-/// A request for the environment of whichever sandbox is meant.
+/// Builds a request for the environment of the named sandbox.
 type Build = fn(&Sandbox, &Sandbox) -> RequestBuilder;
 
 fn envs() -> RequestBuilder {
@@ -25,7 +25,7 @@ fn basic(sandbox: &Sandbox) -> String {
     format!("Basic {}", BASE64_STANDARD.encode(format!("{ENVD}-{}.x:", sandbox.id)))
 }
 
-/// All carry the attacker's token, and name the victim somewhere.
+/// All requests carry the attacker's token, and name the victim somewhere.
 const AT_ODDS: [(&str, Build); 12] = [
     ("the headers of one and the host of another", |victim, own| by_header(envs(), victim).header("host", label(own))),
     ("the host of one and the headers of another", |victim, own| by_header(envs(), own).header("host", label(victim))),
@@ -60,7 +60,7 @@ const AT_ODDS: [(&str, Build); 12] = [
     }),
 ];
 
-/// A head, but for its last lines.
+/// A request head without its last lines.
 type Head = fn(&Sandbox, &Sandbox) -> String;
 
 /// Heads that an ordinary client does not send. All carry the attacker's token.
@@ -100,7 +100,7 @@ async fn opens_its_own_alone(build: Build) {
     let (victim, own) = (victim().await, attackers().await);
     let found = whose(build(victim, own).header("x-access-token", &own.token)).await;
     assert!(found.is_none_or(|id| id == own.id), "it was the victim's");
-    // Nor with another key beside it, or the right token in second place.
+    // The same with another key in addition, or with the right token in second place.
     let call = build(victim, own).header("x-access-token", &own.token).header("x-api-key", crate::e2b::OTHER_KEY);
     let found = answer(call).await;
     assert!(!found.text().contains(SECRET), "{}", found.text());

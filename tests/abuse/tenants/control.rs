@@ -1,4 +1,4 @@
-//! The control plane: every route of it, without its key and with another tenant's.
+//! The control plane: every route, without a key and with another tenant's key.
 
 use libtest_mimic::Trial;
 use reqwest::Method;
@@ -14,7 +14,7 @@ struct Route {
     version: &'static str,
     rest: &'static str,
     body: Value,
-    /// Whether its owner's call would end or pause it.
+    /// Whether the owner's call ends or pauses the sandbox.
     stops: bool,
 }
 
@@ -47,7 +47,7 @@ fn routes() -> Vec<Route> {
     ]
 }
 
-/// Routes that need a key and are about no one sandbox.
+/// Routes that need a key and are not about one sandbox.
 const OTHERS: [(&str, &str); 14] = [
     ("GET", "/sandboxes"),
     ("GET", "/v2/sandboxes"),
@@ -84,7 +84,7 @@ pub(super) fn trials() -> Vec<Trial> {
     keyless.chain(others).chain(rest).chain(forms).chain(lists).collect()
 }
 
-/// Headers that hold no key, or not a right one.
+/// Headers without a key, or with a wrong one.
 async fn wrong_keys() -> Vec<(&'static str, String)> {
     let flipped: String = KEY.chars().map(flip).collect();
     let token = victim().await.token.clone();
@@ -107,12 +107,12 @@ async fn wrong_keys() -> Vec<(&'static str, String)> {
     wrong
 }
 
-/// One that its owner may do anything with.
+/// A sandbox with which its owner may do anything.
 async fn own(route: &Route) -> Option<Sandbox> {
     if route.stops { Some(Sandbox::create(json!({"templateID": "base", "timeout": 900})).await) } else { None }
 }
 
-/// What its owner may: the control.
+/// The control: the owner's call is accepted.
 async fn opens_to_its_owner(route: &Route, id: &str) {
     let found = answer(request(route.method.clone(), &route.path(id)).header("x-api-key", KEY).json(&route.body)).await;
     assert!(![401, 403, 404].contains(&found.status) && found.status < 500, "{}: {}", found.status, found.text());
@@ -146,11 +146,11 @@ async fn is_not_there(route: Route) {
     ] {
         let call = request(route.method.clone(), &path).header("x-api-key", key).json(&route.body);
         is_refused(call, &path).await;
-        // The sandbox's own token does not make up for it.
+        // The sandbox's own token does not replace the key.
         let call = request(route.method.clone(), &path).header("x-api-key", key).json(&route.body);
         is_refused(call.header("x-access-token", &victim().await.token), &path).await;
     }
-    // Two keys: it is one tenant's request or nobody's.
+    // With two keys, the request is one tenant's or is refused.
     let both = request(route.method.clone(), &route.path(id)).header("x-api-key", key);
     is_refused(both.header("authorization", format!("Bearer {KEY}x")).json(&route.body), "two keys").await;
     unharmed().await;
@@ -180,7 +180,7 @@ async fn opens_to_nobody(method: &'static str, path: &'static str) {
     }
 }
 
-/// How an id is spelled so that a careless reader would take it for the victim's.
+/// Spells an id so that a careless parser would take it for the victim's.
 type Spell = fn(&str) -> String;
 
 const FORMS: [(&str, Spell); 12] = [
@@ -212,7 +212,7 @@ async fn is_nobodys(form: &'static str, spell: Spell) {
             is_refused(request(method.clone(), &path).header("x-api-key", key).json(&body), form).await;
         }
     }
-    // In an address too, where capitals are the same in the name of a host, and a token is needed then.
+    // The same in a host name, where capitals do not matter and a token is needed.
     let envs = request(Method::GET, "/envs").header("host", format!("49983-{spelled}.localhost"));
     let found = answer(envs.header("x-access-token", &attackers().await.token)).await;
     assert!(!found.text().contains(SECRET), "{}", found.text());
@@ -244,7 +244,7 @@ async fn shows_none(query: &'static str) {
         assert!(!shown.text().contains(SECRET) && !shown.text().contains(&victim.token), "{path}: {}", shown.text());
         let own = api(Method::GET, &path, None).await;
         let is_there = own.text().contains(&victim.id);
-        // The old list knows neither pages nor templates, and one of these lists is of others.
+        // The old list has neither pages nor templates, and some of these queries select other sandboxes.
         let is_expected = !["state=paused", "metadata=secret%253D"].iter().any(|other| query.starts_with(other));
         assert!(is_there || !is_expected || !path.starts_with("/v2"), "its owner does not see it: {path}");
     }

@@ -1,4 +1,5 @@
-//! What a sandbox answers on its own ports: every route of its daemon and of its interpreters, with tokens that are not its own.
+//! The routes on a sandbox's own ports: every route of its daemon and of its interpreters, with tokens of other
+//! sandboxes.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 use super::{SECRET, attackers, case, is_refused, label, unharmed, victim, wrong_tokens};
 use crate::e2b::{ENVD, INTERPRETER, KEY, OTHER_KEY, Sandbox, answer, envelope, request};
 
-/// Routes of the daemon that want the token. Bodies mean harm.
+/// Routes of the daemon that need the token, with harmful bodies.
 fn daemon() -> Vec<(&'static str, &'static str, Value)> {
     let harm = json!({"cmd": "/bin/rm", "args": ["-rf", "/home/user"]});
     let select = json!({"pid": 1});
@@ -69,7 +70,7 @@ pub(super) fn trials() -> Vec<Trial> {
         .collect()
 }
 
-/// A call as its own clients would send it, so that it is refused for its token alone.
+/// Sends a call as its own clients do, so that it can only be refused because of its token.
 fn as_sent(call: RequestBuilder, path: &str, body: &Value) -> RequestBuilder {
     let streams = ["Start", "Connect", "StreamInput", "WatchDir"];
     if path.starts_with("/files") {
@@ -94,10 +95,10 @@ async fn opens_to_its_token(port: u16, method: &'static str, path: &'static str,
         is_refused(call().header("x-access-token", token), &format!("{method} {path} with {token:?}")).await;
         is_refused(named().header("x-access-token", token), &format!("{method} {path} by name with {token:?}")).await;
     }
-    // The first that is sent is the one that counts; a right one behind it opens nothing.
+    // Only the first token counts; a right one behind it has no effect.
     let two = call().header("x-access-token", &tokens[1]).header("x-access-token", &victim.token);
     is_refused(two, "two tokens").await;
-    // E2B's interpreters open to whoever knows the id, which nobody guesses; the daemon does not.
+    // E2B's interpreters accept every caller that knows the id, which nobody can guess; the daemon does not.
     if port == ENVD {
         is_refused(call(), "no token").await;
         for (name, value) in [
@@ -111,7 +112,7 @@ async fn opens_to_its_token(port: u16, method: &'static str, path: &'static str,
         }
     }
     unharmed().await;
-    // What the owner may, on a sandbox whose loss is none.
+    // The control: the owner's call, on a sandbox that may be lost.
     let own = attackers().await;
     let owners = as_sent(own.at(ENVD, method.clone(), path), path, &json!({"path": "/tmp"}));
     if port == ENVD {
@@ -159,7 +160,7 @@ async fn an_ended_token_opens_nothing() {
     for (path, status) in [("/envs", 502), ("/process.Process/List", 502), ("/files?path=x", 502), ("/health", 502)] {
         let gone = answer(ended.envd(Method::GET, path)).await;
         assert_eq!(gone.status, status, "{path}: {}", gone.text());
-        // Without an address, a token is what says which sandbox is meant.
+        // Without an address, the token alone names the sandbox.
         let gone = answer(request(Method::GET, path).header("x-access-token", &ended.token)).await;
         assert!(gone.status == 502 || gone.status == 401 || path == "/health" || path == "/envs", "{}", gone.text());
         assert!(!gone.text().contains(SECRET));

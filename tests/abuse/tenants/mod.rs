@@ -1,4 +1,4 @@
-//! One tenant against another's sandboxes: keys, tokens, signatures, ids and addresses that are not theirs.
+//! One tenant attacks another tenant's sandboxes with wrong keys, tokens, signatures, ids and addresses.
 
 mod addresses;
 mod control;
@@ -16,7 +16,7 @@ use crate::e2b::{ENVD, OTHER_KEY, Sandbox, answer, api, request};
 
 const CLASS: &str = "tenants";
 
-/// What only its owner knows of the sandbox that is attacked.
+/// A secret of the attacked sandbox, which only its owner knows.
 pub(super) const SECRET: &str = "secret-5b1f2ae09c";
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -37,7 +37,7 @@ fn case<F: Future<Output = ()>>(name: &str, test: impl FnOnce() -> F + Send + 's
     crate::case(CLASS, name, test)
 }
 
-/// The sandbox that is attacked. Its environment, its metadata and a file hold the secret.
+/// The attacked sandbox. Its environment, its metadata and a file contain the secret.
 async fn victim() -> &'static Sandbox {
     static VICTIM: OnceCell<Sandbox> = OnceCell::const_new();
     VICTIM
@@ -53,7 +53,7 @@ async fn victim() -> &'static Sandbox {
         .await
 }
 
-/// The attacker's own.
+/// The attacker's own sandbox.
 async fn attackers() -> &'static Sandbox {
     static ATTACKERS: OnceCell<Sandbox> = OnceCell::const_new();
     ATTACKERS
@@ -66,7 +66,7 @@ async fn attackers() -> &'static Sandbox {
         .await
 }
 
-/// A token that was right once.
+/// A token that was valid once.
 async fn ended_token() -> &'static str {
     static ENDED: OnceCell<String> = OnceCell::const_new();
     ENDED
@@ -103,7 +103,7 @@ fn flip(letter: char) -> char {
     if letter.is_ascii_lowercase() { letter.to_ascii_uppercase() } else { letter.to_ascii_lowercase() }
 }
 
-/// Checks that a request is refused, and says nothing of the victim.
+/// Checks that a request was refused, and that the answer reveals nothing about the victim.
 #[track_caller]
 fn refused(found: &crate::e2b::Answer, token: &str, what: &str) {
     assert!([401, 403, 404].contains(&found.status), "{what}: {} {}", found.status, found.text());
@@ -111,13 +111,13 @@ fn refused(found: &crate::e2b::Answer, token: &str, what: &str) {
     assert!(!text.contains(SECRET) && !text.contains(token), "{what}: {text}");
 }
 
-/// The same for a request that is not sent yet.
+/// Sends a request and checks the same.
 async fn is_refused(request: RequestBuilder, what: &str) {
     let token = &victim().await.token;
     refused(&answer(request).await, token, what);
 }
 
-/// Checks that the victim runs, is its owner's, and has what it had.
+/// Checks that the victim runs, belongs to its owner, and is unchanged.
 async fn unharmed() {
     let victim = victim().await;
     let detail = victim.api(Method::GET, "", None).await.json();
@@ -129,18 +129,18 @@ async fn unharmed() {
     assert_eq!((kept.status, kept.text().as_str()), (200, SECRET));
 }
 
-/// Of which sandbox an answer of `/envs` is.
+/// The id of the sandbox that answered a request to `/envs`.
 async fn whose(request: RequestBuilder) -> Option<String> {
     let found = answer(request).await;
     (found.status == 200).then(|| found.json()["E2B_SANDBOX_ID"].as_str().expect("an id").to_owned())
 }
 
-/// The daemon's port of a sandbox, as names of hosts say it.
+/// The first label of the host name of the daemon's port of a sandbox.
 fn label(sandbox: &Sandbox) -> String {
     format!("{ENVD}-{}.localhost", sandbox.id)
 }
 
-/// The whole list of the victim's owner, to see that nothing was added or taken.
+/// The ids in the whole list of the victim's owner, to check that none was added or removed.
 async fn listed() -> Vec<String> {
     let list = api(Method::GET, "/v2/sandboxes", None).await.json();
     let ids = list.as_array().expect("a list").iter();

@@ -1,4 +1,4 @@
-//! The native API of a server with keys: what a run of one tenant shows to another.
+//! The native API of a server with keys: nothing about one tenant's run is visible to another.
 
 use libtest_mimic::Trial;
 use serde_json::json;

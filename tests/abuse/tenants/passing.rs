@@ -1,4 +1,4 @@
-//! Requests that are passed on to a port inside: none of them ends anywhere else, whatever it says.
+//! Requests that are forwarded to a port inside: none of them reaches anything else.
 
 use libtest_mimic::Trial;
 use reqwest::Method;
@@ -13,7 +13,7 @@ use crate::e2b::{INTERPRETER, OTHER_KEY, Sandbox, answer, api, request, server};
 
 const PORT: u16 = 8000;
 
-/// A server inside that tells what it was sent, byte for byte, and takes any upgrade.
+/// A server inside that returns its request byte for byte, and accepts every upgrade.
 const MIRROR: &str = r#"
 import socket, threading
 def serve(client):
@@ -59,7 +59,7 @@ async fn mirror() -> &'static Sandbox {
     own
 }
 
-/// Heads of requests to a port, and what is behind them. All would like to reach something else.
+/// Heads of requests to a port, and the bytes behind them. All try to reach something else.
 type Build = fn(&Sandbox, &str) -> String;
 
 const SENT: [(&str, Build); 14] = [
@@ -127,7 +127,7 @@ pub(super) fn trials() -> Vec<Trial> {
     .collect()
 }
 
-/// Smuggled behind a request: the server's own API, and the victim's daemon with the attacker's token.
+/// Requests smuggled behind another one: to the server's own API, and to the victim's daemon with the attacker's token.
 async fn gets_nobody_past(build: Build) {
     let (victim, own) = (victim().await, mirror().await);
     let close = "connection: close\r\n\r\n";
@@ -139,7 +139,7 @@ async fn gets_nobody_past(build: Build) {
         let found = told(address(server()), build(own, &inner).as_bytes()).await;
         let text = String::from_utf8_lossy(&found);
         assert!(!text.contains(SECRET) && !text.contains("\"running\":"), "{text}");
-        // Each answer of the server's own that was let out is a refusal.
+        // Every answer of the server's own is a refusal.
         for line in text.lines().filter(|line| line.starts_with("HTTP/1.1 ")) {
             let refusal = ["400", "401", "403", "404", "501", "502"].iter().any(|code| line[9..].starts_with(code));
             assert!(refusal || line.starts_with("HTTP/1.1 200 "), "{text}");
@@ -147,7 +147,7 @@ async fn gets_nobody_past(build: Build) {
         assert!(!text.contains("\r\n\r\nforged"), "bytes behind an answer were passed on as one: {text}");
     }
     unharmed().await;
-    // The same port, asked as it should be, tells what it was sent.
+    // The same port returns an ordinary request.
     let rightly = answer(own.at(PORT, Method::POST, "/").body("end-of-body")).await;
     assert!(rightly.status == 200 && rightly.text().ends_with("end-of-body"), "{}", rightly.text());
 }
@@ -181,7 +181,7 @@ async fn upgraded_ends_inside() {
 async fn connect_is_no_proxy() {
     let (victim, own) = (victim().await, mirror().await);
     let target = address(server());
-    // A listener of the host's that nobody may be led to.
+    // A listener on the host that no request may reach.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let other = listener.local_addr().expect("its address");
     for (line, headers) in [
@@ -265,7 +265,7 @@ async fn no_way_to_the_daemon() {
             }
         }
     }
-    // The agent's own routes are no routes of the daemon.
+    // The agent's own routes are not routes of the daemon.
     for path in ["/hello", "/executions", "/processes", "/env", "/../hello", "//hello"] {
         for method in [Method::GET, Method::POST, Method::PUT] {
             let found = answer(victim.envd(method.clone(), path)).await;
@@ -288,7 +288,7 @@ async fn holds_no_other_line() {
     let lines: Vec<&str> = seen.split("\r\n").collect();
     assert!(lines[0].starts_with("POST /a%0d%0aevil:%201?b=%0d%0aevil:%202 HTTP/1.1"), "{seen}");
     assert!(!lines.iter().any(|line| line.to_lowercase().starts_with("evil")), "{seen}");
-    // Values that the server makes up from what it is given are one line too: here a file's name.
+    // Values that the server derives from input, here from a file's name, are one line too.
     let name = "/tmp/a%0d%0aevil:%204";
     let write =
         own.envd(Method::POST, &format!("/files?path={name}")).header("content-type", "application/octet-stream");

@@ -1,4 +1,4 @@
-//! Links to files: a signature made for something else opens nothing.
+//! Links to files: a signature for something else opens nothing.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD_NO_PAD;
@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::{SECRET, attackers, case, ended_token, is_refused, unharmed, victim};
 use crate::e2b::{ENVD, KEY, answer, request};
 
-/// A link's query that is forged, from the victim's token and the attacker's.
+/// Forges a link's query, from the victim's token and the attacker's.
 type Forge = fn(&str, &str) -> String;
 
 fn sign(text: &str) -> String {
@@ -17,11 +17,11 @@ fn sign(text: &str) -> String {
     form_urlencoded::byte_serialize(signature.as_bytes()).collect()
 }
 
-/// A time that is yet to come, and one that has passed.
+/// A time in the future, and one in the past.
 const LATER: u64 = 4_102_444_800;
 const PAST: u64 = 1_000_000_000;
 
-/// The right signature is known to whoever was once given a link.
+/// Everyone who was once given a link knows its signature.
 const FORGED: [(&str, Forge); 16] = [
     ("for another path", |token, _| format!("path=secret&signature={}", sign(&format!("other:read::{token}")))),
     ("for another user", |token, _| {
@@ -73,11 +73,11 @@ async fn opens_nothing(forge: Forge) {
     is_refused(victim.at(ENVD, Method::GET, &path), &query).await;
     is_refused(victim.at(ENVD, Method::GET, &path).header("x-access-token", &own.token), &query).await;
     let write = victim.at(ENVD, Method::POST, &path).header("content-type", "application/octet-stream");
-    // What was signed for writing may write, and does so elsewhere.
+    // The right signature for writing allows to write, so that is not tried here.
     if !query.contains(&sign(&format!("secret:write::{}", victim.token))) {
         is_refused(write.body("overwritten"), &query).await;
     }
-    // Nobody named: the sandbox is found by the signature, and that is the attacker's own at the most.
+    // If the request names no sandbox, the signature does: that is the attacker's own at most.
     let found = answer(request(Method::GET, &path)).await;
     let is_own = query.contains(&sign(&format!("secret:read::{}", own.token)));
     assert!([401, 403, 404].contains(&found.status) || is_own, "{}", found.text());
