@@ -1,4 +1,4 @@
-//! API keys: who may call, and who may not even try.
+//! API keys: the requests that they allow, and the servers that need them.
 
 use serde_json::{Value, json};
 
@@ -26,7 +26,7 @@ async fn a_key_opens_the_api_in_either_header_and_nothing_else_does() {
         let status = response.status().as_u16();
         (status, response.json::<Value>().await.expect("a JSON answer"))
     };
-    // A request that is let through is then refused for its language.
+    // A request that passes the key check is then refused because of its language.
     for (name, value) in [
         ("x-api-key", "first-key-1"),
         ("X-API-Key", "second-key-2"),
@@ -96,7 +96,7 @@ async fn a_page_in_a_browser_does_not_reach_a_server_without_keys() {
     let server = Server::start_cold(&[]);
     let port = server.url.rsplit(':').next().expect("a port").to_owned();
     let send = async |path: &str, headers: &[(&str, String)]| {
-        // What a form, or a script that asks nobody first, can send.
+        // The requests that a form, or a script without a preflight request, can send.
         let post = server.http.post(format!("{}{path}", server.url)).header("content-type", "text/plain");
         let post = headers.iter().fold(post, |post, (name, value)| post.header(*name, value));
         let sent = post.body(r#"{"language": "cobol", "code": "", "templateID": "none"}"#).send().await;
@@ -105,7 +105,7 @@ async fn a_page_in_a_browser_does_not_reach_a_server_without_keys() {
     for (path, else_status) in [("/v1/run", 400), ("/v2/sandboxes", 404)] {
         let page = [("origin", "http://evil.example".to_owned())];
         assert_eq!(send(path, &page).await, 403, "{path}");
-        // A name that a stranger's DNS server leads to this machine.
+        // A foreign name whose DNS entry leads to this machine.
         let rebound = format!("evil.example:{port}");
         let rebound = [("host", rebound.clone()), ("origin", format!("http://{rebound}"))];
         assert_eq!(send(path, &rebound).await, 403, "{path}");

@@ -1,4 +1,4 @@
-//! Requests that cannot be met: refused with the field's name, and nothing happens.
+//! Invalid requests: refused with the field's name, and without effect.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ trials![
     a_body_is_json_whatever_its_content_type,
 ];
 
-/// Sends a body as it is; the status and the error's code and message.
+/// Sends a raw body; returns the status, and the error's code and message.
 async fn send(server: &Server, method: Method, path: &str, body: impl Into<reqwest::Body>) -> (u16, String, String) {
     let url = format!("{}{path}", server.url);
     let response = server.http.request(method, url).body(body).send().await.expect("an answer");
@@ -123,7 +123,7 @@ async fn a_body_that_is_too_large_is_a_413() {
     let request = |length: usize| json!({"code": "x".repeat(length), "language": "cobol"}).to_string();
     let (status, code, message) = send(&server, Method::POST, "/v1/run", request(2000)).await;
     assert_eq!((status, code.as_str()), (413, "too_large"), "{message}");
-    // Without a length told beforehand, too.
+    // The same without a content length.
     let pieces = (0..3).map(|_| Ok::<_, std::io::Error>(vec![b' '; 1500]));
     let body = reqwest::Body::wrap_stream(futures::stream::iter(pieces));
     let (status, code, message) = send(&server, Method::POST, "/v1/run", body).await;

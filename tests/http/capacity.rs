@@ -1,4 +1,4 @@
-//! More requests than there is room for: some wait in line, the rest are told to come back.
+//! More requests than there is room for: some wait in the queue, the others get an error with the time to try again.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -17,13 +17,13 @@ trials![
     a_key_has_bounds_of_its_own,
 ];
 
-/// Code that takes so long and then gives the time of day.
+/// Code that takes this long and then returns the current time.
 fn taking(milliseconds: u64) -> Value {
     let code = format!("import time; time.sleep({milliseconds} / 1000); time.time_ns() // 1_000_000");
     json!({"language": "python", "code": code, "timeout_ms": 600_000})
 }
 
-/// Code that holds its place until its client hangs up.
+/// Code that keeps its place until its client hangs up.
 fn endless() -> Value {
     taking(600_000)
 }
@@ -57,7 +57,7 @@ async fn beyond_the_line_is_a_429_and_the_line_is_served_in_order() {
     let message = "all 2 sandboxes are in use and 2 requests wait for one; try again";
     assert_eq!(answer, json!({"error": {"code": "busy", "message": message}}));
 
-    // One place is free for both.
+    // One place is free, and both requests compete for it.
     first.abort();
     let mut times = Vec::new();
     for run in [third, fourth] {
@@ -90,7 +90,7 @@ async fn a_client_that_hangs_up_leaves_the_line() {
     server.until_busy(1, 1).await;
     second.abort();
     server.until_busy(1, 0).await;
-    // Its place is free again.
+    // The place is free again.
     let third = server.begin(taking(0));
     server.until_busy(1, 1).await;
     first.abort();
@@ -130,7 +130,7 @@ async fn a_burst_is_served_or_refused_and_nothing_is_lost() {
     assert_eq!(server.run("python", "'after'").await["results"], json!(["'after'"]));
 }
 
-/// Each request here is a connection, at both of its ends an open file.
+/// Each request here is one connection, with an open file at both ends.
 fn allow_many_connections() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
@@ -139,7 +139,7 @@ fn allow_many_connections() {
 
 const KEYS: [&str; 2] = ["first-key-1", "second-key-2"];
 
-/// Asks for a run with one of the keys; the status and the answer.
+/// Requests a run with one of the keys; returns the status and the answer.
 fn begin_as(server: &Server, key: &str, request: &Value) -> JoinHandle<(u16, Value)> {
     let post = server.http.post(format!("{}/v1/run", server.url)).header("x-api-key", key).json(request);
     tokio::spawn(async move {
@@ -148,7 +148,7 @@ fn begin_as(server: &Server, key: &str, request: &Value) -> JoinHandle<(u16, Val
     })
 }
 
-/// What a server with these keys says of itself.
+/// The status of a server with these keys.
 async fn status_of(server: &Server) -> Value {
     let get = server.http.get(format!("{}/v1/status", server.url)).header("x-api-key", KEYS[0]);
     get.send().await.expect("an answer").json().await.expect("a JSON answer")
@@ -166,7 +166,7 @@ async fn keys_take_turns_and_one_with_many_requests_delays_no_other() {
     eventually("it runs", async || status_of(&server).await["running"] == 1).await;
     let many: Vec<_> = (0..6).map(|_| begin_as(&server, KEYS[0], &taking(100))).collect();
     eventually("six wait", async || status_of(&server).await["queued"] == 6).await;
-    // The line is full, and yet there is room: the last of the many is sent away.
+    // The queue is full, but the other key's requests get in: the last of the many is refused instead.
     let few: Vec<_> = (0..2).map(|_| begin_as(&server, KEYS[1], &taking(100))).collect();
     eventually("two are sent away", async || many.iter().filter(|run| run.is_finished()).count() == 2).await;
     holding.abort();
@@ -197,10 +197,10 @@ async fn a_key_has_bounds_of_its_own() {
         ("ONCEBOX_MAX_SANDBOXES_PER_KEY", "1"),
         ("ONCEBOX_MAX_KEPT_SANDBOXES_PER_KEY", "1"),
         ("ONCEBOX_MAX_STARTS_PER_MINUTE_PER_KEY", "5"),
-        // In less than the fifth of a minute after which one more start would be free.
+        // Warm, so that the five starts take less than 12 seconds, after which the rate would allow another one.
         ("ONCEBOX_TEMPLATES__BASE__WARM", "1"),
     ]);
-    // Two starts: one that runs, and one for which there is no place.
+    // Two starts: a request that runs, and one that finds no place.
     let running = begin_as(&server, KEYS[0], &endless());
     eventually("it runs", async || status_of(&server).await["running"] == 1).await;
     let (status, answer) = begin_as(&server, KEYS[0], &taking(0)).await.expect("an answer");
@@ -213,12 +213,12 @@ async fn a_key_has_bounds_of_its_own() {
         let retry_after = response.headers().get("retry-after").map(|value| value.to_str().expect("text").to_owned());
         (response.status().as_u16(), retry_after, response.json::<Value>().await.expect("a JSON answer"))
     };
-    // The third start and the fourth.
+    // The third and the fourth start.
     assert_eq!(create(KEYS[0]).await.0, 201);
     let (status, _, answer) = create(KEYS[0]).await;
     let message = answer["message"].as_str().expect("a message");
     assert!(status == 429 && message.starts_with("1 sandboxes of this key are kept already"), "{answer}");
-    // The fifth is the last; the next is told when to come back.
+    // The fifth start is the last one allowed; the next request gets the time to try again.
     assert_eq!(create(KEYS[0]).await.0, 429);
     let (status, retry_after, answer) = create(KEYS[0]).await;
     let seconds: u64 = retry_after.expect("when to come back").parse().expect("a number");

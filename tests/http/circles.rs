@@ -1,6 +1,6 @@
-//! No two files of the program import each other, neither directly nor by way of others.
+//! No two files of the program import each other, directly or through others.
 //!
-//! A folder's `mod.rs` and what is below it are one: a file may import from the modules that it is in.
+//! A folder's `mod.rs` and the files below it count as one module: a file may import from the modules that contain it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -9,7 +9,7 @@ use crate::repository::{files, has_end, root};
 
 trials![no_files_import_each_other, a_circle_is_found];
 
-/// A module's path below the crate, such as `http/e2b`; that of the crate itself is empty.
+/// A module's path in the crate, such as `http/e2b`; the path of the crate itself is empty.
 type Module = Vec<String>;
 
 async fn no_files_import_each_other() {
@@ -44,7 +44,7 @@ async fn a_circle_is_found() {
     assert_eq!(found, ["a/b", "a/c", "d"].map(module).into());
 }
 
-/// Which modules each one imports from, but for those that it is in.
+/// The modules from which each module imports, without those that contain it.
 fn imports(sources: &BTreeMap<Module, String>) -> BTreeMap<Module, BTreeSet<Module>> {
     let mut imports = BTreeMap::new();
     for (module, text) in sources {
@@ -100,7 +100,7 @@ fn paths(tree: &str) -> Vec<String> {
     branches.flat_map(paths).map(|path| format!("{}{path}", before.trim())).collect()
 }
 
-/// The module that a path of a `use` statement in `module` leads to, if it is one of ours.
+/// The module that a path of a `use` statement in `module` names, if it belongs to the crate.
 fn imported(sources: &BTreeMap<Module, String>, module: &Module, path: &str) -> Option<Module> {
     let mut parts = path.split("::").peekable();
     let mut at = module.clone();

@@ -1,4 +1,4 @@
-//! The configuration: what cannot be meant stops the start, with the source, the key and the reason.
+//! The configuration: an invalid value stops the start, and the error names the source, the key and the reason.
 
 use std::fs;
 use std::path::Path;
@@ -61,7 +61,7 @@ async fn a_variable_that_cannot_be_meant_stops_the_start() {
     }
 }
 
-/// A copy of the configuration of the repository.
+/// Copies the repository's configuration.
 fn copy() -> tempfile::TempDir {
     let copy = tempfile::tempdir().expect("a directory");
     let original = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
@@ -127,7 +127,8 @@ async fn a_variable_goes_before_the_file() {
 }
 
 async fn the_defaults_are_those_of_the_files() {
-    // From a directory without `config`, so that the built-in ones hold; a bad value tells which source it has.
+    // Started in a directory without `config`, so that the built-in files are used. The error names the source of a bad
+    // value.
     let empty = tempfile::tempdir().expect("a directory");
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_oncebox"))
         .arg("serve")
@@ -138,7 +139,7 @@ async fn the_defaults_are_those_of_the_files() {
     let said = String::from_utf8(output.stderr).expect("text");
     assert_eq!(said, "oncebox: environment: max_timeout_ms must be at least 30000, not 29999\n");
     assert!(!output.status.success());
-    // The files of the repository are complete: each key, whatever the program has built in.
+    // The repository's files are complete: each key has a value there, regardless of the built-in defaults.
     let checked = oncebox().arg("serve").env("ONCEBOX_MAX_SANDBOXES", "0").output().expect("oncebox serve");
     assert!(!checked.status.success());
 }

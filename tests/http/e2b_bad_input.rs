@@ -1,5 +1,5 @@
-//! Requests to E2B's surface that make no sense or mean harm: each is refused in the surface's own words, and costs nobody
-//! else anything.
+//! Invalid and hostile requests to the E2B API: each is refused with one of E2B's own errors, and affects no other
+//! request.
 
 use std::time::{Duration, Instant};
 
@@ -167,7 +167,7 @@ async fn a_path_that_is_nothing_is_an_error_in_the_shape_of_its_surface() {
     answer(sandbox.envd(Method::GET, "/process.Process/List")).await.error(405);
 }
 
-/// Every route of the control plane that is about one sandbox.
+/// Every route of the control plane about one sandbox.
 fn routes(id: &str) -> Vec<(Method, String, Value)> {
     let timeout = json!({"timeout": 1});
     [
@@ -225,14 +225,14 @@ async fn one_tenant_never_meets_the_sandbox_of_another() {
         let listed = answer(request(Method::GET, path).header("x-api-key", OTHER_KEY)).await;
         assert!(listed.status == 200 && !listed.text().contains(id.as_str()), "{path}: {}", listed.text());
     }
-    // A token of a list is a place in it, and shows nothing of who made it.
+    // A list's token is a position in the list, and does not reveal its creator.
     let page = api(Method::GET, "/v2/sandboxes?limit=1", None).await;
     if let Some(token) = page.headers.get("x-next-token") {
         let path = format!("/v2/sandboxes?nextToken={}", token.to_str().expect("text"));
         let listed = answer(request(Method::GET, &path).header("x-api-key", OTHER_KEY)).await;
         assert_eq!(listed.json(), json!([]));
     }
-    // A key is no token.
+    // A key is not a token.
     for key in [KEY, OTHER_KEY] {
         let stat = sandbox.at(ENVD, Method::POST, "/filesystem.Filesystem/Stat").json(&json!({"path": "/"}));
         answer(stat.try_clone().expect("a copy").header("x-api-key", key)).await.error(401);
@@ -266,7 +266,7 @@ async fn the_token_of_one_sandbox_opens_no_other() {
             let refused = answer(with(method, path).json(&json!({}))).await.error(401);
             assert!(!refused.contains(&sandbox.token), "{refused}");
         }
-        // Nor by its host name.
+        // Neither by the sandbox's host name.
         let host = format!("{ENVD}-{}.localhost", sandbox.id);
         let call = request(Method::GET, "/envs").header("host", host).header("x-api-key", KEY);
         let call = token.into_iter().fold(call, |call, token| call.header("x-access-token", token));
@@ -298,7 +298,7 @@ async fn half_an_address_and_strange_names_mean_no_sandbox() {
     }
     let nobody = request(Method::GET, "/health").header("e2b-sandbox-id", &long).header("e2b-sandbox-port", "1");
     assert_eq!(answer(nobody).await.status, 502);
-    // Names that are none of a sandbox's are the server's own.
+    // Host names that are not a sandbox's belong to the server itself.
     for host in [
         format!("99999-{id}.localhost"),
         format!("x-{id}.localhost"),
@@ -374,7 +374,7 @@ async fn envelopes_that_make_no_sense_end_a_stream() {
             assert_eq!(code, expected, "{method} {body:?}: {message}");
         }
     }
-    // Members of a start.
+    // Invalid members of a start request.
     for process in [
         json!({"cmd": 1}),
         json!({"cmd": "/bin/true", "args": "x"}),
@@ -446,7 +446,7 @@ async fn headers_of_ten_megabytes_are_a_431() {
     let path = format!("GET /{} HTTP/1.1\r\nhost: h\r\n\r\n", "x".repeat(10 << 20));
     for (request, statuses) in [(many, ["431", "431"]), (one, ["431", "431"]), (path, ["414", "431"])] {
         let told = raw(request.as_bytes()).await;
-        // It hangs up on what it does not read, which may take the answer with it.
+        // The server hangs up before it has read everything, which may cost the answer.
         let refused = statuses.iter().any(|status| told.starts_with(&format!("HTTP/1.1 {status} ")));
         assert!(refused || told.is_empty(), "{told:.200}");
     }
@@ -504,12 +504,12 @@ async fn a_client_that_never_says_what_it_wants_is_hung_up_on() {
         stream.write_all(head.as_bytes()).await.expect("it is sent");
         let end = tokio::time::timeout(HEAD_TIMEOUT * 5, stream.read_to_end(&mut told)).await;
         assert!(end.is_ok(), "{head:?}: it still listens");
-        // The last one did, and then wanted nothing more.
+        // The last request is complete, so it is answered. Nothing follows it, so the connection is closed.
         assert_eq!(told.starts_with(b"HTTP/1.1 200 OK"), head.ends_with("\r\n\r\n"), "{head:?}");
         assert!(began.elapsed() > HEAD_TIMEOUT / 2, "{head:?}: {:?}", began.elapsed());
     });
     futures::future::join_all(ends).await;
-    // One byte a second is no progress.
+    // Single bytes do not count as progress.
     let mut stream = connect().await;
     let (began, mut sent) = (Instant::now(), 0);
     for byte in "GET /health HTTP/1.1\r\nhost: a-very-slow-client\r\n\r\n".bytes() {
@@ -554,7 +554,7 @@ async fn slow_clients_hold_up_no_other() {
         }
     })
     .await;
-    // What was begun can still be ended.
+    // A request that was begun can still be completed.
     let mut last = streams.pop().expect("one");
     last.write_all(&[b'y'; 9998]).await.expect("it is sent");
     let mut told = [0; 12];

@@ -1,7 +1,8 @@
-//! Tests of everything above the engine, through the doors its users have, on the engine that needs no container: HTTP, API keys, the
-//! queue, dialects and their errors, TLS, the configuration. And the rules of the source that no compiler checks.
+//! Tests of everything above the engine through the public APIs, on the engine without containers: HTTP, API keys, the
+//! queue, dialects and their errors, TLS, the configuration. Also the rules for the source that no compiler checks.
 //!
-//! Every template has the same language here, whatever its name: a small runner of Python's own. `make check` runs this.
+//! Every template has the same language here, regardless of its name: a small Python runner. `make check` runs these
+//! tests.
 
 #[macro_use]
 #[allow(dead_code, reason = "it serves tests on the real engine too")]
@@ -29,12 +30,12 @@ use std::process::ExitCode;
 use libtest_mimic::Arguments;
 use serde_json::json;
 
-/// The languages of the templates, as images call them.
+/// The languages of the templates, by the names in their images.
 const LANGUAGES: [&str; 6] = ["python", "javascript", "typescript", "r", "java", "bash"];
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    // Most of them wait most of the time.
+    // Most tests mostly wait.
     arguments.test_threads.get_or_insert(4);
     let languages = tempfile::tempdir().expect("a directory");
     write_languages(languages.path());

@@ -1,4 +1,4 @@
-//! The link against what an agent should not be: silent, gone, talking nonsense, lying.
+//! The link with a broken agent: silent, gone, sending garbage, lying.
 
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
@@ -43,7 +43,7 @@ fn text(text: impl Into<Bytes>) -> Response<Body> {
     Response::new(Full::new(text.into()).boxed())
 }
 
-/// An answer that is a stream.
+/// An answer with a stream as its body.
 fn streamed(pieces: impl futures::Stream<Item = Bytes> + Send + Sync + 'static) -> Response<Body> {
     let records = packed(pieces.map(Ok::<_, Infallible>)).map_ok(Frame::data);
     Response::new(BoxBody::new(StreamBody::new(records)))
@@ -53,7 +53,7 @@ fn streamed_text(text: impl Into<Bytes>) -> Response<Body> {
     streamed(futures::stream::iter([text.into()]))
 }
 
-/// An agent whose answers are these, on the other end of the pipe.
+/// An agent that gives these answers, on the other end of the pipe.
 fn agent(answer: impl Fn(&str) -> Response<Body> + Send + Sync + Copy + 'static) -> Pipe {
     let (near, far) = tokio::io::duplex(64 * 1024);
     tokio::spawn(async move {
@@ -113,7 +113,7 @@ async fn an_agent_that_falls_silent_is_given_up() {
         assert_broken(Link::open(pipe).await);
     };
     let stopped_speaking = async {
-        // Passes bytes on until it is told to stop, then reads and says nothing.
+        // Forwards bytes until it is stopped; then it only reads.
         let (near, middle) = tokio::io::duplex(64 * 1024);
         let mut inner = agent(|_| text(hello())).into_io();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -225,7 +225,7 @@ async fn what_the_agent_refuses_is_told_in_its_words() {
 
 async fn events_that_are_none_break_the_link_and_keep_what_came_before() {
     let answer = |path: &str| match path {
-        // No record: the length is another's.
+        // Not lines of JSON.
         "/executions" => text(vec![0xff; 1024]),
         _ => text(hello()),
     };
@@ -264,7 +264,7 @@ async fn dropping_the_events_tells_the_agent() {
             let gone = gone.lock().expect("a lock").take_if(|_| request.uri().path() == "/executions");
             async move {
                 let Some(gone) = gone else { return Ok::<_, Infallible>(text(hello())) };
-                // Held by the answer's body: dropped with it.
+                // The answer's body holds the sender, which is dropped with it.
                 let body = futures::stream::pending::<Result<Frame<Bytes>, Infallible>>().map(move |item| {
                     let _ = &gone;
                     item

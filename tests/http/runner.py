@@ -1,4 +1,4 @@
-"""A runner of few lines, for tests that are not about a language: Python's own, without what the images add.
+"""A small Python runner, for tests that are not about a language. It has none of the features that the images add.
 
 It speaks the protocol of `src/protocol/runner.rs` on the FIFOs that RUNNER_IN and RUNNER_OUT name.
 """
@@ -22,7 +22,7 @@ def send(message):
 
 
 def execute(code):
-    """Executes code; the value of its last expression is a result."""
+    """Executes code and sends the value of its last expression as a result."""
     tree = ast.parse(code)
     last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
     exec(compile(tree, "<code>", "exec"), variables)

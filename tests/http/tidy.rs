@@ -1,4 +1,4 @@
-//! The rules of the source that no compiler checks.
+//! The rules for the source that no compiler checks.
 
 use std::fs;
 use std::path::Path;
@@ -28,7 +28,7 @@ async fn a_test_that_fails_on_a_flood_of_output_prints_little_of_it() {
     assert_eq!(failed.message(), Some("short"));
 }
 
-/// What a page says outside of its fenced blocks.
+/// The text of a page outside of its fenced blocks.
 fn prose(page: &Path) -> String {
     let text = fs::read_to_string(page).expect("a page");
     let mut is_fenced = false;
@@ -40,7 +40,7 @@ fn prose(page: &Path) -> String {
     text.lines().filter(is_prose).map(|line| format!("{line}\n")).collect()
 }
 
-/// The source files with their lines; comments, and the tests at the end of a file, left out.
+/// The lines of the source files, without comments and without the tests at the end of a file.
 fn code() -> Vec<(String, String)> {
     let sources = files(&root().join("src")).into_iter().filter(|path| has_end(path, "rs"));
     let mut lines = Vec::new();
@@ -55,7 +55,7 @@ fn code() -> Vec<(String, String)> {
     lines
 }
 
-/// Whether a word stands in a line by itself.
+/// Whether a line contains a word on its own.
 fn has_word(line: &str, word: &str) -> bool {
     let is_part = |letter: char| letter.is_alphanumeric();
     line.match_indices(word).any(|(at, _)| {
@@ -90,7 +90,7 @@ async fn http_does_not_name_the_link() {
     }
 }
 
-/// Below `http`, nothing knows whose API is served: what a caller needs is a field of a request.
+/// Below `http`, no code knows which API is served: everything that a caller needs is a field of a request.
 async fn a_dialect_is_named_only_in_its_folder() {
     for (name, line) in code() {
         let is_below = ["sandbox", "link", "engine", "protocol", "agent"]
@@ -105,15 +105,15 @@ async fn no_language_is_named_by_the_program() {
     let languages =
         ["python", "ipython", "javascript", "typescript", "java", "jshell", "node", "nodejs", "rscript", "java"];
     for (name, line) in code() {
-        // Building our own images is about them by name.
+        // The code that builds the images has to name them.
         if name.starts_with("src/engine/docker/images") {
             continue;
         }
-        // A registered mime type is no language of ours, nor is the member E2B gives it in its answers.
+        // A registered mime type is not the name of a language, nor is the member that E2B uses in its answers.
         if line.contains("(\"application/") {
             continue;
         }
-        // Every other part of a line split at quotes is in a literal.
+        // If a line is split at quotes, every other part is in a literal.
         for literal in line.split('"').skip(1).step_by(2) {
             let literal = literal.to_lowercase();
             for language in languages {
@@ -126,7 +126,7 @@ async fn no_language_is_named_by_the_program() {
 async fn no_path_of_a_machine_is_in_the_repository() {
     let top = ["Cargo.toml", "Makefile"].map(|name| root().join(name)).into_iter().chain(documents());
     let below = ["src", "tests", "config", "scripts", "docs"].iter().flat_map(|name| files(&root().join(name)));
-    // Put together here, so that this file does not hold them.
+    // Joined here, so that this file does not contain them.
     let paths =
         ["/ro", "/wo", "/Us"].into_iter().zip(["ot/", "rk/", "ers/"]).map(|(left, right)| format!("{left}{right}"));
     let paths: Vec<_> = paths.collect();
@@ -134,7 +134,7 @@ async fn no_path_of_a_machine_is_in_the_repository() {
         let Ok(text) = fs::read_to_string(&path) else { continue };
         for line in text.lines() {
             for machine in &paths {
-                // Not where it is the end of another path, one within a sandbox.
+                // Except at the end of another path, which is one in a sandbox.
                 let starts = |at: usize| !line[..at].ends_with(|before: char| before.is_alphanumeric());
                 let named = line.match_indices(machine.as_str()).any(|(at, _)| starts(at));
                 assert!(!named, "{}: {line}", path.display());
@@ -143,7 +143,7 @@ async fn no_path_of_a_machine_is_in_the_repository() {
     }
 }
 
-/// `SECURITY.md` names a test, or a class of attacks, for each promise; other pages name some too.
+/// `SECURITY.md` names a test or a class of attacks for each promise; other pages name some too.
 async fn every_test_that_the_documents_name_is_there() {
     let read = |path: &Path| fs::read_to_string(path).expect("a file");
     let sources: String =
@@ -161,7 +161,7 @@ async fn every_test_that_the_documents_name_is_there() {
         }
     }
     let tests = quoted.iter().filter(|name| **name != "file::test").filter_map(|name| name.split_once("::"));
-    // A type's method is no test.
+    // A method of a type is not a test.
     let tests = tests.filter(|(file, _)| file.starts_with(char::is_lowercase));
     let mut named = 0;
     for (file, test) in tests.clone() {
@@ -177,7 +177,7 @@ async fn every_test_that_the_documents_name_is_there() {
     assert!(named > 30, "the promises were not found");
 }
 
-/// A heading as links name it.
+/// The anchor of a heading, as links use it.
 fn anchor(heading: &str) -> String {
     let kept = |letter: &char| letter.is_alphanumeric() || matches!(letter, ' ' | '-' | '_');
     heading.to_lowercase().chars().filter(kept).map(|letter| if letter == ' ' { '-' } else { letter }).collect()

@@ -1,4 +1,4 @@
-//! E2B's SDKs by domain: TLS with the certificates of `oncebox certs`, and host names that say which sandbox is meant.
+//! E2B's SDKs by domain: TLS with the certificates of `oncebox certs`, and host names that name a sandbox.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -23,7 +23,7 @@ trials![
 
 const KEY: &str = "e2b_0000000000000000000000000000000000000000";
 
-/// A directory with certificates for this domain, and what was said when they were made.
+/// Creates certificates for a domain; returns their directory and the output of the command.
 fn certs(domain: &str) -> (TempDir, String) {
     let directory = tempfile::tempdir().expect("a directory");
     let output =
@@ -32,7 +32,7 @@ fn certs(domain: &str) -> (TempDir, String) {
     (directory, String::from_utf8(output.stdout).expect("text"))
 }
 
-/// The variables that have these certificates served for this domain.
+/// The variables that make a server use these certificates for a domain.
 fn variables(certs: &Path, domain: &str) -> Vec<(&'static str, String)> {
     let file = |name| certs.join(name).to_str().expect("text").to_owned();
     vec![
@@ -43,7 +43,7 @@ fn variables(certs: &Path, domain: &str) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// A server for `sandbox.test`, with a key, and a client's view of it.
+/// A server for `sandbox.test` with a key, and access to it as a client.
 struct Tls {
     server: Server,
     certs: TempDir,
@@ -62,7 +62,7 @@ impl Tls {
         Self { server, certs, address }
     }
 
-    /// A client that trusts the CA alone and finds this name at the server.
+    /// A client that trusts only this CA and resolves this name to the server.
     fn client(&self, name: &str) -> reqwest::ClientBuilder {
         let ca = fs::read(self.certs.path().join("ca.pem")).expect("the CA");
         let ca = Certificate::from_pem(&ca).expect("a certificate");
@@ -94,7 +94,7 @@ async fn a_sandbox_is_created_and_runs_code_under_the_names_of_the_domain() {
     let (id, token) = (created["sandboxID"].as_str().expect("an id"), created["envdAccessToken"].as_str());
 
     for is_old in [false, true] {
-        // The long form is that of old SDKs.
+        // Old SDKs use the long form.
         for name in [format!("49999-{id}.sandbox.test"), format!("49999-{id}-oncebox.sandbox.test")] {
             let client = tls.client(&name);
             let client = if is_old { client.http1_only() } else { client };
@@ -128,11 +128,11 @@ async fn a_name_of_another_domain_is_the_server_itself() {
         let health = client.get(tls.url(name, "/healthz")).send().await.expect("an answer");
         assert_eq!(health.status(), StatusCode::OK, "{name}");
     }
-    // A sandbox's name with no such sandbox.
+    // The name of a sandbox that does not exist.
     let name = "49999-inobody.sandbox.test";
     let health = tls.client(name).build().expect("a client").get(tls.url(name, "/health")).send().await;
     assert_eq!(health.expect("an answer").status(), StatusCode::BAD_GATEWAY);
-    // What does not trust the CA does not talk to it.
+    // A client that does not trust the CA refuses the connection.
     let stranger = Client::builder().resolve("api.sandbox.test", tls.address).build().expect("a client");
     assert!(stranger.get(tls.url("api.sandbox.test", "/healthz")).send().await.is_err());
 }
@@ -145,7 +145,7 @@ async fn what_is_not_tls_harms_nothing() {
     {
         let mut stream = TcpStream::connect(tls.address).expect("a connection");
         stream.set_read_timeout(Some(Duration::from_secs(15))).expect("a socket");
-        // It may hang up before it has read everything.
+        // The server may hang up before it has read everything.
         let _ = stream.write_all(sent);
         let _ = stream.shutdown(std::net::Shutdown::Write);
         let mut answer = Vec::new();
@@ -155,7 +155,7 @@ async fn what_is_not_tls_harms_nothing() {
         let health = client.get(tls.url("api.sandbox.test", "/healthz")).send().await.expect("an answer");
         assert_eq!(health.status(), StatusCode::OK);
     }
-    // Who says nothing, or stops amid a handshake, is given up.
+    // The server closes connections that send nothing, or that stop in the middle of the handshake.
     let mut halfway = TcpStream::connect(tls.address).expect("a connection");
     halfway.write_all(b"\x16\x03\x01\x02\x00\x01").expect("it is sent");
     for mut stream in silent.into_iter().chain([halfway]) {
@@ -164,7 +164,7 @@ async fn what_is_not_tls_harms_nothing() {
         let is_over = end.as_ref().map_or_else(|err| err.kind() == ErrorKind::ConnectionReset, |length| *length == 0);
         assert!(is_over, "{end:?}");
     }
-    // The plain port does not speak TLS, and still speaks.
+    // The plain port does not accept TLS, and still works.
     let plain = tls.server.url.replace("http://", "https://");
     assert!(tls.client("unused.test").build().expect("a client").get(plain).send().await.is_err());
     eventually("it is ready", async || tls.server.get("/readyz").await.0 == 200).await;

@@ -1,4 +1,4 @@
-//! The long life of one kept sandbox: a worker for each kind of `tests/it/life`, all at once, for an hour and more.
+//! The long life of one kept sandbox: one worker for each kind of `tests/it/life`, all at once, for an hour or more.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,21 +16,21 @@ use crate::sample::{Usage, usage};
 use crate::support::{Server, docker, nothing_is_left};
 use crate::{Plan, number, said};
 
-/// Wrong answers that the report quotes. All are counted.
+/// The number of wrong answers that the report quotes. All are counted.
 const TOLD: usize = 50;
 
-/// The most samples, and the shortest time between two.
+/// The most samples, and the shortest time between two of them.
 const SAMPLES: u64 = 240;
 const SAMPLE_EVERY: Duration = Duration::from_secs(2);
 
-/// What is to be done with one sandbox.
+/// The plan for one sandbox.
 #[derive(Debug)]
 pub(crate) struct LifePlan {
-    /// How long it lives at least; after twice as long the part ends, whatever is missing.
+    /// The least time that it lives. After twice this time the part ends, even if it is incomplete.
     pub(crate) seconds: u64,
-    /// How many requests it answers at least.
+    /// The least number of requests that it answers.
     pub(crate) requests: u64,
-    /// Only kinds with one of these in their name take part.
+    /// Only kinds whose names contain one of these take part.
     pub(crate) only: Vec<String>,
 }
 
@@ -48,24 +48,24 @@ fn split(names: String) -> Vec<String> {
     names.split(',').map(str::to_owned).collect()
 }
 
-/// What server and agent use after so many requests.
+/// The usage of server and agent after a number of requests.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LifeSample {
     pub(crate) requests: u64,
     pub(crate) at: Duration,
     pub(crate) server: Usage,
-    /// Where it runs on this machine, and may be looked at.
+    /// `None` if the agent does not run on this machine, or if its usage cannot be read.
     pub(crate) agent: Option<Usage>,
 }
 
-/// What came of it.
+/// The result of this part.
 pub(crate) struct Life<'a> {
     pub(crate) plan: &'a LifePlan,
-    /// How often each kind was done.
+    /// The number of times that each kind was done.
     pub(crate) done: BTreeMap<&'static str, u64>,
     pub(crate) requests: u64,
     pub(crate) wrong: Vec<String>,
-    /// The time and the last words about a sandbox that was lost, which ends it all.
+    /// The time and the reason of the loss of the sandbox, which ends the part.
     pub(crate) lost: Option<String>,
     pub(crate) samples: Vec<LifeSample>,
     pub(crate) took: Duration,
@@ -73,7 +73,7 @@ pub(crate) struct Life<'a> {
     pub(crate) clean: bool,
 }
 
-/// What workers share.
+/// State that the workers share.
 struct Work {
     kept: Kept,
     began: Instant,
@@ -88,10 +88,10 @@ struct Tally {
     lost: Option<String>,
 }
 
-/// Has one sandbox kept on a server of its own, and works with it.
+/// Creates a kept sandbox on a server of its own, and works with it.
 pub(crate) async fn live(plan: &Plan) -> Life<'_> {
     let plan = &plan.life;
-    // It lives as long as this program; it is stopped below.
+    // The server lives as long as this program; it is stopped below.
     let server: &'static Server = Box::leak(Box::new(Server::start_cold(&[("ONCEBOX_LOG", "warn,oncebox::cli=info")])));
     let kept = Kept::create(server, json!({"templateID": "code-interpreter-v1", "timeout": 86_400})).await;
     let agent = agent(server);
@@ -105,7 +105,7 @@ pub(crate) async fn live(plan: &Plan) -> Life<'_> {
     Life { plan, done, requests, wrong, lost, samples, took, clean: nothing_is_left() }
 }
 
-/// The process that is the first of the only sandbox, if it is one of this machine.
+/// The first process of the only sandbox, if it runs on this machine.
 fn agent(server: &Server) -> Option<u32> {
     let sandboxes = server.sandboxes();
     let [sandbox] = sandboxes.as_slice() else { panic!("one sandbox, not {sandboxes:?}") };
@@ -129,13 +129,14 @@ impl Work {
             if self.over.is_cancelled() {
                 break;
             }
-            // Work goes on also where nothing has to be waited for.
+            // The pause lets other kinds work, also after actions that do not wait.
             tokio::task::yield_now().await;
             self.over.run_until_cancelled(tokio::time::sleep(kind.rest)).await;
         }
     }
 
-    /// Counts what was done, and keeps what was wrong. What goes wrong after the loss of the sandbox is no news.
+    /// Counts an action and records its failure. Failures after the loss of the sandbox are not recorded, as they are
+    /// expected.
     fn note(&self, kind: &'static str, wrong: Option<String>, lives: bool) {
         let (at, mut tally) = (self.began.elapsed().as_secs(), self.tally());
         *tally.done.entry(kind).or_default() += 1;
@@ -148,13 +149,13 @@ impl Work {
         tally.wrong.push(wrong);
     }
 
-    /// Whether the sandbox is there. It may be paused just now.
+    /// Whether the sandbox exists. It may be paused.
     async fn lives(&self) -> bool {
         let _awake = self.kept.awake.read().await;
         AssertUnwindSafe(self.kept.lives()).catch_unwind().await.unwrap_or(false)
     }
 
-    /// Samples until enough is done.
+    /// Takes samples until the plan is complete.
     async fn watch(&self, plan: &LifePlan, server: u32, agent: Option<u32>) -> Vec<LifeSample> {
         let every = SAMPLE_EVERY.max(Duration::from_secs(plan.seconds / SAMPLES));
         let (least, most) = (Duration::from_secs(plan.seconds), Duration::from_secs(2 * plan.seconds));
@@ -165,7 +166,7 @@ impl Work {
                 self.over.cancel();
             }
             let server = usage(server).expect("the server runs");
-            // None where the sandbox has just been lost.
+            // `None` if the sandbox has just been lost.
             let sample = LifeSample { requests, at, server, agent: agent.and_then(usage) };
             eprintln!("{} s, {} wrong: {sample}", at.as_secs(), self.tally().wrong.len());
             samples.push(sample);
@@ -183,7 +184,7 @@ impl std::fmt::Display for LifeSample {
 }
 
 impl Life<'_> {
-    /// The wrong answers that a report has room for.
+    /// The wrong answers that the report quotes.
     pub(crate) fn told(&self) -> &[String] {
         &self.wrong[..self.wrong.len().min(TOLD)]
     }

@@ -7,11 +7,11 @@ use crate::machine::machine;
 use crate::report::{left, median};
 use crate::sample::Usage;
 
-/// What this part begins with. The one before it is that of the runs.
+/// The first line of this part. The part before it is about the runs.
 pub(crate) const TITLE: &str = "# The long life of one sandbox\n";
 
-/// Flat is a median of the last quarter at most so much above that of the second: a part, or something for what is not a part. The
-/// first quarter is left out: caches fill, and each kind has done once what it does.
+/// A figure is flat if the median of the last quarter exceeds that of the second by at most this: a part, plus a
+/// constant. The first quarter is ignored: caches fill, and each kind runs for the first time.
 const MORE: f64 = 1.1;
 const MORE_KIB: u64 = 4096;
 const MORE_FILES: u64 = 32;
@@ -20,7 +20,7 @@ const MORE_THREADS: u64 = 8;
 /// Fewer samples do not show whether a figure is flat.
 const FEWEST: usize = 16;
 
-/// One figure: its name, its unit's part, what may come on top, and where it is in a sample.
+/// A figure: its name, the divisor for its unit, the constant by which it may grow, and its value in a sample.
 type Figure = (&'static str, u64, u64, fn(&LifeSample) -> Option<u64>);
 
 const FIGURES: [Figure; 6] = [
@@ -33,13 +33,14 @@ const FIGURES: [Figure; 6] = [
 ];
 
 impl Life<'_> {
-    /// Whether all was done, and was as it must be.
+    /// Whether the plan was completed without a failure.
     pub(crate) fn is_good(&self) -> bool {
         let flat = FIGURES.iter().all(|figure| self.quarters(figure).is_some_and(|(.., flat)| flat));
         self.wrong.is_empty() && self.lost.is_none() && self.clean && flat && self.requests >= self.plan.requests
     }
 
-    /// The medians of the second and of the last quarter, and whether that is flat. `None` if too little was seen.
+    /// The medians of the second and of the last quarter, and whether the figure is flat. `None` if there are too few
+    /// samples.
     fn quarters(&self, (_, _, more, of): &Figure) -> Option<(u64, u64, bool)> {
         let values: Vec<u64> = self.samples.iter().filter_map(of).collect();
         if values.len() < FEWEST {

@@ -1,12 +1,14 @@
-//! `make soak`: hours of what `tests/it/load.rs` does for a minute. A mix of runs at full load, each answer compared with what it
-//! must be, while memory, open files and threads of the server and of the engine are read; then one kept sandbox does all that
-//! `tests/it/life` does, at once and for an hour; then the server is killed again and again. Reports of the first two are the
-//! parts of `docs/soak.md`; that of the kills is `docs/kills.md`.
+//! `make soak` does for hours what `tests/it/load.rs` does for a minute. First, a mix of runs at full load: each answer
+//! is compared with the expected one, while memory, open files and threads of the server and of the engine are
+//! measured. Then one kept sandbox does everything of `tests/it/life` at once, for an hour. Then the server is killed
+//! again and again. The reports of the first two are the parts of `docs/soak.md`; the report of the kills is
+//! `docs/kills.md`.
 //!
-//! `SOAK_RUNS`, `SOAK_KILLS`, `SOAK_CLIENTS`, `SOAK_SEED` and `SOAK_REPORTS`, the directory, change what is done; `SOAK_SECONDS`
-//! ends runs and kills early (9000 if it is not set), which is good once 2,000 runs or 50 kills are done. `SOAK_LIFE_SECONDS` and
-//! `SOAK_LIFE_REQUESTS` are the least that the kept sandbox lives (3600) and answers (100,000); `SOAK_LIFE_ONLY=pauses,code` leaves
-//! only kinds with one of these in their name. 0 runs, kills or seconds of life leave a part out, and its report as it is.
+//! `SOAK_RUNS`, `SOAK_KILLS`, `SOAK_CLIENTS` and `SOAK_SEED` change the plan, `SOAK_REPORTS` the directory of the
+//! reports. `SOAK_SECONDS` (default 9000) ends runs and kills early, which is a success after 2,000 runs or 50 kills.
+//! `SOAK_LIFE_SECONDS` (default 3600) and `SOAK_LIFE_REQUESTS` (default 100,000) are the least time that the kept
+//! sandbox lives and the least number of requests that it answers; with `SOAK_LIFE_ONLY=pauses,code` only kinds whose
+//! names contain one of these take part. 0 runs, kills or seconds of life skip a part and leave its report as it is.
 
 #[macro_use]
 #[path = "../it/support.rs"]
@@ -43,20 +45,20 @@ use report::{Kills, Runs};
 use sample::Sample;
 use support::Server;
 
-/// Between two samples, runs: so few that those which must be reached before the time is up are enough samples too.
+/// The number of runs between two samples. It is small enough that the least number of runs gives enough samples.
 const SAMPLE_EVERY: usize = 100;
 
-/// The fewest samples that tell anything: with fewer runs they are taken more often.
+/// The least number of useful samples: with fewer runs, samples are taken more often.
 const SAMPLES: usize = 20;
 
-/// What is to be done.
+/// The plan.
 #[derive(Debug)]
 struct Plan {
     runs: usize,
     kills: usize,
     clients: usize,
     seed: u64,
-    /// For the runs, and again for the kills.
+    /// The time limit of the runs, and again of the kills.
     seconds: u64,
     life: LifePlan,
 }
@@ -77,7 +79,7 @@ impl Plan {
         Instant::now() + Duration::from_secs(self.seconds)
     }
 
-    /// Whether a part that took so long was to end then.
+    /// Whether a part that took this long had reached its time limit.
     fn ends_after(&self, took: Duration) -> bool {
         took >= Duration::from_secs(self.seconds)
     }
@@ -117,13 +119,13 @@ async fn main() -> ExitCode {
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// The two parts of `soak.md`: that of the runs, and that of the long life with the empty line before it.
+/// The two parts of `soak.md`: the runs, and the long life with the empty line before it.
 fn parts(report: &str) -> (&str, &str) {
     let at = report.find(&format!("\n{}", long_life_report::TITLE)).unwrap_or(report.len());
     report.split_at(at)
 }
 
-/// Makes a report of the one that is there.
+/// Replaces a part of the existing report.
 fn write(name: &str, report: impl FnOnce(&str) -> String) {
     let directory = std::env::var("SOAK_REPORTS").unwrap_or_else(|_| "docs".to_owned());
     let path = Path::new(&directory).join(name);
@@ -138,7 +140,7 @@ fn said(panic: &(dyn Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "it failed".to_owned())
 }
 
-/// The mix, on a server as the configuration has it.
+/// Runs the mix, on a server with the repository's configuration.
 async fn runs(plan: &Plan) -> Runs<'_> {
     let warm = ["4", "2", "2", "2", "2"];
     let names = ["PYTHON", "NODE", "TS", "R", "JSHELL"].map(|file| format!("ONCEBOX_TEMPLATES__{file}__WARM"));
@@ -163,7 +165,7 @@ async fn runs(plan: &Plan) -> Runs<'_> {
     Runs { plan, tally, samples, took, clean: support::nothing_is_left() }
 }
 
-/// The kills, each with a seed of its own; what failed is told by it.
+/// Runs the kills, each with its own seed, by which failures are reported.
 async fn kill_again_and_again(plan: &Plan) -> Kills<'_> {
     let bystander = Server::start_cold(&[("ONCEBOX_TEMPLATES__NODE__WARM", "1")]);
     let (began, deadline) = (Instant::now(), plan.deadline());

@@ -9,28 +9,29 @@ use crate::machine::machine;
 use crate::mix::Tally;
 use crate::sample::{Sample, Usage};
 
-/// Rows of the table of samples, at the most.
+/// The most rows of the table of samples.
 const ROWS: usize = 20;
 
-/// What is measured first is left out: caches fill, and allocators take what they keep.
+/// The part of the samples at the beginning that is ignored: caches fill, and allocators keep memory.
 const WARM_UP: f64 = 0.1;
 
-/// Flat is a median of the last quarter at most so much above the first one's: a part, and something for what is not a part.
+/// A figure is flat if the median of the last quarter exceeds that of the first by at most this: a part, plus a
+/// constant.
 const MORE: f64 = 1.1;
 const MORE_KIB: u64 = 4096;
 const MORE_COUNT: u64 = 8;
 
-/// With fewer samples nothing can be said of flat or not, and what must be flat is not known to be.
+/// Fewer samples do not show whether a figure is flat, so a figure that must be flat then fails.
 const FEWEST: usize = 12;
 
-/// A part that its time has ended is good with at least so many, or with all where fewer were planned.
+/// A part that its time limit ended succeeds with at least this many, or with all if fewer were planned.
 const FEWEST_RUNS: usize = 2000;
 const FEWEST_KILLS: usize = 50;
 
-/// From the start of its successor on, nothing of a killed server is to be left for longer.
+/// The promised time, from the start of its successor on, after which nothing of a killed server is left.
 const PROMISED: Duration = Duration::from_secs(5);
 
-/// What came of the runs.
+/// The result of the runs.
 pub(crate) struct Runs<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) tally: Tally,
@@ -40,19 +41,19 @@ pub(crate) struct Runs<'a> {
     pub(crate) clean: bool,
 }
 
-/// What came of the kills.
+/// The result of the kills.
 pub(crate) struct Kills<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) rounds: Vec<Round>,
-    /// What was wrong in the others.
+    /// The failures of the other rounds.
     pub(crate) failed: Vec<String>,
     pub(crate) took: Duration,
-    /// Whether the engine has nothing left of all the servers.
+    /// Whether the engine has nothing left of any of the servers.
     pub(crate) clean: bool,
 }
 
-/// One figure: its name, its unit's part, what may come on top, where it is in a sample, and whether it must be flat. The engine
-/// keeps files open for whoever else uses it.
+/// A figure: its name, the divisor for its unit, the constant by which it may grow, its value in a sample, and whether
+/// it must be flat. The engine's open files need not be flat, because other users of the engine open files too.
 type Figure = (&'static str, u64, u64, fn(&Sample) -> Option<u64>, bool);
 
 const FIGURES: [Figure; 7] = [
@@ -66,7 +67,7 @@ const FIGURES: [Figure; 7] = [
 ];
 
 impl Runs<'_> {
-    /// Whether all was done, and was as it must be.
+    /// Whether the plan was completed without a failure.
     pub(crate) fn is_good(&self) -> bool {
         let figures = FIGURES.iter().filter(|(.., must)| *must);
         let flat = figures.map(|figure| self.quarters(figure)).all(|quarters| quarters.is_some_and(|(.., flat)| flat));
@@ -74,7 +75,8 @@ impl Runs<'_> {
         self.tally.wrong.is_empty() && self.clean && flat && done
     }
 
-    /// The medians of the first and of the last quarter, and whether that is flat; none where too little was seen.
+    /// The medians of the first and of the last quarter, and whether the figure is flat; `None` if there are too few
+    /// samples.
     fn quarters(&self, (_, _, more, of, _): &Figure) -> Option<(u64, u64, bool)> {
         let warm = &self.samples[(self.samples.len() as f64 * WARM_UP).ceil() as usize..];
         let values: Vec<u64> = warm.iter().filter_map(of).collect();
@@ -151,7 +153,7 @@ impl fmt::Display for Runs<'_> {
 }
 
 impl Kills<'_> {
-    /// Whether all was done, and was as it must be.
+    /// Whether the plan was completed without a failure.
     pub(crate) fn is_good(&self) -> bool {
         let done = enough(self.rounds.len(), self.plan.kills, FEWEST_KILLS, self.plan.ends_after(self.took));
         let seldom = self.miscounted() <= 1 + self.rounds.len() / 50;
@@ -163,22 +165,22 @@ impl Kills<'_> {
             && self.answers() >= self.rounds.len()
     }
 
-    /// Servers that answered nobody were not under load.
+    /// Rounds in which no client got an answer: the server was not under load.
     fn answers(&self) -> usize {
         self.rounds.iter().map(|round| round.answers).sum()
     }
 
-    /// Rounds in which something was left for longer than is promised.
+    /// Rounds in which something was left for longer than promised.
     fn late(&self) -> usize {
         self.told().filter(|round| round.started + round.clean > PROMISED).count()
     }
 
-    /// Rounds after which it is the daemon that cannot remove a network.
+    /// Rounds after which the daemon itself cannot remove a network.
     fn miscounted(&self) -> usize {
         self.rounds.iter().filter(|round| round.miscounted).count()
     }
 
-    /// Rounds that tell how long something was left: the others.
+    /// Rounds that show how long something was left: all others.
     fn told(&self) -> impl Iterator<Item = &Round> {
         self.rounds.iter().filter(|round| !round.miscounted)
     }
@@ -235,12 +237,12 @@ impl fmt::Display for Kills<'_> {
     }
 }
 
-/// Whether what was planned is done, or as much of it as says something before its time was up.
+/// Whether the plan was completed, or as much of it as is required when the time limit ends it.
 fn enough(done: usize, planned: usize, fewest: usize, ended: bool) -> bool {
     done >= planned || ended && done >= fewest
 }
 
-/// Says so when less was done than was to be.
+/// Writes a note if less was done than planned.
 fn fewer(f: &mut fmt::Formatter<'_>, done: usize, planned: usize, fewest: usize, ended: bool) -> fmt::Result {
     match done < planned {
         true if enough(done, planned, fewest, ended) => {
@@ -257,14 +259,14 @@ fn fewer(f: &mut fmt::Formatter<'_>, done: usize, planned: usize, fewest: usize,
     }
 }
 
-/// Says what the engine has left.
+/// Writes what the engine has left.
 pub(crate) fn left(f: &mut fmt::Formatter<'_>, clean: bool, miscounted: usize) -> fmt::Result {
     let left = if clean { "Nothing is" } else { "**Something is**" };
     let but = if miscounted > 0 { ", but those of which the daemon has lost count" } else { "" };
     writeln!(f, "\n{left} left on the engine at the end: no container and no network of any of these servers{but}.")
 }
 
-/// The median, or 0 of nothing.
+/// The median, or 0 if there are no values.
 pub(crate) fn median(values: &[u64]) -> u64 {
     let mut sorted = values.to_vec();
     sorted.sort_unstable();

@@ -1,10 +1,10 @@
-//! What a server and its engine use at a time.
+//! The usage of a server and its engine at a point in time.
 
 use std::fmt;
 use std::fs;
 use std::time::Duration;
 
-/// What one process uses.
+/// The usage of one process.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Usage {
     pub(crate) rss_kib: u64,
@@ -12,13 +12,13 @@ pub(crate) struct Usage {
     pub(crate) threads: u64,
 }
 
-/// What all of them use after so many runs.
+/// The usage of all processes after a number of runs.
 #[derive(Debug, Clone)]
 pub(crate) struct Sample {
     pub(crate) runs: usize,
     pub(crate) at: Duration,
     pub(crate) server: Usage,
-    /// Where it is on this machine, and may be looked at.
+    /// `None` if the engine does not run on this machine, or if its usage cannot be read.
     pub(crate) dockerd: Option<Usage>,
     pub(crate) containerd: Option<Usage>,
 }
@@ -37,7 +37,7 @@ impl Sample {
     }
 }
 
-/// What a process uses. `None` if it is not on this machine, or may not be looked at.
+/// The usage of a process. `None` if it is not on this machine, or cannot be read.
 pub(crate) fn usage(pid: u32) -> Option<Usage> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let field =
