@@ -1,4 +1,4 @@
-//! What clients of the mix do, in every language, and what each answer must be.
+//! The actions of the mix's clients, in every language, with the expected answers.
 
 use std::time::Duration;
 
@@ -7,47 +7,47 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use serde_json::{Value, json};
 
-/// What a client does.
+/// An action of a client.
 pub(crate) enum Action {
-    /// It asks for a run, and compares the answer.
+    /// Requests a run and compares the answer.
     Run(Run),
-    /// It asks for a run that would go on for longer, and hangs up after so long.
+    /// Requests a run that would take longer, and hangs up after this time.
     HangUp { request: Value, after: Duration },
-    /// It has a sandbox kept, and kills it.
+    /// Creates a kept sandbox and kills it.
     Keep,
 }
 
-/// A run, and what its answer must be.
+/// A run with its expected answer.
 pub(crate) struct Run {
     pub(crate) request: Value,
     pub(crate) end: End,
-    /// All that is printed, however it ends.
+    /// The whole standard output, regardless of the end.
     pub(crate) stdout: String,
-    /// The values that it shows.
+    /// The results.
     pub(crate) results: Value,
     /// Whether it may end before anything is printed.
     pub(crate) hasty: bool,
-    /// Whether it uses the processor for as long as it lasts.
+    /// Whether it uses the processor until it ends.
     pub(crate) spins: bool,
 }
 
-/// How a run must end.
+/// The expected end of a run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum End {
     Ok,
-    /// An exception whose name or value has this in it.
+    /// An exception whose name or value contains this.
     Exception(&'static str),
     Exit(u8),
-    /// The signal as messages name it.
+    /// The signal, as messages name it.
     Signal(&'static str),
-    /// A kind, with the limit of this name and value.
+    /// An outcome kind, with the name and value of its limit.
     Limit(&'static str, &'static str, u64),
 }
 
 use End::{Exception, Exit, Limit, Signal};
 
-/// The kinds, and how many of a thousand are of each. Runs with container limits of their own are launched for themselves, and
-/// so few: the others are to be served warm.
+/// The kinds, with their share in a thousand. Runs with their own container limits need a new container each, so there
+/// are few of them: most runs are served by warm sandboxes.
 const KINDS: [(&str, u32); 14] = [
     ("ok", 480),
     ("exception", 160),
@@ -65,8 +65,8 @@ const KINDS: [(&str, u32); 14] = [
     ("ok, own limits", 5),
 ];
 
-/// The languages, how many of a hundred runs of every kind are in each, and what prints a line before the rest. Sandboxes of the
-/// last three take the longest to be made.
+/// The languages, with their share in a hundred runs of every kind, and code that prints a line first. Sandboxes of the
+/// last three take longest to start.
 const LANGUAGES: [(&str, u32, &str); 5] = [
     ("python", 47, "print('LINE', flush=True)\n"),
     ("js", 26, "console.log('LINE');\n"),
@@ -80,7 +80,7 @@ const OUTPUT_BYTES: u64 = 20_000;
 const DISK_BYTES: u64 = 16 * MIB;
 const PROCESSES: u64 = 64;
 
-/// What a client of this number does, and of which kind it is.
+/// The action with this number, and the name of its kind.
 pub(crate) fn choose(random: &mut StdRng, number: usize) -> (&'static str, Action) {
     let (kind, _) = KINDS.choose_weighted(random, |(_, weight)| *weight).expect("there are some");
     (kind, action(kind, number, random))
@@ -148,14 +148,14 @@ impl Run {
         self
     }
 
-    /// Asks for the limit that it is to hit.
+    /// Sets the limit that the run is expected to hit.
     fn limited(self) -> Self {
         let Limit(_, name, value) = self.end else { unreachable!("{:?} is no limit", self.end) };
         self.with("limits", json!({name: value}))
     }
 }
 
-/// The language, the code, and its end or what else is to be known of it.
+/// The language, the code, and its end or another fact about it.
 type Program<T = End> = (&'static str, &'static str, T);
 
 fn in_language<T: Copy>(language: &str, random: &mut StdRng, programs: &[Program<T>]) -> Program<T> {
@@ -163,7 +163,7 @@ fn in_language<T: Copy>(language: &str, random: &mut StdRng, programs: &[Program
     **programs.choose(random).expect("every language takes part")
 }
 
-/// Each has the number after its own as a value.
+/// Code whose value is the number after its own number.
 const COUNTS: [Program; 8] = [
     ("python", "NUMBER + 1", End::Ok),
     ("python", "import json\njson.loads('NUMBER') + 1", End::Ok),
@@ -193,7 +193,7 @@ const EXITS: [Program; 6] = [
     ("java", "System.exit(8);", Exit(8)),
 ];
 
-/// Those that are killed from outside wait for it.
+/// Code that ends by a signal. Code that is killed by another process waits for it.
 const DIES: [Program; 6] = [
     ("python", "import os\nos.kill(os.getpid(), 9)", Signal("9 (SIGKILL)")),
     ("python", "import ctypes\nctypes.string_at(0)", Signal("11 (SIGSEGV)")),
@@ -215,7 +215,7 @@ const DIES: [Program; 6] = [
     ),
 ];
 
-/// And whether it uses the processor.
+/// Code that does not end, and whether it uses the processor.
 const STAYS: [Program<bool>; 10] = [
     ("python", "while True: pass", true),
     ("python", "import time\ntime.sleep(600)", false),
@@ -247,7 +247,7 @@ const READS: [Program; 5] = [
     ("java", "System.out.println(Files.readString(Path.of(\"in/file.txt\")));", End::Ok),
 ];
 
-/// Their interpreters start within these limits.
+/// The interpreters start within these limits.
 const FILLS_MEMORY: [Program; 5] = [
     ("python", "blocks = []\nwhile True: blocks.append(bytearray(8 << 20))", memory(128)),
     ("js", "const blocks = []; while (true) blocks.push(Buffer.alloc(8 << 20, 1))", memory(256)),
@@ -286,7 +286,7 @@ const FORKS: [Program; 5] = [
 
 const FILLING: End = Limit("disk_full", "disk_bytes", DISK_BYTES);
 
-/// R writes what it can of a file and warns of the rest.
+/// R writes as much of a file as fits, and warns about the rest.
 const FILLS_DISK: [Program; 5] = [
     ("python", "with open('/tmp/big', 'wb') as file:\n    while True: file.write(bytes(1 << 20))", FILLING),
     (

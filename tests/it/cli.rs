@@ -1,4 +1,4 @@
-//! `oncebox run` and what else can be said on the command line.
+//! `oncebox run` and the other commands.
 
 use std::io::Write;
 use std::process::{Output, Stdio};
@@ -27,7 +27,7 @@ fn ended(output: Output) -> Ended {
     Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
-/// Runs `oncebox` with these arguments in a directory of its own, which has one file.
+/// Runs `oncebox` with these arguments in a new directory with one file.
 fn run(file: &str, code: &str, arguments: &[&str]) -> Ended {
     let directory = tempfile::tempdir().expect("a directory");
     std::fs::write(directory.path().join(file), code).expect("a file");
@@ -38,7 +38,7 @@ async fn a_file_is_run_by_its_ending_and_its_results_come_last() {
     let code = "console.log('out'); console.error('err'); 6 * 7";
     let ended = run("code.js", code, &["run", "code.js"]);
     assert_eq!((ended.code, ended.stdout.as_str(), ended.stderr.as_str()), (Some(0), "out\n42\n", "err\n"));
-    // A language that is named goes before the ending.
+    // A named language takes precedence over the file's extension.
     let ended = run("code.js", "print(6 * 7)", &["run", "--language", "Python", "code.js"]);
     assert_eq!((ended.code, ended.stdout.as_str(), ended.stderr.as_str()), (Some(0), "42\n", ""));
     let owners = docker(&["ps", "-a", "--format", "{{.Label \"oncebox.owner\"}}"]);

@@ -1,4 +1,4 @@
-//! A Docker daemon of a test's own, in namespaces of its own.
+//! A Docker daemon for one test, in its own namespaces.
 
 use std::fs;
 use std::path::Path;
@@ -8,17 +8,17 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// The images that the daemon has.
+/// The images of the daemon.
 pub(crate) const IMAGES: [&str; 2] = ["oncebox/node", "oncebox/agent"];
 
-/// A daemon, with all that it starts, in namespaces that end with this.
+/// A daemon with all its processes, in namespaces that end when this is dropped.
 pub(crate) struct Daemon {
     directory: TempDir,
-    /// Its first process; all others end with it.
+    /// The first process of the namespaces; all others end with it.
     namespaces: Child,
     daemon: Option<Child>,
     cgroup: String,
-    /// The processors that it has, as `taskset` names them; none: all.
+    /// The processors of the daemon, in the format of `taskset`; `None` means all.
     processors: Option<&'static str>,
 }
 
@@ -27,17 +27,17 @@ impl Daemon {
         Self::start_after("true")
     }
 
-    /// One on a host with one processor.
+    /// Starts a daemon on a host with one processor.
     pub(crate) fn start_on_one_processor() -> Self {
         Self::start_on(Some("0"), "true")
     }
 
-    /// One whose disk has so much room.
+    /// Starts a daemon with a disk of this size.
     pub(crate) fn start_with_room(size: &str) -> Self {
         Self::start_after(&format!("mkdir \"$DATA\" && mount -t tmpfs -o size={size} none \"$DATA\""))
     }
 
-    /// One in whose namespaces a command of the shell was run.
+    /// Starts a daemon in namespaces in which a shell command has been run.
     pub(crate) fn start_after(command: &str) -> Self {
         Self::start_on(None, command)
     }
@@ -46,7 +46,8 @@ impl Daemon {
         let directory = tempfile::tempdir().expect("a directory");
         let mut namespaces = Command::new("unshare");
         namespaces.args(["--fork", "--pid", "--net", "--mount", "--mount-proc", "--kill-child", "sh", "-c"]);
-        // A containerd of the host's would be used by every daemon that finds it, and sees none of what is mounted in here.
+        // Every daemon would use the host's containerd if it found one, but that does not see the mounts in these
+        // namespaces.
         let hide = "if [ -d /run/containerd ]; then mount -t tmpfs none /run/containerd; fi";
         namespaces.arg(format!("ip link set lo up && {hide} && {command} && echo ready && exec sleep infinity"));
         namespaces.env("DATA", directory.path().join("data"));
@@ -65,10 +66,10 @@ impl Daemon {
         daemon
     }
 
-    /// Starts it where there is none, and waits until it answers.
+    /// Starts the daemon, which must not run, and waits until it answers.
     pub(crate) fn start_again(&mut self) {
-        // What a killed one leaves keeps the next from starting, where its number is another's by now, or nobody has looked at
-        // its end: containerd ends with it.
+        // A killed daemon leaves PID files. They keep the next one from starting if another process has that PID by
+        // now, or if the old process is not reaped yet: containerd ends with the daemon.
         let _ = fs::remove_file(self.path("pid"));
         let _ = fs::remove_file(self.path("exec/containerd/containerd.pid"));
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log")).expect("a log");
@@ -108,13 +109,13 @@ impl Daemon {
         log.lines().rev().take(5).collect::<Vec<_>>().join("\n")
     }
 
-    /// Sends it a signal. Its containers are not told.
+    /// Sends the daemon a signal, but not its containers.
     pub(crate) fn signal(&self, name: &str) {
         let daemon = self.daemon.as_ref().expect("it runs").id();
         let status = Command::new("kill").args([&format!("-{name}"), &child_of(daemon)]).status();
         assert!(status.expect("kill").success());
         if name == "CONT" {
-            // What waits for it has stopped with it.
+            // Its parent, which waits for it, has stopped with it.
             let _ = Command::new("kill").args(["-CONT", &daemon.to_string()]).status();
         }
     }
@@ -124,18 +125,18 @@ impl Daemon {
         self.daemon.take().expect("it runs").wait().expect("its end");
     }
 
-    /// As the system stops it. It ends its containers itself.
+    /// Stops the daemon as the system does. It ends its containers itself.
     pub(crate) fn stop(&mut self) {
         self.signal("TERM");
         self.daemon.take().expect("it runs").wait().expect("its end");
     }
 
-    /// Runs a command in its namespaces; whether it went well.
+    /// Runs a command in the namespaces; returns whether it succeeded.
     pub(crate) fn within(&self, command: &[&str]) -> bool {
         self.enter(command).stderr(Stdio::null()).status().expect("nsenter").success()
     }
 
-    /// What a command prints there.
+    /// The output of a command in the namespaces.
     pub(crate) fn told(&self, command: &[&str]) -> String {
         String::from_utf8(self.enter(command).output().expect("nsenter").stdout).expect("text")
     }
@@ -164,7 +165,7 @@ impl Daemon {
         command
     }
 
-    /// What a docker command prints.
+    /// The output of a docker command.
     pub(crate) fn docker(&self, arguments: &[&str]) -> String {
         let output = self.command(arguments).output().expect("the docker command");
         assert!(output.status.success(), "docker {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -180,7 +181,7 @@ impl Drop for Daemon {
             let _ = daemon.kill();
             let _ = daemon.wait();
         }
-        // Theirs are in the host's tree.
+        // The cgroups of the containers are in the host's hierarchy.
         let below = Path::new("/sys/fs/cgroup");
         let hierarchies = fs::read_dir(below).into_iter().flatten().flatten().map(|entry| entry.path());
         hierarchies.chain([below.to_owned()]).for_each(|hierarchy| remove_groups(&hierarchy.join(&self.cgroup)));
@@ -193,7 +194,7 @@ fn remove_groups(group: &Path) {
     let _ = fs::remove_dir(group);
 }
 
-/// The only child of a process that waits for it.
+/// The only child of a process, which waits for it.
 fn child_of(process: u32) -> String {
     let children = fs::read_to_string(format!("/proc/{process}/task/{process}/children"));
     children.expect("the process").trim().to_owned()

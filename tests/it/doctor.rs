@@ -1,4 +1,4 @@
-//! `oncebox doctor` on engines of every kind: this machine's, which says something else of itself.
+//! `oncebox doctor` on engines of every kind: this machine's, with changed descriptions of itself.
 
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
@@ -28,7 +28,7 @@ trials![
     an_engine_that_listens_without_tls_and_says_nothing_is_found,
 ];
 
-/// This machine's engine, where it tells something else of itself.
+/// This machine's engine, with changed members in its description of itself.
 fn engine(changed: &Value) -> EngineProxy {
     let mut info: Value = serde_json::from_str(&docker(&["info", "--format", "{{json .}}"])).expect("JSON");
     for (name, value) in changed.as_object().expect("an object") {
@@ -44,9 +44,9 @@ fn engine(changed: &Value) -> EngineProxy {
     )
 }
 
-/// What it says, and its exit code.
+/// The output of `oncebox doctor`, and its exit code.
 fn doctor(mut command: Command) -> (String, Option<i32>) {
-    // Away from the sources.
+    // Outside of the source tree.
     let directory = tempfile::tempdir().expect("a directory");
     let output = command.current_dir(directory.path()).output().expect("oncebox doctor");
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
@@ -59,7 +59,7 @@ fn doctor_at(address: &str) -> (String, Option<i32>) {
     doctor(command)
 }
 
-/// It says these lines of an engine that tells this of itself, and nothing that fails but what is among them.
+/// Checks that these lines are printed for an engine with this description, and that no other line is a failure.
 fn says(changed: &Value, lines: &[&str]) {
     let (said, code) = doctor_at(&engine(changed).address());
     for line in lines {
@@ -70,14 +70,14 @@ fn says(changed: &Value, lines: &[&str]) {
     assert_eq!((failures(&mut said.lines()), code), (failed, Some(i32::from(failed > 0))), "{said}");
 }
 
-/// With these security options beside seccomp.
+/// A description with these security options in addition to seccomp.
 fn with_options(options: &[&str]) -> Value {
     let options = [&["name=seccomp,profile=default"], options].concat();
     json!({"SecurityOptions": options})
 }
 
 async fn it_tries_the_filter_of_networks_and_leaves_nothing() {
-    // Away from the sources, so that there is something to warn of.
+    // Outside of the source tree, so that there are warnings.
     let directory = tempfile::tempdir().expect("a directory");
     let mut strict = oncebox();
     strict.args(["doctor", "--strict"]).current_dir(directory.path());
@@ -95,19 +95,19 @@ async fn it_tries_the_filter_of_networks_and_leaves_nothing() {
     assert!(help.contains("The exit code is 0 when all is well or there are warnings only"), "{help}");
 }
 
-/// The containers and networks on the engine that a process has made to try the filter.
+/// The containers and networks that a process has created to test the network filter.
 fn of_doctor(process: u32) -> Vec<String> {
     let listed = ["ps -a --format {{.Names}}", "network ls --format {{.Name}}"]
         .map(|command| docker(&command.split(' ').collect::<Vec<_>>()));
     let names = listed.iter().flat_map(|names| names.lines());
-    // A network has its owner's name, and a container one more word.
+    // A network is named like its owner, and a container has one more word.
     let own = format!(".{process}");
     let is_own = |name: &&str| name.starts_with("oncebox-doctor.") && name.split('-').any(|part| part.ends_with(&own));
     names.filter(is_own).map(str::to_owned).collect()
 }
 
-/// An engine that meets the start of a container with this fate, and `oncebox doctor` beside it once it has asked for one: it has a
-/// network then.
+/// Starts `oncebox doctor` on an engine on which the start of a container meets this fate; returns once that start is
+/// requested. By then a network exists.
 async fn begun(fate: Fate, timeout_ms: &str) -> (EngineProxy, Child) {
     let asked = Arc::<AtomicBool>::default();
     let begins = Arc::clone(&asked);
@@ -149,7 +149,7 @@ async fn it_leaves_nothing_when_it_is_ended() {
 }
 
 async fn it_removes_what_one_that_was_killed_has_left() {
-    // Of the second in which this one began, and so perhaps still at work; and of another year.
+    // One owner from the second in which this test began, whose process may still run, and one from another year.
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a time").as_secs();
     let process = std::process::id();
     let [new, old] = [now, 1_700_000_000].map(|second| format!("doctor.{second}.{process}"));
@@ -223,7 +223,7 @@ async fn the_version_of_cgroups_is_told_and_what_they_cannot_limit() {
     says(&info, &["ok   cgroups: version 2, driver systemd", "ok   limits: memory, swap, cpu, processes"]);
     info["SwapLimit"] = json!(false);
     says(&info, &["ok   cgroups: version 2, driver systemd", "warn limits: this daemon cannot limit: swap"]);
-    // As a daemon without root and delegation has it.
+    // As reported by a rootless daemon without delegation.
     info["CgroupVersion"] = json!("1");
     info["CgroupDriver"] = json!("none");
     info["MemoryLimit"] = json!(false);
@@ -268,7 +268,7 @@ async fn an_engine_that_is_spoken_to_without_tls_gives_the_host_away() {
         "FAIL socket: {address} is TCP without TLS: everyone who can reach the port is root on that host\n     -> use "
     );
     assert!(said.starts_with(&finding), "{said}");
-    // It is the engine, all the same.
+    // The engine is still checked.
     assert!(said.contains(&format!(" at {address} (DOCKER_HOST)\n")), "{said}");
     assert_eq!(code, Some(1));
 }
@@ -284,7 +284,7 @@ async fn an_engine_that_says_it_listens_without_tls_gives_the_host_away() {
 }
 
 async fn an_engine_that_listens_without_tls_and_says_nothing_is_found() {
-    // In a network of its own, where the port is nobody's. Only root can.
+    // In a network namespace of its own, where the port is free. Needs root.
     const BESIDE: &str = r#"
 import http.server, subprocess, sys, threading
 

@@ -1,4 +1,4 @@
-//! The examples of README.md and of docs/: each is run, and what it gives is compared with what the page shows.
+//! Runs every example of README.md and docs/, and compares the result with the page.
 
 use std::fs;
 use std::mem::discriminant;
@@ -12,19 +12,20 @@ use crate::support::{oncebox, png_size, server};
 
 trials![every_request_gives_the_answer_that_its_page_shows, every_command_prints_what_its_page_shows];
 
-/// Stands for anything in an answer that a page shows shortened: any value, further members of an object or further elements of a list.
+/// Stands for omitted parts of an answer on a page: any value, further members of an object, or further elements of a
+/// list.
 const LEFT_OUT: &str = "...";
 
-/// Members whose value is measured, and differs from run to run.
+/// Members with a measured value, which differs from run to run.
 const MEASURED: [&str; 10] =
     ["wall_ms", "cpu_ms", "peak_memory_bytes", "wait_ms", "warm", "idle", "launching", "waiting", "running", "queued"];
 
-/// A block of shell commands, and the block that follows it at once, if one does.
+/// A block of shell commands, with the block that follows it directly, if any.
 struct Example {
-    /// The page and the number of the line.
+    /// The page and the line number.
     place: String,
     commands: String,
-    /// Language and text.
+    /// The language and the text.
     answer: Option<(String, String)>,
 }
 
@@ -59,12 +60,12 @@ fn examples(page: &Path) -> Vec<Example> {
     examples
 }
 
-/// What stands between `start` and the next `end`, each time.
+/// All texts between `start` and the next `end`.
 fn between<'a>(text: &'a str, start: &'a str, end: &'a str) -> impl Iterator<Item = &'a str> {
     text.split(start).skip(1).filter_map(move |rest| rest.split_once(end).map(|(found, _)| found))
 }
 
-/// Sends what a `curl` command would; the status and the body.
+/// Sends the request of a `curl` command; returns the status and the body.
 async fn send(command: &str) -> (u16, String) {
     let path =
         between(command, "localhost:3000", " ").next().or_else(|| command.trim_end().split("localhost:3000").nth(1));
@@ -81,7 +82,7 @@ async fn send(command: &str) -> (u16, String) {
     (response.status().as_u16(), response.text().await.expect("text"))
 }
 
-/// Names of events and their data. Pieces of one text count as one.
+/// The names of events with their data. The pieces of one text count as one event.
 fn events(stream: &str) -> Vec<(String, Value)> {
     let mut events: Vec<(String, Value)> = Vec::new();
     for event in stream.trim().split("\n\n").filter(|event| !event.starts_with(':')) {
@@ -98,7 +99,7 @@ fn events(stream: &str) -> Vec<(String, Value)> {
     events
 }
 
-/// Compares an answer with what is shown of it; where they differ and how.
+/// Compares an answer with the page; the error names the first difference.
 fn compare(shown: &Value, given: &Value, at: &str) -> Result<(), String> {
     let differ = || Err(format!("{at} is shown as {shown} and is {given}"));
     match (shown, given) {
@@ -128,7 +129,7 @@ fn compare_members(shown: &Map<String, Value>, given: &Map<String, Value>, at: &
             return Err(format!("{at} is shown as {shown} and is {given}"));
         }
     }
-    // Every run has these two, and most examples are about something else.
+    // Every run has these two members, and most examples are about something else.
     let may_miss = |name: &str| given.contains_key("outcome") && matches!(name, "usage" | "sandbox");
     match given.keys().find(|name| !shown.contains_key(*name) && !may_miss(name)) {
         Some(name) if !shown.contains_key(LEFT_OUT) => Err(format!("{at}.{name} is there and is not shown")),
@@ -136,7 +137,7 @@ fn compare_members(shown: &Map<String, Value>, given: &Map<String, Value>, at: &
     }
 }
 
-/// Runs one `curl` command and compares; what differs.
+/// Runs one `curl` command; the error names the difference.
 async fn try_request(Example { commands, answer, .. }: &Example) -> Result<(), String> {
     let (status, body) = send(commands).await;
     let Some((language, shown)) = answer else {
@@ -160,7 +161,7 @@ async fn try_request(Example { commands, answer, .. }: &Example) -> Result<(), S
     compare(&shown, &given, "the answer")
 }
 
-/// The example whose answer is shown as a picture.
+/// The example whose answer the page shows as a picture.
 fn is_the_plot(answer: &Value) -> Result<(), String> {
     let picture = fs::read(root().join("docs/images/plot.png")).expect("the picture");
     let number = |at: usize| u32::from_be_bytes(picture[at..at + 4].try_into().expect("four bytes"));

@@ -1,4 +1,4 @@
-//! What the tests of E2B's surface over plain HTTP share: a server with two keys, sandboxes on it, and recorded bodies.
+//! Shared by the tests of the E2B API over plain HTTP: a server with two keys, its sandboxes, and recorded bodies.
 
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
@@ -15,21 +15,22 @@ use tokio::sync::OnceCell;
 
 use crate::support::Server;
 
-/// Whose sandboxes most tests make.
+/// The key for the sandboxes of most tests.
 pub(crate) const KEY: &str = "e2b_1111111111111111111111111111111111111111";
-/// Somebody else's.
+/// The key of another client.
 pub(crate) const OTHER_KEY: &str = "e2b_2222222222222222222222222222222222222222";
 
 pub(crate) const ENVD: u16 = 49983;
 pub(crate) const INTERPRETER: u16 = 49999;
 
-/// How long the server waits for the head of a request.
+/// The server's time limit for the head of a request.
 pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 static SERVER: OnceLock<Server> = OnceLock::new();
 
-/// The server of these tests. `base` on it may write 64 MiB, and as much has its `/dev/shm`; the code interpreter may write
-/// 512 MiB. `python` has the same image, and is no machine of one's own; its limits are soon hit.
+/// The server of these tests. Its `base` may write 64 MiB, and its `/dev/shm` has the same size; the code interpreter
+/// may write 512 MiB. `python` has the same image as the code interpreter, but no writable system, and limits that are
+/// soon hit.
 pub(crate) fn server() -> &'static Server {
     SERVER.get_or_init(|| {
         let head_timeout = HEAD_TIMEOUT.as_millis().to_string();
@@ -49,17 +50,17 @@ pub(crate) fn server() -> &'static Server {
     })
 }
 
-/// Stops it, if a test has started it. False if it did not end well.
+/// Stops the server, if a test has started it. False if it did not end well.
 pub(crate) fn stop() -> bool {
     SERVER.get().is_none_or(Server::stop)
 }
 
-/// Waits for what would never come if something were held up, which is told from a machine that is slow.
+/// Waits for work that would never end if it were blocked. The time limit leaves room for a slow machine.
 pub(crate) async fn in_time<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(60), work).await.expect("something is held up")
 }
 
-/// A whole answer.
+/// A complete answer.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -76,7 +77,7 @@ impl Answer {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// Checks that it is an error in E2B's shape, and gives its message.
+    /// Checks that the answer is an error in E2B's format; returns its message.
     #[track_caller]
     pub(crate) fn error(&self, status: u16) -> String {
         assert_eq!(self.status, status, "{}", self.text());
@@ -88,7 +89,7 @@ impl Answer {
         message
     }
 
-    /// Checks that it is an error of a unary call.
+    /// Checks that the answer is an error of a unary call.
     #[track_caller]
     pub(crate) fn call_error(&self, status: u16, code: &str) -> String {
         assert_eq!(self.status, status, "{}", self.text());
@@ -98,7 +99,7 @@ impl Answer {
     }
 }
 
-/// The whole answer to a request.
+/// Reads the complete answer to a request.
 pub(crate) async fn answer(request: RequestBuilder) -> Answer {
     whole(request.send().await.expect("an answer")).await
 }
@@ -108,7 +109,7 @@ pub(crate) async fn whole(response: Response) -> Answer {
     Answer { status, headers, body: response.bytes().await.expect("a whole body") }
 }
 
-/// A call of the control plane, without its key.
+/// A call of the control plane without a key.
 pub(crate) fn request(method: Method, path: &str) -> RequestBuilder {
     server().http.request(method, format!("{}{path}", server().url))
 }
@@ -123,12 +124,12 @@ pub(crate) async fn api(method: Method, path: &str, body: Option<Value>) -> Answ
     .await
 }
 
-/// One kept sandbox.
+/// A kept sandbox.
 #[derive(Debug)]
 pub(crate) struct Sandbox {
     pub(crate) id: String,
     pub(crate) token: String,
-    /// As it was created.
+    /// The answer that created it.
     pub(crate) created: Value,
 }
 
@@ -136,12 +137,12 @@ static SHARED: OnceCell<Sandbox> = OnceCell::const_new();
 static INTERPRETED: OnceCell<Sandbox> = OnceCell::const_new();
 
 impl Sandbox {
-    /// One that many tests use at once: commands, files and ports.
+    /// A sandbox that many tests use at once, for commands, files and ports.
     pub(crate) async fn shared() -> &'static Self {
         SHARED.get_or_init(|| Self::create(json!({"templateID": "base", "timeout": 900}))).await
     }
 
-    /// The same with interpreters.
+    /// A shared sandbox with interpreters.
     pub(crate) async fn interpreted() -> &'static Self {
         INTERPRETED.get_or_init(|| Self::create(json!({"templateID": "code-interpreter-v1", "timeout": 900}))).await
     }
@@ -157,7 +158,7 @@ impl Sandbox {
         Self { id: text("sandboxID"), token: text("envdAccessToken"), created }
     }
 
-    /// A call of the control plane about it.
+    /// A call of the control plane about this sandbox.
     pub(crate) async fn api(&self, method: Method, path: &str, body: Option<Value>) -> Answer {
         api(method, &format!("/sandboxes/{}{path}", self.id), body).await
     }
@@ -181,7 +182,7 @@ impl Sandbox {
         answer(self.envd(Method::POST, &format!("/{method}")).json(&message)).await
     }
 
-    /// A call whose answer is a stream, which is begun.
+    /// Starts a call whose answer is a stream.
     pub(crate) async fn stream(&self, method: &str, message: Value) -> Stream {
         self.stream_with(method, message, &[]).await
     }
@@ -192,13 +193,13 @@ impl Sandbox {
         Stream::new(request.body(envelope(0, message.to_string().as_bytes())).send().await.expect("an answer"))
     }
 
-    /// Starts a command of the shell.
+    /// Starts a shell command.
     pub(crate) async fn start(&self, command: &str) -> Stream {
         let process = json!({"cmd": "/bin/bash", "args": ["-c", command]});
         self.stream("process.Process/Start", json!({"process": process, "stdin": false})).await
     }
 
-    /// Runs a command of the shell to its end; what it wrote to its standard output.
+    /// Runs a shell command to its end; returns its standard output.
     pub(crate) async fn shell(&self, command: &str) -> String {
         let mut stream = self.start(command).await;
         let messages = stream.rest().await.unwrap_or_else(|| panic!("{command}: it broke off"));
@@ -214,8 +215,8 @@ impl Sandbox {
     }
 }
 
-/// The lines of an execution, without those that only say that its code still runs. What one stream printed may come in any number
-/// of pieces, and is put together.
+/// The lines of an execution, without the keepalive lines. The pieces of one stream, of which there may be any number,
+/// are joined.
 pub(crate) fn told(lines: &str) -> Vec<Value> {
     let mut told: Vec<Value> = Vec::new();
     for line in lines.lines() {
@@ -233,14 +234,14 @@ pub(crate) fn told(lines: &str) -> Vec<Value> {
     told
 }
 
-/// What data messages of standard output hold, put together.
+/// The joined standard output of data messages.
 pub(crate) fn stdout(messages: &[Value]) -> String {
     let pieces = messages.iter().filter_map(|message| message["event"]["data"]["stdout"].as_str());
     let bytes: Vec<u8> = pieces.flat_map(|piece| BASE64_STANDARD.decode(piece).expect("base64")).collect();
     String::from_utf8(bytes).expect("text")
 }
 
-/// A message with its envelope around it.
+/// Wraps a message in an envelope.
 pub(crate) fn envelope(flags: u8, message: &[u8]) -> Vec<u8> {
     let length = u32::try_from(message.len()).expect("a short message").to_be_bytes();
     [&[flags], &length[..], message].concat()
@@ -261,7 +262,7 @@ impl Stream {
         Self { response, buffer: Vec::new() }
     }
 
-    /// The next envelope; `Ok(None)` when the answer ended in order, an error when it was broken off.
+    /// The next envelope; `Ok(None)` at an orderly end of the answer, an error if it broke off.
     pub(crate) async fn next(&mut self) -> reqwest::Result<Option<(u8, Value)>> {
         loop {
             if let Some((head, rest)) = self.buffer.split_first_chunk::<5>() {
@@ -282,20 +283,20 @@ impl Stream {
         }
     }
 
-    /// The next message, which there must be.
+    /// The next message, which must exist.
     pub(crate) async fn message(&mut self) -> Value {
         let (flags, message) = self.next().await.expect("it goes on").expect("a message");
         assert_eq!(flags, 0, "{message}");
         message
     }
 
-    /// The first message of a process: its number.
+    /// The PID in the first message of a process.
     pub(crate) async fn pid(&mut self) -> u64 {
         let message = self.message().await;
         message["event"]["start"]["pid"].as_u64().unwrap_or_else(|| panic!("{message}"))
     }
 
-    /// All that is left, the last of which is the end. `None` when it was broken off.
+    /// All remaining messages, up to the end. `None` if the stream broke off.
     pub(crate) async fn rest(&mut self) -> Option<Vec<Value>> {
         let mut messages = Vec::new();
         loop {
@@ -309,7 +310,7 @@ impl Stream {
         }
     }
 
-    /// What the end tells of an error: its code and its message.
+    /// The code and the message of the error at the end of the stream.
     pub(crate) async fn error(&mut self) -> (String, String) {
         let messages = self.rest().await.expect("it is not broken off");
         let error = &messages.last().expect("an end")["error"];
@@ -318,10 +319,10 @@ impl Stream {
     }
 }
 
-/// Sends bytes as they are and gives all that comes back until the server hangs up.
+/// Sends raw bytes; returns everything that is received until the server hangs up.
 pub(crate) async fn raw(bytes: &[u8]) -> String {
     let mut stream = connect().await;
-    // It may hang up before it has read everything.
+    // The server may hang up before it has read everything.
     let _ = stream.write_all(bytes).await;
     let mut answer = Vec::new();
     let _ = tokio::time::timeout(Duration::from_secs(60), stream.read_to_end(&mut answer)).await;
@@ -332,8 +333,8 @@ pub(crate) async fn connect() -> TcpStream {
     TcpStream::connect(server().url.trim_start_matches("http://")).await.expect("a connection")
 }
 
-/// Compares with `tests/fixtures/e2b/NAME.json`, which `UPDATE_FIXTURES=1` writes. What differs from run to run is checked
-/// for its form and replaced.
+/// Compares a value with `tests/fixtures/e2b/NAME.json`, which `UPDATE_FIXTURES=1` writes. Values that differ from run
+/// to run are checked for their format and replaced.
 #[track_caller]
 pub(crate) fn is_as_recorded(name: &str, mut value: Value) {
     redact(&mut value);

@@ -1,4 +1,4 @@
-//! E2B's control plane: what its bodies hold, member by member, and how sandboxes change from one state to another.
+//! E2B's control plane: every member of its bodies, and the transitions between a sandbox's states.
 
 use std::time::{Duration, SystemTime};
 
@@ -29,7 +29,7 @@ fn time(value: &Value) -> SystemTime {
     humantime::parse_rfc3339(value.as_str().expect("a time")).expect("a time with an offset")
 }
 
-/// Seconds until a sandbox's end.
+/// The seconds until a sandbox's end.
 async fn left(sandbox: &Sandbox) -> i64 {
     let end = time(&sandbox.api(Method::GET, "", None).await.json()["endAt"]);
     let seconds = |time: Duration| i64::try_from(time.as_secs()).expect("seconds");
@@ -58,7 +58,7 @@ async fn a_sandbox_is_told_alike_when_it_is_created_connected_to_and_listed() {
     let sandbox = Sandbox::from(created.json());
     is_as_recorded("create-v2", created.json());
     for version in ["", "/v2"] {
-        // Old SDKs know sandboxes by id and client.
+        // Old SDKs identify sandboxes by sandbox id and client id.
         for id in [sandbox.id.clone(), format!("{}-oncebox", sandbox.id)] {
             let connected = api(Method::POST, &format!("{version}/sandboxes/{id}/connect"), Some(json!({}))).await;
             assert_eq!((connected.status, connected.json()), (200, created.json()));
@@ -133,7 +133,7 @@ async fn a_list_can_be_filtered_by_everything_that_tells_sandboxes_apart() {
     for all in ["state=running", "state=running,paused", "state=paused%2Crunning"] {
         assert_eq!(found(all).await, own, "{all}");
     }
-    // Exactly its start is still after it.
+    // The exact start time does not exclude the sandbox.
     let started = sandbox.api(Method::GET, "", None).await.json()["startedAt"].as_str().expect("a time").to_owned();
     let later = humantime::format_rfc3339_micros(time(&json!(started)) + Duration::from_micros(1)).to_string();
     for (after, expected) in [(started.clone(), own.clone()), (later, vec![])] {
@@ -148,7 +148,7 @@ async fn a_list_can_be_filtered_by_everything_that_tells_sandboxes_apart() {
 
 async fn a_metadata_filter_is_decoded_three_times() {
     let sandbox = Sandbox::create(json!({"templateID": "base", "metadata": {"a b": "c&d", "p%q": "é=+"}})).await;
-    // As SDKs send it.
+    // As the SDKs send it.
     assert_eq!(ids(&list("metadata=a%252520b%3Dc%252526d").await), [sandbox.id.as_str()]);
     assert_eq!(ids(&list("metadata=p%252525q%3D%2525C3%2525A9%25253D%25252B").await), [sandbox.id.as_str()]);
     assert_eq!(ids(&list("metadata=a%252520b%3Dc").await), [""; 0]);
@@ -169,7 +169,7 @@ async fn a_paused_sandbox_is_listed_and_goes_on_when_connected_to() {
     let detail = sandbox.api(Method::GET, "", None).await.json();
     assert_eq!(detail["state"], "paused");
     assert!(time(&detail["endAt"]) <= SystemTime::now(), "the end of a paused one is when it was paused");
-    // Not running: nothing to time.
+    // The sandbox does not run, so there is no deadline to set.
     sandbox.api(Method::POST, "/timeout", Some(json!({"timeout": 60}))).await.error(404);
     sandbox.api(Method::POST, "/refreshes", Some(json!({"duration": 60}))).await.error(404);
     let health = answer(sandbox.at(49983, Method::GET, "/health")).await;

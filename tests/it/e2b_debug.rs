@@ -1,5 +1,5 @@
-//! Debug mode, in which SDKs dial fixed ports of this machine and mostly do not say which sandbox they mean; and pages in
-//! browsers, which may call a sandbox that they know and none that they do not.
+//! Debug mode, in which SDKs dial fixed ports of this machine and mostly do not name their sandbox. Also pages in
+//! browsers, which may call a sandbox that they know, and no other.
 
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
@@ -32,8 +32,8 @@ async fn create(server: &Server, body: Value, key: &str) -> Value {
     created.json()
 }
 
-/// A server that listens on the ports that nobody can choose.
-/// They lie among those that systems give to whoever asks for any, so that somebody's connection may have one for a moment.
+/// Starts a server that listens on the fixed ports. They are in the range of ports that systems assign to outgoing
+/// connections, so another connection may use one for a moment.
 async fn start(variables: &[(&str, &str)]) -> Server {
     let variables = [&[("ONCEBOX_DEBUG_PORTS", "true")][..], variables].concat();
     let mut started = None;
@@ -48,7 +48,7 @@ async fn start(variables: &[(&str, &str)]) -> Server {
 
 async fn a_call_without_a_token_is_for_the_newest_sandbox_that_wants_none() {
     let server = start(&[("ONCEBOX_TEMPLATES__FULL__WARM", "1")]).await;
-    // The oldest SDKs and the newest create none: theirs is there when they call.
+    // The oldest and the newest SDKs create no sandbox: the server creates one when they call.
     let (status, lines) = execute(&server, "mine = 'shared'; mine", None).await;
     assert!(status == 200 && lines.contains("\"text\":\"shared\""), "{lines}");
     let first = create(&server, json!({"templateID": "code-interpreter-v1"}), "any").await;
@@ -61,10 +61,10 @@ async fn a_call_without_a_token_is_for_the_newest_sandbox_that_wants_none() {
         let (_, lines) = execute(&server, &own(sandbox), sandbox["envdAccessToken"].as_str()).await;
         assert!(lines.contains("\"text\":\"True\""), "{lines}");
     }
-    // A page in a browser says where it comes from, and is not to run code here.
+    // A browser names the origin of a page. Such a page must not run code here.
     let page = dial(&server, INTERPRETER, Method::POST, "/execute").header("origin", "http://evil.example");
     assert_eq!(answer(page.body(r#"{"code": "1"}"#)).await.status, 401);
-    // One that has ended is told from one that never was.
+    // The errors for a sandbox that has ended and for an unknown token differ.
     let id = first["sandboxID"].as_str().expect("an id");
     let killed = server.http.delete(format!("{}/sandboxes/{id}", server.url)).header("x-api-key", "any");
     assert_eq!(answer(killed).await.status, 204);
@@ -83,7 +83,7 @@ async fn a_call_without_a_token_is_for_the_newest_sandbox_that_wants_none() {
 
 async fn pages_may_call_a_sandbox_that_they_know() {
     let sandbox = Sandbox::interpreted().await;
-    // A browser asks first, and without the headers that it asks about.
+    // A browser first sends a preflight request, without the headers that it asks about.
     let asked = request(Method::OPTIONS, "/execute")
         .header("origin", "https://page.example")
         .header("access-control-request-method", "POST")

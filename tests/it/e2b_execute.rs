@@ -1,4 +1,5 @@
-//! `/execute` and `/contexts` over plain HTTP: the lines of an answer, when they come, and how it ends.
+//! `/execute` and `/contexts` over plain HTTP: the lines of an answer, the time of their arrival, and the end of the
+//! answer.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +25,7 @@ trials![
     an_execution_waits_for_the_one_before_it_in_its_context,
 ];
 
-/// A context of its own, so that a test waits for no other.
+/// A context for one test, so that it does not wait for another test.
 pub(crate) async fn context(sandbox: &Sandbox, language: &str) -> String {
     let created = post(sandbox, "/contexts", json!({"language": language})).await;
     assert_eq!(created.status, 200, "{}", created.text());
@@ -35,7 +36,7 @@ async fn post(sandbox: &Sandbox, path: &str, body: Value) -> Answer {
     answer(sandbox.at(INTERPRETER, Method::POST, path).json(&body)).await
 }
 
-/// Begins an execution and gives its answer with the first line read.
+/// Starts an execution; returns its answer after the first line is read.
 async fn begin(sandbox: &Sandbox, context: &str, code: &str) -> Response {
     let request = sandbox.at(INTERPRETER, Method::POST, "/execute").json(&json!({"code": code, "context_id": context}));
     let mut response = request.send().await.expect("an answer");
@@ -46,7 +47,7 @@ async fn begin(sandbox: &Sandbox, context: &str, code: &str) -> Response {
     response
 }
 
-/// Reads to the end of an answer; false if it was broken off.
+/// Reads an answer to its end; returns whether that was orderly.
 async fn ends_in_order(mut response: Response) -> bool {
     loop {
         match response.chunk().await {
@@ -71,10 +72,10 @@ async fn an_execution_is_told_in_lines_of_ascii_from_its_number_to_its_end() {
     assert!(text.is_ascii() && text.ends_with('\n'), "{text}");
     assert!(text.lines().all(|line| !line.is_empty()), "{text}");
     let mut lines = told(&text);
-    // The two streams are told in any order.
+    // The lines of the two streams may come in any order.
     lines[1..3].sort_by_key(|line| std::cmp::Reverse(line["type"].to_string()));
     is_as_recorded("execute", json!(lines));
-    // Each context counts its own.
+    // Each context counts its own executions.
     let second = sandbox.execute(&json!({"code": "1", "context_id": context})).await;
     assert_eq!(second[0], json!({"type": "number_of_executions", "execution_count": 2}));
 }
@@ -98,7 +99,7 @@ async fn a_value_that_is_too_large_to_be_sent_names_that_limit() {
         ("python", "raise ValueError('x' * 60_000_000)"),
         ("js", "throw new Error('x'.repeat(60_000_000))"),
         ("ts", "display.mime({ 'text/html': 'x'.repeat(60_000_000) })"),
-        // R cuts its errors itself.
+        // R truncates its errors itself.
         ("r", "strrep('x', 60000000)"),
     ];
     for (language, code) in programs {
@@ -110,13 +111,13 @@ async fn a_value_that_is_too_large_to_be_sent_names_that_limit() {
         assert_eq!((&error["name"], &error["value"]), (&json!("OutputLimit"), &json!(message)), "{language}: {code}");
         answer(sandbox.at(INTERPRETER, Method::DELETE, &format!("/contexts/{context}"))).await;
     }
-    // One that fits is sent whole.
+    // A value that fits is sent whole.
     let context = context(sandbox, "python").await;
     let lines = sandbox.execute(&json!({"code": "'x' * 25_000_000", "context_id": context})).await;
     assert_eq!(lines[1]["text"].as_str().map(str::len), Some(25_000_000));
 }
 
-/// Code that runs until a file is there.
+/// Code that runs until a file exists.
 fn until(file: &str) -> String {
     format!("import os, time\nwhile not os.path.exists('{file}'): time.sleep(0.02)\n'over'")
 }
@@ -150,7 +151,7 @@ async fn a_client_that_hangs_up_interrupts_the_code() {
     drop(response);
     let next = json!({"code": "before + 1", "context_id": context});
     let lines = in_time(sandbox.execute(&next)).await;
-    // What there was is still there.
+    // The variables still exist.
     assert_eq!(lines[1]["text"], "2", "{lines:?}");
 }
 
@@ -223,7 +224,7 @@ async fn contexts_are_told_alike_wherever_they_are_told() {
     assert_eq!((restarted.status, restarted.text().as_str()), (200, "null"));
     let lines = run("x").await;
     assert_eq!((&lines[0]["execution_count"], &lines[1]["name"]), (&json!(1), &json!("NameError")));
-    // A directory that is not there leaves it where it starts.
+    // With a directory that does not exist, the interpreter stays in its first one.
     let elsewhere = post(sandbox, "/contexts", json!({"cwd": "/no/such/place"})).await;
     assert_eq!((elsewhere.status, elsewhere.json()["language"].clone()), (200, json!("python")));
     for id in [id, elsewhere.json()["id"].as_str().expect("an id")] {

@@ -1,4 +1,4 @@
-//! `/files` over plain HTTP: parts and their names, ranges, signatures, and what a full disk answers.
+//! `/files` over plain HTTP: parts and their names, ranges, signatures, and the answer when the disk is full.
 
 use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -49,7 +49,7 @@ async fn parts(sandbox: &Sandbox, query: &[(&str, &str)], files: &[(&str, &str)]
     answer(request.header("content-type", "multipart/form-data; boundary=b").body(body)).await
 }
 
-/// As SDKs sign.
+/// Signs as the SDKs do.
 fn signature(path: &str, operation: &str, user: &str, token: &str, expiration: Option<u64>) -> String {
     let expiration = expiration.map(|seconds| format!(":{seconds}")).unwrap_or_default();
     let digest = Sha256::digest(format!("{path}:{operation}:{user}:{token}{expiration}"));
@@ -97,7 +97,7 @@ async fn a_body_without_a_length_is_written_as_it_comes() {
     assert!(
         content.len() == 6_400_000 && content.chunks(100_000).zip(0..).all(|(piece, byte)| piece == [byte; 100_000])
     );
-    // Truncated when it is written again, and empty if there is nothing.
+    // Writing again truncates the file, and an empty body makes it empty.
     assert_eq!(answer(octets(sandbox, "/tmp/chunked").body("")).await.status, 200);
     assert_eq!(read(sandbox, "/tmp/chunked").await.body.len(), 0);
 }
@@ -211,7 +211,7 @@ async fn notes_of_a_file_are_headers_and_the_last_ones_hold() {
         .error(400);
 }
 
-/// A request for a file by its signature alone.
+/// A request for a file with only a signature.
 fn signed(sandbox: &Sandbox, method: Method, query: &[(&str, &str)]) -> RequestBuilder {
     let request = sandbox.at(49983, method.clone(), "/files").query(query);
     if method == Method::POST {
@@ -232,7 +232,7 @@ async fn a_signature_opens_one_file_for_one_operation() {
     assert_eq!(answer(signed(sandbox, Method::POST, &query)).await.status, 200);
     let found = answer(signed(sandbox, Method::GET, &[("path", "s/f"), ("signature", &read)])).await;
     assert_eq!((found.status, found.text().as_str()), (200, "signed"));
-    // A signature opens nothing but files.
+    // A signature only opens files.
     let stat = sandbox.at(49983, Method::POST, "/filesystem.Filesystem/Stat").query(&[("signature", &read)]);
     answer(stat.json(&json!({"path": "s/f"}))).await.error(401);
 }
@@ -269,7 +269,7 @@ async fn a_signature_is_none_when_it_was_forged() {
         assert_eq!(refused.json(), json!({"code": 401, "message": message}), "{method} {query:?}");
         refused.error(401);
     }
-    // The right one, shown to another sandbox, and with another's token beside it.
+    // The right signature for another sandbox, and together with another sandbox's token.
     let query = [("path", "f"), ("signature", ours.as_str())];
     assert_eq!(answer(signed(&other, Method::GET, &query)).await.error(401), "invalid signature");
     let both = signed(sandbox, Method::GET, &query).header("x-access-token", &other.token);
@@ -310,7 +310,7 @@ async fn a_watch_tells_a_new_file_in_three_events() {
 }
 
 async fn a_full_disk_is_a_507_and_harms_nothing() {
-    // One of its own, whose memory is no other test's doing.
+    // A server for this test, so that no other test affects its memory.
     let server = Server::start_cold(&[("ONCEBOX_TEMPLATES__BASE__DISK_BYTES", "67108864")]);
     let (status, created) = server.post("/sandboxes", &json!({"templateID": "base"})).await;
     assert_eq!(status, 201, "{created}");
@@ -326,7 +326,7 @@ async fn a_full_disk_is_a_507_and_harms_nothing() {
     };
     answer(octets("kept").body("kept")).await;
     let zeros = vec![0; 128 << 20];
-    // 128 MiB of zeros in 128 KiB.
+    // 128 MiB of zeros, compressed to 128 KiB.
     let bomb = gzip(&zeros);
     let before = server.peak_memory_bytes();
     for _ in 0..2 {
@@ -345,7 +345,7 @@ async fn uploads_that_make_no_sense_are_a_400() {
     let post = async |kind: &str, path: &str, body: Vec<u8>| {
         let request = sandbox.envd(Method::POST, "/files").query(&[("path", path)]);
         let request = request.header("content-type", kind).body(body);
-        // A refusal of what has not been sent to its end may be lost with the connection.
+        // If a body is refused before it is sent completely, the answer may be lost with the connection.
         for _ in 0..5 {
             if let Ok(response) = request.try_clone().expect("a body that is there").send().await {
                 return whole(response).await;
@@ -381,7 +381,7 @@ async fn uploads_that_make_no_sense_are_a_400() {
 
 async fn strange_paths_lead_nowhere() {
     let sandbox = Sandbox::shared().await;
-    // All that there is below the root is the sandbox's own.
+    // Everything below the root belongs to the sandbox.
     for path in ["../../../../etc/hostname", "/../../etc/hostname", "~/../../etc/hostname"] {
         let stat = sandbox.call("filesystem.Filesystem/Stat", json!({"path": path})).await;
         assert_eq!(stat.json()["entry"]["path"], "/etc/hostname", "{}", stat.text());

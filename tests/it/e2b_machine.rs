@@ -1,4 +1,5 @@
-//! A kept sandbox is a machine of one's own: every directory can be written, `sudo` works, and what is written is bounded.
+//! A kept sandbox behaves like a machine of its own: every directory is writable, `sudo` works, and the amount of
+//! written data is limited.
 
 use reqwest::Method;
 use serde_json::json;
@@ -30,7 +31,7 @@ async fn files_can_be_written_anywhere_and_belong_to_the_user() {
     }
     let listed = sandbox.call("filesystem.Filesystem/ListDir", json!({"path": "/root", "depth": 1})).await;
     assert!(listed.text().contains(".bashrc"), "{}", listed.text());
-    // With its own rights, code of the user's can do none of this.
+    // With its own rights, the user's code cannot do any of this.
     assert_eq!(sandbox.shell("touch /etc/x 2>/dev/null || echo refused").await, "refused\n");
 }
 
@@ -49,7 +50,7 @@ async fn sudo_is_root_and_ends_as_its_command_does() {
     ] {
         assert_eq!(sandbox.shell(&format!("{command} 2>&1; echo $?")).await, format!("{message}\n1\n"), "{command}");
     }
-    // What packages are installed with.
+    // Package installers use this program.
     assert_eq!(
         sandbox.shell("sudo install -o root -m 755 /bin/true /usr/bin/mine && mine && stat -c %U /usr/bin/mine").await,
         "root\n"
@@ -65,7 +66,7 @@ async fn sudo_passes_on_what_it_is_given() {
     assert_eq!(sandbox.shell(&format!("export MINE=1; sudo {echo}")).await, "/root root user\n");
     assert_eq!(sandbox.shell(&format!("export MINE=1; sudo -E {echo}")).await, "/root root 1 user\n");
     assert_eq!(sandbox.shell(&format!("sudo MINE=2 {echo}")).await, "/root root 2 user\n");
-    // A client's own way to root, beside this one.
+    // A client may also become root in this way.
     assert_eq!(sandbox.shell("sudo -u root sudo -u user id -un").await, "user\n");
 }
 
@@ -150,7 +151,7 @@ async fn the_interpreters_of_two_languages_are_listed_from_the_start() {
     let languages: Vec<_> =
         listed.as_array().expect("a list").iter().map(|context| context["language"].clone()).collect();
     assert_eq!(languages, ["python", "javascript"]);
-    // The one that is listed is the one that is meant by its language.
+    // The listed context is the one that a request with its language uses.
     for asked in
         [json!({"code": "var x = 41", "context_id": listed[1]["id"]}), json!({"code": "x + 1", "language": "js"})]
     {
@@ -163,7 +164,7 @@ async fn the_interpreters_of_two_languages_are_listed_from_the_start() {
 
 async fn what_root_writes_to_the_files_of_the_network_is_not_there_for_the_next() {
     let files = "/etc/hosts /etc/resolv.conf /etc/hostname";
-    // Taking turns, so that there is always somebody who could get what another had.
+    // One sandbox after the other, so that each could get the files of the one before.
     for _ in 0..4 {
         let sandbox = Sandbox::create(json!({"templateID": "base"})).await;
         assert_eq!(sandbox.shell(&format!("grep -l 6.6.6.6 {files} || true")).await, "");
@@ -171,7 +172,7 @@ async fn what_root_writes_to_the_files_of_the_network_is_not_there_for_the_next(
         assert_eq!(sandbox.shell(&written).await, "3\n", "nothing was written, so that nothing is shown");
         sandbox.kill().await;
     }
-    // Elsewhere not even root writes them.
+    // In this template, not even root can write them.
     let sandbox = Sandbox::create(json!({"templateID": "python"})).await;
     for path in files.split(' ') {
         let sent = sandbox.envd(Method::POST, "/files").query(&[("path", path), ("username", "root")]);

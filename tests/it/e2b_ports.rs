@@ -80,7 +80,7 @@ async fn a_server_on_loopback_is_reached_by_headers_and_by_host_name() {
     let sandbox = served().await;
     assert_eq!(get(sandbox, "/").await.json()["url"], "/");
     let id = &sandbox.id;
-    // Old SDKs put the client behind the id; names of hosts are the same in any case.
+    // Old SDKs append the client id to the sandbox id; upper and lower case are the same in host names.
     for host in [
         format!("{PORT}-{id}.localhost"),
         format!("{PORT}-{id}.localhost:3000"),
@@ -263,7 +263,7 @@ async fn a_websocket_ends_with_its_client_and_with_its_sandbox() {
 async fn a_slow_server_holds_up_no_other_request() {
     let sandbox = served().await;
     let held: Vec<_> = (0..8).map(|_| tokio::spawn(answer(to(sandbox, Method::GET, "/hold")))).collect();
-    // Nobody reads these.
+    // Nobody reads these messages.
     let unread = futures::future::join_all((0..4).map(|_| to(sandbox, Method::GET, "/large").send())).await;
     in_time(async {
         for _ in 0..10 {
@@ -301,7 +301,7 @@ async fn an_answer_that_breaks_off_inside_breaks_off_outside() {
 
 async fn a_server_of_http_1_0_answers_in_whole() {
     let sandbox = Sandbox::shared().await;
-    // Without a length: its end is the connection's.
+    // An answer without a length ends with the connection.
     let code = "import http.server as h\nclass H(h.BaseHTTPRequestHandler):\n    def do_GET(self):\n        \
                 self.send_response(200); self.end_headers(); [self.wfile.write(b'x' * 65536) for _ in range(16)]\n\
                 s = h.ThreadingHTTPServer(('127.0.0.1', 8101), H); print('up', flush=True); s.serve_forever()";
@@ -373,7 +373,7 @@ async fn a_private_port_needs_the_traffic_token() {
     let right = |port: u16, path: &str| sandbox.at(port, Method::GET, path).header("E2b-Traffic-Access-Token", token);
     assert_eq!(answer(right(PORT, "/")).await.status, 200);
     assert_eq!(answer(right(49999, "/health")).await.status, 200);
-    // The daemon has a token of its own.
+    // The daemon has its own token.
     assert_eq!(answer(sandbox.at(49983, Method::GET, "/health")).await.status, 204);
     assert_eq!(sandbox.shell("echo in").await, "in\n");
     let connected = sandbox.api(Method::POST, "/connect", Some(json!({}))).await.json();
@@ -405,7 +405,7 @@ async fn a_paused_sandbox_answers_only_if_it_may_resume() {
 async fn what_is_open_when_a_sandbox_is_paused_does_not_cost_it_its_life() {
     let sandbox = Sandbox::create(json!({"templateID": "base", "timeout": 600})).await;
     serve(&sandbox).await;
-    // Nobody reads on, or goes on.
+    // The clients neither read on nor send.
     let (mut socket, _) = websocket(&sandbox, &[]).await;
     let printing = sandbox.start("yes").await;
     let begun = futures::stream::iter([Ok::<_, std::io::Error>("begun")]).chain(futures::stream::pending());
@@ -415,7 +415,7 @@ async fn what_is_open_when_a_sandbox_is_paused_does_not_cost_it_its_life() {
     let held = tokio::spawn(to(&sandbox, Method::GET, "/hold").send());
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(sandbox.api(Method::POST, "/pause", None).await.status, 204);
-    // A link that has something to say and hears nothing is given up after twice 20 seconds.
+    // A link on which the server waits for an answer is declared broken after twice 20 seconds.
     tokio::time::sleep(Duration::from_secs(45)).await;
     assert_eq!(sandbox.api(Method::GET, "", None).await.json()["state"], "paused");
     assert!(!matches!(socket.next().await, Some(Ok(_))));

@@ -1,4 +1,4 @@
-//! `process.Process` over plain HTTP: envelopes, ends, and who outlives whom.
+//! `process.Process` over plain HTTP: envelopes, ends, and processes that outlive their clients.
 
 use std::time::{Duration, Instant};
 
@@ -50,7 +50,7 @@ async fn a_stream_is_told_in_envelopes_and_never_compressed() {
     }
     assert!(stream.pid().await > 1);
     let mut messages = stream.rest().await.expect("it is not broken off");
-    // The two streams are told in any order.
+    // The messages of the two streams may come in any order.
     messages[..2].sort_by_key(Value::to_string);
     assert_eq!(
         messages,
@@ -85,7 +85,7 @@ async fn a_stream_that_fails_is_a_200_whose_end_tells_why() {
         assert!(told == code || code.is_empty(), "{message}: {told}: {said}");
         assert!(said.contains(words) && !said.is_empty(), "{message}: {said}");
     }
-    // "nobody:" of no such account.
+    // `nosuchuser:` in Base64, an account that does not exist.
     let user = [("authorization", "Basic bm9zdWNodXNlcjo=")];
     let mut refused = sandbox.stream_with("process.Process/Start", json!({"process": {"cmd": "id"}}), &user).await;
     let (code, message) = refused.error().await;
@@ -130,7 +130,7 @@ async fn a_call_that_fails_has_the_status_of_its_code() {
         let said = refused.call_error(status, code);
         assert!(!said.is_empty(), "{method} {message}");
     }
-    // Already gone is as good as removed.
+    // Removing a file that does not exist succeeds.
     assert_eq!(sandbox.call("filesystem.Filesystem/Remove", json!({"path": "/no/such"})).await.json(), json!({}));
     sandbox.call("process.Process/Nothing", json!({})).await.error(404);
 }
@@ -158,7 +158,7 @@ async fn a_process_outlives_whoever_started_it_and_can_be_joined() {
     let ended = joined.rest().await.expect("it is not broken off");
     let end = json!({"exitCode": -1, "exited": false, "status": "signal: killed", "error": "signal: killed"});
     assert_eq!(ended, [json!({"event": {"end": end}}), json!({})]);
-    // At once, and not only when somebody waits for it.
+    // The process is gone at once, and not only after a client waits for it.
     assert!(!alive(sandbox, pid).await);
 }
 
@@ -180,7 +180,7 @@ async fn silence_is_told_as_often_as_the_client_wishes() {
     let sandbox = Sandbox::shared().await;
     let start = json!({"process": {"cmd": "/bin/sleep", "args": ["60"]}, "stdin": false});
     let pings = [("Keepalive-Ping-Interval", "1")];
-    // The time between them is told by whoever speaks; what is read late would seem to come at once.
+    // The test measures the total time: a message that is read late would make the next one look early.
     let began = Instant::now();
     let mut stream = sandbox.stream_with("process.Process/Start", start, &pings).await;
     let pid = stream.pid().await;
@@ -199,7 +199,7 @@ async fn a_deadline_may_be_a_fraction_and_ends_the_process() {
     let pid = stream.pid().await;
     assert_eq!(stream.error().await.0, "deadline_exceeded");
     eventually("the process is gone", async || !alive(sandbox, pid).await).await;
-    // Longer than any clock.
+    // A timeout longer than any clock can hold.
     let start = json!({"process": {"cmd": "/bin/true"}, "stdin": false});
     let mut stream = sandbox.stream_with("process.Process/Start", start, &[("Connect-Timeout-Ms", "1e30")]).await;
     assert!(stream.rest().await.is_some());
@@ -231,7 +231,7 @@ async fn headers_come_in_any_case_and_bodies_without_a_length() {
          x-AcCeSs-tOkEn: {token}\r\nCONTENT-TYPE: Application/Connect+JSON\r\ntransfer-encoding: chunked\r\n\
          connection: close\r\n\r\n"
     );
-    // Cut where no envelope ends.
+    // Split within an envelope.
     let (left, right) = message.split_at(3);
     let mut request = head.into_bytes();
     for piece in [left, right] {
@@ -256,7 +256,7 @@ async fn headers_come_in_any_case_and_bodies_without_a_length() {
 
 async fn input_is_written_until_it_is_closed() {
     let sandbox = Sandbox::shared().await;
-    // Who does not say whether there is an input gets one.
+    // Without the member `stdin`, a process gets an input.
     let mut stream =
         sandbox.stream("process.Process/Start", json!({"process": {"cmd": "/bin/cat"}, "tag": "cat-in"})).await;
     stream.pid().await;
@@ -306,7 +306,7 @@ async fn what_is_written_the_other_way_is_read_too() {
     let created = sandbox.call("filesystem.Filesystem/CreateWatcher", watch).await.json();
     let id = created["watcherId"].as_str().expect("an id");
     assert_eq!(sandbox.call("filesystem.Filesystem/RemoveWatcher", json!({"watcher_id": id})).await.json(), json!({}));
-    // Pretty-printed, with a charset.
+    // Pretty-printed JSON, with a charset.
     let pretty = sandbox.envd(Method::POST, "/filesystem.Filesystem/Stat");
     let pretty = pretty.header("content-type", "application/json; charset=utf-8").body("{\n  \"path\": \"/tmp\"\n}\n");
     let stat = answer(pretty).await;

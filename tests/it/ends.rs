@@ -1,4 +1,4 @@
-//! How a run can end: every kind is named, with the limit and its value, and what was printed before is kept.
+//! The ends of a run: the outcome names every kind, with the limit and its value, and earlier output is kept.
 
 use serde_json::{Value, json};
 
@@ -25,7 +25,7 @@ trials![
     a_container_removed_during_a_run_is_infrastructure,
 ];
 
-/// Runs Python under limits that make it a sandbox of its own.
+/// Runs Python with its own limits, in a new container.
 async fn limited(code: &str, limits: Value) -> Value {
     server().run_with(json!({"language": "python", "code": code, "limits": limits})).await
 }
@@ -62,7 +62,7 @@ async fn code_that_goes_on_is_stopped_at_its_time() {
 
 async fn code_that_needs_too_much_memory_says_so() {
     let codes = [
-        // One allocation, touched, and one that the language itself refuses.
+        // One allocation that is used, and one that the language itself refuses.
         "block = bytearray(400 << 20)",
         "block = bytearray(1 << 62)",
         "blocks = []\nwhile True: blocks.append('x' * 1000 + str(len(blocks)))",
@@ -100,7 +100,7 @@ async fn code_that_starts_too_many_processes_says_so() {
         assert_limit(&answer, "process_limit", "processes", 64);
         assert!(stdout(&answer).starts_with("before\n"), "{code}: {answer}");
     }
-    // A bomb, and the code ends by a status.
+    // A fork bomb, and code that ends with a status.
     let answer =
         limited("import os\nos.system('bomb() { bomb | bomb; }; bomb')\nos._exit(1)", json!({"processes": 64})).await;
     assert_limit(&answer, "process_limit", "processes", 64);
@@ -117,7 +117,7 @@ async fn code_that_fills_the_disk_says_so() {
         assert_eq!(stdout(&answer), "before\n", "{directory}");
         assert_eq!(answer["exception"]["name"], "OSError");
     }
-    // The code ends by a status and the full disk is all that tells.
+    // The code ends with a status. Only the full disk shows the cause.
     let code = "import os\nos.system('cat /dev/zero > /tmp/big 2> /dev/null')\nos._exit(1)";
     let answer = limited(code, json!({"disk_bytes": 16_777_216})).await;
     assert_limit(&answer, "disk_full", "disk_bytes", 16_777_216);
@@ -155,7 +155,7 @@ async fn a_line_of_100_megabytes_ends_at_the_limit() {
 }
 
 async fn a_value_beyond_the_output_limit_is_not_sent() {
-    // Beyond what is allowed, and beyond the longest line there can be.
+    // Larger than allowed, and larger than the longest line.
     for length in [40_000_000, 80_000_000] {
         let answer = server().run("python", &format!("print('before')\n'x' * {length}")).await;
         assert_limit(&answer, "output_limit", "output_bytes", 33_554_432);
@@ -168,7 +168,7 @@ async fn an_interpreter_that_is_killed_names_the_signal() {
         ("import ctypes\nctypes.string_at(0)", "the interpreter was killed by signal 11 (SIGSEGV)"),
         ("import os\nos.kill(os.getpid(), 9)", "the interpreter was killed by signal 9 (SIGKILL)"),
         ("import os\nos.abort()", "the interpreter was killed by signal 6 (SIGABRT)"),
-        // Everything that the user may kill; the agent is not among it.
+        // Kills all processes that the user may kill; the agent is not among them.
         ("import os\nos.system('kill -9 -1')", "the interpreter was killed by signal 9 (SIGKILL)"),
     ];
     for (code, message) in cases {
@@ -252,12 +252,12 @@ async fn code_that_speaks_for_its_runner_harms_only_its_own_run() {
         assert_eq!(answer["outcome"]["kind"], "exception", "{line}: {answer}");
         assert_eq!(answer["exception"]["name"], "RunnerError", "{line}: {answer}");
     }
-    // A line without an end is waited for no longer than the code, and not held beyond its bound.
+    // The agent waits for an unfinished line only as long as the code runs, and holds no more of it than the limit.
     let code = "import glob\nout = open(glob.glob('/run/oncebox/*/out')[0], 'wb', buffering=0)\n\
                 while True: out.write(b'x' * 65536)";
     let answer = server().run_with(json!({"language": "python", "code": code, "timeout_ms": 20_000})).await;
     assert_eq!(answer["outcome"]["kind"], "output_limit", "{answer}");
-    // A forged end is the end, of this run.
+    // A forged end does end this run.
     let answer = server().run("python", &speak("b'{\"done\": {}}\\n'")).await;
     assert_eq!(answer["outcome"]["kind"], "ok", "{answer}");
     assert_eq!(server().run("python", "1 + 1").await["results"], json!(["2"]));
@@ -276,13 +276,13 @@ with open(glob.glob('/run/oncebox/*/out')[0], 'wb', buffering=0) as out:
     let answer = server.run("python", code).await;
     assert_eq!(answer["outcome"]["kind"], "ok", "{answer:.500}");
     assert_eq!(answer["outputs"][0]["application/json"].as_array().expect("a list").len(), 5_000_001);
-    // Ten megabytes of text: read, kept and written, but never as five million values.
+    // Ten megabytes of text are read, kept and written, but never as five million values.
     let more = server.peak_memory_bytes() - before;
     assert!(more < 100 << 20, "{more} bytes");
-    // One form that is said again and again is one.
+    // A form that is sent repeatedly counts once.
     let again = code.replace("[' + b'0,' * 5_000_000 + b'0]", "0,' + b'\"\":0,' * 5_000_000 + b'\"x\":0");
     assert_eq!(server.run("python", &again).await["outcome"]["kind"], "ok");
-    // What each form is held in counts too.
+    // The memory that holds each form counts too.
     let forms = code.replace(
         "\"application/json\": [' + b'0,' * 5_000_000 + b'0]",
         "' + b','.join(b'\"%d\":0' % n for n in range(500_000)) + b'",

@@ -1,5 +1,5 @@
-//! An engine that is slow, refuses, hangs or goes away: clients get their answer or a clear error in bounded time, the server
-//! goes on when the engine does, and nothing is left.
+//! An engine that is slow, refuses, hangs or goes away: clients get their answer or a clear error within a time limit,
+//! the server recovers when the engine does, and nothing is left.
 
 use std::time::{Duration, Instant};
 
@@ -28,15 +28,15 @@ trials![
     a_network_that_a_killed_server_has_asked_for_is_removed_when_it_comes,
 ];
 
-/// Short, so that what hangs is soon seen to; and long enough for a machine that is busy with other tests.
+/// Short, so that hanging calls are soon noticed, but long enough for a machine that is busy with other tests.
 const LIMIT: (&str, &str) = ("ONCEBOX_ENGINE_TIMEOUT_MS", "3000");
-/// Any does while the server has none.
+/// The server has no keys, so any key is accepted.
 const KEY: &str = "e2b_1111111111111111111111111111111111111111";
 
 const ONE_WARM: (&str, &str) = ("ONCEBOX_TEMPLATES__NODE__WARM", "1");
 
-/// The longest that a client may wait for an answer, and the server for being well again when the engine is. On two quiet cores
-/// it is a fifth of that.
+/// The time limits for an answer to a client, and for the server's recovery after the engine's. On two quiet cores a
+/// fifth of that is enough.
 const BOUND: Duration = Duration::from_secs(20);
 const RECOVERY: Duration = Duration::from_secs(25);
 
@@ -57,12 +57,12 @@ async fn a_launch_may_take_as_long_as_is_configured() {
     }
 }
 
-/// A run that is launched for itself, because its limits are its own.
+/// A run that needs a new container because of its own limits.
 fn cold() -> Value {
     json!({"language": "js", "code": "console.log('here')", "limits": {"memory_bytes": 268_435_456}})
 }
 
-/// Runs while something is wrong: an answer or a clear error, soon.
+/// Requests a run during a fault: the result is an answer or a clear error, within the time limit.
 async fn run_in_trouble(server: &Server, request: &Value, what: &str) {
     let began = Instant::now();
     let (status, answer) = server.post("/v1/run", request).await;
@@ -78,7 +78,7 @@ async fn run_in_trouble(server: &Server, request: &Value, what: &str) {
     }
 }
 
-/// The engine is well: so is the server, soon.
+/// The engine works again: the server soon does too.
 async fn recovers(server: &Server, what: &str) {
     let began = Instant::now();
     eventually(&format!("{what}: it is ready, and serves"), async || {
@@ -92,7 +92,7 @@ async fn recovers(server: &Server, what: &str) {
     assert!(began.elapsed() < RECOVERY, "{what}: well again after {:?}", began.elapsed());
 }
 
-/// One call after the other meets `fate` while runs are asked for, warm ones and cold ones.
+/// Each kind of call in turn meets `fate` while warm and cold runs are requested.
 async fn suffers(fate: Fate, each: &[Calls]) {
     let fault = Fault::default();
     let proxy = EngineProxy::with_faults(&fault);
@@ -115,11 +115,12 @@ async fn suffers(fate: Fate, each: &[Calls]) {
     assert_eq!((server.containers(), networks(&server)), (vec![], String::new()));
 }
 
-/// One sandbox is warm, and has its holder. Another holder or more may be free: each has been used.
+/// One warm sandbox with its network container is left. There may be other free network containers, which have been
+/// used.
 async fn only_what_is_wanted_stays(server: &Server) {
     eventually("what is left over goes", async || {
         let (sandboxes, containers) = (server.sandboxes(), server.containers());
-        // Those who hold, run; what was created and never started does not.
+        // Network containers run; a container that was created and never started does not.
         let running = docker(&["ps", "--filter", &format!("label=oncebox.owner={}", server.owner), "-q"]);
         sandboxes.len() == 1 && containers.len() <= 8 && running.lines().count() == containers.len()
     })
@@ -158,7 +159,7 @@ async fn what_a_slow_engine_makes_too_late_is_removed() {
     recovers(&server, "nothing yet").await;
     eventually("its sandbox goes", async || server.sandboxes().is_empty()).await;
     let holders = server.containers();
-    // Created when nobody waits for it any longer, and by then all is well.
+    // The container is created when nobody waits for it any more and the engine works again.
     fault.set(Calls::Create, Fate::After(Duration::from_secs(5)));
     let (status, _) = server.post("/v1/run", &cold()).await;
     assert_eq!(status, 503);
@@ -233,7 +234,7 @@ async fn a_removal_that_hangs_is_tried_again() {
     for _ in 0..2 {
         assert_eq!(server.run("js", "1 + 1").await["results"], json!(["2"]));
     }
-    // Their places are taken until they are known to be gone.
+    // Their places are taken until the containers are known to be gone.
     eventually("it is said once each", async || server.logged("cannot remove oncebox-").len() == 2).await;
     server.until_busy(2, 0).await;
     fault.clear();
@@ -246,12 +247,12 @@ async fn a_container_that_ends_while_it_is_being_removed_is_removed() {
     let proxy = EngineProxy::with_faults(&fault);
     let limit = ("ONCEBOX_ENGINE_TIMEOUT_MS", "15000");
     let server = Server::start_cold(&[limit, ("DOCKER_HOST", &proxy.address())]);
-    // Seen with Docker 20.10: it may be left where it is.
+    // Seen with Docker 20.10, where the container may remain.
     let ended = "Could not kill running container 12ab, cannot remove - Container 12ab is not running";
     fault.set(Calls::Remove, Fate::Say(StatusCode::INTERNAL_SERVER_ERROR, ended));
     assert_eq!(server.run("js", "1 + 1").await["results"], json!(["2"]));
     tokio::time::sleep(Duration::from_millis(500)).await;
-    // Its place is taken until it is known to be gone.
+    // Its place is taken until the container is known to be gone.
     server.until_busy(1, 0).await;
     fault.clear();
     server.until_busy(0, 0).await;
@@ -274,7 +275,7 @@ async fn a_sandbox_with_too_many_files_to_look_at_is_ended() {
     create().await;
     fault.set(Calls::Inspect, Fate::Never);
     eventually("it is ended", async || ended() == 1 && server.sandboxes().is_empty()).await;
-    // One that an engine in trouble says nothing of is not to blame.
+    // A sandbox that cannot be measured because the engine has a fault is not ended.
     fault.clear();
     create().await;
     fault.set(Calls::All, Fate::Never);
@@ -289,7 +290,7 @@ async fn a_full_disk_of_the_engine_is_told_once() {
     let server = Server::start_cold(&[ONE_WARM, LIMIT, ("DOCKER_HOST", &proxy.address())]);
     let full = "mkdir /var/lib/docker/overlay2/2f0a-init: no space left on device";
     fault.set(Calls::Create, Fate::Say(StatusCode::INTERNAL_SERVER_ERROR, full));
-    // The warm one still serves.
+    // The warm sandbox still serves.
     assert_eq!(server.run("js", "1 + 1").await["results"], json!(["2"]));
     eventually("it is not ready", async || !server.is_ready()).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -313,7 +314,7 @@ async fn a_holder_that_is_removed_takes_its_sandboxes_along() {
         let sandboxes = server.sandboxes();
         server.containers().into_iter().filter(|name| !sandboxes.contains(name)).collect::<Vec<_>>()
     };
-    // One in whose namespace a warm sandbox waits: without it that has no network.
+    // Removes the network container of a warm sandbox, which then has no network.
     let warm = server.sandboxes();
     docker(&["rm", "-f", &holders()[0]]);
     eventually("another one waits", async || {
@@ -321,7 +322,7 @@ async fn a_holder_that_is_removed_takes_its_sandboxes_along() {
         now.len() == 1 && now != warm && server.is_ready()
     })
     .await;
-    // One in whose namespace code runs.
+    // Removes the network containers while code runs.
     let code = "console.log('before'); void setTimeout(() => {}, 600_000)";
     let mut stream = server.stream(json!({"language": "js", "code": code})).await;
     assert_eq!(stream.next().await.expect("an event").name, "stdout");
@@ -331,7 +332,7 @@ async fn a_holder_that_is_removed_takes_its_sandboxes_along() {
     assert_eq!(stream.next().await.expect("an event").name, "error");
     let end = stream.next().await.expect("an event");
     assert_eq!(end.data["outcome"]["kind"], "infrastructure");
-    // Free ones.
+    // The free network containers were removed too.
     eventually("one waits", async || server.is_ready() && server.sandboxes().len() == 1).await;
     assert_eq!(server.run_with(cold()).await["outcome"]["kind"], "ok");
     server.until_busy(0, 0).await;
@@ -346,7 +347,7 @@ async fn a_network_that_is_removed_is_made_again() {
     for name in server.containers() {
         let _ = std::process::Command::new("docker").args(["rm", "-f", &name]).output();
     }
-    // Those that come up meanwhile are on it.
+    // Containers that start meanwhile are on the network, so that it may remain.
     let _ = std::process::Command::new("docker").args(["network", "rm", network.trim()]).output();
     recovers(&server, "a network that is gone").await;
     eventually("one waits again", async || server.sandboxes().len() == 1).await;

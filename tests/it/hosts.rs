@@ -1,4 +1,4 @@
-//! Hosts that have less than others.
+//! Hosts with fewer resources or features than others.
 
 use crate::daemon::Daemon;
 use crate::support::{Server, eventually, oncebox, stdout};

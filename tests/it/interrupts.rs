@@ -1,6 +1,7 @@
-//! Clients that hang up while their code prints: the next execution of the context hears nothing of it, and finds the variables.
+//! Clients that hang up while their code prints: none of its output reaches the next execution of the context, which
+//! finds the variables.
 //!
-//! `INTERRUPTS=1000` tries each case that often. `SEED` repeats what failed.
+//! `INTERRUPTS=1000` runs each case that often. `SEED` repeats a failed run.
 
 use std::time::Duration;
 
@@ -22,13 +23,13 @@ trials![
     nothing_of_interrupted_bash_reaches_the_next_execution,
 ];
 
-/// Code of one language that prints without end, and what comes before and after it.
+/// Endless printing code in one language, with code to run before and after it.
 struct Language {
     name: &'static str,
     /// Sets a variable to 42.
     keep: &'static str,
-    /// Each prints `old` for ever: in small writes, in writes larger than a pipe, to both streams, from another thread or process,
-    /// between waits.
+    /// Variants that print `old` for ever: in small writes, in writes larger than a pipe, to both streams, from another
+    /// thread or process, and between waits.
     endless: &'static [&'static str],
     /// Prints `ok` and the variable.
     next: &'static str,
@@ -64,7 +65,7 @@ const JAVASCRIPT: Language = Language {
     name: "js",
     keep: "var kept = 42",
     endless: SCRIPT,
-    // It does not end before what was left behind would have spoken.
+    // Takes long enough for leftover callbacks of the interrupted code to print.
     next: "await new Promise((next) => setTimeout(next, 5)); console.log('ok', kept)",
 };
 
@@ -160,7 +161,7 @@ async fn interrupt(language: &Language) {
     sandbox.kill().await;
 }
 
-/// Hangs up somewhere in what the code prints: after its first word or a megabyte, at once or a moment later.
+/// Hangs up at a random point of the output: after its first word or up to a megabyte, at once or a moment later.
 async fn hang_up_within(sandbox: &Sandbox, context: &str, code: &str, random: &mut StdRng) {
     let more = async |response: &mut reqwest::Response, read: &mut Vec<u8>| {
         let chunk = response.chunk().await.expect("it goes on");
@@ -171,7 +172,7 @@ async fn hang_up_within(sandbox: &Sandbox, context: &str, code: &str, random: &m
     let mut response = request.send().await.expect("an answer");
     let wanted = [1, 1, 200, 65_536, 1_000_000][random.random_range(0..5)];
     let mut read = Vec::new();
-    // What writes little takes too long for a megabyte.
+    // Code that prints little would take too long to print a megabyte.
     let _ = tokio::time::timeout(Duration::from_secs(1), async {
         while read.len() < wanted || !is_begun(&read) {
             more(&mut response, &mut read).await;
@@ -189,7 +190,7 @@ fn is_begun(read: &[u8]) -> bool {
     read.windows(3).any(|word| word == b"old")
 }
 
-/// Whether these are the lines, whatever their times.
+/// Whether the lines are the expected ones, apart from their times.
 fn is_told(lines: &[Value], expected: &[Value]) -> bool {
     let known = |line: &Value| json!({"type": line["type"], "text": line["text"]});
     lines.iter().map(known).eq(expected.iter().map(known))

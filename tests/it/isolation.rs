@@ -1,4 +1,4 @@
-//! Attacks from inside a sandbox: on its agent, on its host, on the server, on other sandboxes.
+//! Attacks from inside a sandbox: on its agent, its host, the server and other sandboxes.
 
 use serde_json::{Value, json};
 
@@ -51,14 +51,16 @@ os.system("bash -c 'cat /proc/1/oom_score_adj /proc/self/oom_score_adj' | xargs"
         ["True True user /home/user user 1000 [] /home/user", "CapInh 0", "CapPrm 0", "CapEff 0", "CapAmb 0"],
         "{said}"
     );
-    // What the agent has, and nobody else comes to: CHOWN, DAC_OVERRIDE, FOWNER, KILL, SETGID and SETUID, bits 0, 1, 3, 5, 6 and 7.
+    // The agent's capabilities, which no other process can gain: CHOWN, DAC_OVERRIDE, FOWNER, KILL, SETGID and SETUID,
+    // bits 0, 1, 3, 5, 6 and 7.
     assert_eq!(lines[5..7], ["CapBnd 00000000000000eb", "1 2"], "{said}");
     assert_eq!(lines[7..], ["0", "0 1000"], "{said}");
 }
 
-/// In each image, and in the machine that an SDK keeps; the same programs gain what the bit gives where it is not withheld.
+/// In each image, and in the sandbox that an SDK keeps. The same programs do gain rights in a container that does not
+/// prevent it.
 async fn programs_with_the_set_user_id_bit_gain_nothing() {
-    // What they say of `--help` goes to a pipe that is full, so that they can be looked at while they wait.
+    // The output of `--help` goes to a full pipe, so that the programs wait and can be inspected.
     let script = r#"
 full=$(mktemp -u); mkfifo $full; exec 3<> $full; dd if=/dev/zero of=$full bs=4096 oflag=nonblock conv=notrunc 2> /dev/null
 for file in $(find / -xdev -perm /6000 -type f 2> /dev/null | sort); do
@@ -231,12 +233,12 @@ except OSError as err:
     assert_eq!(docker(&[&run[..], &["oncebox/python", "-c", interface]].concat()), "changed\n");
 }
 
-/// Names and numbers of system calls that are denied whatever their arguments are.
+/// Names and numbers of system calls that are denied with any arguments.
 macro_rules! numbered {
     ($($name:ident)*) => { [$((stringify!($name), libc::$name)),*] };
 }
 
-/// Docker's own filter denies many of them with the same error, and others, in some of its versions, not.
+/// Docker's own filter denies many of them with the same error; whether it denies others depends on its version.
 async fn system_calls_that_break_kernels_are_denied() {
     let always = numbered![
         SYS_io_uring_setup SYS_io_uring_enter SYS_io_uring_register SYS_bpf SYS_userfaultfd SYS_memfd_secret
@@ -460,7 +462,7 @@ print(own.getsockname()[0] != address)
 "#;
     let env = json!({"ADDRESS": address.trim()});
     let answer = server.run_with(json!({"language": "python", "code": attack, "env": env})).await;
-    // That a datagram was dropped is told to nobody; whether it was received is, below.
+    // The sender does not learn that a datagram was dropped; the check below shows whether it was received.
     assert_eq!(stdout(&answer), "refused\nrefused\nrefused\nsent\nTrue\n", "{answer}");
     let mut rest = Vec::new();
     while let Some(event) = listening.next().await {
@@ -470,7 +472,8 @@ print(own.getsockname()[0] != address)
     assert_eq!(rest[0].1["outcome"]["kind"], "ok");
 }
 
-/// Sandboxes take turns in a network namespace. One at a time here, so that the next one has the one before's.
+/// Sandboxes use a network namespace one after the other. Only one runs at a time here, so that the next one gets the
+/// same namespace.
 async fn nothing_of_a_run_is_there_for_the_next_one_of_its_network() {
     let server = Server::start_cold(&[("ONCEBOX_MAX_SANDBOXES", "1")]);
     let leave = r#"
@@ -517,7 +520,7 @@ print(os.stat("/proc/self/ns/net").st_ino)
         server.until_busy(0, 0).await;
     }
     assert!(reused, "no namespace was used twice, so nothing was tested");
-    // A connection is remembered for a minute by the end that closes it first, and by neither process.
+    // The end that closes a connection first remembers it for a minute, in the kernel and not in a process.
     let connect = r#"
 import os, socket
 own = socket.create_server(("127.0.0.1", 0))
@@ -541,7 +544,7 @@ if served:
     }
 }
 
-/// Not even one that listens on every address of its machine, where an ordinary container reaches it.
+/// This holds even for a server that listens on every address of its machine, where an ordinary container reaches it.
 async fn the_server_cannot_be_reached_from_inside() {
     const KEY: &str = "e2b_1111111111111111111111111111111111111111";
     let server = Server::start_cold(&[("ONCEBOX_LISTEN", "0.0.0.0:0"), ("ONCEBOX_API_KEYS", KEY)]);

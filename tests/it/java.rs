@@ -1,4 +1,4 @@
-//! What is Java's own: snippets as in JShell, programs with a `main`, compile errors, stack traces.
+//! Features of Java: snippets as in JShell, programs with a `main`, compile errors, stack traces.
 
 use serde_json::{Value, json};
 
@@ -158,7 +158,7 @@ async fn a_compile_error_names_its_line() {
 }
 
 async fn a_missing_package_is_the_compilers_own_error() {
-    // Not even the one that the runner uses.
+    // Not even the library that the runner uses.
     for package in ["org.apache.commons.lang3", "com.google.gson"] {
         let answer = run("java", &format!("import {package}.*;")).await;
         assert_eq!(answer["exception"]["value"], format!("package {package} does not exist"));
@@ -188,7 +188,7 @@ async fn a_main_without_a_class_is_run() {
         stdout(&ok("String who() { return \"you\"; }\nvoid main() { IO.println(\"hello \" + who()); }").await),
         "hello you\n"
     );
-    // Code that has statements runs by itself.
+    // Code with statements runs by itself.
     assert_eq!(
         stdout(&ok("void main() { System.out.println(\"main\"); }\nSystem.out.println(\"statement\");").await),
         "statement\n"

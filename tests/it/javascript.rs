@@ -1,4 +1,4 @@
-//! What is JavaScript's own: Node's modules and values, promises, timers, errors.
+//! Features of JavaScript: Node's modules and values, promises, timers, errors.
 
 use serde_json::{Value, json};
 

@@ -1,5 +1,5 @@
-//! Kept sandboxes through what may happen to them, above all a container or an engine that fails: each is told, keeps no place that
-//! it does not have, and goes on if it can.
+//! Kept sandboxes under failures, above all of a container or of the engine: each failure is reported, no place stays
+//! taken, and the sandbox goes on if it can.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +23,7 @@ trials![
     an_execution_that_is_a_sandboxes_last_is_told_to_its_end,
 ];
 
-/// Any key does while the server has none.
+/// The server has no keys, so any key is accepted.
 async fn ask(server: &Server, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
     let mut request = server.http.request(method, format!("{}{path}", server.url)).header("x-api-key", KEY);
     if let Some(body) = body {
@@ -34,7 +34,7 @@ async fn ask(server: &Server, method: Method, path: &str, body: Option<Value>) -
     (status, response.json().await.unwrap_or_default())
 }
 
-/// What asks for a sandbox with an interpreter.
+/// The request for a sandbox with an interpreter.
 fn interpreter() -> Value {
     json!({"templateID": "code-interpreter-v1", "timeout": 600})
 }
@@ -44,7 +44,7 @@ fn id_and_token(created: &Value) -> (String, String) {
     (text("sandboxID"), text("envdAccessToken"))
 }
 
-/// A new sandbox: its id and its token.
+/// Creates a sandbox; returns its id and its token.
 async fn create(server: &Server) -> (String, String) {
     let (status, created) = ask(server, Method::POST, "/v2/sandboxes", Some(interpreter())).await;
     assert_eq!(status, 201, "{created}");
@@ -61,7 +61,7 @@ async fn listed(server: &Server) -> Vec<Value> {
     list.as_array().expect("a list").clone()
 }
 
-/// It runs code, to the end of what it has to say.
+/// Checks that the sandbox runs code to an orderly end.
 async fn runs(server: &Server, (id, token): &(String, String)) {
     let execute = server.http.post(format!("{}/execute", server.url)).header("e2b-sandbox-id", id);
     let execute = execute.header("e2b-sandbox-port", 49999).header("x-access-token", token);
@@ -80,7 +80,7 @@ async fn sandboxes_whose_containers_are_gone_give_their_places_back() {
     for container in server.sandboxes() {
         docker(&["rm", "-f", &container]);
     }
-    // Nobody asks for either.
+    // The losses are noticed although no client asks for the sandboxes.
     eventually("they are listed no longer", async || listed(&server).await.is_empty()).await;
     eventually("the log has both losses", async || server.logged("lost the sandbox").len() == 2).await;
     for id in [&running.0, &paused.0] {
@@ -91,7 +91,7 @@ async fn sandboxes_whose_containers_are_gone_give_their_places_back() {
         assert_eq!(gone, json!({"sandboxId": id, "message": message, "code": 502}));
     }
     assert_eq!(change(&server, &paused.0, "resume").await.0, 404);
-    // A place is free when its container is known to be gone.
+    // A place is free once its container is known to be gone.
     let mut new = Vec::new();
     eventually("both places are free", async || {
         let (status, created) = ask(&server, Method::POST, "/v2/sandboxes", Some(interpreter())).await;
@@ -109,7 +109,7 @@ async fn sandboxes_whose_containers_are_gone_give_their_places_back() {
     assert_eq!(server.containers(), Vec::<String>::new());
 }
 
-/// A pause meets `fate`. What runs then is broken off, and the sandbox goes on.
+/// A pause meets `fate`. Running requests are broken off, and the sandbox goes on.
 async fn is_not_paused(fate: Fate) {
     let fault = Fault::default();
     let proxy = EngineProxy::with_faults(&fault);
@@ -135,7 +135,7 @@ async fn a_pause_that_the_engine_refuses_leaves_a_sandbox_that_runs() {
 }
 
 async fn a_pause_that_the_engine_does_not_answer_leaves_a_sandbox_that_runs() {
-    // The engine does it, and is too slow to say so.
+    // The engine pauses the container, but never answers.
     is_not_paused(Fate::PassUnsaid).await;
     is_not_paused(Fate::Never).await;
 }
@@ -170,7 +170,7 @@ async fn a_resumption_that_the_engine_does_not_answer_can_be_asked_for_again() {
     let server = Server::start_cold(&[("ONCEBOX_ENGINE_TIMEOUT_MS", "10000"), ("DOCKER_HOST", &proxy.address())]);
     let sandbox = create(&server).await;
     assert_eq!(change(&server, &sandbox.0, "pause").await.0, 204);
-    // The engine does it, and is too slow to say so, whatever it is asked.
+    // The engine resumes the container, but never answers any of these calls.
     fault.set(Calls::Resume, Fate::PassUnsaid);
     let (status, told) = change(&server, &sandbox.0, "resume").await;
     assert_eq!((status, listed(&server).await[0]["state"].as_str()), (201, Some("running")), "{told}");

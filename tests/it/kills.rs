@@ -1,5 +1,5 @@
-//! A server is killed under load, at any moment, and started again: its clients had right answers until then, and nothing of it is
-//! left.
+//! A server is killed under load at a random moment and started again: until then its clients had right answers, and
+//! nothing of it is left.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -12,34 +12,34 @@ use serde_json::{Value, json};
 
 use crate::support::{self, Server, docker};
 
-/// When its successor listens, nothing of a killed server is left for longer, on a machine that is busy with other tests. What is
-/// promised is a third of that, and counted by `make soak`.
+/// The time limit, from when the successor listens, for removing everything that a killed server has left, on a machine
+/// that is busy with other tests. The promised time is a third of that; `make soak` checks it.
 const LEFT: Duration = Duration::from_secs(15);
 
-/// What runs lose is not told line by line; where it listens is.
+/// Does not log every lost run, but does log the address at which the server listens.
 const QUIET: (&str, &str) = ("ONCEBOX_LOG", "off,oncebox::cli=info");
 
-/// Clients of a killed server know it within this time.
+/// The time limit in which clients of a killed server notice its end.
 const SILENCE: Duration = Duration::from_secs(10);
 
-/// How one round went.
+/// The result of one round.
 #[derive(Debug)]
 #[allow(dead_code, reason = "told here, and counted where there are many")]
 pub(crate) struct Round {
-    /// Answers that clients had before the kill, each of them what was asked for, and clear errors.
+    /// The number of right answers that clients had before the kill, and the number of clear errors.
     pub(crate) answers: usize,
     pub(crate) errors: usize,
-    /// Containers that there were at the kill.
+    /// The number of containers at the kill.
     pub(crate) containers: usize,
-    /// Whether all that was left is a network of which the daemon has lost count.
+    /// Whether the only thing left was a network that the daemon itself cannot remove.
     pub(crate) miscounted: bool,
-    /// How long after its start the successor listened, and after that, how long something was left.
+    /// The time from its start until the successor listened, and from then until nothing was left.
     pub(crate) started: Duration,
     pub(crate) clean: Duration,
 }
 
-/// Starts a server, gives it work, kills it at a moment that the seed tells, and starts its successor. Panics when something is
-/// left, when a client waits in silence, when the successor does not work, or when `bystander` is disturbed.
+/// Starts a server, gives it work, kills it at a moment chosen by the seed, and starts its successor. Panics if
+/// something is left, if a client waits too long, if the successor does not work, or if `bystander` is disturbed.
 pub(crate) async fn round(seed: u64, bystander: &Server) -> Round {
     let mut random = StdRng::seed_from_u64(seed);
     let alive = Duration::from_millis(random.random_range(0..2000));
@@ -48,7 +48,7 @@ pub(crate) async fn round(seed: u64, bystander: &Server) -> Round {
     let temporary = tempfile::tempdir().expect("a directory");
     let tmpdir = temporary.path().display().to_string();
     let victim = Server::start_unready(&[("TMPDIR", &tmpdir), ("ONCEBOX_TEMPLATES__JSHELL__WARM", "0"), QUIET]);
-    // Half of them are killed when they are warm.
+    // Half of the servers are killed after they are warm.
     let is_warm = random.random_bool(0.5);
     while is_warm && !victim.is_ready() {
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -58,7 +58,7 @@ pub(crate) async fn round(seed: u64, bystander: &Server) -> Round {
         tokio::time::sleep(alive).await;
         let mut traces = traces(&victim).await;
         if is_warm {
-            // What is looked for later is found as long as it is there.
+            // Checks that the search below finds these things while they exist.
             let found = left(&victim, &traces, temporary.path());
             for kind in ["container ", "network ", "mount of ", "process "] {
                 assert!(found.iter().any(|found| found.starts_with(kind)), "seed {seed}: no {kind}in {found:?}");
@@ -109,22 +109,22 @@ pub(crate) async fn round(seed: u64, bystander: &Server) -> Round {
     Round { answers, errors, containers: traces.len(), miscounted, started, clean }
 }
 
-/// What a client heard until the server was gone, and when that was.
+/// The answers that a client got until the server was gone, and the time of that.
 struct Heard {
     answers: usize,
     errors: usize,
     /// An answer that was neither right nor a clear error.
     wrong: Option<String>,
-    /// When an error first told of a failure, and not of want of room.
+    /// The time of the first error about a failure, other than a lack of places.
     failed: Option<Instant>,
     ended: Instant,
 }
 
-/// Asks for one thing after the other until the server is gone.
+/// Sends one request after the other until the server is gone.
 async fn work(server: &Server, client: usize) -> Heard {
     let kept = json!({"templateID": "base", "timeout": 300});
     let run = |language: &str, code: &str| json!({"language": language, "code": code});
-    // The last is the result of a run that ends.
+    // The third value is the result of a run that ends.
     let (path, request, result) = match client {
         0 => ("/sandboxes", kept, None),
         1 => ("/v1/run", run("js", "await new Promise(done => setTimeout(done, 600_000))"), None),
@@ -144,14 +144,14 @@ async fn work(server: &Server, client: usize) -> Heard {
             if ![429, 503].contains(&status) {
                 heard.failed.get_or_insert_with(Instant::now);
             }
-            // As its client would; not again at once.
+            // Waits before the next request, as a client would.
             tokio::time::sleep(Duration::from_millis(100)).await;
         } else {
             let body = String::from_utf8_lossy(&body);
             heard.wrong.get_or_insert_with(|| format!("{path} {request}: {status} {body:.1000}"));
         }
         if path == "/sandboxes" && heard.answers > 1 {
-            // Two are enough; they live on.
+            // Two sandboxes are enough; they live on.
             while server.http.get(format!("{}/healthz", server.url)).send().await.is_ok() {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
@@ -161,7 +161,7 @@ async fn work(server: &Server, client: usize) -> Heard {
     Heard { ended: Instant::now(), ..heard }
 }
 
-/// The status and the whole body; none when the connection broke.
+/// The status and the complete body; `None` if the connection broke.
 async fn ask(server: &Server, path: &str, request: &Value) -> Option<(u16, Vec<u8>)> {
     let post = server.http.post(format!("{}{path}", server.url));
     let post = post.header("x-api-key", "e2b_1111111111111111111111111111111111111111");
@@ -170,7 +170,8 @@ async fn ask(server: &Server, path: &str, request: &Value) -> Option<(u16, Vec<u
     Some((status, response.bytes().await.ok()?.to_vec()))
 }
 
-/// Whether it is what was asked for: a sandbox, or a run that ended with this result. Of the others none can end in their time.
+/// Whether the answer is the expected one: a sandbox, or a run with this result. The other runs cannot end before the
+/// kill.
 fn is_right(status: u16, answer: &Value, path: &str, result: Option<&str>) -> bool {
     match (path, result) {
         ("/sandboxes", _) => status == 201 && answer["sandboxID"].as_str().is_some_and(|id| !id.is_empty()),
@@ -184,7 +185,7 @@ fn is_right(status: u16, answer: &Value, path: &str, result: Option<&str>) -> bo
     }
 }
 
-/// Whether it says, as is documented, that it is not the request that is wrong.
+/// Whether the answer is a documented error that does not blame the request.
 fn is_clear_error(status: u16, answer: &Value) -> bool {
     let says = |value: &Value| value.as_str().is_some_and(|text| !text.is_empty());
     match status {
@@ -194,7 +195,7 @@ fn is_clear_error(status: u16, answer: &Value) -> bool {
                 && says(&outcome["message"])
                 && answer["error"] == outcome["message"]
         }
-        // oncebox's own shape, and E2B's.
+        // oncebox's own format, and E2B's.
         429 | 500 | 503 => {
             let own = &answer["error"];
             says(&own["code"]) && says(&own["message"]) || answer["code"] == status && says(&answer["message"])
@@ -203,13 +204,14 @@ fn is_clear_error(status: u16, answer: &Value) -> bool {
     }
 }
 
-/// The containers of a server: their ids are in the names of all that the engine makes for them, but their file systems and volumes.
+/// The containers of a server. The engine uses their ids in the names of everything that it makes for them, except file
+/// systems and volumes.
 async fn traces(server: &Server) -> BTreeSet<Trace> {
     let label = format!("label=oncebox.owner={}", server.owner);
     tokio::task::spawn_blocking(move || look_for(&label)).await.expect("it looks")
 }
 
-/// Volumes that an image asks for have no label, and stay where nobody removes them with their container.
+/// Volumes that an image declares have no label, and remain unless they are removed with their container.
 const FORMAT: &str = "{{.Id}} {{with .GraphDriver}}{{with .Data}}{{.MergedDir}}{{end}}{{end}}{{range .Mounts}}{{if eq .Type \"volume\"}} {{.Name}}{{end}}{{end}}";
 
 fn look_for(label: &str) -> BTreeSet<Trace> {
@@ -219,20 +221,20 @@ fn look_for(label: &str) -> BTreeSet<Trace> {
     if inspect.len() == 3 {
         return BTreeSet::new();
     }
-    // Some may be gone already, which makes it an error and not less of an answer.
+    // Some containers may be gone already. Then the command fails, but it still prints the others.
     let output = std::process::Command::new("docker").args(&inspect).output().expect("the docker command");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let trace = |line: &str| {
         let mut words = line.split(' ').map(str::to_owned);
         let (id, mount) = (words.next()?, words.next()?);
-        // Where the engine does not say, its path has the id in it.
+        // If the engine does not report the path, it contains the id.
         let mount = if mount.is_empty() { id.clone() } else { mount };
         Some(Trace { id, mount, volumes: words.collect() })
     };
     text.lines().filter_map(trace).collect()
 }
 
-/// What tells that there is something of a container.
+/// The names by which leftovers of a container can be found.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Trace {
     id: String,
@@ -240,12 +242,12 @@ struct Trace {
     volumes: Vec<String>,
 }
 
-/// Whether all of this, if it is anything, is networks that the daemon itself cannot remove.
+/// Whether everything that is left, if anything, is networks that the daemon itself cannot remove.
 fn is_miscounted(left: &[String]) -> bool {
     left.iter().all(|left| left.strip_prefix("network ").is_some_and(support::is_miscounted))
 }
 
-/// All that there is of a server that is gone.
+/// Everything that exists of a server that is gone.
 fn left(server: &Server, traces: &BTreeSet<Trace>, temporary: &Path) -> Vec<String> {
     let label = format!("label=oncebox.owner={}", server.owner);
     let mut left = Vec::new();
@@ -262,7 +264,7 @@ fn left(server: &Server, traces: &BTreeSet<Trace>, temporary: &Path) -> Vec<Stri
     left.extend(traces.iter().filter(is_there).map(|trace| format!("mount of {}", trace.id)));
     for process in std::fs::read_dir("/proc").expect("the processes").flatten() {
         let path = process.path();
-        // A shim names its container in its command, and what runs inside in its cgroups.
+        // A shim has its container's id in its command line, and processes inside have it in their cgroups.
         let about = ["cmdline", "cgroup"].map(|file| std::fs::read_to_string(path.join(file)).unwrap_or_default());
         if traces.iter().any(|trace| about.iter().any(|about| about.contains(&trace.id))) {
             left.push(format!("process {}: {}", path.display(), about[0].replace('\0', " ")));

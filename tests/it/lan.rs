@@ -1,4 +1,4 @@
-//! Hosts that are really there, for sandboxes not to reach: this machine, and a simulated network beside it.
+//! Real hosts that sandboxes must not reach: this machine, and a simulated network next to it.
 
 use std::io::Read;
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use crate::support::docker;
 
-/// What clouds tell machines about themselves on.
+/// The address of the metadata service of clouds.
 pub(crate) const METADATA: &str = "169.254.169.254";
 
-/// Greets whoever connects.
+/// Sends a greeting on every connection.
 pub(crate) const GREETER: &str = r#"
 import socket
 listener = socket.create_server(("0.0.0.0", 8000))
@@ -19,20 +19,21 @@ while True:
     listener.accept()[0].sendall(b"hello")
 "#;
 
-/// A network beside this machine: one host with private addresses of every range and two public ones. This machine has one of
-/// each there too, and the one that clouds serve metadata on. All of it goes with the one container.
+/// A network next to this machine, with one host that has an address in every private range and two public ones. On
+/// that network, this machine has a private and a public address too, and the address of the metadata service.
+/// Everything ends with the one container.
 pub(crate) struct Lan {
     container: String,
-    /// As in `10.213.NUMBER.2`.
+    /// The number in `10.213.NUMBER.2`.
     pub(crate) number: usize,
-    /// This machine's greeter, on every address that it has.
+    /// The port of this machine's greeter, on all its addresses.
     pub(crate) port: u16,
 }
 
 impl Lan {
     pub(crate) fn new() -> Self {
         static STARTED: AtomicUsize = AtomicUsize::new(0);
-        // Tests of another process may have theirs at the same time.
+        // Tests of another process may have their networks at the same time.
         let number = (std::process::id() as usize * 8 + STARTED.fetch_add(1, Ordering::Relaxed)) % 256;
         let listener = TcpListener::bind("0.0.0.0:0").expect("a port");
         let port = listener.local_addr().expect("an address").port();
@@ -75,22 +76,22 @@ impl Lan {
         format!("10.213.{}.2:8000", self.number)
     }
 
-    /// Its addresses in the other private ranges, and the one that providers have between themselves and their customers.
+    /// The host's addresses in the other private ranges, and in the one that providers share with their customers.
     pub(crate) fn beside(&self) -> [String; 3] {
         ["172.31", "192.168", "100.64"].map(|range| format!("{range}.{}.213", self.number))
     }
 
-    /// One of its public ones: 2 or 3.
+    /// One of the host's public addresses: 2 or 3.
     pub(crate) fn public(&self, last: usize) -> String {
         format!("11.213.{}.{last}:8000", self.number)
     }
 
-    /// This machine by one of its addresses.
+    /// This machine's greeter at one of its addresses.
     pub(crate) fn machine(&self, address: &str) -> String {
         format!("{address}:{}", self.port)
     }
 
-    /// Everything that is there: the host, and this machine by addresses of each kind, that on the bridge among them.
+    /// All targets: the host, and this machine by addresses of each kind, including the one on the bridge.
     pub(crate) fn everything(&self, network: &str) -> Vec<String> {
         let way_out = UdpSocket::bind("0.0.0.0:0").expect("a port");
         way_out.connect("8.8.8.8:9").expect("a way out");
@@ -99,12 +100,12 @@ impl Lan {
         let machine = [gateway(network), own, private, public, METADATA.to_owned()];
         let machine = machine.iter().map(|address| self.machine(address));
         let all: Vec<_> = [self.private(), self.public(2), self.public(3)].into_iter().chain(machine).collect();
-        // What is not there is not reached, and shows nothing.
+        // An attempt on a target that does not exist would fail anyway, and show nothing.
         all.iter().for_each(|target| until_greeted(target));
         all
     }
 
-    /// The same for a server that was there before: without the public address that this machine has only now.
+    /// The targets for a server that was started earlier: without the public address that this machine has only now.
     pub(crate) fn everything_before(&self, network: &str) -> Vec<String> {
         let new = self.machine(&format!("11.213.{}.1", self.number));
         self.everything(network).into_iter().filter(|target| *target != new).collect()
@@ -140,7 +141,7 @@ pub(crate) fn gateway(network: &str) -> String {
     address.to_string()
 }
 
-/// What a script prints that is run as root, outside of any container.
+/// The output of a script that is run as root, outside of any container.
 pub(crate) fn on_this_machine(script: &str) -> String {
     let is_root = rustix::process::geteuid().is_root();
     let command: &[&str] = if is_root { &["sh", "-c", script] } else { &["sudo", "-n", "sh", "-c", script] };

@@ -1,4 +1,4 @@
-//! What every language keeps of the contract: each test here is run once per language, with that language's snippet.
+//! The contract of every language: each test here is run once per language, with that language's code.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::{run, run_with, stderr, stdout, trial};
 
-/// What differs from language to language.
+/// Values that differ from language to language.
 #[derive(Clone, Copy)]
 struct Each<T> {
     python: T,
@@ -340,7 +340,7 @@ async fn ten_megabytes_of_output_arrive_whole(language: &str) {
         r: "for (n in 0:99999) cat(strrep('0', 104 - nchar(n, 'b')), n, '\\n', sep = '')",
         java: "for (int n = 0; n < 100_000; n++) System.out.println(\"0\".repeat(104 - (\"\" + n).length()) + n);",
     };
-    // R's own way to write a number of six digits that ends in zeros.
+    // R writes a number of six digits that ends in zeros like this.
     let code = format!("{}{}", if language == "r" { "options(scipen = 9)\n" } else { "" }, code.of(language));
     let answer = run_with(json!({"language": language, "code": code, "timeout_ms": 120_000})).await;
     assert_ok(&answer);
@@ -371,7 +371,7 @@ async fn all_bytes_go_in_and_come_out_through_files(language: &str) {
     assert_eq!(stdout(&answer), format!("{bytes}\n"));
 }
 
-/// Prints the lines of its standard input, each in brackets.
+/// Code that prints the lines of its standard input, each in brackets.
 const BRACKETS: Each<&str> = Each {
     python: "import sys\nfor line in sys.stdin: print(f'[{line.rstrip(chr(10))}]')",
     js: "for await (const line of require('readline').createInterface({ input: process.stdin })) console.log(`[${line}]`)",
@@ -447,7 +447,7 @@ async fn a_run_finds_nothing_of_the_one_before(language: &str) {
     assert!(stdout(&left).ends_with("left\n"));
     let found = run(language, find.of(language)).await;
     match language {
-        // A name that is not known does not compile in Java.
+        // In Java, code with an unknown name does not compile.
         "java" => {
             assert_eq!(found["exception"]["value"], "cannot find symbol\n  symbol:   variable trace");
             assert_eq!(stdout(&found), "false false\n");

@@ -1,4 +1,4 @@
-//! Sandboxes are ready before they are asked for, taken once, and gone afterwards, whatever happens to the server.
+//! Sandboxes are ready before they are requested, used once, and removed afterwards, whatever happens to the server.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -59,7 +59,7 @@ async fn everything_we_create_has_our_labels_and_no_other() {
     let server = Server::start_cold(&[ONE_WARM]);
     let containers = server.containers();
     assert_eq!(containers.len(), 2, "a sandbox and what holds its network: {containers:?}");
-    // A volume has no label of ours, and can outlive its container.
+    // A volume would not have our labels, and can outlive its container.
     for name in &containers {
         let mounts = docker(&["inspect", "-f", "{{json .Mounts}}", name]);
         let mounts: Value = serde_json::from_str(&mounts).expect("JSON");
@@ -91,7 +91,7 @@ async fn a_container_removed_while_it_waits_is_replaced() {
     let answer = server.run("js", "1 + 1").await;
     assert_eq!((&answer["results"], &answer["sandbox"]["warm"]), (&json!(["2"]), &json!(true)));
 
-    // With all of it gone, the network's holder too, and a request before anybody has looked.
+    // All containers are gone, also the one that holds the network, and a request comes before the server has noticed.
     for name in server.containers() {
         let _ = Command::new("docker").args(["rm", "-f", &name]).output();
     }
@@ -125,7 +125,7 @@ async fn a_killed_server_leaves_nothing_that_runs_and_its_successor_nothing_at_a
     eventually("its containers go", async || server.containers().is_empty()).await;
     assert!(killed.elapsed() < Duration::from_secs(20), "they took {:?}", killed.elapsed());
 
-    // What has no pipe to lose stays for the successor: the network, and a container that never started.
+    // Things without a pipe to the server remain for the successor: the network, and a container that never started.
     assert_ne!(networks(&server.owner), "");
     let label = format!("oncebox.owner={}", server.owner);
     docker(&[
@@ -145,7 +145,7 @@ async fn a_killed_server_leaves_nothing_that_runs_and_its_successor_nothing_at_a
 async fn the_containers_of_another_owner_are_left_alone() {
     let first = Server::start_cold(&[ONE_WARM]);
     let before = first.containers();
-    // One whose owner's name begins with the other's.
+    // A container of an owner whose name begins with the other owner's name.
     let owner = format!("{}x", first.owner);
     let second = Server::start_cold(&[ONE_WARM, ("ONCEBOX_OWNER", &owner)]);
     assert_eq!(second.run("js", "1").await["results"], json!(["1"]));
@@ -203,7 +203,7 @@ async fn an_address_that_is_taken_stops_the_start() {
     let server = Server::start_cold(&[ONE_WARM]);
     let before = server.containers();
     let address = server.url.trim_start_matches("http://");
-    // The same owner: nothing of the one that runs may be swept away.
+    // With the same owner, the second server must not remove anything of the running one.
     let variables = [("ONCEBOX_LISTEN", address), ("ONCEBOX_OWNER", server.owner.as_str())];
     let said = crate::support::refuses_to_start(&variables, None);
     assert_eq!(said, format!("oncebox: cannot listen on {address}: Address already in use (os error 98)\n"));

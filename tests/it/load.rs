@@ -1,5 +1,5 @@
-//! Under more load than there are places, each run ends as it must; and a server that is killed in the midst of it leaves nothing.
-//! `make soak` does the same for hours.
+//! Under more load than there are places, each run has the expected end, and a server that is killed under load leaves
+//! nothing. `make soak` does the same for hours.
 
 use std::time::{Duration, Instant};
 
@@ -20,11 +20,11 @@ trials![
     a_crowd_of_uploads_takes_little_memory_and_gives_it_back,
 ];
 
-/// Uploads at a time, and what the server may hold of each, bytes, all its steps together.
+/// The number of uploads at a time, and the bytes that the server may hold for each, in all its layers together.
 const CROWD: u64 = 200;
 const MAX_HELD_BYTES: u64 = 640 << 10;
 
-/// Told by the one who repeats what failed, or another each time.
+/// The seed: from the environment to repeat a failed run, otherwise a random one.
 pub(crate) fn seed() -> u64 {
     let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
@@ -49,7 +49,7 @@ async fn a_server_killed_at_any_moment_leaves_nothing() {
     assert_eq!(bystander.run("js", "1 + 1").await["results"], serde_json::json!(["2"]));
 }
 
-/// Every upload stands still on its way, because its sandbox does. Then the clients vanish.
+/// The sandbox is stopped, so that every upload stalls. Then the clients vanish.
 async fn a_crowd_of_uploads_takes_little_memory_and_gives_it_back() {
     let server: &'static Server = Box::leak(Box::new(Server::start_cold(&[])));
     let kept = Kept::create(server, json!({"templateID": "base", "timeout": 900})).await;
@@ -71,7 +71,7 @@ async fn a_crowd_of_uploads_takes_little_memory_and_gives_it_back() {
     assert!(server.stop(), "the server ends well");
 }
 
-/// An upload of which as much is sent as is taken, without a pause of a second.
+/// Sends as much of an upload as the server accepts without a pause of a second.
 async fn begun_upload(kept: &Kept, number: u64) -> TcpStream {
     let mut connection = kept.connect().await;
     let head = kept.head(ENVD, "POST", &format!("/files?path=/tmp/{number}"));

@@ -1,9 +1,9 @@
-//! What a report was measured on.
+//! The machine on which a report was measured.
 
 use std::fs;
 use std::process::Command;
 
-/// A line: the day, the build, the engine, the kernel, the processors, the memory.
+/// One line: the date, the build, the engine, the kernel, the processors, the memory.
 pub(crate) fn machine() -> String {
     let said = |program: &str, arguments: &[&str]| {
         let output = Command::new(program).args(arguments).output();

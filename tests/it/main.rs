@@ -1,7 +1,7 @@
-//! Tests of the whole server through the doors its users have: the real program, the real engine, real images.
+//! Tests of the whole server through its public APIs: the real program, the real engine, real images.
 //!
-//! A harness of its own, because the server that most tests share must be stopped after the last of them, and must
-//! then have left nothing.
+//! This suite has its own harness, because the server that most tests share must be stopped after the last of them, and
+//! must leave nothing behind.
 
 #[macro_use]
 #[allow(dead_code, reason = "it serves tests without containers too")]
@@ -54,7 +54,7 @@ use libtest_mimic::Arguments;
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    // Most of them wait most of the time.
+    // Most tests mostly wait.
     arguments.test_threads.get_or_insert(4);
     let trials = [
         run::trials(),

@@ -1,5 +1,5 @@
-//! A mix of runs in all languages with all kinds of ends, each of which tells what its answer must be. More are asked for at once
-//! than there may be sandboxes, and every answer is compared: the outcome with its limit, what was printed, what was used.
+//! A mix of runs in all languages with all kinds of ends, each with its expected answer. More are requested at once
+//! than there may be sandboxes, and every answer is compared: the outcome with its limit, the output, and the usage.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -12,23 +12,23 @@ use serde_json::{Value, json};
 use crate::actions::{Action, End, Run, choose};
 use crate::support::{Server, stderr, stdout};
 
-/// What was done, and what was not as it must be.
+/// The number of actions, and the wrong answers.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
-    /// How many of each kind were done.
+    /// The number of actions of each kind.
     pub(crate) done: BTreeMap<&'static str, usize>,
-    /// What was wrong: the action's number, its kind, and the answer.
+    /// The wrong answers: the action's number, its kind, and the answer.
     pub(crate) wrong: Vec<String>,
 }
 
 impl Tally {
-    /// How many were done.
+    /// The number of all actions.
     pub(crate) fn total(&self) -> usize {
         self.done.values().sum()
     }
 }
 
-/// Does `runs` actions, `clients` at a time, until `deadline` at the latest; `progress` hears of each that is done.
+/// Performs `runs` actions, `clients` at a time, until `deadline` at the latest; calls `progress` after each.
 pub(crate) async fn load(
     server: &Server,
     seed: u64,
@@ -83,7 +83,7 @@ async fn do_it(server: &Server, action: Action) -> Result<(), String> {
     }
 }
 
-/// What of an answer is not as it must be.
+/// The part of an answer that is wrong.
 fn wrong(run: &Run, answer: &Value) -> Option<&'static str> {
     let printed = stdout(answer);
     let is_ok = matches!(run.end, End::Ok);
@@ -120,14 +120,15 @@ fn ended(end: End, answer: &Value) -> bool {
     }
 }
 
-/// What templates allow.
+/// Limits of the templates.
 const TIMEOUT_MS: u64 = 30_000;
 const MEMORY_BYTES: u64 = 1 << 30;
 
-/// The agent ends a run at its time, the server soon after that; on a machine with more work than processors "soon" is not at once.
+/// The agent ends a run at its time limit, and the server ends it a little later. On an overloaded machine both may be
+/// late.
 const LATE_MS: u64 = 10_000;
 
-/// Whether the usage is what such a run can have used, at least and at most.
+/// Whether the usage is within the limits of what such a run can use.
 fn used(run: &Run, answer: &Value) -> bool {
     let usage = |name: &str| answer["usage"][name].as_u64();
     let figures = (usage("wall_ms"), usage("cpu_ms"), usage("peak_memory_bytes"));
@@ -136,10 +137,10 @@ fn used(run: &Run, answer: &Value) -> bool {
         End::Limit("timeout", _, timeout_ms) => (timeout_ms..timeout_ms + LATE_MS).contains(&wall_ms),
         _ => wall_ms <= TIMEOUT_MS,
     };
-    // A processor of its own at the most; when it spins, what it gets of those that all share.
+    // At most the time of its own processor; spinning code uses at least its share of the processors.
     let cpu_fits = cpu_ms <= wall_ms * 3 / 2 + 1000 && (!run.spins || run.hasty || cpu_ms >= wall_ms / 50);
     let peak_fits = match run.end {
-        // What Java may use for objects is less than all of it.
+        // Java's heap is smaller than the memory.
         End::Limit("out_of_memory", _, limit) if run.request["language"] == "java" => {
             (limit * 7 / 10..=limit).contains(&peak)
         }
@@ -149,7 +150,7 @@ fn used(run: &Run, answer: &Value) -> bool {
     wall_fits && cpu_fits && peak_fits
 }
 
-/// An answer with no more of its output than tells what it is.
+/// The answer with long output shortened.
 fn shortened(mut answer: Value) -> Value {
     for stream in ["stdout", "stderr"] {
         let Some(pieces) = answer["logs"][stream].as_array_mut() else { continue };
@@ -163,7 +164,7 @@ fn shortened(mut answer: Value) -> Value {
     answer
 }
 
-/// Any does while the server has none.
+/// The server has no keys, so any key is accepted.
 const KEY: &str = "e2b_1111111111111111111111111111111111111111";
 
 async fn send(server: &Server, request: &Value) -> Result<(u16, Value), String> {

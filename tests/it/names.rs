@@ -1,4 +1,4 @@
-//! Which sandboxes resolve names, on an engine whose host has a name server of the test's own.
+//! Name resolution in sandboxes, on an engine whose host uses the test's own name server.
 
 use std::fs;
 
@@ -10,17 +10,17 @@ use crate::support::{Server, stdout};
 
 trials![names_are_resolved_with_a_full_network_only];
 
-/// Prints the address that a name has, or `none`.
+/// Prints the address of a name, or `none`.
 const ASK: &str = r#"
 const { lookup } = require("node:dns").promises
 await lookup("name.oncebox.test").then(found => console.log(found.address), () => console.log("none"))
 "#;
 
-/// The address that the name server gives.
+/// The address in the name server's answers.
 const ADDRESS: &str = "11.213.0.2\n";
 const NONE: &str = "none\n";
 
-/// Where the name server listens: on the loopback interface, as a resolver of the host's own does, and on another address.
+/// The addresses of the name server: one on the loopback interface, like a resolver of the host's own, and another one.
 const NAMESERVERS: [&str; 2] = ["127.213.0.53", "10.213.0.53"];
 
 /// A daemon on a host with this name server. Needs root, `ip` and `dnsmasq`.
@@ -34,7 +34,7 @@ fn daemon(resolv_conf: &str) -> Daemon {
     ))
 }
 
-/// What the code prints in a kept sandbox with this network.
+/// The output of the code in a kept sandbox with this network policy.
 async fn kept(server: &Server, network: &Value) -> String {
     let create = json!({"templateID": "js", "network": network});
     let (status, created) = server.post("/sandboxes", &create).await;
@@ -58,7 +58,7 @@ async fn names_are_resolved_with_a_full_network_only() {
         let network = format!("oncebox-{}", server.owner);
         let asked = |code| json!({"language": "js", "code": code});
         let full = server.run_with(asked(ASK)).await;
-        // Without a policy: the name server answers, and containers of this daemon reach it.
+        // Without a network policy: the name server answers, and containers of this daemon reach it.
         let code = format!("(async () => {{ {ASK} }})()");
         let container =
             daemon.docker(&["run", "--rm", "--network", &network, "--entrypoint", "node", "oncebox/node", "-e", &code]);
@@ -74,7 +74,7 @@ async fn names_are_resolved_with_a_full_network_only() {
             ("ONCEBOX_TEMPLATES__NODE__ALLOW", r#"["11.213.0.2"]"#),
         ]);
         let listed = listing.run("js", ASK).await;
-        // A name that is not resolved fails within a second or two, whatever the engine does with the question.
+        // Resolution fails within a second or two, regardless of how the engine handles the query.
         let waited_ms = listed["usage"]["wall_ms"].as_u64().expect("a number");
         assert!(waited_ms < 4000, "{nameserver}: {listed}");
         let all_else = json!({"denyOut": ["0.0.0.0/0"], "allowOut": ["11.213.0.2"]});

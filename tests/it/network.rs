@@ -1,4 +1,4 @@
-//! What sandboxes reach of hosts that are really there: of this machine, and of a simulated network beside it.
+//! The real hosts that sandboxes reach: this machine, and hosts in a simulated network next to it.
 
 use std::net::UdpSocket;
 use std::process::{Command, Stdio};
@@ -22,7 +22,8 @@ trials![
     a_holder_that_may_not_restrict_says_so,
 ];
 
-/// Connects to each `HOST:PORT` of `TARGETS`, in the ordinary way and past the routes, and prints those it reached.
+/// Connects to each `HOST:PORT` of `TARGETS`, in the ordinary way and past the routes, and prints those that it
+/// reached.
 const PROBE: &str = r#"
 import concurrent.futures, os, socket
 
@@ -47,12 +48,12 @@ for (target, bound), yes in zip(tries, reached):
         print(target, "bound" if bound else "plain")
 "#;
 
-/// Of the server for E2B's SDKs, once there was a sandbox.
+/// The network of the server for E2B's SDKs, which exists once a sandbox does.
 fn e2b_network() -> String {
     format!("oncebox-{}", e2b::server().owner)
 }
 
-/// A server for Python only, and the network it has made.
+/// Starts a server and runs Python code once; returns the server and the name of its network.
 pub(crate) async fn start(variables: &[(&str, &str)]) -> (Server, String) {
     let server = Server::start_cold(variables);
     server.run("python", "1").await;
@@ -60,7 +61,7 @@ pub(crate) async fn start(variables: &[(&str, &str)]) -> (Server, String) {
     (server, network)
 }
 
-/// What a sandbox of that server reaches, as the probe says it.
+/// The targets that a sandbox of the server reaches, as the probe prints them.
 pub(crate) async fn reached(server: &Server, targets: &[String]) -> Vec<String> {
     let env = json!({"TARGETS": targets.join(" ")});
     let answer = server.run_with(json!({"language": "python", "code": PROBE, "env": env})).await;
@@ -72,7 +73,7 @@ pub(crate) fn both_ways(targets: &[String]) -> Vec<String> {
     targets.iter().flat_map(|target| ["plain", "bound"].map(|way| format!("{target} {way}"))).collect()
 }
 
-/// What an ordinary container on the same network reaches, with that OCI runtime.
+/// The targets that an ordinary container on the same network reaches, with this OCI runtime.
 pub(crate) fn reached_without_policy(oci_runtime: &str, network: &str, targets: &[String]) -> Vec<String> {
     let targets = format!("TARGETS={}", targets.join(" "));
     let run = ["run", "--rm", "--runtime", oci_runtime, "--network", network, "--env", &targets];
@@ -80,7 +81,7 @@ pub(crate) fn reached_without_policy(oci_runtime: &str, network: &str, targets: 
     docker(&run).lines().map(str::to_owned).collect()
 }
 
-/// What is reached from where a container has its network, by this machine's own kernel.
+/// The targets that this machine's own kernel reaches from a container's network namespace.
 pub(crate) fn reached_beside(container: &str, targets: &[String]) -> Vec<String> {
     let pid = docker(&["inspect", "-f", "{{.State.Pid}}", container]);
     let (pid, targets) = (pid.trim(), targets.join(" "));
@@ -96,12 +97,12 @@ async fn a_full_network_is_the_internet_and_nothing_private() {
     for plain in targets.iter().map(|target| format!("{target} plain")) {
         assert!(without.contains(&plain), "{plain} is not there at all: {without:?}");
     }
-    // This machine answers for its addresses on every interface, so that there it takes no route to reach them.
+    // This machine accepts its addresses on every interface, so no route is needed to reach them there.
     let gateway = gateway(&network);
     assert!(without.contains(&format!("{} bound", lan.machine(&gateway))), "{without:?}");
     assert_eq!(reached(&server, &targets).await, both_ways(&[lan.public(2), lan.public(3)]));
 
-    // What is out of reach is told at once, the loopback interface is no such thing, and there is no IPv6.
+    // Forbidden addresses fail at once, the loopback interface works, and there is no IPv6.
     let code = r#"
 import errno, os, socket, time
 began = time.monotonic()
@@ -126,7 +127,7 @@ for host, scope in [("2606:4700::1111", 0), ("fe80::1", socket.if_nametoindex("e
     let answer = server.run_with(json!({"language": "python", "code": code, "env": env})).await;
     assert_eq!(stdout(&answer), "EHOSTUNREACH\nEHOSTUNREACH\nEHOSTUNREACH\nTrue\n", "{answer}");
 
-    // Datagrams to everybody: this machine hears an ordinary container's, and none of a sandbox's.
+    // Broadcast datagrams: this machine receives those of an ordinary container, and none from a sandbox.
     let ears = UdpSocket::bind("0.0.0.0:0").expect("a port");
     ears.set_read_timeout(Some(Duration::from_secs(2))).expect("a time");
     let port = ears.local_addr().expect("an address").port();
@@ -160,7 +161,8 @@ async fn what_the_operator_allows_is_reached_and_its_neighbours_are_not() {
     let lan = Lan::new();
     let n = lan.number;
     let public = [lan.public(2), lan.public(3)];
-    // The whole of the LAN: its host, but this machine's address there, private or public, only by its own name.
+    // The whole LAN is allowed: that includes its host, but not this machine's addresses there, private or public,
+    // unless they are listed themselves.
     let (server, network) =
         start(&[("ONCEBOX_ALLOW_PRIVATE", &format!(r#"["10.213.{n}.0/24", "11.213.{n}.0/24"]"#))]).await;
     let expected = [&[lan.private()], &public[..]].concat();
@@ -215,11 +217,11 @@ async fn a_host_is_reached_by_its_name_and_what_the_name_does_not_mean_is_not() 
     let network = format!("oncebox-{}", server.owner);
     server.run("python", "1").await;
     targets.extend(lan.everything(&network));
-    // A name that leads inside opens nothing there: it may be in the hands of whoever attacks.
+    // A name that resolves to a private address opens nothing there: an attacker may control it.
     let expected = ["named.test:8000".to_owned(), lan.public(2)];
     assert_eq!(reached(&server, &targets).await, both_ways(&expected));
 
-    // A client's own wish.
+    // The policy that a client requests.
     let asked = json!({"denyOut": ["0.0.0.0/0"], "allowOut": ["Named.test", "private.test"]});
     let create = json!({"templateID": "base", "network": asked});
     let (status, created) = server.post("/sandboxes", &create).await;
@@ -240,7 +242,7 @@ async fn a_host_is_reached_by_its_name_and_what_the_name_does_not_mean_is_not() 
 async fn a_name_server_that_says_nothing_delays_nobody_else() {
     let silent = UdpSocket::bind("127.213.0.53:53").expect("an address of this machine's own");
     let server = Server::start_with("/etc/resolv.conf", "nameserver 127.213.0.53\noptions timeout:30\n", &[]);
-    // More than launch at once.
+    // More sandboxes than can launch at once.
     let creating: Vec<_> = (0..8)
         .map(|client| {
             let names: Vec<_> = (0..4).map(|name| format!("name-{client}-{name}.test")).collect();
@@ -276,7 +278,7 @@ async fn a_client_chooses_among_public_addresses() {
         let sandbox = e2b::Sandbox::create(json!({"templateID": "base", "network": asked})).await;
         let said = sandbox.shell(&probe(&targets)).await;
         assert_eq!(said.lines().collect::<Vec<_>>(), both_ways(&expected), "{asked}");
-        // It is as it is until the sandbox's end.
+        // The policy stays the same until the sandbox's end.
         assert_eq!(sandbox.api(Method::PUT, "/network", Some(asked.clone())).await.status, 204);
         let other = json!({"allowOut": ["1.1.1.1"], "denyOut": ["0.0.0.0/0"]});
         sandbox.api(Method::PUT, "/network", Some(other)).await.error(400);
@@ -292,7 +294,7 @@ async fn a_client_chooses_among_public_addresses() {
         (&json!(false), &json!([network(2) + "/32"]))
     );
     sandbox.kill().await;
-    // The next one, which has no wishes, has nothing of theirs.
+    // The next sandbox, with no policy of its own, has nothing of the earlier policies.
     let sandbox = e2b::Sandbox::create(json!({"templateID": "base"})).await;
     let said = sandbox.shell(&probe(&targets)).await;
     assert_eq!(said.lines().collect::<Vec<_>>(), both_ways(&[lan.public(2), lan.public(3)]));
@@ -355,7 +357,7 @@ async fn a_holder_that_may_not_restrict_says_so() {
         command.args(["--entrypoint", "/oncebox-agent", "oncebox/agent", "hold", &egress]);
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("docker");
-        // Its input closes, and so it ends, whatever it thinks of it.
+        // Closing its input ends the process in any case.
         drop(child.stdin.take());
         let output = child.wait_with_output().expect("its end");
         (output.status.success(), String::from_utf8(output.stdout).expect("text"))
@@ -366,7 +368,7 @@ async fn a_holder_that_may_not_restrict_says_so() {
     assert_eq!((well, said), (false, json!({"Err": reason}).to_string() + "\n"));
     assert_eq!(hold(&["--cap-add", "NET_ADMIN"]), (true, "{\"Ok\":null}\n".to_owned()));
 
-    // A server whose sandboxes cannot be restricted has none.
+    // A server that cannot restrict its sandboxes starts none.
     let long = json!((0..2000).map(|number| format!("10.{}.{}.0/24", number / 256, number % 256)).collect::<Vec<_>>());
     let server = Server::start_cold(&[("ONCEBOX_ALLOW_PRIVATE", &long.to_string())]);
     let (status, answer) = server.post("/v1/run", &json!({"language": "python", "code": "1"})).await;

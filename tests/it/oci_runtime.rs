@@ -1,5 +1,5 @@
-//! Another OCI runtime: gVisor, which puts a kernel of its own between code and the host's. What needs it is listed as ignored
-//! where the engine does not have it.
+//! Another OCI runtime: gVisor, which puts its own kernel between the code and the host's. These tests are listed as
+//! ignored if the engine does not have gVisor.
 
 use libtest_mimic::Trial;
 use reqwest::Method;
@@ -9,7 +9,7 @@ use crate::lan::{Lan, METADATA, gateway};
 use crate::network;
 use crate::support::{Server, docker, stdout, trial};
 
-/// As `scripts/gvisor` has it registered.
+/// The name under which `scripts/gvisor` registers it.
 const RUNSC: &str = "oncebox-test-runsc";
 const GVISOR: (&str, &str) = ("ONCEBOX_TEMPLATES__PYTHON__OCI_RUNTIME", RUNSC);
 
@@ -55,7 +55,7 @@ async fn code_runs_on_a_kernel_that_is_not_the_hosts() {
     }
 }
 
-/// The hosts are there, and a container that has gVisor alone reaches them.
+/// The hosts exist, and a container with gVisor and without a policy reaches them.
 async fn a_network_is_held_in_gvisor_as_elsewhere() {
     let lan = Lan::new();
     let (server, network) = network::start(&[GVISOR]).await;
@@ -66,8 +66,8 @@ async fn a_network_is_held_in_gvisor_as_elsewhere() {
     }
     let allowed = network::both_ways(&[lan.public(2), lan.public(3)]);
     assert_eq!(network::reached(&server, &targets).await, allowed);
-    // What is out of reach is told at once, and so it is by no other mishap. This gVisor takes the option that leads past the
-    // routes, and does nothing with it: it does not know which interface it was given.
+    // Forbidden addresses fail at once, so the policy is the cause. This gVisor accepts the option that leads past the
+    // routes, but ignores it, because it does not know its interface.
     let code = r#"
 import errno, os, socket
 with socket.socket() as stream:
@@ -87,7 +87,7 @@ for target in os.environ["TARGETS"].split():
     let answer = server.run_with(json!({"language": "python", "code": code, "env": env})).await;
     let expected = format!("[Errno 92] Protocol not available\n{}", "EHOSTUNREACH\n".repeat(3));
     assert_eq!(stdout(&answer), expected, "{answer}");
-    // So they are passed with this machine's kernel, beside a sandbox: what gVisor sends goes through the same filter.
+    // So the routes are bypassed with this machine's kernel, beside a sandbox: gVisor's packets pass the same filter.
     let code = "import time\nprint('begun', flush=True)\ntime.sleep(60)";
     server.until_busy(0, 0).await;
     let mut running = server.stream(json!({"language": "python", "code": code})).await;

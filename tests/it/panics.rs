@@ -1,4 +1,4 @@
-//! What a failed test prints: its message, cut where that holds a flood of output.
+//! The output of a failed test: its message, shortened if it contains a flood of output.
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -7,10 +7,10 @@ use std::sync::Once;
 
 use libtest_mimic::Failed;
 
-/// How much of a longer message's beginning, and of its end, is printed, bytes.
+/// The number of bytes that are printed of the beginning, and of the end, of a longer message.
 const KEPT: usize = 2048;
 
-/// Runs a test. Its panic, if any, is printed and returned, both cut.
+/// Runs a test. If it panics, prints and returns the message, shortened.
 pub(crate) fn caught(test: impl FnOnce()) -> Result<(), Failed> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -19,7 +19,7 @@ pub(crate) fn caught(test: impl FnOnce()) -> Result<(), Failed> {
             let place = info.location().map(ToString::to_string).unwrap_or_default();
             let name = thread.name().unwrap_or("unnamed");
             eprintln!("thread '{name}' panicked at {place}:\n{}", cut(&message(info.payload())));
-            // As the standard library's own hook, if RUST_BACKTRACE asks for it.
+            // Like the standard library's own hook, if RUST_BACKTRACE asks for a backtrace.
             let backtrace = Backtrace::capture();
             if backtrace.status() == BacktraceStatus::Captured {
                 eprintln!("{backtrace}");

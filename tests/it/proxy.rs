@@ -1,4 +1,4 @@
-//! A Docker Engine with something in between: its calls can be changed, delayed, refused and left unanswered.
+//! A proxy for a Docker Engine: calls can be changed, delayed, refused and left unanswered.
 
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::{UnixListener, UnixStream};
 
-/// The socket of the engine behind it.
+/// The socket of the engine behind the proxy.
 pub(crate) fn engine_socket() -> PathBuf {
     let named = std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty());
     let address = named.as_deref().unwrap_or("unix:///var/run/docker.sock");
@@ -25,33 +25,33 @@ pub(crate) fn engine_socket() -> PathBuf {
 
 type Body = BoxBody<Bytes, hyper::Error>;
 
-/// What becomes of a call.
+/// The fate of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// It is passed on.
+    /// Forwards the call.
     Pass,
-    /// It is passed on later.
+    /// Forwards the call after a delay.
     After(Duration),
-    /// It is answered with this status, and the engine never hears of it.
+    /// Answers with this status, without the engine.
     Refuse(StatusCode),
-    /// It is answered with this status and these words.
+    /// Answers with this status and message.
     Say(StatusCode, &'static str),
-    /// It is answered with this JSON.
+    /// Answers with this JSON.
     Answer(String),
-    /// Its connection is closed.
+    /// Closes the connection.
     Cut,
-    /// There is never an answer.
+    /// Never answers.
     Never,
-    /// It is passed on, and there is never an answer.
+    /// Forwards the call, but never answers.
     PassUnsaid,
 }
 
-/// Decides by method and path, the version's prefix left out: `/containers/create`.
+/// Decides by method and path, without the version's prefix: `/containers/create`.
 type Decide = Box<dyn Fn(&Method, &str) -> Fate + Send + Sync>;
-/// Changes what a container is to be made of.
+/// Changes the specification of a container to create.
 type Change = Box<dyn Fn(&mut Value) + Send + Sync>;
 
-/// Some of the engine's calls.
+/// Kinds of the engine's calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Calls {
     All,
@@ -60,7 +60,7 @@ pub(crate) enum Calls {
     Start,
     Remove,
     List,
-    /// Of one container.
+    /// The inspection of one container.
     Inspect,
     Pause,
     Resume,
@@ -82,17 +82,17 @@ impl Calls {
     }
 }
 
-/// What is wrong with the engine, now. It can be changed at any time.
+/// The engine's current fault. It can be changed at any time.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Fault(Arc<Mutex<Option<(Calls, Fate)>>>);
 
 impl Fault {
-    /// These calls meet this fate from now on.
+    /// From now on, these calls meet this fate.
     pub(crate) fn set(&self, calls: Calls, fate: Fate) {
         *self.0.lock().expect("the fault") = Some((calls, fate));
     }
 
-    /// All is well from now on. Calls that hang go on hanging.
+    /// From now on there is no fault. Calls that hang continue to hang.
     pub(crate) fn clear(&self) {
         *self.0.lock().expect("the fault") = None;
     }
@@ -105,7 +105,7 @@ impl Fault {
     }
 }
 
-/// The engine, seen through rules.
+/// An engine behind rules.
 pub(crate) struct EngineProxy {
     socket: PathBuf,
     _directory: TempDir,
@@ -118,7 +118,7 @@ struct Rules {
 }
 
 impl EngineProxy {
-    /// One that passes on what `decide` says, and changes the bodies of containers to create.
+    /// Starts a proxy that treats calls as `decide` returns, and changes the bodies of containers to create.
     pub(crate) fn start(
         decide: impl Fn(&Method, &str) -> Fate + Send + Sync + 'static,
         change: impl Fn(&mut Value) + Send + Sync + 'static,
@@ -145,19 +145,19 @@ impl EngineProxy {
         Self { socket, _directory: directory, runtime: Some(runtime) }
     }
 
-    /// One that passes on everything while there is no fault, and what the fault is about by its fate.
+    /// Starts a proxy that forwards every call, except those that a fault is about.
     pub(crate) fn with_faults(fault: &Fault) -> Self {
         let fault = fault.clone();
         Self::start(move |method, path| fault.decide(method, path), |_| {})
     }
 
-    /// What `DOCKER_HOST` is to be.
+    /// The value for `DOCKER_HOST`.
     pub(crate) fn address(&self) -> String {
         format!("unix://{}", self.socket.display())
     }
 }
 
-/// All that is served ends with it.
+/// Everything that is served ends with the proxy.
 impl Drop for EngineProxy {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
@@ -166,7 +166,7 @@ impl Drop for EngineProxy {
     }
 }
 
-/// As the engine does: also when whoever asked has hung up.
+/// Forwards a call to its end, even if the client has hung up, as the engine itself does.
 async fn forward_to_its_end(request: Request<Incoming>, rules: Arc<Rules>) -> std::io::Result<Response<Body>> {
     let answer = tokio::spawn(forward(request, rules)).await;
     answer.map_err(std::io::Error::other)?.map_err(std::io::Error::other)
@@ -216,7 +216,7 @@ async fn forward(
     Ok(response.map(BodyExt::boxed))
 }
 
-/// `/v1.41/containers/create` is `/containers/create`.
+/// Turns `/v1.41/containers/create` into `/containers/create`.
 fn unversioned(path: &str) -> &str {
     match path.strip_prefix("/v").and_then(|rest| rest.find('/')) {
         Some(at) if path[2..2 + at].bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') => &path[2 + at..],

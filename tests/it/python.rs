@@ -1,4 +1,4 @@
-//! What is Python's own: IPython's shell and display system, and the packages.
+//! Features of Python: IPython's shell and display system, and the packages.
 
 use serde_json::{Value, json};
 
@@ -220,7 +220,7 @@ async fn await_works_at_top_level() {
 async fn pip_installs_for_the_user() {
     let project = "[build-system]\nrequires = []\nbuild-backend = 'backend'\nbackend-path = ['.']\n\
                    [project]\nname = 'tiny-thing'\nversion = '1.2'\n";
-    // A wheel made by hand: nothing has to be fetched to build it.
+    // A wheel made by hand, so that building it downloads nothing.
     let backend = "import zipfile\n\
         def build_wheel(directory, config_settings=None, metadata_directory=None):\n    \
         name = 'tiny_thing-1.2-py3-none-any.whl'\n    info = 'tiny_thing-1.2.dist-info/'\n    \
@@ -245,7 +245,7 @@ async fn pip_installs_for_the_user() {
     }
 }
 
-/// On one line, as IPython would print it if the line were long enough.
+/// Joins the lines, as IPython would print the value on a line that is long enough.
 fn unwrapped(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").replace("( ", "(")
 }
@@ -315,7 +315,7 @@ async fn forked_children_stay_silent() {
     assert_eq!(stdout(&answer), "grandchild\nchild\n7\n");
     assert_eq!(stderr(&answer), "");
     assert_eq!(answer["results"], json!(["'parent'"]));
-    // A child that runs to the end of the code ends as a script would, and answers nothing.
+    // A forked child that reaches the end of the code ends like a script, and sends no result.
     let answer = ok("import os\nchild = os.fork()\nif child: os.waitpid(child, 0)\n'end'").await;
     assert_eq!(answer["results"], json!(["'end'"]));
     assert_eq!(stderr(&answer), "");

@@ -1,4 +1,4 @@
-//! What is R's own: what it prints of values, its packages, plots, conditions.
+//! Features of R: printed values, packages, plots, conditions.
 
 use serde_json::{Value, json};
 
@@ -45,7 +45,7 @@ async fn a_package_that_is_not_there_is_rs_own_error() {
     assert_eq!(answer["exception"]["value"], "there is no package called ‘ggplot2’");
     let error = answer["error"].as_str().expect("text");
     assert!(error.starts_with("Error in library(ggplot2) : there is no package called ‘ggplot2’\n"), "{error}");
-    // Not even the one that the runner uses.
+    // Not even the package that the runner uses.
     assert_eq!(run("r", "library(jsonlite)").await["exception"]["name"], "packageNotFoundError");
 }
 
@@ -164,7 +164,7 @@ async fn models_and_parallel_work() {
 async fn readline_does_not_wait() {
     let answer = run_with(json!({"language": "r", "code": "scan(quiet = TRUE)", "stdin": "1 2\n3"})).await;
     assert_eq!(answer["results"], json!(["[1] 1 2 3"]));
-    // R itself, when it is not interactive, answers for the user.
+    // If R is not interactive, it answers questions for the user.
     assert_eq!(ok("readline('name? ')").await["results"], json!(["[1] \"\""]));
 }
 

@@ -20,7 +20,7 @@ pub(crate) fn files(directory: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The pages for people: those at the top, and those below docs/.
+/// The documentation pages: those at the top, and those below docs/.
 pub(crate) fn documents() -> Vec<PathBuf> {
     let top = fs::read_dir(root()).expect("a directory").map(|entry| entry.expect("an entry").path());
     let mut pages: Vec<_> = top.chain(files(&root().join("docs"))).filter(|path| has_end(path, "md")).collect();

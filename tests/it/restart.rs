@@ -1,5 +1,5 @@
-//! A Docker daemon of our own, in namespaces of its own, that is killed, hung, stopped and started again beneath a server, and
-//! whose disk is full; and containers that somebody restarts.
+//! A Docker daemon of the test's own, in its own namespaces, that is killed, hung, stopped and started again while a
+//! server uses it, and whose disk is full; and containers that somebody restarts.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -15,13 +15,13 @@ trials![
     a_container_that_is_restarted_ends_its_run_and_is_removed,
 ];
 
-/// How long the server may take to serve again when the daemon does. On two quiet cores it is a fifth of that.
+/// The time limit for the server to serve again after the daemon does. On two quiet cores a fifth of that is enough.
 const RECOVERY: Duration = Duration::from_secs(25);
 
 const ONE_WARM: (&str, &str) = ("ONCEBOX_TEMPLATES__NODE__WARM", "1");
 const LIMIT: (&str, &str) = ("ONCEBOX_ENGINE_TIMEOUT_MS", "5000");
 
-/// Begins a run that does not end by itself.
+/// Starts a run that does not end by itself.
 async fn endless(server: &Server) -> Events {
     let code = "console.log('before'); void setTimeout(() => {}, 600_000)";
     let request = json!({"language": "js", "code": code, "timeout_ms": 600_000});
@@ -30,7 +30,7 @@ async fn endless(server: &Server) -> Events {
     stream
 }
 
-/// The run has lost its sandbox, and says so.
+/// Checks that the run has lost its sandbox, and reports that.
 async fn is_lost(mut stream: Events) {
     assert_eq!(stream.next().await.expect("an event").name, "error");
     assert_eq!(stream.next().await.expect("an event").data["outcome"]["kind"], "infrastructure");
@@ -45,11 +45,12 @@ async fn a_daemon_that_is_killed_restarted_or_hung_costs_its_runs_and_nothing_mo
 
     let others = daemon.docker(&["create", "--label", "oncebox.owner=another", IMAGES[0]]);
 
-    // Killed during a run, which then has no way to its sandbox; a kept one is lost too.
+    // Killed during a run, which then has no connection to its sandbox; a kept sandbox is lost too.
     let stream = endless(&server).await;
     let kept = kept(&server, "POST", "/v2/sandboxes").await;
     assert_eq!(kept["templateID"], "js", "{kept}");
-    // What containerd is only just starting when it is killed, nobody ends: that is between it and its shim.
+    // If containerd is killed while it starts a container, nobody ends that container: a matter of containerd and its
+    // shim. So the test waits until no container is starting.
     let is_settled = |daemon: &Daemon| {
         let running = daemon.docker(&["ps", "-q", "--filter", &label]).lines().count();
         running >= 6 && running == containers(daemon)
@@ -66,7 +67,7 @@ async fn a_daemon_that_is_killed_restarted_or_hung_costs_its_runs_and_nothing_mo
     assert_eq!(self::kept(&server, "GET", "/v2/sandboxes").await, json!([]));
     eventually("what was there before is gone", async || containers(&daemon) <= 4 && server.is_ready()).await;
 
-    // Stopped in order, as when its package is updated.
+    // Stopped in an orderly way, as for an update of its package.
     let stream = endless(&server).await;
     daemon.stop();
     is_lost(stream).await;
@@ -74,7 +75,7 @@ async fn a_daemon_that_is_killed_restarted_or_hung_costs_its_runs_and_nothing_mo
     well_again(&server, "restarted").await;
     eventually("what was there before is gone", async || containers(&daemon) <= 4 && server.is_ready()).await;
 
-    // Hung during a run, and for less than it takes to give up: the run goes on.
+    // Hung during a run, for less than the time limit: the run goes on.
     let waits =
         json!({"language": "js", "code": "console.log('before'); await new Promise(d => setTimeout(d, 500)); 'after'"});
     let mut stream = server.stream(waits).await;
@@ -83,7 +84,7 @@ async fn a_daemon_that_is_killed_restarted_or_hung_costs_its_runs_and_nothing_mo
     let asked = Instant::now();
     eventually("it is not ready", async || !server.is_ready()).await;
     assert!(asked.elapsed() < Duration::from_secs(10), "after {:?}", asked.elapsed());
-    // A cold one: whatever is asked of the daemon is not answered.
+    // A run that needs a new container: the daemon does not answer its calls.
     let cold = json!({"language": "js", "code": "1", "limits": {"memory_bytes": 268_435_456}});
     let (status, answer) = server.post("/v1/run", &cold).await;
     assert_eq!((status, &answer["error"]["code"]), (503, &json!("no_sandbox")), "{answer}");
@@ -96,8 +97,8 @@ async fn a_daemon_that_is_killed_restarted_or_hung_costs_its_runs_and_nothing_mo
     eventually("one is warm", async || containers(&daemon) >= 2 && server.is_ready()).await;
     assert!(server.stop());
     assert_eq!((containers(&daemon), daemon.docker(&["network", "ls", "-q", "--filter", &label]).as_str()), (0, ""));
-    // Another owner's is untouched. Beside it there is no file system of a container, and no process but the daemon's own; what
-    // looked after the containers of one that was killed is its own too, and is left by it with nothing to look after.
+    // Another owner's container is untouched. Apart from it, no file system of a container is left, and no process but
+    // the daemon's own. A shim of a killed daemon counts as its own; it stays behind without a container.
     assert_eq!(daemon.docker(&["ps", "-aq", "--no-trunc"]), others);
     let mounts = daemon.told(&["cat", "/proc/self/mounts"]);
     let own = mounts.lines().filter(|mount| mount.contains(&daemon.path("")) && !mount.contains("/netns/default "));
@@ -109,7 +110,7 @@ async fn a_daemon_that_is_killed_restarted_or_hung_costs_its_runs_and_nothing_mo
     assert!(processes.lines().all(|name| own.contains(&name.trim())), "{processes}");
 }
 
-/// Asks for or about kept sandboxes.
+/// Sends a request about kept sandboxes.
 async fn kept(server: &Server, method: &str, path: &str) -> Value {
     let method = method.parse().expect("a method");
     let request = server.http.request(method, format!("{}{path}", server.url)).header("x-api-key", "e2b_0");
@@ -121,13 +122,13 @@ async fn a_daemon_whose_disk_is_full_is_an_error_until_there_is_room() {
     let daemon = Daemon::start_with_room("2g");
     let server = Server::start_cold(&[("DOCKER_HOST", &daemon.address()), ONE_WARM, LIMIT]);
     let label = format!("label=oncebox.owner={}", server.owner);
-    // To its last page: in what a larger piece leaves, a container finds room to fail later, and of something else.
+    // Fills the disk up to the last page: with more space left, a container would fail later, with another error.
     let fills = [("64k", daemon.path("data/fill")), ("4k", daemon.path("data/rest"))];
     for (piece, fill) in &fills {
         let filled = daemon.within(&["dd", "if=/dev/zero", &format!("of={fill}"), &format!("bs={piece}")]);
         assert!(!filled, "the disk does not end");
     }
-    // The warm one is there, and no other can be made.
+    // The warm sandbox exists, and no other can be created.
     assert_eq!(server.run("js", "1 + 1").await["results"], json!(["2"]));
     eventually("it is not ready", async || !server.is_ready()).await;
     let (status, answer) = server.post("/v1/run", &json!({"language": "js", "code": "1"})).await;
@@ -150,7 +151,7 @@ async fn a_container_that_is_restarted_ends_its_run_and_is_removed() {
             let id = network.trim().strip_prefix("container:").expect("a holder's");
             name = docker(&["inspect", "-f", "{{.Name}}", id]).trim().trim_start_matches('/').to_owned();
         }
-        // The server may be quicker to remove it.
+        // The server may remove the container first.
         let _ = Command::new("docker").args(["restart", "--time", "1", &name]).output();
         is_lost(stream).await;
         server.until_busy(0, 0).await;
@@ -162,7 +163,7 @@ async fn a_container_that_is_restarted_ends_its_run_and_is_removed() {
     }
 }
 
-/// The daemon is well: so is the server, soon.
+/// The daemon works again: the server soon does too.
 async fn well_again(server: &Server, what: &str) {
     let began = Instant::now();
     let request = json!({"language": "js", "code": "console.log('here')"});

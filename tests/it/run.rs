@@ -1,4 +1,4 @@
-//! `POST /v1/run`, whatever the language, and the questions about the server beside it.
+//! `POST /v1/run` in general, independent of the language, and requests for the server's state.
 
 use std::collections::BTreeSet;
 
@@ -152,7 +152,7 @@ async fn stdin_is_read_to_its_end() {
     assert_eq!(stdout(&answer), "'one\\n'\n'two\u{e9}'\n");
     let answer = server().run("python", code).await;
     assert_eq!(stdout(&answer), "''\n''\n");
-    // Beyond what a pipe holds, and unread by the code.
+    // More than a pipe holds, and not read by the code.
     let long = "x".repeat(1 << 20);
     let answer = server().run_with(json!({"language": "python", "code": "'unread'", "stdin": long})).await;
     assert_eq!(answer["results"], json!(["'unread'"]));
@@ -227,7 +227,7 @@ async fn processes_share_the_processor_time_of_their_sandbox() {
     assert_eq!(answer["outcome"]["kind"], "timeout", "{answer}");
     let used = |name: &str| answer["usage"][name].as_u64().expect("a number");
     let (cpu_ms, wall_ms) = (used("cpu_ms"), used("wall_ms"));
-    // The kernel hands it out in slices of a tenth of a second; on a busy machine there is less of it.
+    // The kernel allots processor time in slices of a tenth of a second; on a busy machine the code gets less.
     assert!((500..=wall_ms / 2 + 300).contains(&cpu_ms), "{cpu_ms} ms of processor time in {wall_ms} ms");
 }
 

@@ -1,4 +1,4 @@
-//! `Accept: text/event-stream`: the same run, as it happens; and clients that hang up.
+//! `Accept: text/event-stream`: the events of a run as they happen, and clients that hang up.
 
 use serde_json::{Value, json};
 
@@ -29,7 +29,7 @@ print("three", end="")
     let mut events: Vec<ServerEvent> = Vec::new();
     while let Some(event) = stream.next().await {
         match events.last_mut() {
-            // A text may come in several pieces.
+            // A text may arrive in several pieces.
             Some(last) if last.name == event.name && last.data.get("text").is_some() => {
                 let text = |data: &Value| data["text"].as_str().expect("text").to_owned();
                 last.data["text"] = json!(text(&last.data) + &text(&event.data));
@@ -109,14 +109,14 @@ async fn a_client_that_hangs_up_cancels_its_run_and_the_container_goes() {
     drop(stream);
     gone().await;
 
-    // One that waits for the whole answer, and hangs up while the code runs.
+    // A client that waits for the whole answer, and hangs up while the code runs.
     let run = server.begin(request.clone());
     server.until_busy(1, 0).await;
     eventually("the container is there", async || server.sandboxes().len() == 1).await;
     run.abort();
     gone().await;
 
-    // One that hangs up before there is a container.
+    // A client that hangs up before there is a container.
     let run = server.begin(request);
     server.until_busy(1, 0).await;
     run.abort();

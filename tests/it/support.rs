@@ -1,4 +1,4 @@
-//! What tests are written with: a server, runs on it, and the engine beside it.
+//! The tools of the tests: a server, runs on it, and access to the engine.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ macro_rules! trials {
     };
 }
 
-/// One test: an async function that panics when something is not as it should be.
+/// A test: an async function that panics if it fails.
 pub(crate) fn trial<F>(module: &str, name: &str, test: impl FnOnce() -> F + Send + 'static) -> Trial
 where
     F: Future<Output = ()>,
@@ -40,18 +40,18 @@ where
     })
 }
 
-/// How many times longer than elsewhere tests wait on a slow machine: `PATIENCE` of the environment. The server that tests share keeps
-/// nothing warm there.
+/// The factor by which tests wait longer on a slow machine: `PATIENCE` in the environment. With it, the shared server
+/// keeps nothing warm.
 fn patience() -> Option<u32> {
     std::env::var("PATIENCE").ok().map(|factor| factor.parse().expect("PATIENCE is a number"))
 }
 
-/// This time from now, or later on a slow machine.
+/// The time after this duration, which is longer on a slow machine.
 fn deadline(usual: Duration) -> Instant {
     Instant::now() + usual * patience().unwrap_or(1)
 }
 
-/// Waits until it holds; panics with `what` after half a minute.
+/// Waits until a condition holds; panics with `what` after half a minute.
 pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let deadline = deadline(Duration::from_secs(30));
     while !holds().await {
@@ -60,13 +60,13 @@ pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool)
     }
 }
 
-/// A running `oncebox serve` with an owner of its own.
+/// A running `oncebox serve` with its own owner.
 pub(crate) struct Server {
-    /// Its address, with the scheme.
+    /// The address, with the scheme.
     pub(crate) url: String,
-    /// The same for TLS, if it listens for that.
+    /// The address for TLS, if the server listens for it.
     pub(crate) tls_url: Option<String>,
-    /// Its owner label.
+    /// The owner label.
     pub(crate) owner: String,
     pub(crate) http: reqwest::Client,
     child: Mutex<Option<Child>>,
@@ -75,7 +75,7 @@ pub(crate) struct Server {
 
 static SHARED: OnceLock<Server> = OnceLock::new();
 
-/// The server that tests share. Its templates are the default ones, fewer of them warm.
+/// The server that tests share. It has the default templates, with fewer warm sandboxes.
 pub(crate) fn server() -> &'static Server {
     SHARED.get_or_init(|| match patience() {
         Some(_) => Server::start_cold(&[]),
@@ -104,8 +104,8 @@ pub(crate) fn nothing_is_left() -> bool {
     left.is_empty()
 }
 
-/// Whether this is a network that the daemon cannot remove, for anybody: it lists nothing on it, and yet says that something is there.
-/// Docker 20.10 has been seen to lose count like that, until it is restarted. A network that can be removed is removed.
+/// Whether a network is one that nobody can remove: the daemon lists no container on it, but claims that it is in use.
+/// Docker 20.10 has been seen to miscount like that, until it is restarted. Removes a network that can be removed.
 pub(crate) fn is_miscounted(network: &str) -> bool {
     let inspect = ["network", "inspect", "--format", "{{len .Containers}}", network];
     let output = |arguments: &[&str]| Command::new("docker").args(arguments).output().expect("the docker command");
@@ -122,7 +122,7 @@ fn owner_prefix() -> String {
     format!("test-{}-", std::process::id())
 }
 
-/// What a docker command prints.
+/// The output of a docker command.
 pub(crate) fn docker(arguments: &[&str]) -> String {
     let output = Command::new("docker").args(arguments).output().expect("the docker command");
     assert!(output.status.success(), "docker {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -130,12 +130,12 @@ pub(crate) fn docker(arguments: &[&str]) -> String {
 }
 
 impl Server {
-    /// Starts one with these variables over the defaults, and waits until it is ready.
+    /// Starts a server with these variables over the defaults, and waits until it is ready.
     pub(crate) fn start(variables: &[(&str, &str)]) -> Self {
         Self::start_unready(variables).until_ready()
     }
 
-    /// Starts one whose machine, as it sees it, has this in this file of its own. Only root can.
+    /// Starts a server for which a file of the machine has this content. Needs root.
     pub(crate) fn start_with(path: &str, content: &str, variables: &[(&str, &str)]) -> Self {
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(&file, content).expect("a file");
@@ -159,12 +159,13 @@ impl Server {
         server
     }
 
-    /// Starts one and waits until it listens.
+    /// Starts a server and waits until it listens.
     pub(crate) fn start_unready(variables: &[(&str, &str)]) -> Self {
         Self::spawn(oncebox(), variables).expect("it listens")
     }
 
-    /// Starts one that keeps nothing warm but what the variables say; what it said last, if it ended instead.
+    /// Starts a server without warm sandboxes, except those that the variables set; returns the last line of its log if
+    /// it ended instead.
     pub(crate) fn try_start_cold(variables: &[(&str, &str)]) -> Result<Self, String> {
         let cold = cold(variables);
         let cold: Vec<_> = cold.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
@@ -205,27 +206,29 @@ impl Server {
                 }
             }
         };
-        // Repeated, so that a failing test shows it, and read, so that the server never waits for us.
+        // Printed, so that a failing test shows the log, and read, so that the server never blocks.
         let kept = Arc::<Mutex<Vec<String>>>::default();
         let lines = Arc::clone(&kept);
         std::thread::spawn(move || {
             log.lines().map_while(Result::ok).for_each(|line| {
-                // First: whoever writes may be kept waiting.
+                // Stored first, because printing may block.
                 lines.lock().expect("the log").push(line.clone());
                 eprintln!("{line}");
             });
         });
-        // No connection is kept: each test has a runtime of its own, and a connection dies with the one that opened it.
+        // Connections are not kept: each test has its own runtime, and a connection ends with the runtime that opened
+        // it.
         let http = reqwest::Client::builder().pool_max_idle_per_host(0).build().expect("a client");
         Ok(Self { url, tls_url, owner, http, child: Mutex::new(Some(child)), log: kept })
     }
 
-    /// Starts one that keeps nothing warm but what the variables say; quick, and nothing moves on its engine by itself.
+    /// Starts a server without warm sandboxes, except those that the variables set. It starts quickly, and does nothing
+    /// on its engine by itself.
     pub(crate) fn start_cold(variables: &[(&str, &str)]) -> Self {
         Self::try_start_cold(variables).expect("it listens")
     }
 
-    /// Whether it says that it is ready.
+    /// Whether the server reports that it is ready.
     pub(crate) fn is_ready(&self) -> bool {
         let address = self.url.trim_start_matches("http://");
         std::net::TcpStream::connect(address).is_ok_and(|mut stream| {
@@ -238,25 +241,25 @@ impl Server {
         })
     }
 
-    /// Runs code that is expected to be accepted, and gives the answer.
+    /// Runs code that must be accepted; returns the answer.
     pub(crate) async fn run(&self, language: &str, code: &str) -> Value {
         self.run_with(json!({"language": language, "code": code})).await
     }
 
-    /// The same with the whole request.
+    /// Sends a whole run request that must be accepted; returns the answer.
     pub(crate) async fn run_with(&self, request: Value) -> Value {
         let (status, answer) = self.post("/v1/run", &request).await;
         assert_eq!(status, 200, "{answer}");
         answer
     }
 
-    /// Posts JSON; the status and the JSON of the answer.
+    /// Posts JSON; returns the status and the JSON of the answer.
     pub(crate) async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
         let response = self.http.post(format!("{}{path}", self.url)).json(body).send().await.expect("an answer");
         (response.status().as_u16(), response.json().await.expect("a JSON answer"))
     }
 
-    /// Asks for a run without waiting for the answer; aborting the task hangs up.
+    /// Requests a run without waiting for the answer; aborting the task hangs up.
     pub(crate) fn begin(&self, request: Value) -> JoinHandle<(u16, Value)> {
         let response = self.http.post(format!("{}/v1/run", self.url)).json(&request).send();
         tokio::spawn(async move {
@@ -265,7 +268,7 @@ impl Server {
         })
     }
 
-    /// Runs code and gives the events as they come.
+    /// Runs code; returns the events as they arrive.
     pub(crate) async fn stream(&self, request: Value) -> Events {
         let post = self.http.post(format!("{}/v1/run", self.url)).header("accept", "text/event-stream");
         let response = post.json(&request).send().await.expect("an answer");
@@ -274,7 +277,7 @@ impl Server {
         Events { response, text: String::new() }
     }
 
-    /// Waits until so many runs are going on and so many requests wait.
+    /// Waits until this many runs are running and this many requests are queued.
     pub(crate) async fn until_busy(&self, running: u64, queued: u64) {
         eventually(&format!("{running} runs and {queued} in the queue"), async || {
             let (_, status) = self.get("/v1/status").await;
@@ -283,7 +286,7 @@ impl Server {
         .await;
     }
 
-    /// Gets JSON.
+    /// Gets JSON; returns the status and the answer.
     pub(crate) async fn get(&self, path: &str) -> (u16, Value) {
         let response = self.http.get(format!("{}{path}", self.url)).send().await.expect("an answer");
         (response.status().as_u16(), response.json().await.expect("a JSON answer"))
@@ -291,11 +294,12 @@ impl Server {
 
     /// The names of this server's containers on the engine.
     pub(crate) fn containers(&self) -> Vec<String> {
-        // One that asks for the host's addresses, before the first network is made, is removed in its own time.
+        // A container that reports the host's addresses, before the first network is created, is ignored: it is removed
+        // later by itself.
         self.containers_but(&[" addresses"])
     }
 
-    /// Those of them that run code; the others hold networks.
+    /// The names of the containers that run code; the others hold networks.
     pub(crate) fn sandboxes(&self) -> Vec<String> {
         self.containers_but(&[" addresses", " hold"])
     }
@@ -307,22 +311,22 @@ impl Server {
         others.filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
     }
 
-    /// The lines of its log, since it listens, that hold this.
+    /// The lines of the log, since the server listens, that contain this text.
     pub(crate) fn logged(&self, what: &str) -> Vec<String> {
         self.log.lock().expect("the log").iter().filter(|line| line.contains(what)).cloned().collect()
     }
 
-    /// The process's id.
+    /// The PID of the server.
     pub(crate) fn pid(&self) -> u32 {
         self.child.lock().expect("the child").as_ref().expect("it runs").id()
     }
 
-    /// The memory that the process has now.
+    /// The current memory of the server's process.
     pub(crate) fn memory_bytes(&self) -> u64 {
         self.status_bytes("VmRSS:")
     }
 
-    /// The most memory that it has ever had.
+    /// The peak memory of the server's process.
     pub(crate) fn peak_memory_bytes(&self) -> u64 {
         self.status_bytes("VmHWM:")
     }
@@ -333,7 +337,7 @@ impl Server {
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
     }
 
-    /// Ends it as an operator would. False if it did not end well within a minute.
+    /// Stops the server as an operator does. False if it did not end well within a minute.
     pub(crate) fn stop(&self) -> bool {
         let Some(mut child) = self.child.lock().expect("the child").take() else { return true };
         let _ = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
@@ -349,7 +353,7 @@ impl Server {
         false
     }
 
-    /// Ends it as the kernel would.
+    /// Kills the server as the kernel does.
     pub(crate) fn kill(&self) {
         if let Some(mut child) = self.child.lock().expect("the child").take() {
             let _ = child.kill();
@@ -358,7 +362,7 @@ impl Server {
     }
 }
 
-/// The variables of a server that keeps nothing warm but what these say.
+/// The variables of a server without warm sandboxes, except those that these variables set.
 fn cold(variables: &[(&str, &str)]) -> Vec<(String, String)> {
     let cold = ["PYTHON", "NODE", "TS", "R", "JSHELL"];
     let cold = cold.map(|file| (format!("ONCEBOX_TEMPLATES__{file}__WARM"), "0".to_owned()));
@@ -366,12 +370,12 @@ fn cold(variables: &[(&str, &str)]) -> Vec<(String, String)> {
     cold.into_iter().chain(own).collect()
 }
 
-/// One server-sent event.
+/// A server-sent event.
 #[derive(Debug)]
 pub(crate) struct ServerEvent {
     pub(crate) name: String,
     pub(crate) data: Value,
-    /// When it arrived.
+    /// The time of its arrival.
     pub(crate) at: Instant,
 }
 
@@ -383,13 +387,13 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    /// The next one, or none when the server has closed the stream.
+    /// The next event; `None` if the server has closed the stream.
     pub(crate) async fn next(&mut self) -> Option<ServerEvent> {
         loop {
             if let Some((event, rest)) = self.text.split_once("\n\n") {
                 let (event, rest) = (event.to_owned(), rest.to_owned());
                 self.text = rest;
-                // A comment keeps the connection alive.
+                // A comment, which keeps the connection alive.
                 if event.starts_with(':') {
                     continue;
                 }
@@ -413,15 +417,15 @@ impl Drop for Server {
     }
 }
 
-/// The languages of the engine without containers, where tests use that.
+/// The languages of the engine without containers, if tests use that engine.
 static PROCESS_ENGINE: OnceLock<PathBuf> = OnceLock::new();
 
-/// Has every server of this process use the engine without containers, with the languages in this directory.
+/// Makes every server of this process use the engine without containers, with the languages in this directory.
 pub(crate) fn use_process_engine(languages: &Path) {
     PROCESS_ENGINE.set(languages.to_owned()).expect("it is chosen once");
 }
 
-/// The program, with the configuration of the repository.
+/// The program, with the repository's configuration.
 pub(crate) fn oncebox() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_oncebox"));
     command.env("ONCEBOX_CONFIG", concat!(env!("CARGO_MANIFEST_DIR"), "/config"));
@@ -432,7 +436,7 @@ pub(crate) fn oncebox() -> Command {
     command
 }
 
-/// What `oncebox serve` says when it will not start with these variables, in this directory's configuration.
+/// The error of `oncebox serve`, which must not start with these variables and this configuration directory.
 pub(crate) fn refuses_to_start(variables: &[(&str, &str)], directory: Option<&Path>) -> String {
     let mut command = oncebox();
     if let Some(directory) = directory {
@@ -456,22 +460,22 @@ pub(crate) fn refuses_to_start(variables: &[(&str, &str)], directory: Option<&Pa
     String::from_utf8(output.stderr).expect("text")
 }
 
-/// Everything that a run wrote to its standard output.
+/// The whole standard output of a run.
 pub(crate) fn stdout(answer: &Value) -> String {
     joined(&answer["logs"]["stdout"])
 }
 
-/// Everything that a run wrote to its standard error.
+/// The whole standard error of a run.
 pub(crate) fn stderr(answer: &Value) -> String {
     joined(&answer["logs"]["stderr"])
 }
 
-/// Runs code on the shared server and checks what must hold of every answer.
+/// Runs code on the shared server and checks the properties that every answer has.
 pub(crate) async fn run(language: &str, code: &str) -> Value {
     run_with(json!({"language": language, "code": code})).await
 }
 
-/// The same with the whole request.
+/// Sends a whole run request to the shared server and checks the same.
 pub(crate) async fn run_with(request: Value) -> Value {
     let answer = server().run_with(request).await;
     let ok = answer["outcome"]["kind"] == "ok";
@@ -491,13 +495,13 @@ pub(crate) async fn run_with(request: Value) -> Value {
     answer
 }
 
-/// The bytes of an output that is not text: base64 without line breaks.
+/// The bytes of a binary output: Base64 without line breaks.
 pub(crate) fn decoded(data: &Value) -> Vec<u8> {
     let text = data.as_str().expect("base64 is text");
     STANDARD.decode(text).unwrap_or_else(|err| panic!("not base64: {err}: {text:.200}"))
 }
 
-/// Width and height of the PNG in an output.
+/// The width and height of the PNG in an output.
 pub(crate) fn png_size(output: &Value) -> (u32, u32) {
     let image = decoded(&output["image/png"]);
     assert!(image.starts_with(b"\x89PNG\r\n\x1a\n"), "not a PNG: {output}");

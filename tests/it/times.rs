@@ -1,14 +1,14 @@
-//! How long tests take: the slowest ones of a suite are printed at its end, and `scripts/test` puts those of all suites together.
+//! The times of tests: each suite prints its slowest tests at its end, and `scripts/test` collects those of all suites.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// How many of a suite's tests are printed.
+/// The number of tests that a suite prints.
 const SHOWN: usize = 20;
 
 static TIMES: Mutex<Vec<(Duration, String)>> = Mutex::new(Vec::new());
 
-/// Runs a test and records how long it took.
+/// Runs a test and records its time.
 pub(crate) fn timed<T>(name: String, test: impl FnOnce() -> T) -> T {
     let began = Instant::now();
     let done = test();

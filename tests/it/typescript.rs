@@ -1,4 +1,4 @@
-//! What is TypeScript's own: its types are dropped, and what it adds to JavaScript works.
+//! Features of TypeScript: its types are dropped, and its additions to JavaScript work.
 
 use serde_json::json;
 
@@ -30,7 +30,7 @@ async fn types_and_interfaces_leave_nothing() {
     assert_eq!(value(code).await, "1");
     let answer = run("ts", "type Alone = { a: number }").await;
     assert_eq!((&answer["outcome"]["kind"], &answer["results"]), (&json!("ok"), &json!([])));
-    // Transpiled, not checked: as with tsx, Deno or Node itself.
+    // Transpiled, not checked, as in tsx, Deno or Node itself.
     assert_eq!(value("const n: number = 'no number' as any\nn").await, "'no number'");
 }
 

@@ -1,4 +1,5 @@
-//! Executions: finished, interrupted by who hangs up, cancelled at once; and contexts that come and go.
+//! Executions that finish, that are interrupted by a client that hangs up, or that are cancelled at once; and contexts
+//! that are created and removed.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -31,7 +32,7 @@ async fn context(kept: &Kept) -> String {
     created.json()["id"].as_str().expect("an id").to_owned()
 }
 
-/// The client leaves: at once, when the code has begun, or without having read what it prints.
+/// The client hangs up: at once, when the code has begun, or without reading the output.
 pub(super) async fn interrupted(kept: &Kept, number: u64) {
     let context = kept.context.get_or_init(|| context(kept)).await;
     let execution = |code: &str| json!({"code": code, "context_id": context}).to_string();

@@ -1,4 +1,4 @@
-//! Commands: finished, unread, abandoned by who started them, left by readers, and listed.
+//! Commands that finish, that nobody reads, whose client leaves, whose readers leave, and that are listed.
 
 use futures::{StreamExt, stream};
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use super::kept::{Kept, bash};
 use crate::e2b::stdout;
 use crate::support::eventually;
 
-/// How much a command prints that nobody reads, a byte at a time.
+/// The number of bytes, printed one by one, of a command that nobody reads.
 const PIECES: usize = 5000;
 
 pub(super) async fn finished(kept: &Kept, number: u64) {
@@ -18,10 +18,10 @@ pub(super) async fn finished(kept: &Kept, number: u64) {
     assert_eq!(messages[messages.len() - 2]["event"]["end"]["exitCode"], code, "{messages:?}");
 }
 
-/// It prints a byte at a time, and its client reads nothing of it until it has printed all.
+/// A command prints one byte at a time, and its client reads nothing until all are printed.
 pub(super) async fn unread(kept: &Kept, number: u64) {
     let done = format!("/tmp/unread-{number}");
-    // The input is open and silent: `read` rests.
+    // The input is open and silent, so that `read` waits for its timeout.
     let command =
         format!("for ((at = 0; at < {PIECES}; at++)); do printf x; read -t 0.001; done; touch {done}; exec cat");
     let unread = kept.unread_stream("process.Process/Start", &bash(&command, true)).await;
@@ -38,7 +38,7 @@ pub(super) async fn unread(kept: &Kept, number: u64) {
     assert_eq!(messages[messages.len() - 2]["event"]["end"]["exitCode"], 0);
 }
 
-/// Its client hangs up before it hears anything.
+/// The client hangs up before it receives anything.
 pub(super) async fn abandoned(kept: &Kept, number: u64) {
     let command = ["exit 0", "printf x", "sleep 1", "seq 10000"][number as usize % 4];
     kept.send_and_leave(&kept.stream_request("process.Process/Start", &bash(command, false))).await;
@@ -47,7 +47,7 @@ pub(super) async fn abandoned(kept: &Kept, number: u64) {
     }
 }
 
-/// A command prints on and on; client after client begins to read what it prints, and leaves.
+/// A command prints endlessly; one client after another starts to read the output, and leaves.
 pub(super) async fn left_by_readers(kept: &Kept, _: u64) {
     let pid = kept.background("exec python3 -uc 'while 1: print(1)'", false).await;
     let leave = |_| async {
@@ -60,7 +60,7 @@ pub(super) async fn left_by_readers(kept: &Kept, _: u64) {
     kept.end(pid).await;
 }
 
-/// A hundred commands with 100 kB of environment each, which are more than 8 MiB together.
+/// A hundred commands with an environment of 100 kB each, which is more than 8 MiB together.
 pub(super) async fn listed_with_large_environments(kept: &Kept, number: u64) {
     let value = "x".repeat(100_000);
     let tag = format!("large-{number}");

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::kept::Kept;
 
-/// Makes files with names of their own, in a directory that is there.
+/// Creates files with different names in an existing directory.
 async fn fill(kept: &Kept, directory: &str, files: usize, suffix: &str) {
     let command = format!("cd '{directory}' && for each in $(seq {files}); do echo > ${{each}}{suffix}; done");
     kept.shell(&command).await;
@@ -76,7 +76,7 @@ pub(super) async fn watched_by_asking(kept: &Kept, number: u64) {
     remove(kept, &directory).await;
 }
 
-/// Paths are long, so that the events that are kept for who asks are more than 8 MiB.
+/// Long paths, so that the events that are kept for the client are more than 8 MiB.
 pub(super) async fn watched_with_more_events_than_8_mib(kept: &Kept, number: u64) {
     const FILES: usize = 4000;
     let parent = format!("/tmp/deep-{number}");
@@ -91,7 +91,7 @@ pub(super) async fn watched_with_more_events_than_8_mib(kept: &Kept, number: u64
     remove(kept, &parent).await;
 }
 
-/// The listing is more than 8 MiB.
+/// A listing of more than 8 MiB.
 pub(super) async fn listed_and_removed(kept: &Kept, number: u64) {
     const FILES: usize = 8000;
     let directory = format!("/tmp/listed-{number}/{}/{}", "d".repeat(250), "d".repeat(250));

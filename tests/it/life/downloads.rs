@@ -8,7 +8,7 @@ use crate::e2b::{ENVD, answer};
 const LARGE: &str = "/tmp/large";
 const LARGE_BYTES: usize = 32 << 20;
 
-/// Makes a large file, once: byte `n` is `n % 251`.
+/// Creates a large file, once: byte `n` is `n % 251`.
 async fn large_file(kept: &Kept) {
     kept.large_file
         .get_or_init(|| async {
@@ -50,8 +50,8 @@ pub(super) async fn of_ranges(kept: &Kept, number: u64) {
     assert!(part.body.iter().zip(first..).all(|(byte, at)| *byte == (at % 251) as u8), "other content");
 }
 
-/// Its client leaves when the answer has begun, after the first bytes, or when those that it has not read hold up the others. Most
-/// leave early: then the agent is still sending as much as it may.
+/// The client hangs up when the answer has begun, after the first bytes, or when unread bytes hold up the rest. Most
+/// hang up early, while the agent still sends as much as it may.
 pub(super) async fn broken_off(kept: &Kept, number: u64) {
     large_file(kept).await;
     let begun = if number.is_multiple_of(8) {

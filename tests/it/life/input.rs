@@ -1,4 +1,4 @@
-//! What is written into commands: nothing, bytes, and streams of both.
+//! Input of commands: empty, bytes, and streams of both.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -12,7 +12,7 @@ fn input(pid: u64, text: &str) -> Value {
     json!({"process": {"pid": pid}, "input": {"stdin": BASE64_STANDARD.encode(text)}})
 }
 
-/// The command that many inputs of nothing go to. Its shell makes the file after the start was answered.
+/// The command that gets many empty inputs. Its shell creates the file after the start was answered.
 async fn reader(kept: &Kept) -> u64 {
     let start = async || {
         let pid = kept.background("exec cat > /tmp/read", true).await;
@@ -47,7 +47,7 @@ async fn ends_with(mut stream: Stream, expected: &str) {
     assert_eq!(messages[messages.len() - 2]["event"]["end"]["exitCode"], 0);
 }
 
-/// The envelopes of one request, some of which hold nothing.
+/// The envelopes of one request, some of which are empty.
 fn envelopes(pid: u64, number: u64) -> Vec<Vec<u8>> {
     let data = |text: &str| json!({"data": {"input": {"stdin": BASE64_STANDARD.encode(text)}}});
     let messages = [
@@ -71,7 +71,7 @@ pub(super) async fn streamed(kept: &Kept, number: u64) {
     ends_with(stream, &format!("{number}\n")).await;
 }
 
-/// Its client leaves where it has sent some messages and a part of one.
+/// The client hangs up after some messages and a part of one.
 pub(super) async fn broken_off(kept: &Kept, number: u64) {
     let pid = reader(kept).await;
     let data = json!({"data": {"input": {"stdin": ""}}}).to_string();

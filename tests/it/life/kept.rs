@@ -1,4 +1,4 @@
-//! One kept sandbox, and the ways to speak with it: those of E2B's SDKs, and those of clients that read nothing or leave early.
+//! One kept sandbox, with the requests of E2B's SDKs, and those of clients that read nothing or leave early.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -16,25 +16,25 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::e2b::{Answer, ENVD, INTERPRETER, KEY, Stream, answer, envelope, stdout, told};
 use crate::support::Server;
 
-/// Of what a client has not read, the kernel holds about so much for it, bytes.
+/// The approximate number of unread bytes that the kernel holds for a client.
 const SMALL_BUFFER: u32 = 4096;
 
-/// How long a condition is waited for.
+/// The time limit for a condition.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What envelopes are in.
+/// The content type of envelopes.
 pub(crate) const STREAM: &str = "application/connect+json";
 
-/// One kept sandbox.
+/// A kept sandbox.
 pub(crate) struct Kept {
     server: &'static Server,
     http: reqwest::Client,
     pub(crate) id: String,
     token: String,
-    /// Held by whatever needs a sandbox that runs; alone, by what pauses it.
+    /// Held shared by actions that need a running sandbox, and exclusively by actions that pause it.
     pub(crate) awake: RwLock<()>,
     requests: AtomicU64,
-    /// What many requests use, and the first of them makes.
+    /// Things in the sandbox that many requests use. The first of these requests creates them.
     pub(super) large_file: OnceCell<()>,
     pub(super) tiny_files: OnceCell<()>,
     pub(super) reader: OnceCell<u64>,
@@ -44,7 +44,8 @@ pub(crate) struct Kept {
 
 impl Kept {
     pub(crate) async fn create(server: &'static Server, body: Value) -> Self {
-        // An idle connection is closed before the server closes it, which a request could meet.
+        // Closes idle connections before the server does, because a request on a connection that the server closes
+        // would fail.
         let http = reqwest::Client::builder().pool_idle_timeout(Duration::from_secs(3)).build().expect("a client");
         let mut kept = Self {
             server,
@@ -67,7 +68,7 @@ impl Kept {
         kept
     }
 
-    /// How many requests have been made.
+    /// The number of requests so far.
     pub(crate) fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
     }
@@ -76,13 +77,13 @@ impl Kept {
         self.requests.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Whether the server still has it, running, and has not lost a container.
+    /// Whether the server still has the sandbox, running, and reports no loss of its container.
     pub(crate) async fn lives(&self) -> bool {
         let found = self.control(Method::GET, &format!("/sandboxes/{}", self.id), None).await;
         found.status == 200 && found.json()["state"] == "running" && self.losses().is_empty()
     }
 
-    /// What the server's log tells of its loss.
+    /// The lines of the server's log about the sandbox's loss.
     pub(crate) fn losses(&self) -> Vec<String> {
         let lines = self.server.logged("has lost its container");
         lines.into_iter().filter(|line| line.contains(&self.id)).collect()
@@ -119,12 +120,12 @@ impl Kept {
         self.at(ENVD, method, path)
     }
 
-    /// The content of a file.
+    /// Downloads a file.
     pub(super) async fn read(&self, path: &str) -> Answer {
         answer(self.envd(Method::GET, "/files").query(&[("path", path)])).await
     }
 
-    /// An upload of bytes as they are, but for these.
+    /// An upload of raw bytes, without its body.
     pub(super) fn octets(&self, path: &str) -> RequestBuilder {
         let request = self.envd(Method::POST, "/files").query(&[("path", path)]);
         request.header("content-type", "application/octet-stream")
@@ -135,20 +136,20 @@ impl Kept {
         answer(self.envd(Method::POST, &format!("/{method}")).json(&message)).await
     }
 
-    /// The same, which must not be refused.
+    /// A unary call that must succeed.
     pub(super) async fn done(&self, method: &str, message: Value) -> Value {
         let answer = self.call(method, message).await;
         assert_eq!(answer.status, 200, "{method}: {:.500}", answer.text());
         answer.json()
     }
 
-    /// A call whose answer is a stream, which is begun.
+    /// Starts a call whose answer is a stream.
     pub(super) async fn stream(&self, method: &str, message: Value) -> Stream {
         let request = self.envd(Method::POST, &format!("/{method}")).header("content-type", STREAM);
         Stream::new(request.body(envelope(0, message.to_string().as_bytes())).send().await.expect("an answer"))
     }
 
-    /// Runs a command of the shell to its end; what it wrote to its standard output.
+    /// Runs a shell command to its end; returns its standard output.
     pub(super) async fn shell(&self, command: &str) -> String {
         let mut stream = self.stream("process.Process/Start", bash(command, false)).await;
         let messages = stream.rest().await.unwrap_or_else(|| panic!("{command:.200}: it broke off"));
@@ -157,7 +158,7 @@ impl Kept {
         stdout(&messages)
     }
 
-    /// Starts a command of the shell, whose number it is, and leaves.
+    /// Starts a shell command and hangs up; returns its PID.
     pub(super) async fn background(&self, command: &str, stdin: bool) -> u64 {
         self.stream("process.Process/Start", bash(command, stdin)).await.pid().await
     }
@@ -167,14 +168,14 @@ impl Kept {
         assert_eq!(self.done("process.Process/SendSignal", message).await, json!({}));
     }
 
-    /// Executes code to its end; the lines of the answer.
+    /// Executes code to its end; returns the lines of the answer.
     pub(super) async fn execute(&self, body: &Value) -> Vec<Value> {
         let answer = answer(self.at(INTERPRETER, Method::POST, "/execute").json(body)).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
         told(&answer.text())
     }
 
-    /// Waits until a file is there.
+    /// Waits until a file exists.
     pub(super) async fn until_there(&self, path: &str) {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -188,7 +189,7 @@ impl Kept {
         }
     }
 
-    /// A connection of one's own, for whom the kernel holds little that is not read.
+    /// A new connection, for which the kernel holds few unread bytes.
     pub(crate) async fn connect(&self) -> TcpStream {
         self.count();
         let socket = TcpSocket::new_v4().expect("a socket");
@@ -197,7 +198,7 @@ impl Kept {
         socket.connect(address).await.expect("a connection")
     }
 
-    /// The first lines of a request; what a request needs beside them, and the empty line, come after.
+    /// The first lines of a request. Further headers and the empty line must follow.
     pub(crate) fn head(&self, port: u16, method: &str, path: &str) -> String {
         format!(
             "{method} {path} HTTP/1.1\r\nhost: sandbox\r\ne2b-sandbox-id: {}\r\ne2b-sandbox-port: {port}\r\n\
@@ -206,14 +207,14 @@ impl Kept {
         )
     }
 
-    /// Sends these bytes and hangs up at once.
+    /// Sends bytes and hangs up at once.
     pub(super) async fn send_and_leave(&self, bytes: &[u8]) {
         let mut connection = self.connect().await;
-        // A server that has refused it need not take all of it.
+        // A server that refuses the request need not read all of it.
         let _ = connection.write_all(bytes).await;
     }
 
-    /// The request of a call whose answer is a stream, as bytes.
+    /// The bytes of a request for a call whose answer is a stream.
     pub(super) fn stream_request(&self, method: &str, message: &Value) -> Vec<u8> {
         let message = envelope(0, message.to_string().as_bytes());
         let head = self.head(ENVD, "POST", &format!("/{method}"));
@@ -221,7 +222,7 @@ impl Kept {
         [head.into_bytes(), message].concat()
     }
 
-    /// A request whose answer is not read but on demand.
+    /// A request whose answer is only read on demand.
     pub(super) async fn unread(&self, port: u16, method: Method, path: &str, kind: &str, body: Vec<u8>) -> Unread {
         let (mut requests, connection) = hyper::client::conn::http1::Builder::new()
             .max_buf_size(8192)
@@ -240,26 +241,26 @@ impl Kept {
         Unread { body: response.into_body(), _connection: connection }
     }
 
-    /// The same for a call whose answer is a stream.
+    /// A call whose answer is a stream that is only read on demand.
     pub(super) async fn unread_stream(&self, method: &str, message: &Value) -> Unread {
         let message = envelope(0, message.to_string().as_bytes());
         self.unread(ENVD, Method::POST, &format!("/{method}"), STREAM, message).await
     }
 }
 
-/// What starts a command of the shell.
+/// The start request for a shell command.
 pub(super) fn bash(command: &str, stdin: bool) -> Value {
     json!({"process": {"cmd": "/bin/bash", "args": ["-c", command]}, "stdin": stdin})
 }
 
-/// An answer that is not read but on demand. Dropping it hangs up.
+/// An answer that is only read on demand. Dropping it hangs up.
 pub(super) struct Unread {
     body: Incoming,
     _connection: AbortOnDropHandle<()>,
 }
 
 impl Unread {
-    /// The next bytes, this many or a few more.
+    /// The next bytes: this many or a few more.
     pub(super) async fn take(&mut self, length: usize) -> Vec<u8> {
         let mut taken = Vec::new();
         while taken.len() < length {
@@ -269,7 +270,7 @@ impl Unread {
         taken
     }
 
-    /// All that is left of a stream, which ends in order.
+    /// All remaining messages of a stream, which must end in an orderly way.
     pub(super) async fn messages(self) -> Vec<Value> {
         let body = self.body.collect().await.expect("it is not broken off").to_bytes();
         let mut rest = &body[..];
@@ -285,7 +286,7 @@ impl Unread {
     }
 }
 
-/// Bytes that tell where they belong.
+/// Bytes whose values depend on their position, and on the number.
 pub(super) fn content(number: u64, length: usize) -> Vec<u8> {
     (0..length as u64).map(|at| ((at + number * 7) % 251) as u8).collect()
 }

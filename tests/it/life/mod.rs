@@ -1,7 +1,8 @@
 //! The long life of one kept sandbox: kinds of requests, each made again and again, with every answer compared.
 //!
-//! A trial is one kind in a sandbox of its own, as often as its count says, in about two minutes for all of them. `make soak` does
-//! all kinds at once in one sandbox, for an hour; `tests/soak/long_life.rs` is that.
+//! Each trial makes the requests of one kind in its own sandbox, as often as its count requires; all trials together
+//! take about two minutes. `make soak` runs all kinds at once in one sandbox, for an hour: see
+//! `tests/soak/long_life.rs`.
 
 mod code;
 mod commands;
@@ -25,28 +26,29 @@ use serde_json::json;
 use crate::support::{Server, trial};
 pub(crate) use kept::Kept;
 
-/// The longest that one action may take, on a machine that is slow.
+/// The time limit of one action, on a slow machine.
 const ACTION_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// A kind of request.
 pub(crate) struct Kind {
     pub(crate) name: &'static str,
-    /// Makes one request of the kind, or a few, and panics when an answer is wrong. The number tells it from the others.
+    /// Makes one request of the kind, or a few, and panics if an answer is wrong. The number distinguishes it from the
+    /// others.
     action: for<'a> fn(&'a Kept, u64) -> LocalBoxFuture<'a, ()>,
-    /// How often a trial does it, and how often at a time.
+    /// The number of actions in a trial, and the number of those at a time.
     count: u64,
     at_once: usize,
-    /// How long the soak waits between two of them.
+    /// The time that the soak waits between two actions.
     #[allow(dead_code, reason = "trials do not wait")]
     pub(crate) rest: Duration,
-    /// Whether nothing else can be asked for meanwhile: so it is with pauses.
+    /// Whether no other request may run meanwhile, as with pauses.
     alone: bool,
-    /// What a trial's sandbox is made from.
+    /// The template of a trial's sandbox.
     template: &'static str,
 }
 
 const BASE: &str = "base";
-/// It has one processor, where the others have two.
+/// This template has one processor, the others have two.
 const LITTLE: &str = "python";
 const INTERPRETER: &str = "code-interpreter-v1";
 
@@ -64,7 +66,7 @@ macro_rules! kinds {
     };
 }
 
-/// All of them. Rests are long where a action is much work: it leaves time for the others.
+/// All kinds. The rest is long after an action with much work, which leaves time for the others.
 pub(crate) static KINDS: [Kind; 35] = kinds! {
     BASE uploads::of_an_empty_piece: 300, 4 at once, 0 ms;
     BASE uploads::of_many_pieces: 10, 2 at once, 100 ms;
@@ -104,11 +106,11 @@ pub(crate) static KINDS: [Kind; 35] = kinds! {
 };
 
 impl Kind {
-    /// Does it once. A sandbox that is paused is waited for.
+    /// Performs one action. Waits while the sandbox is paused.
     ///
     /// # Panics
     ///
-    /// When an answer is wrong, or takes too long.
+    /// If an answer is wrong, or takes too long.
     pub(crate) async fn once(&self, kept: &Kept, number: u64) {
         let (_alone, _awake);
         match self.alone {
@@ -118,7 +120,7 @@ impl Kind {
         tokio::time::timeout(ACTION_TIMEOUT, (self.action)(kept, number)).await.expect("something is held up");
     }
 
-    /// Does it as often as its count says, in a sandbox of its own, which must live on.
+    /// Performs all actions of a trial, in a new sandbox, which must survive them.
     async fn enough(&self, server: &'static Server) {
         let kept = Kept::create(server, json!({"templateID": self.template, "timeout": 900})).await;
         let all = stream::iter(0..self.count);

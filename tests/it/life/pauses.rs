@@ -1,4 +1,4 @@
-//! Pauses and resumptions, right after each other.
+//! Pauses and resumptions in immediate succession.
 
 use reqwest::Method;
 use serde_json::json;
@@ -37,12 +37,12 @@ pub(super) async fn right_after_resumptions(kept: &Kept, _: u64) {
     pairs(kept, "while :; do /bin/true; done", 6, 5).await;
 }
 
-/// Many more commands want the processors than there are processors, and each must be stopped.
+/// Many more commands are ready to run than there are processors, and each must be stopped.
 pub(super) async fn of_many_commands_that_spin(kept: &Kept, _: u64) {
     pairs(kept, "while :; do :; done", 24, 5).await;
 }
 
-/// What goes on is broken off, and nothing else is lost.
+/// Open requests are broken off, and nothing else is lost.
 pub(super) async fn of_open_streams(kept: &Kept, number: u64) {
     let mut printing = kept.stream("process.Process/Start", bash("exec yes", false)).await;
     let pid = printing.pid().await;

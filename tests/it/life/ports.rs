@@ -36,14 +36,14 @@ pub(super) async fn answers_in_tiny_pieces(kept: &Kept, _: u64) {
 pub(super) async fn left_by_clients(kept: &Kept, number: u64) {
     serve(kept).await;
     if number.is_multiple_of(3) {
-        // Before there is an answer.
+        // The client leaves before there is an answer.
         return kept.send_and_leave(format!("{}\r\n", kept.head(PORT, "GET", "/endless")).as_bytes()).await;
     }
     let mut unread = kept.unread(PORT, Method::GET, "/endless", "", Vec::new()).await;
     assert!(unread.take(200).await.iter().all(|byte| *byte == b'x'));
 }
 
-/// Two directions of bytes, one of which brings 20,000 bytes one by one. The client reads none before all are sent.
+/// An upgraded connection on which the server sends 20,000 single bytes. The client reads none before all are sent.
 pub(super) async fn unread_streams(kept: &Kept, number: u64) {
     const SENT: usize = 20_000;
     serve(kept).await;

@@ -44,15 +44,15 @@ pub(super) async fn of_what_makes_no_sense(kept: &Kept, number: u64) {
     assert_eq!((closed.status, closed.json()["port"].clone()), (502, json!(9)), "{}", closed.text());
 }
 
-/// Checks that this is a refusal of the request, and not the loss of the sandbox.
+/// Checks that the request was refused, and that the sandbox was not lost.
 #[track_caller]
 fn is_refused(what: &str, status: u16, text: &str) {
     assert!((400..500).contains(&status), "{what}: {status}, {text:.300}");
     assert!(!text.contains("sandbox was not found"), "{what}: {text:.300}");
 }
 
-/// Sends a request whose first line may be longer than clients of HTTP let it be. A server may hang up while it is sent: none is
-/// refusal enough.
+/// Sends a request whose first line may be longer than HTTP clients allow. A server may hang up while it is sent: a
+/// missing answer counts as a refusal.
 async fn with_long_query(kept: &Kept, method: &str, path: &str) {
     let mut connection = kept.connect().await;
     let head = kept.head(ENVD, method, &format!("/files?path={path}"));

@@ -1,4 +1,4 @@
-//! A terminal that is typed into and resized.
+//! A terminal that gets input and is resized.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -25,7 +25,7 @@ pub(super) async fn typed_into_and_resized(kept: &Kept, number: u64) {
     let typed = |text: &str| json!({"process": selected, "input": {"pty": BASE64_STANDARD.encode(text)}});
     let type_in = async |text: &str| kept.done("process.Process/SendInput", typed(text)).await;
     until_shown(&mut stream, &mut shown, "> ").await;
-    // Each key by itself, as it is typed.
+    // One key at a time, as a person types.
     for key in ["e", "c", "h", "o", "", " $", "((", "1+1", "))a", "\n"] {
         assert_eq!(type_in(key).await, json!({}));
     }

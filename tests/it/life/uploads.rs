@@ -1,4 +1,4 @@
-//! Uploads of every kind and size, whole and broken off.
+//! Uploads of every kind and size, complete and broken off.
 
 use std::convert::Infallible;
 
@@ -13,7 +13,7 @@ use crate::e2b::{ENVD, answer};
 
 const MULTIPART: &str = "multipart/form-data; boundary=b";
 
-/// Uploads that go on at a time have paths of their own; later ones write over those of the earlier.
+/// Simultaneous uploads have different paths; later ones overwrite the files of earlier ones.
 fn path(kind: &str, number: u64) -> String {
     format!("/tmp/{kind}-{}", number % 48)
 }
@@ -47,7 +47,7 @@ pub(super) async fn of_an_empty_piece(kept: &Kept, number: u64) {
     }
 }
 
-/// Every other one is empty.
+/// Every second file is empty.
 pub(super) async fn of_many_pieces(kept: &Kept, number: u64) {
     let directory = path("pieces", number);
     let paths: Vec<_> = (0..24).map(|piece| format!("{directory}/{piece}")).collect();
@@ -78,7 +78,7 @@ pub(super) async fn compressed(kept: &Kept, number: u64) {
 
 pub(super) async fn byte_by_byte(kept: &Kept, number: u64) {
     let (path, content) = (path("bytes", number), content(number, 500));
-    // The rests keep them apart.
+    // Yielding keeps the pieces separate.
     let pieces = stream::iter(content.clone()).then(|byte| async move {
         tokio::task::yield_now().await;
         Ok::<_, Infallible>(vec![byte])
@@ -87,7 +87,7 @@ pub(super) async fn byte_by_byte(kept: &Kept, number: u64) {
     holds(kept, &path, &content).await;
 }
 
-/// Its client hangs up when it has sent a half.
+/// The client hangs up after a part of the body.
 pub(super) async fn broken_off(kept: &Kept, number: u64) {
     let path = path("half", number);
     let head = kept.head(ENVD, "POST", &format!("/files?path={path}"));
@@ -104,7 +104,7 @@ pub(super) async fn broken_off(kept: &Kept, number: u64) {
     let mut connection = kept.connect().await;
     connection.write_all(&[head.as_bytes(), &body].concat()).await.expect("it is taken");
     if number.is_multiple_of(2) {
-        // So that the agent has seen some of it.
+        // Gives the agent time to receive a part.
         tokio::task::yield_now().await;
         assert_eq!(answer(kept.envd(Method::GET, "/health")).await.status, 204);
     }
