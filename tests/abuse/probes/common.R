@@ -1,4 +1,4 @@
-# What attempts in R share.
+# Definitions for attempts in R.
 options(warn = 1)
 variable <- function(name) Sys.getenv(name)
 writable <- function(path) {
@@ -17,9 +17,9 @@ greeted <- function(target) {
   on.exit(close(stream))
   stopifnot(identical(rawToChar(readBin(stream, "raw", 5)), "hello"))
 }
-# Where what is open beside the three streams leads, but for the runner itself and the two to the agent.
+# The targets of open descriptors, without the three standard streams, the runner's files and the two FIFOs to the agent.
 foreign <- function() {
-  # What lists them is closed by the time it is looked at, and leads nowhere.
+  # The descriptor that lists the directory is closed before its link is read, and has no target.
   links <- Sys.readlink(setdiff(list.files("/proc/self/fd", full.names = TRUE), paste0("/proc/self/fd/", 0:2)))
   links[!is.na(links) & !grepl("^$|^/opt/oncebox/r/|^/run/oncebox/[0-9]+/(in|out)$", links)]
 }

@@ -1,4 +1,4 @@
-// What attempts in Java share.
+// Definitions for attempts in Java.
 import java.nio.channels.*;
 import java.nio.file.*;
 import java.net.*;
@@ -17,7 +17,7 @@ void greeted(String target) throws Exception {
     if (!new String(socket.getInputStream().readNBytes(5)).equals("hello")) throw new IOException("not greeted");
   }
 }
-// Where what is open beside the three streams leads, but for Java's own files, the two to the agent, and what lists them.
+// The targets of open descriptors, without the three standard streams, Java's own files, the two FIFOs to the agent, and the listing.
 List<String> foreign() throws Exception {
   var own = "/dev/u?random|/opt/(java|oncebox/java)/.*|/run/oncebox/\\d+/(in|out)|/proc/\\d+/fd";
   var links = new ArrayList<String>();

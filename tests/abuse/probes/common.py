@@ -1,4 +1,4 @@
-# What attempts in Python share.
+# Definitions for attempts in Python.
 import ctypes, errno, fcntl, glob, mmap, os, select, shutil, signal, socket, struct, subprocess, sys, time
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -6,7 +6,7 @@ libc.syscall.restype = ctypes.c_long
 
 
 def call(number, *arguments):
-    """A system call by its number on x86-64, or a function of the C library by its name. Raises whatever the error."""
+    """Makes a system call by its number on x86-64, or calls a C library function by its name. Raises on every error."""
     ctypes.set_errno(0)
     function = getattr(libc, number) if isinstance(number, str) else None
     arguments = [ctypes.c_long(one) if isinstance(one, int) else one for one in arguments]
@@ -18,7 +18,7 @@ def call(number, *arguments):
 
 
 def permitted(attempt, *arguments, refusals=(errno.EPERM, errno.EACCES)):
-    """Raises if it is refused for want of rights; fails otherwise without harm, as what is asked for is nonsense."""
+    """Raises if the attempt is refused for lack of rights. Other errors are ignored: the request makes no sense, so it does no harm."""
     try:
         return attempt(*arguments)
     except OSError as err:
@@ -28,7 +28,7 @@ def permitted(attempt, *arguments, refusals=(errno.EPERM, errno.EACCES)):
 
 
 def writable(path):
-    """Opens for writing and writes nothing."""
+    """Opens a file for writing and writes nothing."""
     os.close(os.open(path, os.O_WRONLY))
 
 
@@ -38,14 +38,14 @@ def readable(path):
 
 
 def mount(source, target, kind, flags=0, data=None):
-    """Mounts in this mount namespace, and takes it away again."""
+    """Mounts in this mount namespace, and unmounts again."""
     os.makedirs(target, exist_ok=True)
     call("mount", source, target.encode(), kind, flags, data)
     call("umount2", target.encode(), 2)
 
 
 def greeted(target, **options):
-    """Connects and waits to be greeted."""
+    """Connects and waits for the greeting."""
     host, port = target.rsplit(":", 1)
     with socket.create_connection((host, int(port)), timeout=3, **options) as stream:
         assert stream.recv(10) == b"hello"
@@ -62,7 +62,7 @@ def echoed(host, options=(), family=socket.AF_INET):
 
 
 def ping(host):
-    """Asks for an echo, by whichever kind of socket is allowed, and waits for it."""
+    """Sends an echo request, with the first kind of socket that is allowed, and waits for the reply."""
     for kind in socket.SOCK_DGRAM, socket.SOCK_RAW:
         try:
             with socket.socket(socket.AF_INET, kind, socket.IPPROTO_ICMP) as asking:
@@ -78,7 +78,7 @@ def ping(host):
 
 
 def in_child(attempt, *arguments):
-    """Makes the attempt in a process of its own, which ends with it."""
+    """Makes the attempt in a child process."""
     child = os.fork()
     if child == 0:
         code = 1
@@ -92,7 +92,7 @@ def in_child(attempt, *arguments):
 
 
 def device(kind, major, minor):
-    """Makes a device file and opens it for reading."""
+    """Creates a device file and opens it for reading."""
     path = f"/tmp/device-{os.getpid()}-{major}-{minor}"
     os.mknod(path, kind | 0o600, os.makedev(major, minor))
     try:
@@ -102,14 +102,14 @@ def device(kind, major, minor):
 
 
 def own_file(name):
-    """Makes an empty file in /tmp that no other attempt has: the user and root of a machine share one."""
+    """Creates an empty file in /tmp that no other attempt uses: the user and root of a sandbox share the directory."""
     path = f"/tmp/{name}-{os.getpid()}"
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     return path
 
 
 def create(path):
-    """Makes a file where none is, and takes it away again."""
+    """Creates a file that does not exist, and removes it again."""
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
     os.unlink(path)
 
@@ -119,7 +119,7 @@ def status(name):
 
 
 def netlink(kind, flags, body):
-    """Asks the kernel for a change of the network, and for its answer."""
+    """Requests a network change from the kernel, and waits for its answer."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as link:
         link.sendto(struct.pack("=IHHII", 16 + len(body), kind, 1 | 4 | flags, 1, 0) + body, (0, 0))
         error = struct.unpack_from("=i", link.recv(4096), 16)[0]
@@ -128,10 +128,10 @@ def netlink(kind, flags, body):
 
 
 def foreign():
-    """Where what was open when the interpreter started leads, the three streams left out."""
+    """The targets of the descriptors that were open when the interpreter started, without the three standard streams."""
     links = []
     for number in map(int, os.listdir("/proc/self/fd")):
-        # What the interpreter opens by itself is closed on exec; what it was started with is not.
+        # Descriptors that the interpreter opens are close-on-exec; those that it was started with are not.
         try:
             if number > 2 and not int(open(f"/proc/self/fdinfo/{number}").read().split()[3], 8) & os.O_CLOEXEC:
                 links.append(os.readlink(f"/proc/self/fd/{number}"))

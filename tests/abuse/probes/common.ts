@@ -1,4 +1,4 @@
-// What attempts in TypeScript share.
+// Definitions for attempts in TypeScript.
 import * as fs from "node:fs"
 import * as net from "node:net"
 import * as os from "node:os"

@@ -1,4 +1,4 @@
-// What attempts in JavaScript and in TypeScript share.
+// Definitions for attempts in JavaScript and in TypeScript.
 function writable(path) { fs.closeSync(fs.openSync(path, fs.constants.O_WRONLY)) }
 function readable(path) {
   const file = fs.openSync(path, "r")
@@ -14,8 +14,8 @@ function greeted(target) {
     stream.once("close", () => reject(new Error("closed")))
   })
 }
-// Where what is open beside the three streams leads, but for Node's own means, of whose pipes it has both ends, and the two to
-// the agent.
+// The targets of open descriptors, without the three standard streams, Node's own descriptors and the two FIFOs to the agent. Node's
+// own pipes are those of which it has both ends.
 function foreign() {
   const open = fs.readdirSync("/proc/self/fd").map(Number).flatMap(number => {
     try {

@@ -1,6 +1,6 @@
 import array, ctypes, fcntl, os, resource, signal, socket, struct, tempfile, time
 
-# On the host it may be root who starts this.
+# On the host, root may start this program.
 if UID is not None:
     os.setgroups([])
     os.setresgid(UID, UID, UID)
@@ -18,7 +18,7 @@ def call(name, *arguments):
 
 
 def take(one, most):
-    """Takes `most` and keeps them until it is killed, or takes one. Prints how many it got; of one, also why it got none."""
+    """Takes `most` units and keeps them until the program is killed, or takes one unit. Prints the number taken, or why one failed."""
     taken = 0
     try:
         while taken < (most if MODE == "all" else 1):

@@ -1,4 +1,4 @@
-# In one message, as many as go into one. What limits them is how many files one may have open.
+# Each message carries as many descriptors as possible. Their number is limited by the number of open files.
 resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
 null = os.open("/dev/null", os.O_RDONLY)
 

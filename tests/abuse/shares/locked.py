@@ -6,7 +6,7 @@ def one(n):
     try:
         return call("shmctl", segment, SHM_LOCK, None)
     finally:
-        # The host keeps it until then. Locked, it counts all the same as long as it is there.
+        # The host keeps the segment until it is removed, and it counts as locked for as long.
         if MODE == "one":
             call("shmctl", segment, IPC_RMID, None)
 

@@ -4,7 +4,7 @@ attributes = (ctypes.c_long * 8)(0, 10, 8192)
 def one(n):
     name = b"/oncebox-%d-%d" % (os.getpid(), n)
     queue = call("mq_open", name, os.O_CREAT | os.O_RDWR, 0o600, attributes)
-    # It is there as long as somebody has it open.
+    # The queue exists as long as a process has it open.
     call("mq_unlink", name)
     return queue
 

@@ -1,4 +1,4 @@
-# A directory can be watched once by an instance, and all instances count for the same user: many instances need few directories.
+# An instance can watch a directory once, and all instances count for the same user: with many instances, few directories suffice.
 DIRECTORIES = 2000
 directory = tempfile.mkdtemp(dir="/dev/shm") if MODE == "all" else None
 instances = []
@@ -15,5 +15,5 @@ def one(n):
     return call("inotify_add_watch", instances[-1], path.encode(), 2)
 
 
-# Where the host allows more than these, the instances are what is used up.
+# If the host allows more watches than these, the instances are used up first.
 take(one, 126 * DIRECTORIES)

@@ -4,7 +4,7 @@ server = next(line.split()[1] for line in open("/etc/resolv.conf") if line.start
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as resolver:
     resolver.settimeout(8)
     resolver.connect((server, 53))
-    # A resolver may lose a question, or have to ask others for long.
+    # A resolver may lose a query, or may have to wait long for other servers.
     for last in False, False, True:
         resolver.send(question)
         try:
