@@ -29,10 +29,10 @@ pub(crate) fn address(server: &Server) -> SocketAddr {
 
 /// Sends raw bytes; returns the received bytes once the server hangs up, which it must do soon. Works even if the
 /// server does not read all bytes.
-pub(crate) async fn told(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+pub(crate) async fn exchange(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).await.expect("a connection");
     let (mut reader, mut writer) = stream.split();
-    let mut told = Vec::new();
+    let mut received = Vec::new();
     let both = async {
         tokio::join!(
             async {
@@ -40,17 +40,17 @@ pub(crate) async fn told(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
                 let _ = writer.write_all(bytes).await;
             },
             async {
-                let _ = reader.read_to_end(&mut told).await;
+                let _ = reader.read_to_end(&mut received).await;
             }
         )
     };
     tokio::time::timeout(Duration::from_secs(40), both).await.expect("the connection is not held for ever");
-    told
+    received
 }
 
 /// The status of an HTTP/1 answer; `None` if there is no answer.
-pub(crate) fn status(told: &[u8]) -> Option<u16> {
-    let line = told.split(|byte| *byte == b'\r').next()?;
+pub(crate) fn status(answer: &[u8]) -> Option<u16> {
+    let line = answer.split(|byte| *byte == b'\r').next()?;
     let line = std::str::from_utf8(line).ok()?.strip_prefix("HTTP/1.1 ")?;
     line.get(..3)?.parse().ok()
 }

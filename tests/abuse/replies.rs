@@ -214,7 +214,7 @@ async fn attack(command: &str, garbage: String, fate: Fate) {
     // latest.
     let mut waiting = Some(waiting);
     if fate == Lost {
-        let told = is_told(waiting.take().expect("it waits")).await;
+        let told = ends_in_time(waiting.take().expect("it waits")).await;
         assert!(told.is_none_or(|told| told.last() != Some(&json!({}))), "a forged end was believed");
     }
     let told = elsewhere.rest().await.expect("another sandbox's stream goes on");
@@ -228,12 +228,12 @@ async fn attack(command: &str, garbage: String, fate: Fate) {
     let end = own.api(Method::DELETE, "", None).await;
     assert!([204, 404].contains(&end.status), "{}", end.text());
     if let Some(waiting) = waiting {
-        is_told(waiting).await;
+        ends_in_time(waiting).await;
     }
 }
 
 /// The waiting client's request ends in time; returns its messages, if it ended in an orderly way.
-async fn is_told(mut waiting: Stream) -> Option<Vec<Value>> {
+async fn ends_in_time(mut waiting: Stream) -> Option<Vec<Value>> {
     tokio::time::timeout(BOUND, waiting.rest()).await.expect("who waits is not held for ever")
 }
 
@@ -250,8 +250,8 @@ async fn ended(mut attacking: Stream) -> Option<String> {
 }
 
 /// Whether the output of an attack shows that it succeeded.
-fn arrived(told: &str) -> bool {
-    told.ends_with("rc 0\n")
+fn arrived(output: &str) -> bool {
+    output.ends_with("rc 0\n")
 }
 
 /// Whether the sandbox no longer answers correctly.

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 
-use crate::attacker::{self, GET, PREFACE, address, frame, head, status, told};
+use crate::attacker::{self, GET, PREFACE, address, frame, head, status, exchange};
 use crate::e2b::{ENVD, INTERPRETER, KEY, Sandbox};
 use crate::support::{Server, oncebox};
 
@@ -326,7 +326,7 @@ async fn is_well() {
 async fn harms_nothing(answer: Answer, build: Build) {
     let sent = build(sandbox().await);
     let began = Instant::now();
-    let found = told(address(&attacked().server), &sent).await;
+    let found = exchange(address(&attacked().server), &sent).await;
     assert!(began.elapsed() < SOON, "it took {:?}", began.elapsed());
     let text = String::from_utf8_lossy(&found[..found.len().min(300)]).into_owned();
     match (answer, status(&found)) {
@@ -340,7 +340,7 @@ async fn harms_nothing(answer: Answer, build: Build) {
 
 async fn costs_its_connection(build: Frames) {
     let began = Instant::now();
-    let found = told(address(&attacked().server), &build()).await;
+    let found = exchange(address(&attacked().server), &build()).await;
     assert!(began.elapsed() < SOON, "it took {:?}", began.elapsed());
     // If the server sends anything, its settings come first.
     assert!(found.is_empty() || found.get(3) == Some(&4) || found.starts_with(b"HTTP/1.1 400"), "{:?}", &found[..9]);
@@ -372,7 +372,7 @@ async fn tls_is_no_weaker() {
         is_well().await;
     }
     for sent in [&b"\x16\x03\x01\x40\x00\x01"[..], &[0x16; 20_000], b"GET / HTTP/1.1\r\n\r\n", &[0x80, 0x2e, 1, 3, 1]] {
-        let found = tokio::time::timeout(SOON, told(address, sent)).await.expect("an end");
+        let found = tokio::time::timeout(SOON, exchange(address, sent)).await.expect("an end");
         assert!(!found.starts_with(b"HTTP"), "{found:?}");
     }
     is_well().await;
@@ -381,7 +381,7 @@ async fn tls_is_no_weaker() {
 async fn pipelined() {
     let one = String::from_utf8(control("GET /v1/languages", "\r\n")).expect("text");
     let last = String::from_utf8(control("GET /healthz", "connection: close\r\n\r\n")).expect("text");
-    let found = told(address(&attacked().server), (one.repeat(1000) + &last).as_bytes()).await;
+    let found = exchange(address(&attacked().server), (one.repeat(1000) + &last).as_bytes()).await;
     let answers = String::from_utf8_lossy(&found).matches("HTTP/1.1 200 OK").count();
     assert_eq!(answers, 1001);
     is_well().await;
@@ -422,7 +422,7 @@ async fn endless_body() {
         // The body is larger than every limit and never ends. A client that only writes would not see the answer.
         let sent =
             [control(&format!("POST {path}"), "transfer-encoding: chunked\r\n\r\n"), chunk.repeat(1024)].concat();
-        let found = tokio::time::timeout(SOON, told(address(server), &sent)).await.expect("it is not read for ever");
+        let found = tokio::time::timeout(SOON, exchange(address(server), &sent)).await.expect("it is not read for ever");
         assert_eq!(status(&found), Some(413), "{:.300}", String::from_utf8_lossy(&found));
     }
     is_well().await;

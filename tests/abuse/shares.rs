@@ -117,7 +117,7 @@ async fn inside_shell(server: &Server, sandbox: &Sandbox, command: &str, program
     let request = server.http.post(format!("{}/execute", server.url)).header("e2b-sandbox-id", &sandbox.id);
     let request = request.header("e2b-sandbox-port", crate::e2b::INTERPRETER).json(&body);
     let lines = request.send().await.expect("an answer").text().await.expect("all of it");
-    let told = crate::e2b::told(&lines);
+    let told = crate::e2b::execution_lines(&lines);
     let printed = told.iter().find(|line| line["type"] == "stdout");
     printed.and_then(|line| line["text"].as_str()).unwrap_or_default().to_owned()
 }

@@ -14,7 +14,7 @@ use crate::e2b::{
 
 trials![
     bodies_of_the_control_plane_are_refused_by_member,
-    lists_are_refused_by_what_they_are_asked_for,
+    list_queries_with_invalid_values_are_refused,
     a_path_that_is_nothing_is_an_error_in_the_shape_of_its_surface,
     without_a_key_nothing_of_the_control_plane_opens,
     one_tenant_never_meets_the_sandbox_of_another,
@@ -27,7 +27,7 @@ trials![
     bodies_that_are_too_large_are_refused,
     headers_of_ten_megabytes_are_a_431,
     what_is_not_http_is_a_400,
-    a_client_that_never_says_what_it_wants_is_hung_up_on,
+    a_client_that_sends_no_whole_request_is_hung_up_on,
     slow_clients_hold_up_no_other,
 ];
 
@@ -113,7 +113,7 @@ async fn bodies_of_the_control_plane_are_refused_by_member() {
     assert_eq!(sandbox.shell("echo alive").await, "alive\n");
 }
 
-async fn lists_are_refused_by_what_they_are_asked_for() {
+async fn list_queries_with_invalid_values_are_refused() {
     for query in [
         "limit=0",
         "limit=101",
@@ -490,7 +490,7 @@ async fn what_is_not_http_is_a_400() {
     assert_eq!(sandbox.shell("echo alive").await, "alive\n");
 }
 
-async fn a_client_that_never_says_what_it_wants_is_hung_up_on() {
+async fn a_client_that_sends_no_whole_request_is_hung_up_on() {
     let heads = [
         "",
         "G",

@@ -24,10 +24,10 @@ trials![
     a_pipe_that_closes_is_a_broken_link,
     another_version_is_refused_by_its_number,
     answers_are_bounded,
-    what_the_agent_refuses_is_told_in_its_words,
-    events_that_are_none_break_the_link_and_keep_what_came_before,
+    a_refusal_by_the_agent_keeps_its_message,
+    invalid_events_break_the_link_and_keep_earlier_ones,
     a_line_without_an_end_is_not_held_for_ever,
-    dropping_the_events_tells_the_agent,
+    dropping_the_events_ends_the_request_at_the_agent,
 ];
 
 /// The first answer of an agent of this version.
@@ -205,7 +205,7 @@ async fn answers_are_bounded() {
     );
 }
 
-async fn what_the_agent_refuses_is_told_in_its_words() {
+async fn a_refusal_by_the_agent_keeps_its_message() {
     let pipe = agent(|path| match path {
         "/hello" => text(hello()),
         _ => {
@@ -223,7 +223,7 @@ async fn what_the_agent_refuses_is_told_in_its_words() {
     }
 }
 
-async fn events_that_are_none_break_the_link_and_keep_what_came_before() {
+async fn invalid_events_break_the_link_and_keep_earlier_ones() {
     let answer = |path: &str| match path {
         // Not lines of JSON.
         "/executions" => text(vec![0xff; 1024]),
@@ -255,7 +255,7 @@ async fn a_line_without_an_end_is_not_held_for_ever() {
     assert_broken(first.expect("the bound is reached").expect("an error"));
 }
 
-async fn dropping_the_events_tells_the_agent() {
+async fn dropping_the_events_ends_the_request_at_the_agent() {
     let (gone, told) = tokio::sync::oneshot::channel::<()>();
     let (near, far) = tokio::io::duplex(64 * 1024);
     let gone = std::sync::Arc::new(std::sync::Mutex::new(Some(gone)));

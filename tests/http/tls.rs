@@ -18,7 +18,7 @@ trials![
     what_is_not_tls_harms_nothing,
     a_server_stops_while_clients_stay_connected,
     certificates_that_cannot_be_meant_stop_the_start,
-    what_to_do_with_the_certificates_is_told,
+    the_certificates_come_with_instructions,
 ];
 
 const KEY: &str = "e2b_0000000000000000000000000000000000000000";
@@ -223,7 +223,7 @@ async fn certificates_that_cannot_be_meant_stop_the_start() {
     assert_eq!(fs::read_dir(directory.path()).expect("a directory").count(), 0);
 }
 
-async fn what_to_do_with_the_certificates_is_told() {
+async fn the_certificates_come_with_instructions() {
     let (directory, said) = certs("Sandbox.test:8443");
     let path = directory.path().canonicalize().expect("a directory").display().to_string();
     for line in [

@@ -10,10 +10,10 @@ trials![
     a_file_is_run_by_its_ending_and_its_results_come_last,
     code_that_fails_is_exit_code_1,
     standard_input_is_run_in_the_language_that_is_named,
-    a_language_that_cannot_be_told_is_an_error,
+    a_language_that_cannot_be_chosen_is_an_error,
     pictures_are_saved_where_asked,
     output_comes_as_it_happens_and_whoever_is_stopped_leaves_nothing,
-    version_and_help_are_told,
+    version_and_help_are_printed,
 ];
 
 struct Ended {
@@ -69,7 +69,7 @@ async fn standard_input_is_run_in_the_language_that_is_named() {
     assert_eq!((ended.code, ended.stdout.as_str(), ended.stderr.as_str()), (Some(0), "'from stdin'\n", ""));
 }
 
-async fn a_language_that_cannot_be_told_is_an_error() {
+async fn a_language_that_cannot_be_chosen_is_an_error() {
     let expected = "oncebox: cannot choose a language: set --language to one of java, js, python, r, ts\n";
     for arguments in [
         ["run", "code.cob"].as_slice(),
@@ -131,7 +131,7 @@ async fn is_stopped_by(signal: &str) {
     assert_eq!(docker(&["network", "ls", "-q", "--filter", &owner]), "");
 }
 
-async fn version_and_help_are_told() {
+async fn version_and_help_are_printed() {
     let said = |arguments: &[&str]| ended(oncebox().args(arguments).output().expect("oncebox"));
     let version = said(&["--version"]);
     assert_eq!((version.code, version.stdout), (Some(0), format!("oncebox {}\n", env!("CARGO_PKG_VERSION"))));

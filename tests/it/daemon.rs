@@ -137,7 +137,7 @@ impl Daemon {
     }
 
     /// The output of a command in the namespaces.
-    pub(crate) fn told(&self, command: &[&str]) -> String {
+    pub(crate) fn output_of(&self, command: &[&str]) -> String {
         String::from_utf8(self.enter(command).output().expect("nsenter").stdout).expect("text")
     }
 

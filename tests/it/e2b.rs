@@ -211,27 +211,27 @@ impl Sandbox {
     pub(crate) async fn execute(&self, body: &Value) -> Vec<Value> {
         let answer = answer(self.at(INTERPRETER, Method::POST, "/execute").json(body)).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
-        told(&answer.text())
+        execution_lines(&answer.text())
     }
 }
 
 /// The lines of an execution, without the keepalive lines. The pieces of one stream, of which there may be any number,
 /// are joined.
-pub(crate) fn told(lines: &str) -> Vec<Value> {
-    let mut told: Vec<Value> = Vec::new();
+pub(crate) fn execution_lines(lines: &str) -> Vec<Value> {
+    let mut joined: Vec<Value> = Vec::new();
     for line in lines.lines() {
         let line: Value = serde_json::from_str(line).expect("a JSON line");
         let is_printed = line["type"] == "stdout" || line["type"] == "stderr";
-        match told.iter_mut().find(|before| is_printed && before["type"] == line["type"]) {
+        match joined.iter_mut().find(|before| is_printed && before["type"] == line["type"]) {
             Some(before) => {
                 let both = [&*before, &line].map(|one| one["text"].as_str().expect("text")).concat();
                 before["text"] = json!(both);
             }
             None if line["type"] == "keepalive" => {}
-            None => told.push(line),
+            None => joined.push(line),
         }
     }
-    told
+    joined
 }
 
 /// The joined standard output of data messages.

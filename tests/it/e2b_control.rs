@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 use crate::e2b::{Answer, KEY, Sandbox, answer, api, is_as_recorded, request};
 
 trials![
-    a_sandbox_is_told_alike_when_it_is_created_connected_to_and_listed,
+    a_sandbox_is_described_alike_when_it_is_created_connected_to_and_listed,
     old_clients_create_sandboxes_that_need_no_token,
-    what_creation_may_leave_out_has_defaults,
+    members_that_creation_may_omit_have_defaults,
     a_list_comes_in_pages_whose_last_has_no_token,
-    a_list_can_be_filtered_by_everything_that_tells_sandboxes_apart,
+    a_list_can_be_filtered_by_every_property_of_sandboxes,
     a_metadata_filter_is_decoded_three_times,
     a_paused_sandbox_is_listed_and_goes_on_when_connected_to,
     a_life_is_made_longer_by_connecting_and_refreshing_and_never_shorter,
@@ -21,7 +21,7 @@ trials![
     readings_and_logs_have_all_their_members,
     templates_are_known_by_their_names,
     what_is_not_offered_is_a_501_that_names_it,
-    health_is_told_on_each_surface,
+    each_api_reports_its_health,
     more_sandboxes_than_may_be_kept_are_a_429,
 ];
 
@@ -48,7 +48,7 @@ fn ids(answer: &Answer) -> Vec<String> {
     ids.collect()
 }
 
-async fn a_sandbox_is_told_alike_when_it_is_created_connected_to_and_listed() {
+async fn a_sandbox_is_described_alike_when_it_is_created_connected_to_and_listed() {
     let body = json!({
         "templateID": "base", "timeout": 600, "metadata": {"test": "shapes", "k 1": "v&1"}, "envVars": {"A": "1"},
         "autoPause": true, "autoResume": {"enabled": true}, "allow_internet_access": false, "someday": {"new": [1]},
@@ -89,7 +89,7 @@ async fn old_clients_create_sandboxes_that_need_no_token() {
     }
 }
 
-async fn what_creation_may_leave_out_has_defaults() {
+async fn members_that_creation_may_omit_have_defaults() {
     let sandbox = Sandbox::create(json!({"templateID": "team/base:default"})).await;
     assert!((270..=300).contains(&left(&sandbox).await));
     let detail = sandbox.api(Method::GET, "", None).await.json();
@@ -122,7 +122,7 @@ async fn a_list_comes_in_pages_whose_last_has_no_token() {
     assert_eq!(ids(&list("metadata=test%3Dpages").await), [""; 0]);
 }
 
-async fn a_list_can_be_filtered_by_everything_that_tells_sandboxes_apart() {
+async fn a_list_can_be_filtered_by_every_property_of_sandboxes() {
     let sandbox = Sandbox::create(json!({"templateID": "base", "metadata": {"test": "filters", "more": "x"}})).await;
     let own = vec![sandbox.id.clone()];
     let found = async |query: &str| ids(&list(&format!("metadata=test%3Dfilters&{query}")).await);
@@ -284,7 +284,7 @@ async fn what_is_not_offered_is_a_501_that_names_it() {
     }
 }
 
-async fn health_is_told_on_each_surface() {
+async fn each_api_reports_its_health() {
     let sandbox = Sandbox::shared().await;
     assert_eq!(answer(request(Method::GET, "/health")).await.status, 200);
     let envd = answer(sandbox.at(49983, Method::GET, "/health")).await;

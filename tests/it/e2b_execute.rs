@@ -6,20 +6,20 @@ use std::time::{Duration, Instant};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
-use crate::e2b::{Answer, INTERPRETER, Sandbox, answer, in_time, is_as_recorded, told};
+use crate::e2b::{Answer, INTERPRETER, Sandbox, answer, in_time, is_as_recorded, execution_lines};
 
 trials![
-    an_execution_is_told_in_lines_of_ascii_from_its_number_to_its_end,
+    an_execution_is_sent_in_ascii_lines_from_its_number_to_its_end,
     an_exception_is_one_line_before_the_end,
     a_value_that_is_too_large_to_be_sent_names_that_limit,
     headers_and_the_first_line_come_before_the_code_has_ended,
-    a_line_tells_every_five_seconds_that_silent_code_still_runs,
+    silent_code_sends_a_keepalive_line_every_five_seconds,
     a_client_that_hangs_up_interrupts_the_code,
     an_answer_is_broken_off_when_the_sandbox_is_killed,
     an_answer_is_broken_off_when_the_sandbox_is_paused,
     an_answer_that_nobody_reads_holds_up_no_other,
     contexts_need_no_token_but_a_wrong_one_is_refused,
-    contexts_are_told_alike_wherever_they_are_told,
+    contexts_are_described_alike_everywhere,
     mistakes_are_answered_as_the_vendor_answers_them,
     variables_of_an_execution_are_gone_after_it,
     an_execution_waits_for_the_one_before_it_in_its_context,
@@ -58,7 +58,7 @@ async fn ends_in_order(mut response: Response) -> bool {
     }
 }
 
-async fn an_execution_is_told_in_lines_of_ascii_from_its_number_to_its_end() {
+async fn an_execution_is_sent_in_ascii_lines_from_its_number_to_its_end() {
     let sandbox = Sandbox::interpreted().await;
     let context = context(sandbox, "python").await;
     let code = "import sys\nprint('é 😀')\nprint('err', file=sys.stderr)\n\
@@ -71,7 +71,7 @@ async fn an_execution_is_told_in_lines_of_ascii_from_its_number_to_its_end() {
     let text = answer.text();
     assert!(text.is_ascii() && text.ends_with('\n'), "{text}");
     assert!(text.lines().all(|line| !line.is_empty()), "{text}");
-    let mut lines = told(&text);
+    let mut lines = execution_lines(&text);
     // The lines of the two streams may come in any order.
     lines[1..3].sort_by_key(|line| std::cmp::Reverse(line["type"].to_string()));
     is_as_recorded("execute", json!(lines));
@@ -130,7 +130,7 @@ async fn headers_and_the_first_line_come_before_the_code_has_ended() {
     assert!(ends_in_order(response).await);
 }
 
-async fn a_line_tells_every_five_seconds_that_silent_code_still_runs() {
+async fn silent_code_sends_a_keepalive_line_every_five_seconds() {
     let sandbox = Sandbox::interpreted().await;
     let context = context(sandbox, "python").await;
     let began = Instant::now();
@@ -210,7 +210,7 @@ async fn contexts_need_no_token_but_a_wrong_one_is_refused() {
     assert_eq!((removed.status, removed.text().as_str()), (200, "null"));
 }
 
-async fn contexts_are_told_alike_wherever_they_are_told() {
+async fn contexts_are_described_alike_everywhere() {
     let sandbox = Sandbox::interpreted().await;
     let created = post(sandbox, "/contexts", json!({"language": " Python ", "cwd": "/tmp"})).await.json();
     assert_eq!((&created["language"], &created["cwd"]), (&json!("python"), &json!("/tmp")));

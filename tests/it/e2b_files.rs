@@ -13,19 +13,19 @@ use crate::e2b::{Answer, ENVD, Sandbox, answer, is_as_recorded, request, whole};
 use crate::support::Server;
 
 trials![
-    names_of_parts_may_have_slashes_and_are_told_in_their_order,
+    names_of_parts_may_have_slashes_and_keep_their_order,
     a_path_in_the_query_wins_over_the_names_of_parts,
     two_parts_to_one_path_are_a_400,
     a_body_without_a_length_is_written_as_it_comes,
     a_file_is_sent_with_its_name_its_time_and_its_ranges,
-    a_file_that_cannot_be_read_says_why,
-    a_file_that_says_it_is_empty_is_read_nevertheless,
+    the_error_for_an_unreadable_file_names_the_cause,
+    a_file_of_reported_size_zero_is_read_nevertheless,
     compressed_content_is_unpacked_while_it_comes,
     notes_of_a_file_are_headers_and_the_last_ones_hold,
     a_signature_opens_one_file_for_one_operation,
     a_signature_is_none_when_it_was_forged,
     a_link_names_no_sandbox_and_finds_its_own,
-    a_watch_tells_a_new_file_in_three_events,
+    a_watch_reports_a_new_file_in_three_events,
     a_full_disk_is_a_507_and_harms_nothing,
     uploads_that_make_no_sense_are_a_400,
     strange_paths_lead_nowhere,
@@ -60,7 +60,7 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs()
 }
 
-async fn names_of_parts_may_have_slashes_and_are_told_in_their_order() {
+async fn names_of_parts_may_have_slashes_and_keep_their_order() {
     let sandbox = Sandbox::shared().await;
     let files = [("d/z.txt", "1"), ("/tmp/parts/y", "2"), ("a b é.txt", "3")];
     let written = parts(sandbox, &[], &files).await;
@@ -148,7 +148,7 @@ async fn a_file_is_sent_with_its_name_its_time_and_its_ranges() {
     );
 }
 
-async fn a_file_that_cannot_be_read_says_why() {
+async fn the_error_for_an_unreadable_file_names_the_cause() {
     let sandbox = Sandbox::shared().await;
     assert_eq!(read(sandbox, "/tmp").await.error(400), "path '/tmp' is a directory");
     assert_eq!(read(sandbox, "/tmp/none/x").await.error(404), "path '/tmp/none/x' does not exist");
@@ -158,7 +158,7 @@ async fn a_file_that_cannot_be_read_says_why() {
     answer(sandbox.envd(Method::DELETE, "/files?path=x")).await.error(405);
 }
 
-async fn a_file_that_says_it_is_empty_is_read_nevertheless() {
+async fn a_file_of_reported_size_zero_is_read_nevertheless() {
     let version = read(Sandbox::shared().await, "/proc/version").await;
     assert!(version.status == 200 && version.text().starts_with("Linux version"), "{}", version.text());
 }
@@ -289,7 +289,7 @@ async fn a_link_names_no_sandbox_and_finds_its_own() {
     assert_eq!(answer(request(Method::GET, "/files?path=x")).await.error(401), "missing signature query parameter");
 }
 
-async fn a_watch_tells_a_new_file_in_three_events() {
+async fn a_watch_reports_a_new_file_in_three_events() {
     let sandbox = Sandbox::shared().await;
     sandbox.shell("mkdir -p /tmp/watched/deep").await;
     let watch = json!({"path": "/tmp/watched", "recursive": true, "includeEntry": false});

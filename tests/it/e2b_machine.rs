@@ -10,12 +10,12 @@ use crate::support::eventually;
 trials![
     files_can_be_written_anywhere_and_belong_to_the_user,
     sudo_is_root_and_ends_as_its_command_does,
-    sudo_passes_on_what_it_is_given,
-    signals_reach_what_sudo_runs,
+    sudo_passes_on_its_input_and_environment,
+    signals_reach_the_command_of_sudo,
     root_by_sudo_has_only_the_rights_of_the_container,
     where_the_template_says_so_there_is_no_sudo_and_the_system_is_read_only,
     a_sandbox_that_writes_more_than_it_may_is_ended,
-    readings_are_kept_and_told_of_many_sandboxes_at_once,
+    readings_are_kept_and_listed_for_many_sandboxes_at_once,
     the_interpreters_of_two_languages_are_listed_from_the_start,
     what_root_writes_to_the_files_of_the_network_is_not_there_for_the_next,
 ];
@@ -57,7 +57,7 @@ async fn sudo_is_root_and_ends_as_its_command_does() {
     );
 }
 
-async fn sudo_passes_on_what_it_is_given() {
+async fn sudo_passes_on_its_input_and_environment() {
     let sandbox = Sandbox::interpreted().await;
     assert_eq!(sandbox.shell("echo typed | sudo cat").await, "typed\n");
     assert_eq!(sandbox.shell("sudo sh -c 'echo out; echo err >&2' 2>/dev/null").await, "out\n");
@@ -70,7 +70,7 @@ async fn sudo_passes_on_what_it_is_given() {
     assert_eq!(sandbox.shell("sudo -u root sudo -u user id -un").await, "user\n");
 }
 
-async fn signals_reach_what_sudo_runs() {
+async fn signals_reach_the_command_of_sudo() {
     let sandbox = Sandbox::interpreted().await;
     let script = "sudo sh -c 'trap \"echo got it; exit 3\" TERM; echo ready; while :; do sleep 0.05; done' > /tmp/said & \
                   until grep -q ready /tmp/said; do sleep 0.05; done; kill -TERM $!; wait $!; echo $?; cat /tmp/said";
@@ -125,7 +125,7 @@ async fn a_sandbox_that_writes_more_than_it_may_is_ended() {
     assert_eq!(sandbox.api(Method::GET, "", None).await.status, 404);
 }
 
-async fn readings_are_kept_and_told_of_many_sandboxes_at_once() {
+async fn readings_are_kept_and_listed_for_many_sandboxes_at_once() {
     let sandbox = Sandbox::create(json!({"templateID": "code-interpreter-v1"})).await;
     let readings = async || sandbox.api(Method::GET, "/metrics", None).await.json();
     eventually("there are two readings", async || readings().await.as_array().is_some_and(|list| list.len() >= 2))

@@ -20,7 +20,7 @@ trials![
     a_request_arrives_as_it_was_sent,
     bodies_of_any_size_pass_both_ways,
     ranges_are_the_servers_own_matter,
-    a_client_that_asks_whether_to_go_on_is_told_to,
+    a_request_that_expects_100_continue_gets_it,
     a_closed_port_is_a_502_that_names_it,
     a_port_that_speaks_no_http_is_a_502_that_names_it,
     messages_of_a_websocket_pass_both_ways,
@@ -137,7 +137,7 @@ async fn ranges_are_the_servers_own_matter() {
     assert_eq!(part.headers["content-range"], "bytes 3-5/10");
 }
 
-async fn a_client_that_asks_whether_to_go_on_is_told_to() {
+async fn a_request_that_expects_100_continue_gets_it() {
     let sandbox = served().await;
     let head = format!("e2b-sandbox-id: {}\r\nx-access-token: {}\r\nhost: h\r\n", sandbox.id, sandbox.token);
     for (path, port) in [("/echo", PORT), ("/files?path=/tmp/asked", 49983)] {

@@ -11,21 +11,21 @@ use crate::e2b::{Sandbox, Stream, answer, envelope, in_time, is_as_recorded, raw
 use crate::support::eventually;
 
 trials![
-    a_stream_is_told_in_envelopes_and_never_compressed,
-    a_stream_that_fails_is_a_200_whose_end_tells_why,
+    a_stream_is_sent_in_envelopes_and_never_compressed,
+    a_stream_that_fails_is_a_200_with_the_error_at_its_end,
     a_call_that_fails_has_the_status_of_its_code,
-    a_stream_begins_before_the_command_has_said_anything,
-    a_process_outlives_whoever_started_it_and_can_be_joined,
+    a_stream_begins_before_the_command_prints,
+    a_process_outlives_its_client_and_can_be_joined,
     a_stream_is_broken_off_when_the_sandbox_is_killed,
-    silence_is_told_as_often_as_the_client_wishes,
+    keepalives_come_as_often_as_the_client_asks,
     a_deadline_may_be_a_fraction_and_ends_the_process,
     a_stream_that_nobody_reads_holds_up_no_other,
     headers_come_in_any_case_and_bodies_without_a_length,
     input_is_written_until_it_is_closed,
     input_may_come_as_a_stream,
-    what_is_written_the_other_way_is_read_too,
+    json_written_in_other_ways_is_read_too,
     processes_are_listed_as_they_were_started,
-    the_daemon_tells_what_the_sandbox_uses,
+    the_daemon_reports_the_usage_of_the_sandbox,
 ];
 
 async fn alive(sandbox: &Sandbox, pid: u64) -> bool {
@@ -37,7 +37,7 @@ async fn signal(sandbox: &Sandbox, pid: u64, signal: Value) {
     assert_eq!((sent.status, sent.json()), (200, json!({})), "{}", sent.text());
 }
 
-async fn a_stream_is_told_in_envelopes_and_never_compressed() {
+async fn a_stream_is_sent_in_envelopes_and_never_compressed() {
     let sandbox = Sandbox::shared().await;
     let start = json!({
         "process": {"cmd": "/bin/bash", "args": ["-c", "echo out; echo err >&2; sleep 0.2; exit 3"]}, "stdin": false,
@@ -63,7 +63,7 @@ async fn a_stream_is_told_in_envelopes_and_never_compressed() {
     );
 }
 
-async fn a_stream_that_fails_is_a_200_whose_end_tells_why() {
+async fn a_stream_that_fails_is_a_200_with_the_error_at_its_end() {
     let sandbox = Sandbox::shared().await;
     let start = |process: Value| ("process.Process/Start", json!({"process": process}));
     let cases = [
@@ -135,7 +135,7 @@ async fn a_call_that_fails_has_the_status_of_its_code() {
     sandbox.call("process.Process/Nothing", json!({})).await.error(404);
 }
 
-async fn a_stream_begins_before_the_command_has_said_anything() {
+async fn a_stream_begins_before_the_command_prints() {
     let sandbox = Sandbox::shared().await;
     let mut stream = in_time(sandbox.start("until [ -e /tmp/speak ]; do sleep 0.02; done; echo late")).await;
     in_time(stream.pid()).await;
@@ -143,7 +143,7 @@ async fn a_stream_begins_before_the_command_has_said_anything() {
     assert_eq!(stdout(&stream.rest().await.expect("an end")), "late\n");
 }
 
-async fn a_process_outlives_whoever_started_it_and_can_be_joined() {
+async fn a_process_outlives_its_client_and_can_be_joined() {
     let sandbox = Sandbox::shared().await;
     let mut stream = sandbox.start("until [ -e /tmp/join ]; do sleep 0.02; done; echo after; exec sleep 60").await;
     let pid = stream.pid().await;
@@ -176,7 +176,7 @@ async fn a_stream_is_broken_off_when_the_sandbox_is_killed() {
     assert_eq!((stat.status, stat.json()), (502, gone));
 }
 
-async fn silence_is_told_as_often_as_the_client_wishes() {
+async fn keepalives_come_as_often_as_the_client_asks() {
     let sandbox = Sandbox::shared().await;
     let start = json!({"process": {"cmd": "/bin/sleep", "args": ["60"]}, "stdin": false});
     let pings = [("Keepalive-Ping-Interval", "1")];
@@ -300,7 +300,7 @@ async fn input_may_come_as_a_stream() {
     assert_eq!(stdout(&stream.rest().await.expect("an end")), "ab\n");
 }
 
-async fn what_is_written_the_other_way_is_read_too() {
+async fn json_written_in_other_ways_is_read_too() {
     let sandbox = Sandbox::shared().await;
     let watch = json!({"path": "/tmp", "include_entry": true, "unknown": {"x": []}});
     let created = sandbox.call("filesystem.Filesystem/CreateWatcher", watch).await.json();
@@ -325,7 +325,7 @@ async fn processes_are_listed_as_they_were_started() {
     assert!(server().http.get(format!("{}/healthz", server().url)).send().await.is_ok());
 }
 
-async fn the_daemon_tells_what_the_sandbox_uses() {
+async fn the_daemon_reports_the_usage_of_the_sandbox() {
     let sandbox = Sandbox::shared().await;
     let metrics = answer(sandbox.envd(Method::GET, "/metrics")).await;
     assert_eq!(metrics.status, 200);

@@ -18,7 +18,7 @@ trials![
     an_exit_names_its_status,
     code_that_copes_with_a_limit_is_ok,
     code_may_close_its_output_and_go_on,
-    what_outlives_the_code_is_not_waited_for,
+    processes_that_outlive_the_code_are_not_waited_for,
     code_that_speaks_for_its_runner_harms_only_its_own_run,
     what_is_made_of_many_small_values_is_held_as_it_was_written,
     a_run_whose_server_stops_is_cancelled,
@@ -226,7 +226,7 @@ async fn code_may_close_its_output_and_go_on() {
     assert!(cpu_ms < 1000, "{cpu_ms} ms of processor time for waiting");
 }
 
-async fn what_outlives_the_code_is_not_waited_for() {
+async fn processes_that_outlive_the_code_are_not_waited_for() {
     let code = r#"
 import subprocess
 subprocess.Popen(["sleep", "600"])

@@ -22,7 +22,7 @@ trials![
     a_removal_that_hangs_is_tried_again,
     a_container_that_ends_while_it_is_being_removed_is_removed,
     a_sandbox_with_too_many_files_to_look_at_is_ended,
-    a_full_disk_of_the_engine_is_told_once,
+    a_full_disk_of_the_engine_is_logged_once,
     a_holder_that_is_removed_takes_its_sandboxes_along,
     a_network_that_is_removed_is_made_again,
     a_network_that_a_killed_server_has_asked_for_is_removed_when_it_comes,
@@ -249,7 +249,7 @@ async fn a_container_that_ends_while_it_is_being_removed_is_removed() {
     let server = Server::start_cold(&[limit, ("DOCKER_HOST", &proxy.address())]);
     // Seen with Docker 20.10, where the container may remain.
     let ended = "Could not kill running container 12ab, cannot remove - Container 12ab is not running";
-    fault.set(Calls::Remove, Fate::Say(StatusCode::INTERNAL_SERVER_ERROR, ended));
+    fault.set(Calls::Remove, Fate::RefuseWith(StatusCode::INTERNAL_SERVER_ERROR, ended));
     assert_eq!(server.run("js", "1 + 1").await["results"], json!(["2"]));
     tokio::time::sleep(Duration::from_millis(500)).await;
     // Its place is taken until the container is known to be gone.
@@ -284,12 +284,12 @@ async fn a_sandbox_with_too_many_files_to_look_at_is_ended() {
     assert_eq!((ended(), server.sandboxes().len()), (1, 1));
 }
 
-async fn a_full_disk_of_the_engine_is_told_once() {
+async fn a_full_disk_of_the_engine_is_logged_once() {
     let fault = Fault::default();
     let proxy = EngineProxy::with_faults(&fault);
     let server = Server::start_cold(&[ONE_WARM, LIMIT, ("DOCKER_HOST", &proxy.address())]);
     let full = "mkdir /var/lib/docker/overlay2/2f0a-init: no space left on device";
-    fault.set(Calls::Create, Fate::Say(StatusCode::INTERNAL_SERVER_ERROR, full));
+    fault.set(Calls::Create, Fate::RefuseWith(StatusCode::INTERNAL_SERVER_ERROR, full));
     // The warm sandbox still serves.
     assert_eq!(server.run("js", "1 + 1").await["results"], json!(["2"]));
     eventually("it is not ready", async || !server.is_ready()).await;

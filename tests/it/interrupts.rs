@@ -154,7 +154,7 @@ async fn interrupt(language: &Language) {
             hang_up_within(&sandbox, &context, code, &mut random).await;
             let lines = run(language.next).await;
             let expected = [json!({"type": "stdout", "text": "ok 42\n"}), json!({"type": "end_of_execution"})];
-            assert!(is_told(&lines[1..], &expected), "attempt {attempt} after {code:?}: {}", json!(lines));
+            assert!(are_same_lines(&lines[1..], &expected), "attempt {attempt} after {code:?}: {}", json!(lines));
         }
         answer(sandbox.at(INTERPRETER, Method::DELETE, &format!("/contexts/{context}"))).await;
     }
@@ -191,7 +191,7 @@ fn is_begun(read: &[u8]) -> bool {
 }
 
 /// Whether the lines are the expected ones, apart from their times.
-fn is_told(lines: &[Value], expected: &[Value]) -> bool {
+fn are_same_lines(lines: &[Value], expected: &[Value]) -> bool {
     let known = |line: &Value| json!({"type": line["type"], "text": line["text"]});
     lines.iter().map(known).eq(expected.iter().map(known))
 }

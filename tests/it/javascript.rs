@@ -11,10 +11,10 @@ trials![
     promises_are_awaited,
     timers_run_before_the_end,
     a_promise_that_nothing_settles_is_an_error,
-    what_fails_late_is_an_exception,
+    a_late_failure_is_an_exception,
     traces_begin_with_the_error_and_have_the_users_frames,
     errors_of_the_users_own_keep_their_name,
-    what_is_thrown_need_not_be_an_error,
+    values_other_than_errors_can_be_thrown,
     the_event_loop_serves_workers_and_sockets,
     exit_listeners_and_exit_codes_work,
     display_shows_values_beside_the_result,
@@ -87,7 +87,7 @@ async fn a_promise_that_nothing_settles_is_an_error() {
     assert_eq!(answer["error"], "Error: the code awaits a promise that nothing is left to settle");
 }
 
-async fn what_fails_late_is_an_exception() {
+async fn a_late_failure_is_an_exception() {
     let answer = run("js", "setTimeout(() => { throw new Error('late') }, 50)\n'value'").await;
     assert_eq!(answer["results"], json!(["'value'"]));
     assert_eq!(answer["exception"]["value"], "late");
@@ -116,7 +116,7 @@ async fn errors_of_the_users_own_keep_their_name() {
     assert_eq!(answer["outcome"]["message"], "MyError: zwei");
 }
 
-async fn what_is_thrown_need_not_be_an_error() {
+async fn values_other_than_errors_can_be_thrown() {
     for (thrown, name, shown) in
         [("'text'", "string", "'text'"), ("{ a: 1 }", "object", "{ a: 1 }"), ("null", "object", "null")]
     {

@@ -20,7 +20,7 @@ trials![
     a_pause_whose_client_hangs_up_is_a_pause_all_the_same,
     a_resumption_that_the_engine_does_not_answer_can_be_asked_for_again,
     a_sandbox_that_cannot_be_paused_at_its_deadline_is_tried_again,
-    an_execution_that_is_a_sandboxes_last_is_told_to_its_end,
+    the_last_execution_of_a_sandbox_is_answered_to_its_end,
 ];
 
 /// The server has no keys, so any key is accepted.
@@ -136,7 +136,7 @@ async fn a_pause_that_the_engine_refuses_leaves_a_sandbox_that_runs() {
 
 async fn a_pause_that_the_engine_does_not_answer_leaves_a_sandbox_that_runs() {
     // The engine pauses the container, but never answers.
-    is_not_paused(Fate::PassUnsaid).await;
+    is_not_paused(Fate::PassUnanswered).await;
     is_not_paused(Fate::Never).await;
 }
 
@@ -171,7 +171,7 @@ async fn a_resumption_that_the_engine_does_not_answer_can_be_asked_for_again() {
     let sandbox = create(&server).await;
     assert_eq!(change(&server, &sandbox.0, "pause").await.0, 204);
     // The engine resumes the container, but never answers any of these calls.
-    fault.set(Calls::Resume, Fate::PassUnsaid);
+    fault.set(Calls::Resume, Fate::PassUnanswered);
     let (status, told) = change(&server, &sandbox.0, "resume").await;
     assert_eq!((status, listed(&server).await[0]["state"].as_str()), (201, Some("running")), "{told}");
     runs(&server, &sandbox).await;
@@ -201,7 +201,7 @@ async fn a_sandbox_that_cannot_be_paused_at_its_deadline_is_tried_again() {
     assert!(server.stop());
 }
 
-async fn an_execution_that_is_a_sandboxes_last_is_told_to_its_end() {
+async fn the_last_execution_of_a_sandbox_is_answered_to_its_end() {
     let server = Server::start_cold(&[("ONCEBOX_LETTA_API_KEYS", KEY)]);
     for _ in 0..3 {
         let sandbox = create(&server).await;

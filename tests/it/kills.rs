@@ -24,7 +24,7 @@ const SILENCE: Duration = Duration::from_secs(10);
 
 /// The result of one round.
 #[derive(Debug)]
-#[allow(dead_code, reason = "told here, and counted where there are many")]
+#[allow(dead_code, reason = "printed here, and counted by `make soak`")]
 pub(crate) struct Round {
     /// The number of right answers that clients had before the kill, and the number of clear errors.
     pub(crate) answers: usize,

@@ -53,7 +53,7 @@ in_each_language![
     unicode_survives_in_environment_variables,
     unicode_survives_in_file_names_and_contents,
     bytes_that_are_not_utf8_are_replaced,
-    an_exception_is_told_in_the_languages_own_words,
+    an_exception_has_the_text_of_its_language,
     a_syntax_error_names_its_line,
     deep_recursion_is_an_exception,
     an_exit_code_is_an_outcome,
@@ -192,7 +192,7 @@ async fn bytes_that_are_not_utf8_are_replaced(language: &str) {
     assert_eq!(stdout(&answer), "a\u{fffd}\u{fffd}(z");
 }
 
-async fn an_exception_is_told_in_the_languages_own_words(language: &str) {
+async fn an_exception_has_the_text_of_its_language(language: &str) {
     let code = Each {
         python: "print('before')\n\n1/0\nprint('after')",
         js: "console.log('before')\n\nnull.x\nconsole.log('after')",

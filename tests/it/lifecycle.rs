@@ -16,7 +16,7 @@ trials![
     a_killed_server_leaves_nothing_that_runs_and_its_successor_nothing_at_all,
     the_containers_of_another_owner_are_left_alone,
     a_network_that_somebody_elses_container_is_on_is_kept_and_used_again,
-    a_missing_image_is_told_and_the_server_goes_on,
+    a_missing_image_is_a_clear_error_and_the_server_goes_on,
     an_address_that_is_taken_stops_the_start,
 ];
 
@@ -183,7 +183,7 @@ async fn a_network_that_somebody_elses_container_is_on_is_kept_and_used_again() 
     assert!(last.stop());
 }
 
-async fn a_missing_image_is_told_and_the_server_goes_on() {
+async fn a_missing_image_is_a_clear_error_and_the_server_goes_on() {
     let server = Server::start_cold(&[("ONCEBOX_TEMPLATES__NODE__IMAGE", "oncebox/missing")]);
     for _ in 0..2 {
         let (status, answer) = server.post("/v1/run", &json!({"language": "js", "code": "1"})).await;

@@ -70,14 +70,14 @@ async fn do_it(server: &Server, action: Action) -> Result<(), String> {
         },
         Action::Keep => {
             let post = server.http.post(format!("{}/sandboxes", server.url)).header("x-api-key", KEY);
-            let created = post.json(&json!({"templateID": "base", "timeout": 60})).send().await.map_err(said)?;
+            let created = post.json(&json!({"templateID": "base", "timeout": 60})).send().await.map_err(text_of)?;
             let status = created.status().as_u16();
-            let created: Value = created.json().await.map_err(said)?;
+            let created: Value = created.json().await.map_err(text_of)?;
             let Some(id) = created["sandboxID"].as_str().filter(|_| status == 201) else {
                 return Err(format!("{status} {created}"));
             };
             let delete = server.http.delete(format!("{}/sandboxes/{id}", server.url)).header("x-api-key", KEY);
-            let killed = delete.send().await.map_err(said)?.status().as_u16();
+            let killed = delete.send().await.map_err(text_of)?.status().as_u16();
             if killed == 204 { Ok(()) } else { Err(format!("{killed} when it was killed")) }
         }
     }
@@ -168,10 +168,10 @@ fn shortened(mut answer: Value) -> Value {
 const KEY: &str = "e2b_1111111111111111111111111111111111111111";
 
 async fn send(server: &Server, request: &Value) -> Result<(u16, Value), String> {
-    let response = server.http.post(format!("{}/v1/run", server.url)).json(request).send().await.map_err(said)?;
-    Ok((response.status().as_u16(), response.json().await.map_err(said)?))
+    let response = server.http.post(format!("{}/v1/run", server.url)).json(request).send().await.map_err(text_of)?;
+    Ok((response.status().as_u16(), response.json().await.map_err(text_of)?))
 }
 
-fn said(err: reqwest::Error) -> String {
+fn text_of(err: reqwest::Error) -> String {
     format!("{err:?}")
 }

@@ -16,7 +16,7 @@ trials![
     what_the_operator_allows_is_reached_and_its_neighbours_are_not,
     an_allowlist_is_reached_and_nothing_else,
     a_host_is_reached_by_its_name_and_what_the_name_does_not_mean_is_not,
-    a_name_server_that_says_nothing_delays_nobody_else,
+    a_silent_name_server_delays_nobody_else,
     a_client_chooses_among_public_addresses,
     nobody_inside_can_change_what_is_reached,
     a_holder_that_may_not_restrict_says_so,
@@ -239,7 +239,7 @@ async fn a_host_is_reached_by_its_name_and_what_the_name_does_not_mean_is_not() 
     assert_eq!(e2b::stdout(&messages).lines().collect::<Vec<_>>(), both_ways(&expected));
 }
 
-async fn a_name_server_that_says_nothing_delays_nobody_else() {
+async fn a_silent_name_server_delays_nobody_else() {
     let silent = UdpSocket::bind("127.213.0.53:53").expect("an address of this machine's own");
     let server = Server::start_with("/etc/resolv.conf", "nameserver 127.213.0.53\noptions timeout:30\n", &[]);
     // More sandboxes than can launch at once.

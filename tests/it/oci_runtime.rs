@@ -29,7 +29,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             a_kept_sandbox_has_commands_files_and_ports,
         ),
     ];
-    let unknown = trial(module_path!(), "an_unknown_runtime_is_told", an_unknown_runtime_is_told);
+    let unknown = trial(module_path!(), "an_unknown_runtime_is_a_clear_error", an_unknown_runtime_is_a_clear_error);
     in_gvisor.into_iter().map(|trial| trial.with_ignored_flag(there_is_none)).chain([unknown]).collect()
 }
 
@@ -145,7 +145,7 @@ async fn a_kept_sandbox_has_commands_files_and_ports() {
     assert_eq!(killed.status(), 204);
 }
 
-async fn an_unknown_runtime_is_told() {
+async fn an_unknown_runtime_is_a_clear_error() {
     let server = Server::start_cold(&[("ONCEBOX_TEMPLATES__PYTHON__OCI_RUNTIME", "no-such-runtime")]);
     let (status, answer): (u16, Value) = server.post("/v1/run", &json!({"language": "python", "code": "1"})).await;
     assert_eq!((status, &answer["error"]["code"]), (503, &json!("no_sandbox")), "{answer}");

@@ -35,7 +35,7 @@ pub(crate) enum Fate {
     /// Answers with this status, without the engine.
     Refuse(StatusCode),
     /// Answers with this status and message.
-    Say(StatusCode, &'static str),
+    RefuseWith(StatusCode, &'static str),
     /// Answers with this JSON.
     Answer(String),
     /// Closes the connection.
@@ -43,7 +43,7 @@ pub(crate) enum Fate {
     /// Never answers.
     Never,
     /// Forwards the call, but never answers.
-    PassUnsaid,
+    PassUnanswered,
 }
 
 /// Decides by method and path, without the version's prefix: `/containers/create`.
@@ -189,12 +189,12 @@ async fn forward(
         body.boxed()
     };
     let fate = (rules.decide)(&parts.method, &path);
-    let is_told = fate != Fate::PassUnsaid;
+    let is_answered = fate != Fate::PassUnanswered;
     match fate {
-        Fate::Pass | Fate::PassUnsaid => {}
+        Fate::Pass | Fate::PassUnanswered => {}
         Fate::After(delay) => tokio::time::sleep(delay).await,
         Fate::Refuse(status) => return Ok(refusal(status, "refused by the test")),
-        Fate::Say(status, message) => return Ok(refusal(status, message)),
+        Fate::RefuseWith(status, message) => return Ok(refusal(status, message)),
         Fate::Answer(body) => return Ok(answer(StatusCode::OK, body)),
         Fate::Cut => return Err("cut".into()),
         Fate::Never => std::future::pending().await,
@@ -203,7 +203,7 @@ async fn forward(
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(engine)).await?;
     tokio::spawn(connection.with_upgrades());
     let mut response = sender.send_request(Request::from_parts(parts, body)).await?;
-    if !is_told {
+    if !is_answered {
         std::future::pending::<()>().await;
     }
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {

@@ -15,7 +15,7 @@ trials![
     a_figure_that_was_shown_comes_back_once,
     an_image_is_a_png,
     a_dataframe_is_text_and_html,
-    what_e2bs_clients_get_beside_it_is_only_theirs,
+    further_formats_are_only_for_clients_of_e2b,
     data_of_a_type_of_its_own_stays_data,
     help_is_printed,
     questions_are_answered_from_stdin,
@@ -145,7 +145,7 @@ async fn a_dataframe_is_text_and_html() {
     assert!(html.contains("<table") && html.contains("<td>&lt;y&gt;</td>"), "{html}");
 }
 
-async fn what_e2bs_clients_get_beside_it_is_only_theirs() {
+async fn further_formats_are_only_for_clients_of_e2b() {
     let code = "import matplotlib.pyplot as plt, pandas as pd, PIL.Image, sys\n\
                 display(pd.DataFrame({'a': [1]}))\n\
                 PIL.Image.new('L', (2, 3)).save('/tmp/image.png')\n\

@@ -100,12 +100,12 @@ async fn a_daemon_that_is_killed_restarted_or_hung_costs_its_runs_and_nothing_mo
     // Another owner's container is untouched. Apart from it, no file system of a container is left, and no process but
     // the daemon's own. A shim of a killed daemon counts as its own; it stays behind without a container.
     assert_eq!(daemon.docker(&["ps", "-aq", "--no-trunc"]), others);
-    let mounts = daemon.told(&["cat", "/proc/self/mounts"]);
+    let mounts = daemon.output_of(&["cat", "/proc/self/mounts"]);
     let own = mounts.lines().filter(|mount| mount.contains(&daemon.path("")) && !mount.contains("/netns/default "));
     let left: Vec<_> =
         own.filter(|mount| ["/merged", "/shm", "/netns/"].iter().any(|part| mount.contains(part))).collect();
     assert!(left.is_empty(), "{left:?}");
-    let processes = daemon.told(&["ps", "-e", "-o", "comm="]);
+    let processes = daemon.output_of(&["ps", "-e", "-o", "comm="]);
     let own = ["sleep", "dockerd", "containerd", "containerd-shim", "ps"];
     assert!(processes.lines().all(|name| own.contains(&name.trim())), "{processes}");
 }

@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 use crate::life::{KINDS, Kept, Kind};
 use crate::sample::{Usage, usage};
 use crate::support::{Server, docker, nothing_is_left};
-use crate::{Plan, number, said};
+use crate::{Plan, number, message_of};
 
 /// The number of wrong answers that the report quotes. All are counted.
-const TOLD: usize = 50;
+const MAX_QUOTED: usize = 50;
 
 /// The most samples, and the shortest time between two of them.
 const SAMPLES: u64 = 240;
@@ -123,7 +123,7 @@ impl Work {
     async fn repeat(&self, kind: &Kind) {
         for number in 0.. {
             let done = AssertUnwindSafe(kind.once(&self.kept, number)).catch_unwind().await;
-            let wrong = done.err().map(|panic| format!("{}, number {number}: {:.800}", kind.name, said(&*panic)));
+            let wrong = done.err().map(|panic| format!("{}, number {number}: {:.800}", kind.name, message_of(&*panic)));
             let lives = wrong.is_none() || self.lives().await;
             self.note(kind.name, wrong, lives);
             if self.over.is_cancelled() {
@@ -185,7 +185,7 @@ impl std::fmt::Display for LifeSample {
 
 impl Life<'_> {
     /// The wrong answers that the report quotes.
-    pub(crate) fn told(&self) -> &[String] {
-        &self.wrong[..self.wrong.len().min(TOLD)]
+    pub(crate) fn quoted(&self) -> &[String] {
+        &self.wrong[..self.wrong.len().min(MAX_QUOTED)]
     }
 }

@@ -78,7 +78,7 @@ impl fmt::Display for Life<'_> {
         for (kind, count) in done {
             writeln!(f, "| {} | {count} |", kind.replace('_', " "))?;
         }
-        for wrong in self.told() {
+        for wrong in self.quoted() {
             writeln!(f, "\n- {wrong}")?;
         }
         writeln!(f, "\n## What server and agent use meanwhile\n")?;

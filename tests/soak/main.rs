@@ -135,7 +135,7 @@ fn write(name: &str, report: impl FnOnce(&str) -> String) {
 }
 
 /// The message of a panic.
-fn said(panic: &(dyn Any + Send)) -> String {
+fn message_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "it failed".to_owned())
 }
@@ -181,8 +181,8 @@ async fn kill_again_and_again(plan: &Plan) -> Kills<'_> {
                 rounds.push(round);
             }
             Err(panic) => {
-                let said = said(&*panic);
-                failed.push(if said.starts_with("seed ") { said } else { format!("seed {seed}: {said}") });
+                let message = message_of(&*panic);
+                failed.push(if message.starts_with("seed ") { message } else { format!("seed {seed}: {message}") });
             }
         }
     }

@@ -172,7 +172,7 @@ impl Kills<'_> {
 
     /// Rounds in which something was left for longer than promised.
     fn late(&self) -> usize {
-        self.told().filter(|round| round.started + round.clean > PROMISED).count()
+        self.measured().filter(|round| round.started + round.clean > PROMISED).count()
     }
 
     /// Rounds after which the daemon itself cannot remove a network.
@@ -181,7 +181,7 @@ impl Kills<'_> {
     }
 
     /// Rounds that show how long something was left: all others.
-    fn told(&self) -> impl Iterator<Item = &Round> {
+    fn measured(&self) -> impl Iterator<Item = &Round> {
         self.rounds.iter().filter(|round| !round.miscounted)
     }
 }
@@ -227,7 +227,7 @@ impl fmt::Display for Kills<'_> {
             ("both", |round| round.started + round.clean),
         ];
         for (name, of) in figures {
-            let values: Vec<u64> = self.told().map(|round| of(round).as_millis() as u64).collect();
+            let values: Vec<u64> = self.measured().map(|round| of(round).as_millis() as u64).collect();
             writeln!(f, "| {name} | {} | {} |", median(&values), values.iter().max().copied().unwrap_or_default())?;
         }
         for failure in failed {

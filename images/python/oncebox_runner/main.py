@@ -53,7 +53,7 @@ def _serve(shell: Shell, request: dict) -> dict:
         with _environment(request.get("env") or {}):
             try:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
-                # Modules may have been installed since the last execution, by whatever means.
+                # Modules may have been installed since the last execution, in any way.
                 importlib.invalidate_caches()
                 if request.get("cwd") is not None:
                     os.chdir(request["cwd"])

@@ -243,7 +243,7 @@ pub(super) fn trials() -> Vec<Trial> {
     let failures = FAILURES.into_iter().flat_map(|(what, limit, failures)| {
         failures.iter().map(move |&failure| {
             let title = format!("{}::{what}, by /execute", failure.0);
-            case("ends", &title, move || is_told(failure, limit))
+            case("ends", &title, move || reports_failure(failure, limit))
         })
     });
     let endless = ENDLESS.into_iter().flat_map(|(language, code)| {
@@ -293,7 +293,7 @@ async fn goes_on(sandbox: &Sandbox, language: &str) {
     assert_eq!(printed(&lines), "before\n");
 }
 
-async fn is_told((language, code, name, own): Failure, limit: &str) {
+async fn reports_failure((language, code, name, own): Failure, limit: &str) {
     let sandbox = sandbox(LIMITED).await;
     let lines = in_time(sandbox.execute(&body(language, code))).await;
     let told = format!("{:.2000}", json!(lines).to_string());

@@ -7,7 +7,7 @@ use libtest_mimic::Trial;
 use reqwest::{Method, RequestBuilder};
 
 use super::{SECRET, attackers, case, label, unharmed, victim, whose};
-use crate::attacker::{address, told};
+use crate::attacker::{address, exchange};
 use crate::e2b::{ENVD, Sandbox, answer, request, server};
 
 /// Builds a request for the environment of the named sandbox.
@@ -116,13 +116,13 @@ async fn opens_its_own_alone(build: Build) {
 async fn bare_opens_its_own_alone(build: Head) {
     let (victim, own) = (victim().await, attackers().await);
     let head = format!("{}x-access-token: {}\r\nconnection: close\r\n\r\n", build(victim, own), own.token);
-    let found = String::from_utf8_lossy(&told(address(server()), head.as_bytes()).await).into_owned();
+    let found = String::from_utf8_lossy(&exchange(address(server()), head.as_bytes()).await).into_owned();
     assert!(found.starts_with("HTTP/1.1 ") && !found.contains(SECRET), "{found}");
     let rightly = format!(
         "GET http://{}/envs HTTP/1.1\r\nhost: elsewhere\r\nx-access-token: {}\r\nconnection: close\r\n\r\n",
         label(victim),
         victim.token
     );
-    let found = String::from_utf8_lossy(&told(address(server()), rightly.as_bytes()).await).into_owned();
+    let found = String::from_utf8_lossy(&exchange(address(server()), rightly.as_bytes()).await).into_owned();
     assert!(found.starts_with("HTTP/1.1 200 ") && found.contains(SECRET), "{found}");
 }

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 
 use super::{SECRET, attackers, case, label, unharmed, victim};
-use crate::attacker::{address, head, status, told};
+use crate::attacker::{address, head, status, exchange};
 use crate::e2b::{INTERPRETER, OTHER_KEY, Sandbox, answer, api, request, server};
 
 const PORT: u16 = 8000;
@@ -136,7 +136,7 @@ async fn gets_nobody_past(build: Build) {
         format!("DELETE /sandboxes/{} HTTP/1.1\r\nhost: h\r\nx-api-key: {OTHER_KEY}\r\n{close}end-of-body", victim.id),
         format!("GET /envs HTTP/1.1\r\nhost: {}\r\nx-access-token: {}\r\n{close}end-of-body", label(victim), own.token),
     ] {
-        let found = told(address(server()), build(own, &inner).as_bytes()).await;
+        let found = exchange(address(server()), build(own, &inner).as_bytes()).await;
         let text = String::from_utf8_lossy(&found);
         assert!(!text.contains(SECRET) && !text.contains("\"running\":"), "{text}");
         // Every answer of the server's own is a refusal.
@@ -198,7 +198,7 @@ async fn connect_is_no_proxy() {
     ] {
         let inner = "GET /envs HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\nend-of-body";
         let request = format!("{line}\r\nhost: h\r\n{headers}connection: close\r\n\r\n{inner}");
-        let found = told(target, request.as_bytes()).await;
+        let found = exchange(target, request.as_bytes()).await;
         assert!(!String::from_utf8_lossy(&found).contains(SECRET), "{line}");
         let is_refused = status(&found).is_none_or(|status| status >= 400);
         assert!(is_refused, "{line}: {}", String::from_utf8_lossy(&found));

@@ -13,7 +13,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{OnceCell, RwLock};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::e2b::{Answer, ENVD, INTERPRETER, KEY, Stream, answer, envelope, stdout, told};
+use crate::e2b::{Answer, ENVD, INTERPRETER, KEY, Stream, answer, envelope, stdout, execution_lines};
 use crate::support::Server;
 
 /// The approximate number of unread bytes that the kernel holds for a client.
@@ -172,7 +172,7 @@ impl Kept {
     pub(super) async fn execute(&self, body: &Value) -> Vec<Value> {
         let answer = answer(self.at(INTERPRETER, Method::POST, "/execute").json(body)).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
-        told(&answer.text())
+        execution_lines(&answer.text())
     }
 
     /// Waits until a file exists.
