@@ -146,7 +146,8 @@ def wait_until(process, ready, error):
         time.sleep(0.1)
 
 
-# The most characters printed of one line of a suite and of its whole output: a failed assertion may quote a flood of output.
+# The most characters printed of one line of a suite and of its whole output: a failed assertion may quote a flood of
+# output.
 MAX_LINE, MAX_OUTPUT = 4096, 262_144
 
 

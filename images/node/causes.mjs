@@ -1,4 +1,5 @@
-// Finds the limit of the sandbox that caused an error. The message alone never decides: the place of creation counts too.
+// Finds the limit of the sandbox that caused an error. The message alone never decides: the place of creation counts
+// too.
 const { String, WeakMap } = globalThis;
 
 /** For each error whose stack was formatted here: whether it was created in the code's own files. */
@@ -33,7 +34,8 @@ function limitOf({ name, message, code, errno, syscall }) {
 function isMadeByCode(error) {
   const { stack } = error; // makes V8 format the stack, unless it is formatted already
   if (madeByCode.has(error)) return madeByCode.get(error);
-  // The error is from another thread, or the user's own function formatted it. Without frames it is from the event loop.
+  // The error is from another thread, or the user's own function formatted it. Without frames it is from the event
+  // loop.
   const first = /^ {4}at .*$/m.exec(String(stack))?.[0];
   return first !== undefined && !/\(<anonymous>\)$|[( ]node:/.test(first);
 }

@@ -1,8 +1,8 @@
 // Makes `process.stdout` and `process.stderr` write at once and completely, and discards late output of an interrupted
 // execution, so that it does not appear in the next one.
 //
-// Node's own streams write from the event loop. The output of a child process could overtake theirs, process.exit() would
-// lose the rest, and an interrupt during a write would leave a stream that never learns that the write is over.
+// Node's own streams write from the event loop. The output of a child process could overtake theirs, process.exit()
+// would lose the rest, and an interrupt during a write would leave a stream that never learns that the write is over.
 import { writeSync } from 'node:fs';
 import { Writable } from 'node:stream';
 

@@ -1,5 +1,5 @@
-// Tracks the execution to which each callback and promise belongs, and ends the ones that an interrupted execution leaves
-// behind: waiting code cannot be stopped, and would go on in the middle of a later execution.
+// Tracks the execution to which each callback and promise belongs, and ends the ones that an interrupted execution
+// leaves behind: waiting code cannot be stopped, and would go on in the middle of a later execution.
 import { AsyncLocalStorage, createHook, executionAsyncResource } from 'node:async_hooks';
 
 const owners = new AsyncLocalStorage();

@@ -1,4 +1,5 @@
-# Writes language.json while the image is built: the command that starts the runner, and the versions of R and its packages.
+# Writes language.json while the image is built: the command that starts the runner, and the versions of R and its
+# packages.
 jsonlite <- loadNamespace("jsonlite", lib.loc = "/opt/oncebox/r/library")
 recommended <- installed.packages(priority = "recommended")[, "Version"]
 jsonlite$write_json(list(

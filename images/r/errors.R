@@ -39,7 +39,8 @@ done_with_error <- function(error, calls, expression) {
   reply
 }
 
-# Returns "memory" or "disk" if the message reports that it is used up, and NULL otherwise. R has no class for either error.
+# Returns "memory" or "disk" if the message reports that it is used up, and NULL otherwise. R has no class for either
+# error.
 limit_behind <- function(message) {
   memory <- "^(cannot|could not) allocate |^(cons |vector )?memory exhausted \\(limit reached|^vector memory limit of "
   if (grepl(memory, message)) "memory"
@@ -91,7 +92,8 @@ call_text <- function(call) {
 
 warned <- FALSE # whether there may be warnings to print
 
-# At top level R names no call in a warning, but here it would name the runner's. Everything else about a warning is left to R.
+# At top level R names no call in a warning, but here it would name the runner's. Everything else about a warning is
+# left to R.
 correct_warning <- function(warning) {
   warned <<- TRUE
   if (!is_evaluation(conditionCall(warning))) return()
@@ -99,8 +101,8 @@ correct_warning <- function(warning) {
   invokeRestart("muffleWarning")
 }
 
-# Prints deferred warnings, as R does after each top-level expression. R's own function is for use after an error, and prints
-# "In addition: ", which is removed.
+# Prints deferred warnings, as R does after each top-level expression. R's own function is for use after an error, and
+# prints "In addition: ", which is removed.
 print_warnings <- function() {
   if (!warned) return()
   warned <<- FALSE

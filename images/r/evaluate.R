@@ -34,7 +34,8 @@ execute <- function(request) {
 expression_evaluated <- NULL
 
 parse_code <- function(code) {
-  # Tracebacks need the lines. Parse data about every token is not needed, and would take more time than everything else.
+  # Tracebacks need the lines. Parse data about every token is not needed, and would take more time than everything
+  # else.
   before <- options(keep.parse.data = FALSE)
   on.exit(options(before))
   parse(text = gsub("\r\n", "\n", code, fixed = TRUE), keep.source = TRUE)
@@ -53,7 +54,8 @@ evaluate <- function(expressions) {
   nothing
 }
 
-# Runs code of every kind without sending results, so that everything is loaded and compiled before the user's first line.
+# Runs code of every kind without sending results, so that everything is loaded and compiled before the user's first
+# line.
 warm_up <- function() {
   real_send <- send
   send <<- function(message) to_json(message)

@@ -1,10 +1,12 @@
 # Sends plots that the user's code draws without opening a device: one image for each page.
 
-# The directory of the pages. A device creates an empty file for each page and writes all of it when the page is finished.
+# The directory of the pages. A device creates an empty file for each page and writes all of it when the page is
+# finished.
 pages <- file.path(tempdir(), ".pages")
 opened <- 0L # the number of devices opened in this execution
 
-# R calls this for a plot when no device is open, and for dev.new(). The default sizes are those of Jupyter's R, in inches.
+# R calls this for a plot when no device is open, and for dev.new(). The default sizes are those of Jupyter's R, in
+# inches.
 open_plot_device <- function(width = getOption("repr.plot.width", 7), height = getOption("repr.plot.height", 5),
                              pointsize = getOption("repr.plot.pointsize", 12), bg = "white", ...) {
   dir.create(pages, showWarnings = FALSE, recursive = TRUE)

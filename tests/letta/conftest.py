@@ -7,7 +7,8 @@ import os
 import pytest
 
 PACKAGE = os.environ["LETTA_CALLER"] == "package"
-# With `shared` (debug mode, the oldest and the newest clients), the client creates no sandbox and sends no options for one.
+# With `shared` (debug mode, the oldest and the newest clients), the client creates no sandbox and sends no options for
+# one.
 WAY = os.environ["LETTA_WAY"]
 LEFT_OUT = []
 

@@ -17,12 +17,13 @@ from typing import NoReturn
 # Descriptors in the shell. Neither scripts nor bash itself use such high numbers.
 REPORTS, STDIN, STDOUT = 241, 242, 243
 
-# Give the code the user's stdin and stdout, with stderr merged into stdout. Bash saves the descriptors that it replaces under
-# numbers above the replacement's, so that `exec 10>file` does not hit them. With `241>&-` bash would save them from 10 on.
+# Give the code the user's stdin and stdout, with stderr merged into stdout. Bash saves the descriptors that it replaces
+# under numbers above the replacement's, so that `exec 10>file` does not hit them. With `241>&-` bash would save them
+# from 10 on.
 USER_REDIRECTIONS = f"<&{STDIN} >&{STDOUT} 2>&{STDOUT} {REPORTS}>&{STDOUT}"
 
-# Discards the prompts, then reads the start-up files. An interactive shell would read these files by itself, but their commands
-# could then read from the runner's pipe.
+# Discards the prompts, then reads the start-up files. An interactive shell would read these files by itself, but their
+# commands could then read from the runner's pipe.
 START = "exec 2>/dev/null; [ -r /etc/bash.bashrc ] && . /etc/bash.bashrc </dev/null; [ -r ~/.bashrc ] && . ~/.bashrc </dev/null"
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -182,7 +183,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    # The shell does not inherit handlers, but would inherit ignored signals. Python writes the signal numbers to the wakeup pipe.
+    # The shell does not inherit handlers, but would inherit ignored signals. Python writes the signal numbers to the
+    # wakeup pipe.
     for number in (signal.SIGINT, signal.SIGCHLD):
         signal.signal(number, lambda *_: None)
     WAKE, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)

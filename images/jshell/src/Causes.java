@@ -32,8 +32,8 @@ final class Causes {
     }
 
     private static boolean isHeapExhaustion(Throwable thrown) {
-        // An error without a message is a thread pool's copy of another thread's error, which is its cause. A thread that cannot be
-        // created throws the same class, but the processes are used up then, not the memory.
+        // An error without a message is a thread pool's copy of another thread's error, which is its cause. A thread
+        // that cannot be created throws the same class, but the processes are used up then, not the memory.
         String message = thrown.getMessage();
         return isPreallocated(thrown) || isCreatedInJdk(thrown) && message != null && !message.contains("native thread");
     }

@@ -16,7 +16,8 @@ public final class Runner {
         var environment = new Environment();
         var channel = new Channel(environment.remove("RUNNER_IN"), environment.remove("RUNNER_OUT"));
         environment.becomeProperties();
-        // The system class path names this program; user code sees the class path that the `java` command would have set.
+        // The system class path names this program; user code sees the class path that the `java` command would have
+        // set.
         System.setProperty("java.class.path", System.getenv().getOrDefault("CLASSPATH", "."));
 
         var threads = new UserThreads();

@@ -7,7 +7,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 SQLITE_FULL = 13
 
-# The instructions at which code throws an exception of its own: `raise`, and `throw` into a generator or into code that awaits.
+# The instructions at which code throws an exception of its own: `raise`, and `throw` into a generator or into code that
+# awaits.
 THROWING = {opmap[name] for name in ("RAISE_VARARGS", "SEND", "YIELD_VALUE", "RESUME", "POP_TOP")}
 
 

@@ -173,7 +173,8 @@ class _AfterImport(importlib.abc.MetaPathFinder):
 
         def load_and_act(module):
             load(module)
-            # With an unexpected version of the library the action may fail; the user's code can use the library all the same.
+            # With an unexpected version of the library the action may fail; the user's code can use the library all the
+            # same.
             with contextlib.suppress(Exception):
                 self._action(module)
 

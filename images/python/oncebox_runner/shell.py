@@ -75,7 +75,8 @@ class Shell(InteractiveShell):
         # In a notebook `SystemExit` is an error like any other, but a child of the user's own `os.fork()` does exit.
         if isinstance(error, SystemExit) and (self.quit or not self._is_notebook or os.getpid() != self._pid):
             return {"exit_code": _exit_code(error)}
-        # Every traceback that IPython showed is a failure, for example of a script of %run or of a figure that cannot be drawn.
+        # Every traceback that IPython showed is a failure, for example of a script of %run or of a figure that cannot
+        # be drawn.
         if self._failure is None and error is not None:
             self._failure = describe(error)
         return self._failure or {}

@@ -17,7 +17,8 @@ greeted <- function(target) {
   on.exit(close(stream))
   stopifnot(identical(rawToChar(readBin(stream, "raw", 5)), "hello"))
 }
-# The targets of open descriptors, without the three standard streams, the runner's files and the two FIFOs to the agent.
+# The targets of open descriptors, without the three standard streams, the runner's files and the two FIFOs to the
+# agent.
 foreign <- function() {
   # The descriptor that lists the directory is closed before its link is read, and has no target.
   links <- Sys.readlink(setdiff(list.files("/proc/self/fd", full.names = TRUE), paste0("/proc/self/fd/", 0:2)))

@@ -17,7 +17,8 @@ void greeted(String target) throws Exception {
     if (!new String(socket.getInputStream().readNBytes(5)).equals("hello")) throw new IOException("not greeted");
   }
 }
-// The targets of open descriptors, without the three standard streams, Java's own files, the two FIFOs to the agent, and the listing.
+// The targets of open descriptors, without the three standard streams, Java's own files, the two FIFOs to the agent,
+// and the listing.
 List<String> foreign() throws Exception {
   var own = "/dev/u?random|/opt/(java|oncebox/java)/.*|/run/oncebox/\\d+/(in|out)|/proc/\\d+/fd";
   var links = new ArrayList<String>();

@@ -2,8 +2,8 @@
 writable() { true 3<> "$1"; }
 readable() { head -c 16 "$1" > /dev/null; }
 greeted() { [ "$(timeout 3 bash -c "head -c 5 < /dev/tcp/${1%:*}/${1#*:}")" = hello ]; }
-# The targets of open descriptors of the shell and of its runner, without the runner's streams, pipes of which the two have both
-# ends, the shell's terminal, and the two FIFOs to the agent.
+# The targets of open descriptors of the shell and of its runner, without the runner's streams, pipes of which the two
+# have both ends, the shell's terminal, and the two FIFOs to the agent.
 foreign() {
   for one in /proc/$PPID/fd/* /proc/$$/fd/*; do
     link=$(readlink "$one") && echo "$one" "$link" "$(awk '/^flags/ { print substr($2, length($2)) % 4 }' "${one/fd/fdinfo}")" || true

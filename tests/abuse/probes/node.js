@@ -14,8 +14,8 @@ function greeted(target) {
     stream.once("close", () => reject(new Error("closed")))
   })
 }
-// The targets of open descriptors, without the three standard streams, Node's own descriptors and the two FIFOs to the agent. Node's
-// own pipes are those of which it has both ends.
+// The targets of open descriptors, without the three standard streams, Node's own descriptors and the two FIFOs to the
+// agent. Node's own pipes are those of which it has both ends.
 function foreign() {
   const open = fs.readdirSync("/proc/self/fd").map(Number).flatMap(number => {
     try {

@@ -1,4 +1,5 @@
-# An instance can watch a directory once, and all instances count for the same user: with many instances, few directories suffice.
+# An instance can watch a directory once, and all instances count for the same user: with many instances, few
+# directories suffice.
 DIRECTORIES = 2000
 directory = tempfile.mkdtemp(dir="/dev/shm") if MODE == "all" else None
 instances = []

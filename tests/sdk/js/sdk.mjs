@@ -1,4 +1,5 @@
-// One interface to all versions of the SDK. Skips the tests that do not apply to a version or a way, by `methods.json` alone.
+// One interface to all versions of the SDK. Skips the tests that do not apply to a version or a way, by `methods.json`
+// alone.
 
 import { createRequire } from 'node:module'
 import { readFileSync } from 'node:fs'
@@ -47,8 +48,8 @@ const offered = (name) =>
 export const refused = (name) =>
   has(name) && METHODS[name].refused && 'SDK_OWN_SERVER' in process.env && (METHODS[name].ways ?? [WAY]).includes(WAY)
 
-// Whether a test is skipped in a further version or way: one test for each method in each file is enough there, because another
-// run has all tests.
+// Whether a test is skipped in a further version or way: one test for each method in each file is enough there, because
+// another run has all tests.
 const seen = new Set()
 const isThinned = (methods) => {
   const isNew = methods.some((method) => !seen.has(method))
@@ -56,7 +57,8 @@ const isThinned = (methods) => {
   return 'SDK_THIN' in process.env && !isNew
 }
 
-// Defines a test of these methods; `needs` are the others that it calls. The reporter counts the tests that are left out.
+// Defines a test of these methods; `needs` are the others that it calls. The reporter counts the tests that are left
+// out.
 export const check = (title, methods, body, needs = []) => {
   const names = `${title} ${JSON.stringify(methods)}`
   if (![...methods, ...needs].every(offered) || isThinned(methods)) return test(`left out: ${names}`, () => {})
@@ -76,8 +78,8 @@ export const create = async (t, { template, ...options } = {}) => {
   return sandbox
 }
 
-// Ends a sandbox, which may have ended already. In debug mode the SDK's `kill` does nothing, so this calls the API itself and ends
-// every sandbox, because no other suite uses this server.
+// Ends a sandbox, which may have ended already. In debug mode the SDK's `kill` does nothing, so this calls the API
+// itself and ends every sandbox, because no other suite uses this server.
 export const discard = async (sandbox) => {
   if (WAY !== 'shared') return Sandbox.kill(sandbox.sandboxId)
   const headers = { 'X-API-Key': process.env.E2B_API_KEY }
