@@ -2,7 +2,7 @@
 
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 AGENT := target/$(HOST)/agent/oncebox-agent
-# The build profile of the program that builds the images. `make test` uses the profile of its tests, so that nothing is built twice.
+# The profile of the program that builds the images. `make test` uses the program that its tests run, and builds no other.
 PROFILE := release
 # `make test` builds in silence; everything else shows its progress.
 QUIET :=
@@ -15,7 +15,7 @@ run: images ## Build what is missing and serve on 127.0.0.1:3000.
 test: ## Run every suite on the real engine. The last line is `N passed, M failed`.
 	@scripts/test
 
-test-hosts: images ## Run the tests that depend on the host on other versions of Docker, and write docs/hosts.md. Needs root.
+test-hosts: images ## Run the tests that depend on the host on other hosts, and write docs/hosts.md. Needs root.
 	@scripts/test-hosts
 
 test-sdk: images ## Run the published E2B SDKs against a server of this program.

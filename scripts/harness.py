@@ -1,7 +1,7 @@
 """Shared by `sdk` and `letta`: cached environments, the clients' DNS, a server, and a runner for suites.
 
-The clients' DNS is a dnsmasq that knows the one domain of the server and refuses every other name, so that clients cannot reach
-another machine by mistake. It needs root, to listen on its port and to be the DNS of the clients only.
+The clients' DNS is a dnsmasq that knows the one domain of the server and refuses every other name, so that clients
+cannot reach another machine by mistake. It needs root, to listen on its port and to be the DNS of the clients only.
 """
 
 import hashlib
@@ -158,7 +158,10 @@ def cut(text, most):
 
 
 def watch(title, command, where, variables, timeout_s):
-    """Runs one suite with no `E2B_*` variables but these; returns whether it passed. A suite without a result line fails."""
+    """Runs one suite with no `E2B_*` variables but these; returns whether it passed.
+
+    A suite without a result line fails.
+    """
     print(f"== {title}: begins", flush=True)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("E2B_")}
     output, has_result = [f"== {title}: output\n"], False

@@ -33,8 +33,8 @@ export async function evaluate(code, name, transpile) {
 const PAUSE = new Script('Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 50)');
 
 /**
- * Absorbs an interrupt that arrived just when its script ended. Node delivers such an interrupt to the next interruptible script:
- * here to one that does nothing for 50 ms.
+ * Absorbs an interrupt that arrived just when its script ended. Node delivers such an interrupt to the next
+ * interruptible script: here to one that does nothing for 50 ms.
  */
 export function absorbInterrupt() {
   try {

@@ -6,7 +6,9 @@ const owners = new AsyncLocalStorage();
 const run = owners.run.bind(owners);
 const owner = owners.getStore.bind(owners);
 
-/** Calls `code` for `execution`, an object. Callbacks and promises that the code starts belong to the same execution. */
+/**
+ * Calls `code` for `execution`, an object. Callbacks and promises that the code starts belong to the same execution.
+ */
 export function runAs(execution, code) {
   return run(execution, code);
 }
@@ -17,8 +19,8 @@ export function isAbandoned() {
 }
 
 /**
- * Ends an interrupted execution: none of its timers fires again, and output and errors of its other callbacks, which wait
- * for a file or a connection, are discarded.
+ * Ends an interrupted execution: none of its timers fires again, and output and errors of its other callbacks, which
+ * wait for a file or a connection, are discarded.
  */
 export function abandon(execution) {
   execution.isAbandoned = true;

@@ -15,7 +15,9 @@ export function encode(message) {
   return `${json.replace(/\\(?:(ud[89a-f][0-9a-f]{2})|.)/g, (escape, lone) => (lone ? '\ufffd' : escape))}\n`;
 }
 
-/** The value as Node's REPL prints it, with a far higher limit for strings, because the agent truncates large output. */
+/**
+ * The value as Node's REPL prints it, with a far higher limit for strings, because the agent truncates large output.
+ */
 export function show(value) {
   try {
     return inspect(value, { showProxy: true, maxStringLength: 10_000_000 });

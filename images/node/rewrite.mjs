@@ -195,7 +195,9 @@ function isDeclaration(node) {
   return node.type === 'VariableDeclaration' || (/^(Function|Class)Declaration$/.test(node.type) && node.id);
 }
 
-/** Whether a statement has no effect when it is reached, so that the value of the statement before it can be returned. */
+/**
+ * Whether a statement has no effect when it is reached, so that the value of the statement before it can be returned.
+ */
 function isInert(node) {
   switch (node.type) {
     case 'EmptyStatement':
@@ -239,14 +241,19 @@ function attributes({ attributes = [] }) {
   return `, { with: ${JSON.stringify(Object.fromEntries(pairs))} }`;
 }
 
-/** Code that throws if an imported name is missing. The error has no stack, which would point into the rewritten import. */
+/**
+ * Code that throws if an imported name is missing. The error has no stack, which would point into the rewritten import.
+ */
 function missing(name, module) {
   const message = `The requested module '${module}' does not provide an export named '${name}'`;
   const [text, stack] = [message, `SyntaxError: ${message}`].map((string) => JSON.stringify(string));
   return ` = (() => { throw Object.assign(new SyntaxError(${text}), { stack: ${stack} }) })()`;
 }
 
-/** Maps a position (counted from 1) in the rewritten code to one in the code as written, or to null in the wrapper's end. */
+/**
+ * Maps a position (counted from 1) in the rewritten code to one in the code as written, or to null in the wrapper's
+ * end.
+ */
 function locator(code, edits) {
   const lineCount = code.split(LINE_BREAK).length;
   const moving = edits

@@ -112,7 +112,9 @@ function enterEnvironment(variables) {
   return outer;
 }
 
-/** Whether the error is about an interrupted child process; the interrupt may still be about to reach the code itself. */
+/**
+ * Whether the error is about an interrupted child process; the interrupt may still be about to reach the code itself.
+ */
 function isOfInterruptedChild(error) {
   try {
     return error?.signal === 'SIGINT';

@@ -1,4 +1,4 @@
-"""Repeats the calls of Letta 0.7 to 0.11.5: packages of these versions can no longer be installed beside these clients."""
+"""Repeats the calls of Letta 0.7 to 0.11.5, whose own packages cannot be installed beside these clients any more."""
 
 import base64
 import json

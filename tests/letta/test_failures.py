@@ -1,4 +1,4 @@
-"""The text that the model sees if code fails: with a Letta key the language's own error, with another key Letta's message."""
+"""The text that the model sees if code fails: with a Letta key the language's error, with another Letta's message."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""A template without network, which an operator names in E2B_SANDBOX_TEMPLATE_ID: everything works except installing."""
+"""A template without network, named in E2B_SANDBOX_TEMPLATE_ID by an operator: everything works except installing."""
 
 import time
 

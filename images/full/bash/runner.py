@@ -125,14 +125,17 @@ class Shell:
 
 
 def quote(text: str) -> str:
-    """Quotes a text for bash on one line, because an interrupt drops whole lines and so never leaves half of one behind."""
+    """Quotes a text for bash on one line. An interrupt drops whole lines, and so never leaves half of one behind."""
     for letter, escape in (("\\", "\\\\"), ("'", "\\'"), ("\n", "\\n"), ("\0", "")):
         text = text.replace(letter, escape)
     return f"$'{text}'"
 
 
 def unterminated(code: str) -> str | None:
-    """Returns bash's error for code that ends within quotes, or `None`. As in E2B, such code is not run and prints nothing."""
+    """Returns bash's error for code that ends within quotes, or `None`.
+
+    As in E2B, such code is not run and prints nothing.
+    """
     if not any(letter in code for letter in "'\"`({"):
         return None
     with os.fdopen(os.memfd_create("code"), "w+b") as file:

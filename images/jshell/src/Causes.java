@@ -2,17 +2,26 @@ import java.io.IOException;
 import java.nio.file.FileSystemException;
 import java.util.regex.Pattern;
 
-/** Finds the limit of the sandbox that caused an exception. The message alone never decides: the place of creation counts too. */
+/**
+ * Finds the limit of the sandbox that caused an exception. The message alone never decides: the place of creation
+ * counts too.
+ */
 final class Causes {
     private static final int MAX_DEPTH = 100;
 
-    /** The C library's messages, for which Java has no class. They are the end of a message about a file, in brackets or not. */
+    /**
+     * The C library's messages, for which Java has no class. They are the end of a message about a file, in brackets or
+     * not.
+     */
     private static final Pattern FULL =
         Pattern.compile("(.* \\()?(No space left on device|Disk quota exceeded)\\)?", Pattern.DOTALL);
 
     private Causes() { }
 
-    /** Returns {@code memory} or {@code disk} if the exception or one of its causes reports that it is used up; null otherwise. */
+    /**
+     * Returns {@code memory} or {@code disk} if the exception or one of its causes reports that it is used up; null
+     * otherwise.
+     */
     static String limitBehind(Throwable thrown) {
         try {
             Throwable current = thrown;
@@ -39,8 +48,8 @@ final class Causes {
     }
 
     /**
-     * Whether no constructor has run. The JVM allocates some exceptions in advance, for when there is no memory to create one. Only
-     * these refuse a cause although they have none.
+     * Whether no constructor has run. The JVM allocates some exceptions in advance, for when there is no memory to
+     * create one. Only these refuse a cause although they have none.
      */
     private static boolean isPreallocated(Throwable thrown) {
         try {

@@ -4,7 +4,10 @@ import java.util.Map;
 
 /** The environment of an execution: environment variables and the working directory. */
 final class Environment {
-    /** The map behind {@link System#getenv}, which child processes inherit too. The JDK offers no public way to change it. */
+    /**
+     * The map behind {@link System#getenv}, which child processes inherit too. The JDK offers no public way to change
+     * it.
+     */
     private final Map<String, String> variables;
     private final Map<String, String> variablesBefore = new HashMap<>();
     private final Map<String, String> propertiesBefore = new HashMap<>();
@@ -21,12 +24,17 @@ final class Environment {
         return variables.remove(name);
     }
 
-    /** Sets a system property for each variable, as for the variables of an execution. Existing properties stay as they are. */
+    /**
+     * Sets a system property for each variable, as for the variables of an execution. Existing properties stay as they
+     * are.
+     */
     void becomeProperties() {
         variables.forEach((name, value) -> System.getProperties().putIfAbsent(name, value));
     }
 
-    /** Sets the variables of one execution, both as environment variables and as system properties, and its directory. */
+    /**
+     * Sets the variables of one execution, both as environment variables and as system properties, and its directory.
+     */
     void enter(Map<String, String> env, String cwd) {
         if (cwd != null) {
             System.setProperty("user.dir", cwd); // a running JVM can do no more: it still opens files where it started

@@ -164,7 +164,9 @@ final class Interpreter {
         return parts;
     }
 
-    /** Whether a part is not valid Java. Only the last part can be incomplete, and an incomplete part is seldom valid. */
+    /**
+     * Whether a part is not valid Java. Only the last part can be incomplete, and an incomplete part is seldom valid.
+     */
     private boolean isMalformed(Part part) {
         return !part.complete() && analysis.sourceToSnippets(part.code()).stream().anyMatch(s -> s.kind() == Kind.ERRONEOUS);
     }

@@ -12,7 +12,9 @@ import jdk.jshell.TypeDeclSnippet;
 final class Programs {
     private Programs() { }
 
-    /** The snippet that calls `main`; null if there is no `main`, or if the code has statements and so runs by itself. */
+    /**
+     * The snippet that calls `main`; null if there is no `main`, or if the code has statements and so runs by itself.
+     */
     static String callOfMain(List<Snippet> snippets, BiFunction<Snippet, String, Class<?>> classes) {
         boolean variables = false;
         for (Snippet snippet : snippets) {

@@ -1,4 +1,7 @@
-/** Memory that user code cannot use. It is released when the code runs out of memory, so that the failure can be reported. */
+/**
+ * Memory that user code cannot use. It is released when the code runs out of memory, so that the failure can be
+ * reported.
+ */
 final class Reserve {
     private static final int BYTES = 2 << 20;
 

@@ -23,7 +23,10 @@ public final class StopCheck {
 
     private StopCheck() { }
 
-    /** Called by woven code. The JVM does not require the exception to be declared; a loop that catches it gets it again. */
+    /**
+     * Called by woven code. The JVM does not require the exception to be declared; a loop that catches it gets it
+     * again.
+     */
     public static void check() throws InterruptedException {
         if (requested) {
             throw new InterruptedException("the execution was interrupted");

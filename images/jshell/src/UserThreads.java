@@ -29,7 +29,10 @@ final class UserThreads extends ThreadGroup {
         StopCheck.requested = false;
     }
 
-    /** Ends the execution. If it was interrupted, waits a while for its threads: the next execution resets the request to stop. */
+    /**
+     * Ends the execution. If it was interrupted, waits a while for its threads: the next execution resets the request
+     * to stop.
+     */
     void end() {
         long deadline = System.nanoTime() + STOP_NANOS;
         for (Thread left; StopCheck.requested && (left = left(true)) != null && System.nanoTime() < deadline; ) {
@@ -101,7 +104,9 @@ final class UserThreads extends ThreadGroup {
         return null;
     }
 
-    /** Whether a thread is an idle worker: a pool that was not shut down must not keep a finished execution from ending. */
+    /**
+     * Whether a thread is an idle worker: a pool that was not shut down must not keep a finished execution from ending.
+     */
     private static boolean isIdleWorker(Thread thread) {
         boolean takesWork = false;
         for (StackTraceElement frame : thread.getStackTrace()) {

@@ -1,4 +1,7 @@
-"""Finds the limit of the sandbox that caused an exception. The message alone never decides: the place of creation counts too."""
+"""Finds the limit of the sandbox that caused an exception.
+
+The message alone never decides: the place of creation counts too.
+"""
 
 import errno
 from opcode import opmap

@@ -1,7 +1,8 @@
-"""Adds the features that E2B's interpreter has and Jupyter's lacks. Imported when a request first asks for one of its formats.
+"""Adds the features that E2B's interpreter has and Jupyter's lacks.
 
-Charts and tables are described as data, PIL shows the images it saves, plotly's `show` gives HTML too, and a few names are
-predefined. A library is only touched once the user's code imports it.
+Imported when a request first asks for one of its formats.
+Charts and tables are described as data, PIL shows the images it saves, plotly's `show` gives HTML too, and a few names
+are predefined. A library is only touched once the user's code imports it.
 """
 
 import contextlib
@@ -126,7 +127,7 @@ def _table(frame) -> dict | None:
 
 
 def _plain(value: object) -> object:
-    """The JSON form of a value in a cell or point: times as ISO 8601, missing values as null, everything else as text."""
+    """The JSON form of a value in a cell or point: times as ISO 8601, missing values as null, all else as text."""
     if value is getattr(sys.modules.get("pandas"), "NA", ...):
         return None
     if hasattr(value, "isoformat") and not hasattr(value, "total_seconds"):
@@ -142,7 +143,7 @@ def _show_here(module) -> None:
 
 
 def _add_html(io) -> None:
-    """Makes `figure.show()` send plotly's HTML too, library included, as a value does; unless the user chose another renderer."""
+    """Makes `figure.show()` send plotly's HTML too, library included, unless the user chose another renderer."""
     io.renderers["oncebox"] = io.base_renderers.HtmlRenderer()
     if io.renderers.default == "plotly_mimetype":
         io.renderers.default = "plotly_mimetype+oncebox"

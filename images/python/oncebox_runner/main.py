@@ -102,7 +102,7 @@ def _end_forked_child(done: dict) -> None:
 
 
 def _add_user_site() -> None:
-    """Adds the user's package directory to the path although it may not exist yet, so that `pip install` works at once."""
+    """Adds the user's package directory to the path, even if it does not exist yet, so that `pip install` works."""
     user_site = site.getusersitepackages()
     if site.ENABLE_USER_SITE and user_site not in sys.path:
         packages = next((i for i, path in enumerate(sys.path) if path.endswith("-packages")), len(sys.path))

@@ -14,7 +14,7 @@ BASE64_TYPES = {"application/pdf"}
 
 
 def encode(bundle: dict) -> dict:
-    """Turns every value of a mime bundle into JSON: bytes as base64, text as it is, other data as text or data, by its type."""
+    """Turns every value of a mime bundle into JSON: bytes as base64, text as it is, other data by its mime type."""
     data = {"text/plain": ""}
     for mime, value in bundle.items():
         mime = str(mime)

@@ -61,8 +61,8 @@ class Shell(InteractiveShell):
     def execute(self, code: str, mode: str = "script", formats: list[str] = (), stdin: bool = True) -> dict:
         """Executes code and returns the members of its `done` message.
 
-        `mode` is `script` or `notebook`. `formats` are the mime types that the caller asks for in addition to the usual ones.
-        Without `stdin`, `input` raises an error.
+        `mode` is `script` or `notebook`. `formats` are the mime types that the caller asks for in addition to the usual
+        ones. Without `stdin`, `input` raises an error.
         """
         self._failure = None
         self._has_main = False
@@ -105,7 +105,7 @@ class Shell(InteractiveShell):
                 delattr(sys, name)
 
     def reset(self, *args, **kwargs):
-        """Clears the variables, except the attributes of the module `__main__`; `multiprocessing` reads its `__spec__`."""
+        """Clears the variables, except the attributes of `__main__`: `multiprocessing` reads its `__spec__`."""
         super().reset(*args, **kwargs)
         self.user_ns.update(dict.fromkeys(("__doc__", "__loader__", "__package__", "__spec__")))
 
@@ -152,7 +152,10 @@ class Shell(InteractiveShell):
     # Errors
 
     def showtraceback(self, exc_tuple=None, *args, **kwargs):
-        """Keeps the error for `done`. `SystemExit` is an error in notebooks only; IPython cannot format exception groups."""
+        """Keeps the error for `done`.
+
+        `SystemExit` is an error in notebooks only; IPython cannot format exception groups.
+        """
         etype, error, tb = self._get_exc_info(exc_tuple)
         if isinstance(error, SystemExit):
             if self._is_notebook:

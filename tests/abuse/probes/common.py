@@ -18,7 +18,10 @@ def call(number, *arguments):
 
 
 def permitted(attempt, *arguments, refusals=(errno.EPERM, errno.EACCES)):
-    """Raises if the attempt is refused for lack of rights. Other errors are ignored: the request makes no sense, so it does no harm."""
+    """Raises if the attempt is refused for lack of rights.
+
+    Other errors are ignored: the request makes no sense, so it does no harm.
+    """
     try:
         return attempt(*arguments)
     except OSError as err:
@@ -128,7 +131,7 @@ def netlink(kind, flags, body):
 
 
 def foreign():
-    """The targets of the descriptors that were open when the interpreter started, without the three standard streams."""
+    """The targets of the descriptors with which the interpreter was started, without the three standard streams."""
     links = []
     for number in map(int, os.listdir("/proc/self/fd")):
         # Descriptors that the interpreter opens are close-on-exec; those that it was started with are not.

@@ -18,7 +18,10 @@ def call(name, *arguments):
 
 
 def take(one, most):
-    """Takes `most` units and keeps them until the program is killed, or takes one unit. Prints the number taken, or why one failed."""
+    """Takes `most` units and keeps them until the program is killed, or takes one unit.
+
+    Prints the number taken, or why one failed.
+    """
     taken = 0
     try:
         while taken < (most if MODE == "all" else 1):

@@ -1,7 +1,7 @@
 """Skips the tests that do not apply to a version or a way, and prints the result line that `scripts/test` adds up.
 
-A test names with `@covers` the methods that it tests and the others that it needs. `methods.json` alone decides which methods a
-version has; a test that skips itself counts as failed.
+A test names with `@covers` the methods that it tests and the others that it needs. `methods.json` alone decides which
+methods a version has; a test that skips itself counts as failed.
 """
 
 import json

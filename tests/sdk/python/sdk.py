@@ -38,7 +38,10 @@ def has(method):
 
 
 def offered(method):
-    """Whether the method works here: in debug mode some SDKs make no call at all. An upper-case name is an environment variable."""
+    """Whether the method works here: in debug mode some SDKs make no call at all.
+
+    An upper-case name is an environment variable.
+    """
     if method.isupper():
         return method in os.environ
     return has(method) and not METHODS[method].get("refused") and WAY in METHODS[method].get("ways", [WAY])
@@ -61,7 +64,10 @@ def create(**options):
 
 
 def discard(sandbox):
-    """Ends a sandbox, which may have ended already. In debug mode the SDK's `kill` does nothing, so this calls the API itself."""
+    """Ends a sandbox, which may have ended already.
+
+    In debug mode the SDK's `kill` does nothing, so this calls the API itself.
+    """
     if WAY == "debug":
         control("DELETE", f"/sandboxes/{sandbox.sandbox_id}")
     elif WAY == "shared":

@@ -8,7 +8,10 @@ import pytest
 
 
 def get(host, path="/"):
-    """Sends a request to a port's host name. Names below `localhost` are this machine, but not every resolver knows that."""
+    """Sends a request to a port's host name.
+
+    Names below `localhost` are this machine, but not every resolver knows that.
+    """
     name, _, port = host.partition(":")
     if name.endswith(".localhost"):
         request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers={"Host": host})
