@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 
-use crate::attacker::{self, GET, PREFACE, address, frame, head, status, exchange};
+use crate::attacker::{self, GET, PREFACE, address, exchange, frame, head, status};
 use crate::e2b::{ENVD, INTERPRETER, KEY, Sandbox};
 use crate::support::{Server, oncebox};
 
@@ -422,7 +422,8 @@ async fn endless_body() {
         // The body is larger than every limit and never ends. A client that only writes would not see the answer.
         let sent =
             [control(&format!("POST {path}"), "transfer-encoding: chunked\r\n\r\n"), chunk.repeat(1024)].concat();
-        let found = tokio::time::timeout(SOON, exchange(address(server), &sent)).await.expect("it is not read for ever");
+        let found =
+            tokio::time::timeout(SOON, exchange(address(server), &sent)).await.expect("it is not read for ever");
         assert_eq!(status(&found), Some(413), "{:.300}", String::from_utf8_lossy(&found));
     }
     is_well().await;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
-use crate::e2b::{Answer, INTERPRETER, Sandbox, answer, in_time, is_as_recorded, execution_lines};
+use crate::e2b::{Answer, INTERPRETER, Sandbox, answer, execution_lines, in_time, is_as_recorded};
 
 trials![
     an_execution_is_sent_in_ascii_lines_from_its_number_to_its_end,

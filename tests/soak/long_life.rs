@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::life::{KINDS, Kept, Kind};
 use crate::sample::{Usage, usage};
 use crate::support::{Server, docker, nothing_is_left};
-use crate::{Plan, number, message_of};
+use crate::{Plan, message_of, number};
 
 /// The number of wrong answers that the report quotes. All are counted.
 const MAX_QUOTED: usize = 50;

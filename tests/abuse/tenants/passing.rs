@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 
 use super::{SECRET, attackers, case, label, unharmed, victim};
-use crate::attacker::{address, head, status, exchange};
+use crate::attacker::{address, exchange, head, status};
 use crate::e2b::{INTERPRETER, OTHER_KEY, Sandbox, answer, api, request, server};
 
 const PORT: u16 = 8000;

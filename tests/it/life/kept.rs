@@ -13,7 +13,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{OnceCell, RwLock};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::e2b::{Answer, ENVD, INTERPRETER, KEY, Stream, answer, envelope, stdout, execution_lines};
+use crate::e2b::{Answer, ENVD, INTERPRETER, KEY, Stream, answer, envelope, execution_lines, stdout};
 use crate::support::Server;
 
 /// The approximate number of unread bytes that the kernel holds for a client.
