@@ -22,7 +22,7 @@ use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::{Engine, EngineError, Spec};
-use admission::Admission;
+use admission::{Admission, Permit};
 use container::{Container, Reaper};
 use pool::Pool;
 use rand::distr::{Alphanumeric, SampleString};
@@ -125,8 +125,7 @@ impl Sandboxes {
             permit = self.shared.admission.run(spec.owner) => permit?,
             () = self.shared.cancelled.cancelled() => return Err(SandboxError::ShuttingDown),
         };
-        let (sandbox, warm) = self.container(&spec.template, &spec.container, spec.owner).await?;
-        sandbox.hold(permit);
+        let (sandbox, warm) = self.container(&spec.template, &spec.container, spec.owner, permit).await?;
         let wait_ms = requested.elapsed().as_millis() as u64;
         tracing::debug!(sandbox.id = %sandbox.id(), warm, wait_ms, "took sandbox {}", sandbox.id());
         let place = Place { template: spec.template.name.clone(), warm, wait_ms };
@@ -164,8 +163,7 @@ impl Sandboxes {
     ) -> Result<Arc<Sandbox>, SandboxError> {
         let permit = self.shared.admission.keep(spec.owner)?;
         let container = Spec { network: spec.network.clone(), ..spec.template.spec() };
-        let (container, warm) = self.container(&spec.template, &container, spec.owner).await?;
-        container.hold(permit);
+        let (container, warm) = self.container(&spec.template, &container, spec.owner, permit).await?;
         let sandbox = Arc::new(Sandbox::new(new_id(), new_token(), spec, container));
         sandbox.link().set_environment(&environment(&sandbox)).await.map_err(SandboxError::Lost)?;
         sandbox.set_timeout(sandbox.spec.timeout);
@@ -211,11 +209,12 @@ impl Sandboxes {
         template: &Arc<Template>,
         container: &Spec,
         owner: Owner,
+        permit: Permit,
     ) -> Result<(Container, bool), SandboxError> {
         let taken = if *container == template.spec() {
-            self.shared.pool.take(template, owner).await
+            self.shared.pool.take(template, owner).await.inspect(|(container, _)| container.hold(permit))
         } else {
-            let launch = self.shared.pool.launch(container.clone(), Arc::clone(template));
+            let launch = self.shared.pool.launch(container.clone(), Arc::clone(template), permit);
             launch.await.map(|container| (container, false))
         };
         taken.map_err(|err| match self.shared.cancelled.is_cancelled() {

@@ -8,12 +8,13 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::admission::Permit;
 use super::container::{Container, Reaper};
 use super::error::LaunchError;
 use super::fair_queue::FairQueue;
 use super::owner::Owner;
 use super::template::Template;
-use crate::engine::EngineError;
+use crate::engine::{EngineError, Spec};
 use crate::protocol::Language;
 
 /// The interval of checks for idle sandboxes whose containers are gone, which are replaced.
@@ -158,10 +159,14 @@ impl Pool {
     }
 
     /// Launches a sandbox whose spec differs from the template's. If the caller stops waiting, the launch still
-    /// finishes, and the sandbox is then removed.
-    pub(crate) async fn launch(&self, spec: crate::engine::Spec, template: Arc<Template>) -> Taken {
+    /// finishes, and the sandbox is then removed; `permit` is held until then.
+    pub(crate) async fn launch(&self, spec: Spec, template: Arc<Template>, permit: Permit) -> Taken {
         let (reaper, limit) = (self.shared.reaper.clone(), self.shared.launch_timeout);
-        let launch = self.launches.spawn(async move { Container::launch(&reaper, &spec, &template, limit).await });
+        let launch = self.launches.spawn(async move {
+            let container = Container::launch(&reaper, &spec, &template, limit).await?;
+            container.hold(permit);
+            Ok(container)
+        });
         launch.await.expect("a launch does not panic").map_err(Arc::new)
     }
 

@@ -15,6 +15,7 @@ trials![
     a_burst_is_served_or_refused_and_nothing_is_lost,
     keys_take_turns_and_one_with_many_requests_delays_no_other,
     a_key_has_bounds_of_its_own,
+    a_launch_keeps_its_place_when_its_client_hangs_up,
 ];
 
 /// Code that takes this long and then returns the current time.
@@ -230,4 +231,33 @@ async fn a_key_has_bounds_of_its_own() {
     let (status, answer) = begin_as(&server, KEYS[1], &taking(0)).await.expect("an answer");
     assert_eq!(status, 200, "another key has its own: {answer}");
     running.abort();
+}
+
+/// A container that is started for one request alone counts until it is removed: clients that hang up meanwhile must not be able to
+/// start any number of them.
+async fn a_launch_keeps_its_place_when_its_client_hangs_up() {
+    let languages = tempfile::tempdir().expect("a directory");
+    let runner = concat!("sleep 6; exec python3 -u ", env!("CARGO_MANIFEST_DIR"), "/tests/http/runner.py");
+    let language = json!({"name": "python", "command": ["/bin/sh", "-c", runner]});
+    std::fs::create_dir(languages.path().join("python")).expect("a directory");
+    std::fs::write(languages.path().join("python/language.json"), language.to_string()).expect("a language");
+    let server = Server::start_cold(&[
+        ("ONCEBOX_LANGUAGES", languages.path().to_str().expect("text")),
+        ("ONCEBOX_MAX_SANDBOXES", "1"),
+        ("ONCEBOX_MAX_QUEUED", "0"),
+    ]);
+    // Not as the template has it.
+    let request = json!({"language": "python", "code": "1", "limits": {"processes": 100}});
+    let began = Instant::now();
+    let first = server.begin(request.clone());
+    server.until_busy(1, 0).await;
+    first.abort();
+    while began.elapsed() < Duration::from_secs(4) {
+        let (status, answer) = server.post("/v1/run", &request).await;
+        assert_eq!((status, &answer["error"]["code"]), (429, &json!("busy")), "{answer}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    // It is removed when it is there, and another has its place.
+    server.until_busy(0, 0).await;
+    assert_eq!(server.run_with(request).await["results"], json!(["1"]));
 }

@@ -175,7 +175,10 @@ async fn a_network_that_somebody_elses_container_is_on_is_kept_and_used_again() 
     assert_eq!(successor.run("js", "1 + 1").await["results"], json!(["2"]));
     assert_eq!(networks(&server.owner), network);
     assert!(successor.stop());
-    eventually("it is told", async || successor.logged("the engine does not remove a network").len() == 1).await;
+    eventually("the log names the network", async || {
+        successor.logged("the engine does not remove a network").len() == 1
+    })
+    .await;
     assert_eq!((server.containers().len(), networks(&server.owner)), (0, network));
     docker(&["rm", "--force", guest.trim()]);
     let last = Server::start_cold(&[("ONCEBOX_OWNER", &server.owner)]);
