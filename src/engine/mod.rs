@@ -1,4 +1,4 @@
-//! Engines: places that start and remove containers. An engine knows nothing of the inside of a container.
+//! Engines: places that start and remove containers. An engine knows nothing of what goes through a pipe.
 
 pub mod docker;
 mod egress;

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -29,12 +29,11 @@ pub(super) struct ProcessEngine {
     running: Mutex<HashMap<InstanceId, Running>>,
 }
 
-/// An agent and its files. Dropping it ends the agent, which kills all processes that it started, and removes the
-/// files.
+/// An agent and its files. Dropping it ends the agent and its interpreters, and removes the files.
 #[derive(Debug)]
 struct Running {
     _agent: AbortOnDropHandle<()>,
-    _files: Arc<tempfile::TempDir>,
+    _files: tempfile::TempDir,
 }
 
 impl ProcessEngine {
@@ -48,7 +47,7 @@ impl ProcessEngine {
 
     async fn start(&self) -> std::io::Result<Launched> {
         let id = InstanceId(format!("process-{}", self.started.fetch_add(1, Ordering::Relaxed)));
-        let files = Arc::new(tempfile::tempdir()?);
+        let files = tempfile::tempdir()?;
         let home = files.path().join("home");
         std::fs::create_dir(&home)?;
         let options = agent::Options {

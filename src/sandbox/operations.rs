@@ -175,7 +175,7 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// `Code::NotFound` for an unknown process, [`Code::InvalidArgument`] for an unknown signal.
+    /// `Code::NotFound` for an unknown process, `Code::InvalidArgument` for an unknown signal.
     pub async fn signal(&self, process: &ProcessSelector, signal: i32) -> Result<(), OperationError> {
         Ok(self.link().signal_process(process, signal).await?)
     }
