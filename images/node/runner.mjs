@@ -48,6 +48,10 @@ const TYPES = {
 /** Node's message for a script that was interrupted. */
 const INTERRUPTED = 'Script execution was interrupted by `SIGINT`';
 
+// Kept, because the code may change `process`.
+const exitProcess = process.reallyExit.bind(process);
+const activeResources = process.getActiveResourcesInfo.bind(process);
+
 /** The running execution: `fail(error)` ends it; `drained()` reports that the event loop has nothing left to do. */
 let running = null;
 let count = 0;
@@ -76,6 +80,7 @@ async function execute({ code, env, cwd, mode }) {
   const outer = enterEnvironment(env ?? {});
   input.unref(); // only the user's own handles keep the event loop running
   let done = {};
+  let isInterrupted = false;
   try {
     if (cwd) process.chdir(cwd);
     const { value } = await race([runAs(own, () => evaluate(code, `[eval${++count}]`, transpile)), failed.promise]);
@@ -87,18 +92,37 @@ async function execute({ code, env, cwd, mode }) {
     if (process.exitCode !== undefined) done.exit_code = Number(process.exitCode);
   } catch (error) {
     done = failure(error);
-    const isInterrupted = done.error.value === INTERRUPTED;
+    isInterrupted = done.error.value === INTERRUPTED;
     if (isInterrupted) {
       abandon(own);
       mendStreams();
     }
     if (isInterrupted || isOfInterruptedChild(error)) absorbInterrupt();
   }
+  if (mode === 'script' && !isInterrupted) {
+    send({ ending: done });
+    done = endProgram(done);
+  }
   process.exitCode = undefined;
   enterEnvironment(outer);
   running = null;
   input.ref();
   send({ done });
+  // The program has ended. The agent starts another process for the next request.
+  if (mode === 'script') exitProcess(0);
+}
+
+/** Runs the code's exit handlers, as Node does at the end of a program; returns how the code has finished with them. */
+function endProgram(done) {
+  if (process._exiting) return done;
+  process._exiting = true;
+  try {
+    process.emit('exit', process.exitCode ?? (done.error ? 1 : 0));
+  } catch (error) {
+    return done.error ? done : failure(error);
+  }
+  if (done.error || process.exitCode === undefined) return done;
+  return { exit_code: Number(process.exitCode) };
 }
 
 /** Sets variables and returns their previous values; undefined stands for a variable that was not set. */
@@ -139,10 +163,15 @@ function bare(message) {
   return error;
 }
 
-// Node ends when the event loop is empty. The runner goes on, because its input keeps the loop running again.
+// The event loop is empty: the code has ended, unless a handler of this event that the code registered starts something.
+// The runner goes on, because its input keeps the loop running again.
 process.on('beforeExit', () => {
-  input.ref();
-  running?.drained();
+  const before = activeResources().length;
+  process.nextTick(() => {
+    if (activeResources().length > before) return;
+    input.ref();
+    running?.drained();
+  });
 });
 
 // Handles signals while the code waits. Code that is not waiting is interrupted by the script's own `breakOnSigint`.
@@ -180,7 +209,7 @@ Object.defineProperty(globalThis, '$$', { value: $$, configurable: true, writabl
 async function warmUp() {
   const { emitWarning } = process;
   process.emitWarning = () => {}; // Node warns once that the loader option of scripts is experimental
-  for (const code of WARM_UP) await execute({ code });
+  for (const code of WARM_UP) await execute({ code, mode: 'warm-up' });
   process.emitWarning = emitWarning;
   forget();
   count = 0;

@@ -11,7 +11,9 @@ execute <- function(request) {
       withCallingHandlers(
         {
           if (!is.null(request$cwd)) setwd(request$cwd)
-          evaluate(parse_code(request$code))
+          reply <- evaluate(parse_code(request$code))
+          if (identical(request$mode, "script")) call_last()
+          reply
         },
         error = function(e) calls <<- user_calls(),
         warning = correct_warning
@@ -28,6 +30,11 @@ execute <- function(request) {
   print_warnings()
   tryCatch(finish_plots(), error = function(e) NULL)
   reply
+}
+
+# R calls `.Last` where a program ends without an error.
+call_last <- function() {
+  if (exists(".Last", globalenv(), inherits = FALSE)) allowInterrupts(get(".Last", globalenv())())
 }
 
 # The call and the line of the current top-level expression, for error messages. NULL while there is none.

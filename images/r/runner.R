@@ -24,7 +24,9 @@ evalq({
     send(list(ready = nothing))
     while (!is.null(request <- read_request())) {
       forget_interrupt()
-      send(list(done = execute(request)))
+      reply <- execute(request)
+      if (identical(request$mode, "script")) end_program(reply)
+      send(list(done = reply))
     }
   })
   leave_process()

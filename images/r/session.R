@@ -29,6 +29,23 @@ quit_code <- function(save = "default", status = 0, runLast = TRUE) {
   invokeRestart("oncebox_quit", if (is.na(status)) 0L else bitwAnd(status, 255L))
 }
 
+# A script ends as a program does in R: quit() runs the finalizers that the code registered for the end, the newest first.
+# This finalizer is the oldest, so the reply follows the last of them.
+last_reply <- NULL
+reg.finalizer(environment(), function(e) if (!is.null(last_reply)) finish(), onexit = TRUE)
+
+finish <- function() {
+  send(list(done = last_reply))
+  # R would remove its temporary directory now, and a full disk would not be full any more when the agent looks.
+  read_request()
+}
+
+end_program <- function(reply) {
+  send(list(ending = reply))
+  last_reply <<- reply
+  leave_process()
+}
+
 quit_process <- base::quit
 leave_process <- function() quit_process("no", runLast = FALSE)
 

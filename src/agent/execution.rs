@@ -15,7 +15,7 @@ use tokio_util::codec::{Decoder as _, LinesCodecError};
 use tokio_util::sync::CancellationToken;
 
 use super::cgroup;
-use super::outcome::{self, Observed, Stop};
+use super::outcome::{self, Ending, Observed, Stop};
 use super::runner::Runner;
 use super::text::Decoder;
 use crate::protocol::runner::{Line, Request};
@@ -80,6 +80,8 @@ pub(crate) async fn run(
         room: limits.output_bytes,
         stdout: Source::new(),
         stderr: Source::new(),
+        full_before,
+        ending: None,
         pieces: 0,
         separate_writes: true,
         missed_event: false,
@@ -116,9 +118,10 @@ pub(crate) async fn run(
     }
     let observed = Observed {
         stop,
+        ending: execution.ending.take(),
         before,
         after: cgroup::read(),
-        disk_full: full_disks().into_iter().zip(full_before).any(|(is, was)| is && !was),
+        disk_full: has_become_full(full_before),
         wall_ms: started.elapsed().as_millis() as u64,
     };
     let end = observed.end(&limits);
@@ -174,6 +177,10 @@ struct Execution {
     interrupts: mpsc::Receiver<Signal>,
     /// The time at which the last of them was sent.
     interrupted_at: Option<Deadline>,
+    /// Which of the writable file systems were full when the execution began.
+    full_before: [bool; 4],
+    /// How the code finished, if the end of its program follows.
+    ending: Option<Ending>,
     /// The number of pieces that have been read.
     pieces: u32,
     /// Whether writes are still kept apart.
@@ -454,6 +461,11 @@ impl Execution {
                 self.room -= size;
                 self.send(Event::Output(output)).await
             }
+            Ok(Line::Ending(done)) => {
+                let disk_full = has_become_full(self.full_before);
+                self.ending = Some(Ending { done, counters: cgroup::read(), disk_full });
+                Ok(())
+            }
             Ok(Line::Done(done)) => Err(Halt::Stop(Stop::Done(done))),
             Ok(Line::Ready {}) => Ok(()),
             Err(err) => Err(broken(&err)),
@@ -521,6 +533,11 @@ fn broken(err: &dyn Display) -> Halt {
         value: format!("the code broke its own interpreter's pipe: {err}"),
         traceback: String::new(),
     }))
+}
+
+/// Whether a writable file system is full that was not full before.
+fn has_become_full(before: [bool; 4]) -> bool {
+    full_disks().into_iter().zip(before).any(|(is, was)| is && !was)
 }
 
 /// Whether each of the writable file systems has no space or no inode left. Only file systems in memory count: the

@@ -26,11 +26,23 @@ pub(crate) enum Stop {
     Restarted,
 }
 
+/// How code finished, before the end of its program.
+#[derive(Debug)]
+pub(crate) struct Ending {
+    pub(crate) done: Done,
+    /// The counters at that time: the cause of a failure is a limit that was hit before it.
+    pub(crate) counters: Counters,
+    /// Whether a writable directory had become full by then.
+    pub(crate) disk_full: bool,
+}
+
 /// The observations around an execution.
 #[derive(Debug)]
 pub(crate) struct Observed {
     /// The reason why it stopped.
     pub(crate) stop: Stop,
+    /// How the code had finished, if only the program's end was left to do.
+    pub(crate) ending: Option<Ending>,
     /// The counters at its beginning.
     pub(crate) before: Counters,
     /// The counters at its end.
@@ -49,10 +61,20 @@ impl Observed {
             cpu_ms: Some(self.after.cpu_us.saturating_sub(self.before.cpu_us) / 1000),
             peak_memory_bytes: self.after.peak_memory_bytes,
         };
-        let had_oom_kill = self.after.oom_kills > self.before.oom_kills;
-        let had_refused_fork = self.after.refused_forks > self.before.refused_forks;
-        let lost = matches!(self.stop, Stop::Died(_) | Stop::Broken(_));
-        let (own, exception, cause) = match self.stop {
+        let lost = matches!(self.stop, Stop::Died(_) | Stop::Broken(_) | Stop::Timeout);
+        let (mut counters, mut is_full) = (self.after, self.disk_full);
+        let stop = match (self.stop, self.ending) {
+            // What goes wrong at the end of failed code does not hide the failure.
+            (Stop::Done(_) | Stop::Died(_) | Stop::Timeout, Some(failed)) if failed.done.error.is_some() => {
+                (counters, is_full) = (failed.counters, failed.disk_full);
+                Stop::Done(failed.done)
+            }
+            (Stop::Died(status), Some(ended)) if status.success() => Stop::Done(ended.done),
+            (stop, _) => stop,
+        };
+        let had_oom_kill = counters.oom_kills > self.before.oom_kills;
+        let had_refused_fork = counters.refused_forks > self.before.refused_forks;
+        let (own, exception, cause) = match stop {
             Stop::Timeout => {
                 return End { outcome: timeout(limits), exception: None, usage, lost: true };
             }
@@ -77,7 +99,7 @@ impl Observed {
             own
         } else if had_oom_kill || cause == Some(Cause::Memory) {
             out_of_memory(limits)
-        } else if self.disk_full || cause == Some(Cause::Disk) {
+        } else if is_full || cause == Some(Cause::Disk) {
             disk_full(limits)
         } else if had_refused_fork {
             process_limit(limits)
@@ -189,7 +211,7 @@ mod tests {
 
     fn observed(stop: Stop) -> Observed {
         let counters = Counters::default();
-        Observed { stop, before: counters, after: counters, disk_full: false, wall_ms: 0 }
+        Observed { stop, ending: None, before: counters, after: counters, disk_full: false, wall_ms: 0 }
     }
 
     fn raised_by(value: &str) -> Done {
@@ -246,6 +268,28 @@ mod tests {
         coped.after = Counters { oom_kills: 1, refused_forks: 1, ..Counters::default() };
         coped.disk_full = true;
         assert_eq!(kind(coped), OutcomeKind::Ok);
+    }
+
+    #[test]
+    fn a_failure_is_not_hidden_by_the_end_of_the_program() {
+        let ended = |done| Some(Ending { done, counters: Counters::default(), disk_full: false });
+        let ending = |stop, done| kind(Observed { ending: ended(done), ..observed(stop) });
+        let killed = || Stop::Died(ExitStatus::from_raw(9));
+        let left = || Stop::Died(ExitStatus::from_raw(0));
+        let exited = || Done { exit_code: Some(3), ..Done::default() };
+        assert_eq!(ending(Stop::Timeout, raised_by("no")), OutcomeKind::Exception);
+        assert_eq!(ending(killed(), raised_by("no")), OutcomeKind::Exception);
+        assert_eq!(ending(left(), Done::default()), OutcomeKind::Ok);
+        assert_eq!(ending(left(), exited()), OutcomeKind::Exit);
+        // Code that succeeded and whose program then does not end, or ends badly, has not succeeded.
+        assert_eq!(ending(Stop::Timeout, Done::default()), OutcomeKind::Timeout);
+        assert_eq!(ending(Stop::Timeout, exited()), OutcomeKind::Timeout);
+        assert_eq!(ending(killed(), Done::default()), OutcomeKind::Signal);
+        assert_eq!(ending(Stop::OutputLimit, raised_by("no")), OutcomeKind::OutputLimit);
+        // A limit that only the end of the program hit is not the cause of the failure.
+        let after = Counters { oom_kills: 1, ..Counters::default() };
+        let observed = Observed { ending: ended(raised_by("no")), after, disk_full: true, ..observed(raised("no")) };
+        assert_eq!(kind(observed), OutcomeKind::Exception);
     }
 
     #[test]

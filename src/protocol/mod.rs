@@ -22,7 +22,7 @@ pub use network::*;
 pub use process::*;
 
 /// The protocol version. Both ends must have the same one; the server refuses another version by name.
-pub const PROTOCOL_VERSION: u32 = 5;
+pub const PROTOCOL_VERSION: u32 = 6;
 
 /// The longest line that the agent accepts from a runner, bytes: one value, one display (such as an image) or one
 /// error. A longer line ends the execution with `output_limit`.

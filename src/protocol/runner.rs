@@ -36,6 +36,10 @@ pub enum Line {
     Ready {},
     /// A value or a drawing.
     Result(Output),
+    /// The last line of a [`Mode::Script`] has run, or the code has failed. What the language does at a program's end
+    /// follows: it waits for threads and runs exit handlers. The request is finished by [`Line::Done`], or by the end
+    /// of the runner's process.
+    Ending(Done),
     /// The request is finished.
     Done(Done),
 }

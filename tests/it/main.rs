@@ -31,6 +31,7 @@ mod kept;
 mod kills;
 mod lan;
 mod languages;
+mod last_line;
 mod life;
 mod lifecycle;
 mod load;
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
         run::trials(),
         documents::trials(),
         languages::trials(),
+        last_line::trials(),
         python::trials(),
         javascript::trials(),
         typescript::trials(),

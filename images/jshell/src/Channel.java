@@ -15,9 +15,9 @@ import com.google.gson.stream.JsonToken;
 import com.google.gson.stream.JsonWriter;
 
 /** The agent's two FIFOs: one JSON object per line each way. */
-final class Channel {
-    /** One requested execution; {@code cwd} may be null. */
-    record Request(String code, Map<String, String> env, String cwd, boolean isNotebook) { }
+final class Channel implements Interpreter.Reports {
+    /** A request for an execution; {@code cwd} may be null. */
+    record Request(String code, Map<String, String> env, String cwd, String mode) { }
 
     private final BufferedReader in;
     private final OutputStream out;
@@ -37,7 +37,7 @@ final class Channel {
     private static Request parse(String line) throws IOException {
         String code = "";
         String cwd = null;
-        boolean isNotebook = false;
+        String mode = "script";
         var env = new LinkedHashMap<String, String>();
         var json = new JsonReader(new StringReader(line));
         json.beginObject();
@@ -50,7 +50,7 @@ final class Channel {
             switch (name) {
                 case "code" -> code = json.nextString();
                 case "cwd" -> cwd = json.nextString();
-                case "mode" -> isNotebook = json.nextString().equals("notebook");
+                case "mode" -> mode = json.nextString();
                 case "env" -> {
                     json.beginObject();
                     while (json.hasNext()) {
@@ -61,14 +61,15 @@ final class Channel {
                 default -> json.skipValue();
             }
         }
-        return new Request(code, env, cwd, isNotebook);
+        return new Request(code, env, cwd, mode);
     }
 
     void ready() throws IOException {
         send(json -> json.name("ready").beginObject().endObject());
     }
 
-    void result(String text) throws IOException {
+    @Override
+    public void result(String text) throws IOException {
         send(json -> {
             json.name("result").beginObject().name("main").value(true);
             json.name("data").beginObject().name("text/plain").value(text).endObject();
@@ -76,10 +77,19 @@ final class Channel {
         });
     }
 
+    @Override
+    public void ending(Failure failure) throws IOException {
+        finish("ending", failure);
+    }
+
     /** Ends an execution; {@code failure} is null when the code did not fail. */
     void done(Failure failure) throws IOException {
+        finish("done", failure);
+    }
+
+    private void finish(String kind, Failure failure) throws IOException {
         send(json -> {
-            json.name("done").beginObject();
+            json.name(kind).beginObject();
             if (failure != null) {
                 json.name("error").beginObject();
                 json.name("name").value(failure.name()).name("value").value(failure.value());

@@ -31,10 +31,22 @@ final class Interpreter {
 
     private static final Pattern PACKAGE = Pattern.compile("(?m)^\\s*package\\s+[\\w.]+\\s*;");
 
-    /** Sends a result to the agent. */
-    interface Results {
-        void add(String text) throws IOException;
+    /** The reports of an execution to the agent. */
+    interface Reports {
+        /** A value. */
+        void result(String text) throws IOException;
+
+        /** The last line has run, or the code has failed; {@code failure} is null when it did not. */
+        void ending(Failure failure) throws IOException;
     }
+
+    private static final Reports NO_REPORTS = new Reports() {
+        @Override
+        public void result(String text) { }
+
+        @Override
+        public void ending(Failure failure) { }
+    };
 
     private record Part(String code, Source source, boolean complete) { }
 
@@ -44,6 +56,7 @@ final class Interpreter {
     private final SourceCodeAnalysis analysis;
     private final Map<Snippet, Source> sources = new LinkedHashMap<>();
     private final Tracebacks tracebacks;
+    private final ShutdownHooks hooks = new ShutdownHooks();
     private int executions;
     private int unnamedValues;
 
@@ -62,7 +75,7 @@ final class Interpreter {
     /** Runs examples in the same way as user code, then forgets them. */
     void warmUp(String... examples) throws IOException {
         for (String code : examples) {
-            execute(code, true, text -> { });
+            execute(code, "warm-up", NO_REPORTS);
         }
         sources.keySet().forEach(jshell::drop);
         sources.clear();
@@ -84,27 +97,38 @@ final class Interpreter {
         };
     }
 
-    /** Runs the code; returns null if it did not fail. */
-    Failure execute(String code, boolean isNotebook, Results results) throws IOException {
+    /**
+     * Runs the code; returns null if it did not fail. A {@code script} ends as a program does: its threads are waited
+     * for, then its shutdown hooks run. A {@code notebook} ends at its last line.
+     */
+    Failure execute(String code, String mode, Reports reports) throws IOException {
         tracebacks.begin(++executions);
         threads.begin(tracebacks);
+        Failure failure = null;
         try {
-            Failure failure = run(code, results);
-            if (!isNotebook && !StopCheck.requested) {
+            failure = run(code, reports);
+            if (mode.equals("script")) {
+                reports.ending(failure);
+            }
+            if (!mode.equals("notebook") && !StopCheck.requested) {
                 threads.call(() -> {
                     threads.drain();
+                    if (mode.equals("script")) {
+                        hooks.run();
+                    }
                     return null;
                 });
             }
             return failure;
         } catch (Throwable thrown) {
-            return tracebacks.failure(thrown);
+            // What goes wrong at the end of failed code does not hide the failure.
+            return failure == null ? tracebacks.failure(thrown) : failure;
         } finally {
             threads.end();
         }
     }
 
-    private Failure run(String code, Results results) throws Throwable {
+    private Failure run(String code, Reports reports) throws Throwable {
         List<Part> parts = split(withoutPackage(code));
         for (Part part : parts) {
             if (isMalformed(part)) {
@@ -125,7 +149,7 @@ final class Interpreter {
                 }
                 snippets.add(event.snippet());
                 if (last && hasValue(event.snippet())) {
-                    results.add(userCode.renderValue());
+                    reports.result(userCode.renderValue());
                 }
             }
         }

@@ -35,7 +35,7 @@ public final class Runner {
             channel.ready();
             for (Channel.Request request; (request = channel.next()) != null; ) {
                 environment.enter(request.env(), request.cwd());
-                Failure failure = interpreter.execute(request.code(), request.isNotebook(), channel::result);
+                Failure failure = interpreter.execute(request.code(), request.mode(), channel);
                 environment.leave();
                 channel.done(failure);
             }

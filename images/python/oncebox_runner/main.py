@@ -1,11 +1,13 @@
 """The main loop: receives a request, executes it, sends its outcome."""
 
+import atexit
 import builtins
 import importlib
 import os
 import signal
 import site
 import sys
+import threading
 from builtins import callable
 from contextlib import contextmanager
 
@@ -27,6 +29,8 @@ def main() -> None:
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     os.environ.setdefault("PLOTLY_RENDERER", "plotly_mimetype")
     shell = Shell.instance()
+    # This handler prepares the shell for another session, which takes several times as long as a short program.
+    atexit.unregister(shell.atexit_operations)
     _warm_up(shell)
     shell.send_result = link.send
     link.send({"ready": {}})
@@ -38,17 +42,21 @@ def main() -> None:
             continue
         if request is None:
             os._exit(0)
-        done = _serve(shell, request)
+        done = _serve(shell, request, link)
         if link.closed:
             _end_forked_child(done)
         if shell.quit:
             # The agent starts another interpreter for the next request.
             os._exit(done.get("exit_code", 0))
         link.send({"done": done})
+        if request.get("mode") == "script":
+            # The program has ended. The agent starts another interpreter for the next request.
+            os._exit(0)
 
 
-def _serve(shell: Shell, request: dict) -> dict:
+def _serve(shell: Shell, request: dict, link: Link | None = None) -> dict:
     """Executes one request with its environment and directory; an interrupt at any point ends it."""
+    done = {}
     try:
         with _environment(request.get("env") or {}):
             try:
@@ -58,7 +66,13 @@ def _serve(shell: Shell, request: dict) -> dict:
                 if request.get("cwd") is not None:
                     os.chdir(request["cwd"])
                 formats, stdin = request.get("formats") or [], request.get("stdin", True)
-                return shell.execute(request["code"], request.get("mode", "script"), formats, stdin)
+                mode = request.get("mode")
+                done = shell.execute(request["code"], mode, formats, stdin)
+                if mode == "script":
+                    shell.flush()
+                    link.send({"ending": done})
+                    _end_program(shell)
+                return done
             finally:
                 try:
                     _repair_builtins()
@@ -66,9 +80,19 @@ def _serve(shell: Shell, request: dict) -> dict:
                     signal.signal(signal.SIGINT, signal.SIG_IGN)
     except BaseException as error:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        return describe(error)
+        # What goes wrong at the end of failed code does not hide the failure.
+        return done if "error" in done else describe(error)
     finally:
         shell.flush()
+
+
+def _end_program(shell: Shell) -> None:
+    """Ends the code as Python ends a program: waits for its threads and processes, then runs its exit handlers."""
+    shell.close_loop()
+    threading._shutdown()
+    # `multiprocessing` waits for its processes in one of them.
+    atexit._run_exitfuncs()
+    shell.clear_variables()
 
 
 def _repair_builtins() -> None:

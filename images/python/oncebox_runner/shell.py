@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import traceback
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 
 from IPython.core.autocall import ExitAutocall
 from IPython.core.displayhook import DisplayHook
@@ -58,11 +58,11 @@ class Shell(InteractiveShell):
         self.set_hook("show_in_pager", self._print_help)
         self._prepare_formatters()
 
-    def execute(self, code: str, mode: str = "script", formats: list[str] = (), stdin: bool = True) -> dict:
+    def execute(self, code: str, mode: str | None = None, formats: list[str] = (), stdin: bool = True) -> dict:
         """Executes code and returns the members of its `done` message.
 
-        `mode` is `script` or `notebook`. `formats` are the mime types that the caller asks for in addition to the usual
-        ones. Without `stdin`, `input` raises an error.
+        `mode` is `script` or `notebook`, or `None` for the warm-up. `formats` are the mime types that the caller asks for
+        in addition to the usual ones. Without `stdin`, `input` raises an error.
         """
         self._failure = None
         self._has_main = False
@@ -141,6 +141,18 @@ class Shell(InteractiveShell):
         if self._runner.get_loop().is_closed():
             self._runner = asyncio.Runner()
         return self._runner.run(coroutine)
+
+    def clear_variables(self):
+        """Releases the user's objects, as Python clears the module of a program at its end."""
+        self.history_manager.output_hist.clear()
+        for name in list(self.user_ns):
+            if name != "__builtins__":
+                self.user_ns[name] = None
+
+    def close_loop(self):
+        """Cancels tasks that are left on the event loop, as `asyncio.run` does at its end."""
+        with suppress(Exception):
+            self._runner.close()
 
     def system(self, cmd):
         """Runs `!cmd` on the runner's own stdout and stderr, so that all output keeps its order."""

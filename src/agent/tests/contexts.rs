@@ -16,6 +16,8 @@ exec 3<"$RUNNER_IN" 4>"$RUNNER_OUT"
 unset RUNNER_IN RUNNER_OUT
 echo '{"ready":{}}' >&4
 result() { echo '{"result":{"data":{},"main":false}}' >&4; }
+ending() { echo '{"ending":{}}' >&4; }
+failed() { echo '{"ending":{"error":{"name":"Failure","value":"","traceback":""}}}' >&4; }
 trap : INT
 while :; do
   read -r line <&3 || continue # interrupted
@@ -70,6 +72,20 @@ async fn prints(sandbox: &Sandbox, context: &str, text: &str) -> String {
     let (stdout, end) = run(sandbox, &code(context, text)).await;
     assert_eq!(end.outcome.kind, OutcomeKind::Ok, "{end:?}");
     stdout
+}
+
+#[tokio::test]
+async fn a_program_may_end_with_its_process_or_not_in_time() {
+    let (sandbox, context) = start().await;
+    let (stdout, end) = run(&sandbox, &code(&context, "printf main; ending; printf late; exit 0")).await;
+    assert_eq!((stdout.as_str(), end.outcome.kind), ("mainlate", OutcomeKind::Ok), "{end:?}");
+    let (stdout, end) = run(&sandbox, &code(&context, "failed; printf late; exit 0")).await;
+    assert_eq!((stdout.as_str(), end.outcome.kind), ("late", OutcomeKind::Exception), "{end:?}");
+    let mut hangs = code(&context, "failed; printf late; exec sleep 60");
+    hangs.limits.timeout_ms = 300;
+    let (stdout, end) = run(&sandbox, &hangs).await;
+    assert_eq!((stdout.as_str(), end.outcome.kind), ("late", OutcomeKind::Exception), "{end:?}");
+    assert_eq!(end.exception.expect("an exception").name, "Failure");
 }
 
 #[tokio::test]
