@@ -7,13 +7,16 @@ PROFILE := release
 # `make test` builds in silence; everything else shows its progress.
 QUIET :=
 
-.PHONY: run test test-hosts test-sdk test-letta abuse soak check agent images engine bench server-image
+.PHONY: run test test-all test-hosts test-sdk test-letta abuse soak check agent images engine bench server-image
 
 run: images ## Build what is missing and serve on 127.0.0.1:3000.
 	target/release/oncebox serve
 
 test: ## Run every suite on the real engine. The last line is `N passed, M failed`.
 	@scripts/test
+
+test-all: ## Run also the tests that take long and are seldom news, and all SDK and Letta tests in every way.
+	@TEST_ALL=1 scripts/test
 
 test-hosts: images ## Run the tests that depend on the host on other hosts, and write docs/hosts.md. Needs root.
 	@scripts/test-hosts
@@ -52,7 +55,7 @@ bench: images ## Measure the latency per language, beside `docker run` and the b
 	cargo bench --bench latency
 
 abuse: images ## Run hostile and careless code, and write docs/abuse.md.
-	ABUSE_REPORT=docs/abuse.md cargo test --test abuse
+	ABUSE_REPORT=docs/abuse.md cargo test --test abuse -- --include-ignored
 
 # For a short trial: make soak SOAK_RUNS=300 SOAK_LIFE_SECONDS=300 SOAK_KILLS=5
 soak: images ## 20,000 runs, one hour with one sandbox, 200 kills; write docs/soak.md and docs/kills.md.

@@ -106,12 +106,16 @@ pub(crate) fn stop() -> bool {
     SERVER.get().is_none_or(Server::stop)
 }
 
+/// The abusers of `make test`. The others only run in `make test-all`, because nothing else can run beside a case.
+const USUAL: [&str; 3] = ["a spinner with many threads", "a fork bomb", "a kept sandbox that writes to the disk"];
+
 /// One case for each abuser.
 pub(crate) fn trials() -> Vec<Trial> {
     let beside = |(name, language, code, kinds)| {
         let title = format!("a client waits long beside {name}");
         // Alone, because other cases would be abusers too.
-        case_alone("neighbours", &title, move || is_served(name, language, code, kinds))
+        let case = case_alone("neighbours", &title, move || is_served(name, language, code, kinds));
+        case.with_ignored_flag(!USUAL.contains(&name))
     };
     ABUSERS.into_iter().map(beside).collect()
 }

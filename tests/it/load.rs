@@ -17,7 +17,8 @@ use crate::{kills, mix};
 trials![
     each_end_is_named_rightly_under_full_load,
     a_server_killed_at_any_moment_leaves_nothing,
-    a_crowd_of_uploads_takes_little_memory_and_gives_it_back,
+    a_crowd_of_uploads_takes_little_memory_and_gives_it_back;
+    rare: each_end_is_named_rightly_under_full_load_for_minutes, a_server_killed_often_leaves_nothing,
 ];
 
 /// The number of uploads at a time, and the bytes that the server may hold for each, in all its layers together.
@@ -33,16 +34,32 @@ pub(crate) fn seed() -> u64 {
 }
 
 async fn each_end_is_named_rightly_under_full_load() {
+    full_load(50).await;
+}
+
+async fn each_end_is_named_rightly_under_full_load_for_minutes() {
+    full_load(300).await;
+}
+
+async fn full_load(runs: usize) {
     let server = Server::start(&[("ONCEBOX_MAX_SANDBOXES", "6")]);
-    let deadline = Instant::now() + Duration::from_secs(300);
-    let tally = mix::load(&server, seed(), 150, 12, deadline, |_| {}).await;
-    assert!(tally.wrong.is_empty() && tally.total() == 150, "{tally:#?}");
+    let deadline = Instant::now() + Duration::from_secs(600);
+    let tally = mix::load(&server, seed(), runs, 12, deadline, |_| {}).await;
+    assert!(tally.wrong.is_empty() && tally.total() == runs, "{tally:#?}");
     server.until_busy(0, 0).await;
 }
 
 async fn a_server_killed_at_any_moment_leaves_nothing() {
+    kill(3).await;
+}
+
+async fn a_server_killed_often_leaves_nothing() {
+    kill(12).await;
+}
+
+async fn kill(rounds: u64) {
     let bystander = Server::start_cold(&[("ONCEBOX_TEMPLATES__NODE__WARM", "1")]);
-    for number in 0..6 {
+    for number in 0..rounds {
         let round = kills::round(seed().wrapping_mul(1000) + number, &bystander).await;
         eprintln!("{round:?}");
     }

@@ -18,11 +18,15 @@ pub(crate) mod panics;
 #[path = "times.rs"]
 pub(crate) mod times;
 
-/// Lists the test functions of a module as its `trials()`.
+/// Lists the test functions of a module as its `trials()`. Those after `rare:` only run in `make test-all`: they take
+/// long, and what they find has seldom been news.
 macro_rules! trials {
-    ($($name:ident),* $(,)?) => {
+    ($($name:ident),* $(,)? $(; rare: $($rare:ident),* $(,)?)?) => {
         pub(crate) fn trials() -> Vec<libtest_mimic::Trial> {
-            vec![$($crate::support::trial(module_path!(), stringify!($name), $name)),*]
+            vec![
+                $($crate::support::trial(module_path!(), stringify!($name), $name),)*
+                $($($crate::support::trial(module_path!(), stringify!($rare), $rare).with_ignored_flag(true),)*)?
+            ]
         }
     };
 }
