@@ -1,11 +1,14 @@
 //! JSON bodies. Errors name the field by its path and have the shape of the API that received the body.
 
+use std::error::Error as StdError;
 use std::marker::PhantomData;
 
-use axum::body::Bytes;
+use axum::RequestExt;
+use axum::body::{Bytes, HttpBody};
 use axum::extract::{FromRequest, Request};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
+use http_body_util::LengthLimitError;
 use serde::de::DeserializeOwned;
 
 /// An invalid body.
@@ -21,6 +24,10 @@ impl JsonError {
     fn invalid(message: String) -> Self {
         Self { status: StatusCode::BAD_REQUEST, message }
     }
+
+    fn too_large(most: u64) -> Self {
+        Self { status: StatusCode::PAYLOAD_TOO_LARGE, message: format!("the body: must have at most {most} bytes") }
+    }
 }
 
 /// A JSON body; `E` is the error of the API.
@@ -34,13 +41,53 @@ where
 {
     type Rejection = E;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, E> {
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| JsonError {
-            status: rejection.status(),
-            message: rejection.body_text().to_lowercase(),
-        })?;
-        Ok(Self(parse(&bytes)?, PhantomData))
+    async fn from_request(request: Request, _: &S) -> Result<Self, E> {
+        Ok(Self(parse(&read(request).await?)?, PhantomData))
     }
+}
+
+/// A JSON body that may be missing; `E` is the error of the API.
+pub(crate) struct OptionalJson<T, E>(pub(crate) T, pub(crate) PhantomData<E>);
+
+impl<S, T, E> FromRequest<S> for OptionalJson<T, E>
+where
+    S: Send + Sync,
+    T: DeserializeOwned + Default,
+    E: From<JsonError> + IntoResponse,
+{
+    type Rejection = E;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, E> {
+        let body = read(request).await?;
+        Ok(Self(if body.is_empty() { T::default() } else { parse(&body)? }, PhantomData))
+    }
+}
+
+/// Reads a whole body, up to the limit of its route.
+///
+/// A body that is declared to be larger is refused before any of it is read, so that a client with
+/// `Expect: 100-continue` does not send it, and no client waits for a body that it never finishes.
+pub(crate) async fn read(request: Request) -> Result<Bytes, JsonError> {
+    let request = request.with_limited_body();
+    // Unless the limit is higher than the declared length, and then either will do.
+    let most = request.body().size_hint().upper();
+    if let Some(most) = most {
+        check_length(request.headers(), most)?;
+    }
+    axum::body::to_bytes(request.into_body(), usize::MAX).await.map_err(|err| {
+        let mut causes = std::iter::successors(err.source(), |cause| (*cause).source());
+        let is_too_large = causes.any(|cause| cause.is::<LengthLimitError>());
+        match most {
+            Some(most) if is_too_large => JsonError::too_large(most),
+            _ => JsonError::invalid(format!("the body cannot be read: {err}")),
+        }
+    })
+}
+
+/// Refuses a body whose head declares it to be larger than `most`. A body in chunks declares no length.
+pub(crate) fn check_length(headers: &HeaderMap, most: u64) -> Result<(), JsonError> {
+    let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if declared.is_some_and(|declared| declared > most) { Err(JsonError::too_large(most)) } else { Ok(()) }
 }
 
 /// Parses a JSON object. Anything after it is an error.

@@ -19,44 +19,57 @@ const LINGER: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(5);
 
 /// Arranges that the rest of the body is read if the response could be lost otherwise. That is not the case with
-/// HTTP/2, which ends a single stream, or if the client waits for `100 Continue` before it sends the body.
+/// HTTP/2, which ends a single stream, or if the client still waits for `100 Continue` when the response is there: to
+/// read the body would be to request it.
 pub(super) fn linger(request: Request<Incoming>) -> Request<axum::body::Body> {
-    let needed = request.version() < Version::HTTP_2 && !request.headers().contains_key(header::EXPECT);
-    request.map(|body| match needed {
-        true => axum::body::Body::new(Lingering(Some(body))),
-        false => axum::body::Body::new(body),
-    })
+    if request.version() >= Version::HTTP_2 {
+        return request.map(axum::body::Body::new);
+    }
+    let expects = request.headers().get(header::EXPECT).map(|value| value.as_bytes());
+    // HTTP/1.0 has no `100 Continue`.
+    let waits = request.version() == Version::HTTP_11
+        && expects.is_some_and(|expects| expects.eq_ignore_ascii_case(b"100-continue"));
+    request.map(|body| axum::body::Body::new(Lingering { body: Some(body), client_waits: waits }))
 }
 
 /// A body whose unread rest is read and discarded when it is dropped.
 #[derive(Debug)]
-struct Lingering(Option<Incoming>);
+struct Lingering {
+    /// `None` once all of it has been read.
+    body: Option<Incoming>,
+    /// Whether the client waits for `100 Continue`, which hyper sends when the body is first read.
+    client_waits: bool,
+}
 
 impl Body for Lingering {
     type Data = Bytes;
     type Error = hyper::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Some(body) = &mut self.0 else { return Poll::Ready(None) };
+        self.client_waits = false;
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
         let frame = Pin::new(body).poll_frame(cx);
         if matches!(frame, Poll::Ready(None | Some(Err(_)))) {
-            self.0 = None;
+            self.body = None;
         }
         frame
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(Body::is_end_stream)
+        self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.as_ref().map(Body::size_hint).unwrap_or_default()
+        self.body.as_ref().map(Body::size_hint).unwrap_or_default()
     }
 }
 
 impl Drop for Lingering {
     fn drop(&mut self) {
-        if let Some(body) = self.0.take().filter(|body| !body.is_end_stream()) {
+        if self.client_waits {
+            return;
+        }
+        if let Some(body) = self.body.take().filter(|body| !body.is_end_stream()) {
             tokio::spawn(tokio::time::timeout(LINGER, discard(body)));
         }
     }

@@ -431,7 +431,7 @@ async fn bodies_that_are_too_large_are_refused() {
         assert_eq!(refused.status, 413, "{path}: {}", refused.text());
     }
     let call = sandbox.envd(Method::POST, "/filesystem.Filesystem/Stat").header("content-type", "application/json");
-    answer(call.body(large)).await.call_error(400, "invalid_argument");
+    answer(call.body(large)).await.call_error(413, "invalid_argument");
     let many: Value =
         (0..20_000).map(|at| (format!("key{at}"), json!("v".repeat(100)))).collect::<serde_json::Map<_, _>>().into();
     let body = json!({"templateID": "none", "metadata": many, "envVars": many});

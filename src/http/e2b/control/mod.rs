@@ -25,7 +25,7 @@ use super::error::E2bError;
 use super::letta::ClientDomain;
 use crate::engine::Network;
 use crate::http::AppState;
-use crate::http::json::{self, Json};
+use crate::http::json::{Json, OptionalJson};
 use crate::sandbox::{CreateSpec, OnTimeout, Owner, Sandbox, Sandboxes};
 use named::Named;
 use network::NetworkRequest;
@@ -243,8 +243,10 @@ fn pause_without_memory() -> E2bError {
     E2bError::new(StatusCode::NOT_IMPLEMENTED, "pausing without the memory is not offered here")
 }
 
-async fn pause(Named(sandbox): Named, body: axum::body::Bytes) -> E2bResult<StatusCode> {
-    let request = if body.is_empty() { PauseRequest::default() } else { json::parse(&body)? };
+async fn pause(
+    Named(sandbox): Named,
+    OptionalJson(request, _): OptionalJson<PauseRequest, E2bError>,
+) -> E2bResult<StatusCode> {
     if request.memory == Some(false) {
         return Err(pause_without_memory());
     }
@@ -270,8 +272,10 @@ struct RefreshRequest {
     duration: Option<u64>,
 }
 
-async fn refresh(Named(sandbox): Named, body: axum::body::Bytes) -> E2bResult<StatusCode> {
-    let request = if body.is_empty() { RefreshRequest::default() } else { json::parse(&body)? };
+async fn refresh(
+    Named(sandbox): Named,
+    OptionalJson(request, _): OptionalJson<RefreshRequest, E2bError>,
+) -> E2bResult<StatusCode> {
     let seconds = request.duration.unwrap_or(15);
     if seconds > 3600 {
         return Err(E2bError::bad_request("duration: must be from 0 to 3600"));

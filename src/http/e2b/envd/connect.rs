@@ -7,10 +7,11 @@
 use std::marker::PhantomData;
 use std::time::Duration;
 
+use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::{Stream, StreamExt, TryStreamExt};
 use serde::de::DeserializeOwned;
@@ -19,9 +20,9 @@ use tokio::time::Instant;
 use tokio_util::codec::FramedRead;
 use tokio_util::io::StreamReader;
 
-use super::envelope::{Envelopes, MAX_MESSAGE_BYTES, end_envelope, envelope};
+use super::envelope::{Envelopes, HEAD_BYTES, MAX_MESSAGE_BYTES, end_envelope, envelope};
 use super::error::{Code, ConnectError};
-use crate::http::json::parse;
+use crate::http::json::{self, JsonError, parse};
 use crate::sandbox::OperationError;
 
 /// The content type of a stream. It must not have a `charset`, with which the Python SDK would not recognise a stream.
@@ -43,17 +44,35 @@ impl<E: Into<ConnectError>> From<E> for StreamError {
     }
 }
 
+/// The refusal of a call by its head: an HTTP error with the JSON of a unary call's error, also for streaming calls.
+pub(in crate::http::e2b) struct HeadError {
+    status: StatusCode,
+    error: ConnectError,
+}
+
+impl IntoResponse for HeadError {
+    fn into_response(self) -> Response {
+        (self.status, Json(self.error)).into_response()
+    }
+}
+
+impl From<JsonError> for HeadError {
+    fn from(err: JsonError) -> Self {
+        // Not `resource_exhausted` for a body that is too large, which SDKs report as a rate limit.
+        Self { status: err.status, error: ConnectError::invalid(err.message) }
+    }
+}
+
 /// Extracts the message of a unary call.
 pub(in crate::http::e2b) struct Unary<T>(pub(in crate::http::e2b) T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Unary<T> {
-    type Rejection = ConnectError;
+    type Rejection = Response;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, ConnectError> {
-        check_type(request.headers(), "application/json")?;
-        let body = axum::body::to_bytes(request.into_body(), MAX_MESSAGE_BYTES).await;
-        let body = body.map_err(|err| ConnectError::invalid(format!("the body cannot be read: {err}")))?;
-        parse_message(&body).map(Self)
+    async fn from_request(request: Request, _: &S) -> Result<Self, Response> {
+        check_type(request.headers(), "application/json").map_err(IntoResponse::into_response)?;
+        let body = json::read(request).await.map_err(|err| HeadError::from(err).into_response())?;
+        parse_message(&body).map(Self).map_err(IntoResponse::into_response)
     }
 }
 
@@ -61,13 +80,16 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Unary<T> {
 pub(in crate::http::e2b) struct ServerStreaming<T>(pub(in crate::http::e2b) T);
 
 impl<S: Send + Sync, T: DeserializeOwned + 'static> FromRequest<S> for ServerStreaming<T> {
-    type Rejection = StreamError;
+    type Rejection = Response;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, StreamError> {
-        let mut messages = Messages::<T>::from_request(request, state).await?;
-        match messages.next().await? {
-            Some(message) => Ok(Self(message)),
-            None => Err(ConnectError::invalid("the request has no message").into()),
+    async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
+        let most = (MAX_MESSAGE_BYTES + HEAD_BYTES) as u64;
+        json::check_length(request.headers(), most).map_err(|err| HeadError::from(err).into_response())?;
+        let mut messages = Messages::<T>::from_request(request, state).await.map_err(IntoResponse::into_response)?;
+        match messages.next().await {
+            Ok(Some(message)) => Ok(Self(message)),
+            Ok(None) => Err(StreamError(ConnectError::invalid("the request has no message")).into_response()),
+            Err(err) => Err(StreamError(err).into_response()),
         }
     }
 }

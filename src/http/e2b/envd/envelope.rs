@@ -13,7 +13,7 @@ pub(in crate::http::e2b) const MAX_MESSAGE_BYTES: usize = 32 << 20;
 const COMPRESSED: u8 = 1;
 const END_OF_STREAM: u8 = 2;
 /// One byte of flags and four of length.
-const HEAD_BYTES: usize = 5;
+pub(in crate::http::e2b) const HEAD_BYTES: usize = 5;
 
 /// Decodes envelopes to their messages.
 #[derive(Debug)]

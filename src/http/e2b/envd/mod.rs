@@ -40,6 +40,7 @@ pub(in crate::http::e2b) fn routes(stall_timeout: Duration) -> Router {
     Router::new()
         .merge(process::routes())
         .merge(filesystem::routes())
+        .layer(DefaultBodyLimit::max(envelope::MAX_MESSAGE_BYTES))
         .layer(body_timeout.clone())
         .merge(process::input_routes())
         .route("/metrics", get(metrics))

@@ -24,7 +24,7 @@ use super::letta::{self, KillOnDrop};
 use super::operation_error;
 use super::proxy::lifetime::abort_when_interrupted;
 use crate::http::AppState;
-use crate::http::json::{JsonError, parse};
+use crate::http::json::{Json as JsonBody, JsonError, OptionalJson};
 use crate::protocol::{Code, Context, Execute, Limits, Mode, StartContext};
 use crate::sandbox::{Execution, OperationError, Sandbox, Sandboxes};
 use renderer::Renderer;
@@ -76,7 +76,10 @@ impl IntoResponse for InterpreterError {
 
 impl From<JsonError> for InterpreterError {
     fn from(err: JsonError) -> Self {
-        Self::Body(err)
+        match err.status {
+            StatusCode::PAYLOAD_TOO_LARGE => Self::Plain(err.status, err.message),
+            _ => Self::Body(err),
+        }
     }
 }
 
@@ -91,9 +94,8 @@ struct ExecuteRequest {
 async fn execute(
     State(state): State<AppState>,
     Extension(sandbox): Extension<Arc<Sandbox>>,
-    body: Bytes,
+    JsonBody(request, _): JsonBody<ExecuteRequest, InterpreterError>,
 ) -> Result<Response, InterpreterError> {
-    let request: ExecuteRequest = parse(&body)?;
     let profile = state.api_keys.profile(sandbox.spec.owner);
     let kill_on_drop = KillOnDrop::after_execution(profile, &state.sandboxes, &sandbox.id);
     let (context, language) = match (request.context_id, request.language) {
@@ -215,9 +217,8 @@ struct CreateRequest {
 async fn create(
     State(sandboxes): State<Sandboxes>,
     Extension(sandbox): Extension<Arc<Sandbox>>,
-    body: Bytes,
+    OptionalJson(request, _): OptionalJson<CreateRequest, InterpreterError>,
 ) -> Result<Json<Value>, InterpreterError> {
-    let request: CreateRequest = if body.is_empty() { CreateRequest::default() } else { parse(&body)? };
     let language = resolve_language(&sandbox, &sandboxes, request.language.as_deref());
     start(&sandbox, &language, request.cwd).await.map(|context| Json(shape(context)))
 }
