@@ -23,7 +23,7 @@ trials![
     messages_of_calls_are_refused_by_member,
     envelopes_that_make_no_sense_end_a_stream,
     input_streams_that_make_no_sense_end_in_an_error,
-    another_content_type_is_not_taken,
+    the_content_type_of_the_other_kind_of_call_is_a_415,
     bodies_that_are_too_large_are_refused,
     headers_of_ten_megabytes_are_a_431,
     what_is_not_http_is_a_400,
@@ -404,21 +404,57 @@ async fn input_streams_that_make_no_sense_end_in_an_error() {
     }
 }
 
-async fn another_content_type_is_not_taken() {
+/// The calls whose request or response is a stream, and all others.
+const STREAMING: [&str; 4] = [
+    "process.Process/Start",
+    "process.Process/Connect",
+    "process.Process/StreamInput",
+    "filesystem.Filesystem/WatchDir",
+];
+const UNARY: [&str; 13] = [
+    "process.Process/List",
+    "process.Process/Update",
+    "process.Process/SendInput",
+    "process.Process/SendSignal",
+    "process.Process/CloseStdin",
+    "filesystem.Filesystem/Stat",
+    "filesystem.Filesystem/MakeDir",
+    "filesystem.Filesystem/Move",
+    "filesystem.Filesystem/ListDir",
+    "filesystem.Filesystem/Remove",
+    "filesystem.Filesystem/CreateWatcher",
+    "filesystem.Filesystem/GetWatcherEvents",
+    "filesystem.Filesystem/RemoveWatcher",
+];
+
+async fn the_content_type_of_the_other_kind_of_call_is_a_415() {
     let sandbox = Sandbox::shared().await;
-    for kind in ["", "text/plain", "application/proto", "application/connect+json", "application/grpc"] {
-        let call = sandbox.envd(Method::POST, "/filesystem.Filesystem/Stat").header("content-type", kind).body("{}");
-        answer(call).await.call_error(501, "unimplemented");
+    let message = json!({"process": {"cmd": "/bin/touch", "args": ["/tmp/begun"]}, "path": "/tmp/begun"}).to_string();
+    let wrapped = envelope(0, message.as_bytes());
+    let others =
+        ["", "text/plain", "application/proto", "application/grpc", "application/grpc-web", "application/jsonx"];
+    for (methods, right, wrong) in [
+        (&STREAMING[..], "application/connect+json", ["application/json", "application/connect+proto"]),
+        (&UNARY[..], "application/json", ["application/connect+json", "application/connect+proto"]),
+    ] {
+        for method in methods {
+            for kind in wrong.into_iter().chain(others) {
+                for body in [wrapped.clone(), message.clone().into_bytes()] {
+                    let call = sandbox.envd(Method::POST, &format!("/{method}")).header("content-type", kind);
+                    let refused = answer(call.body(body)).await;
+                    assert_eq!(refused.headers["accept-post"], right, "{method} {kind}");
+                    refused.call_error(415, "unimplemented");
+                }
+            }
+            // Neither case nor parameters matter.
+            let kind = format!("{}; charset=utf-8", right.to_uppercase());
+            let call = sandbox.envd(Method::POST, &format!("/{method}")).header("content-type", kind);
+            let taken = answer(call.body("not JSON")).await;
+            assert!(matches!(taken.status, 200 | 400), "{method}: {}", taken.text());
+        }
     }
-    for kind in ["", "application/json", "application/connect+proto", "application/grpc-web"] {
-        let call = sandbox.envd(Method::POST, "/process.Process/Start").header("content-type", kind);
-        let call = call.body(envelope(0, br#"{"process": {"cmd": "/bin/true"}}"#));
-        let (code, message) = Stream::new(call.send().await.expect("an answer")).error().await;
-        assert_eq!(
-            (code.as_str(), message.as_str()),
-            ("unimplemented", "the content type must be application/connect+json")
-        );
-    }
+    let stat = sandbox.call("filesystem.Filesystem/Stat", json!({"path": "/tmp/begun"})).await;
+    stat.call_error(404, "not_found");
 }
 
 async fn bodies_that_are_too_large_are_refused() {

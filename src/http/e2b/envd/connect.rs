@@ -1,8 +1,8 @@
 //! The Connect protocol in JSON, which E2B's SDKs use for envd.
 //!
 //! Source: connectrpc.com/docs/protocol. A unary call is a plain POST, and an error has an HTTP status. In a stream
-//! every message has an envelope, the status is always 200, and the last envelope contains the error, if any.
-//! Compression is not supported.
+//! every message has an envelope, the status is always 200, and the last envelope contains the error, if any. Only what
+//! the head of a request decides has an HTTP status in either kind of call. Compression is not supported.
 
 use std::marker::PhantomData;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::{Stream, StreamExt, TryStreamExt};
 use serde::de::DeserializeOwned;
@@ -24,6 +24,12 @@ use super::envelope::{Envelopes, HEAD_BYTES, MAX_MESSAGE_BYTES, end_envelope, en
 use super::error::{Code, ConnectError};
 use crate::http::json::{self, JsonError, parse};
 use crate::sandbox::OperationError;
+
+/// The header in which a 415 names the content types that are accepted.
+const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
+
+/// The content type of a unary call.
+const UNARY_TYPE: &str = "application/json";
 
 /// The content type of a stream. It must not have a `charset`, with which the Python SDK would not recognise a stream.
 const STREAM_TYPE: &str = "application/connect+json";
@@ -45,21 +51,23 @@ impl<E: Into<ConnectError>> From<E> for StreamError {
 }
 
 /// The refusal of a call by its head: an HTTP error with the JSON of a unary call's error, also for streaming calls.
-pub(in crate::http::e2b) struct HeadError {
-    status: StatusCode,
-    error: ConnectError,
+pub(in crate::http::e2b) enum HeadError {
+    /// The content type is not that of this kind of call, which is named here.
+    ContentType(&'static str),
+    /// The body is declared to be too large, or cannot be read.
+    Body(JsonError),
 }
 
 impl IntoResponse for HeadError {
     fn into_response(self) -> Response {
-        (self.status, Json(self.error)).into_response()
-    }
-}
-
-impl From<JsonError> for HeadError {
-    fn from(err: JsonError) -> Self {
-        // Not `resource_exhausted` for a body that is too large, which SDKs report as a rate limit.
-        Self { status: err.status, error: ConnectError::invalid(err.message) }
+        match self {
+            Self::ContentType(expected) => {
+                let error = ConnectError::new(Code::Unimplemented, format!("the content type must be {expected}"));
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, [(ACCEPT_POST, expected)], Json(error)).into_response()
+            }
+            // Not `resource_exhausted` for a body that is too large: SDKs report that code as a rate limit.
+            Self::Body(err) => (err.status, Json(ConnectError::invalid(err.message))).into_response(),
+        }
     }
 }
 
@@ -70,8 +78,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Unary<T> {
     type Rejection = Response;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Response> {
-        check_type(request.headers(), "application/json").map_err(IntoResponse::into_response)?;
-        let body = json::read(request).await.map_err(|err| HeadError::from(err).into_response())?;
+        check_type(request.headers(), UNARY_TYPE).map_err(IntoResponse::into_response)?;
+        let body = json::read(request).await.map_err(|err| HeadError::Body(err).into_response())?;
         parse_message(&body).map(Self).map_err(IntoResponse::into_response)
     }
 }
@@ -84,7 +92,7 @@ impl<S: Send + Sync, T: DeserializeOwned + 'static> FromRequest<S> for ServerStr
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
         let most = (MAX_MESSAGE_BYTES + HEAD_BYTES) as u64;
-        json::check_length(request.headers(), most).map_err(|err| HeadError::from(err).into_response())?;
+        json::check_length(request.headers(), most).map_err(|err| HeadError::Body(err).into_response())?;
         let mut messages = Messages::<T>::from_request(request, state).await.map_err(IntoResponse::into_response)?;
         match messages.next().await {
             Ok(Some(message)) => Ok(Self(message)),
@@ -111,9 +119,9 @@ impl<T: DeserializeOwned> Messages<T> {
 }
 
 impl<S: Send + Sync, T> FromRequest<S> for Messages<T> {
-    type Rejection = StreamError;
+    type Rejection = HeadError;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, StreamError> {
+    async fn from_request(request: Request, _: &S) -> Result<Self, HeadError> {
         check_type(request.headers(), STREAM_TYPE)?;
         let pieces = request.into_body().into_data_stream().map_err(std::io::Error::other);
         let envelopes = FramedRead::new(StreamReader::new(pieces), Envelopes).boxed();
@@ -121,11 +129,12 @@ impl<S: Send + Sync, T> FromRequest<S> for Messages<T> {
     }
 }
 
-fn check_type(headers: &HeaderMap, expected: &str) -> Result<(), ConnectError> {
+/// Checks the content type of a request. Its parameters are ignored.
+fn check_type(headers: &HeaderMap, expected: &'static str) -> Result<(), HeadError> {
     let sent = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     match sent.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(expected) {
         true => Ok(()),
-        false => Err(ConnectError::new(Code::Unimplemented, format!("the content type must be {expected}"))),
+        false => Err(HeadError::ContentType(expected)),
     }
 }
 
@@ -193,7 +202,7 @@ pub(in crate::http::e2b) fn list_response(
     });
     let part = |text: String| futures::stream::iter([Ok(Bytes::from(text))]);
     let body = part(format!("{{\"{name}\":[")).chain(items).chain(part("]}".to_owned()));
-    ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(body)).into_response()
+    ([(header::CONTENT_TYPE, UNARY_TYPE)], Body::from_stream(body)).into_response()
 }
 
 /// Streams messages as they come, `keep_alive` after a time without one, and the end. If the sandbox is lost
