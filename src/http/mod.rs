@@ -9,6 +9,7 @@ mod json;
 mod linger;
 mod native;
 mod serve;
+mod single;
 mod tls;
 
 use std::net::SocketAddr;

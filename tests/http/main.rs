@@ -9,6 +9,7 @@
 #[path = "../it/support.rs"]
 mod support;
 
+mod addresses;
 mod auth;
 mod bad_input;
 mod capacity;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
     write_languages(languages.path());
     support::use_process_engine(languages.path());
     let trials = [
+        addresses::trials(),
         auth::trials(),
         bad_input::trials(),
         capacity::trials(),

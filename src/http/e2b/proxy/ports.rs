@@ -75,11 +75,12 @@ async fn connect(
     sandbox.connect(port).await
 }
 
-/// Converts a request to HTTP/1.1: the URI is reduced to its path and query, and the host moves to the `Host` header.
+/// Converts a request to HTTP/1.1: the URI is reduced to its path and query, and the host moves to the `Host` header. It
+/// replaces one that is there already: the sandbox was found by the URI.
 fn as_http1(mut request: Request) -> Request {
     let host = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
     if let Some(host) = host {
-        request.headers_mut().entry(header::HOST).or_insert(host);
+        request.headers_mut().insert(header::HOST, host);
     }
     let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
     *request.uri_mut() = Uri::from(path);
