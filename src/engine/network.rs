@@ -65,11 +65,6 @@ impl Network {
         Self::Full(Choice::default())
     }
 
-    /// Whether public addresses are reached unless the client denies them.
-    pub fn is_open(&self) -> bool {
-        matches!(self, Self::Full(choice) if !choice.denies_all())
-    }
-
     /// The names of hosts in the policy.
     pub fn hosts(&self) -> impl Iterator<Item = &str> {
         let targets = match self {

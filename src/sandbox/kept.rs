@@ -34,6 +34,18 @@ pub struct Traffic {
     pub host: Option<String>,
 }
 
+/// A client's network options, as its request spells them; `None` for those that it does not have. They are only
+/// reported: [`CreateSpec::network`] is what they mean.
+#[derive(Debug, Clone, Default)]
+pub struct RequestedNetwork {
+    /// Whether the internet is reached.
+    pub internet: Option<bool>,
+    /// The addresses, networks and hosts that are reached.
+    pub allow: Option<Vec<String>>,
+    /// The addresses and networks that are not reached.
+    pub deny: Option<Vec<String>>,
+}
+
 /// A checked request for a sandbox.
 #[derive(Debug, Clone)]
 pub struct CreateSpec {
@@ -49,6 +61,8 @@ pub struct CreateSpec {
     pub auto_resume: bool,
     /// The addresses that it can reach.
     pub network: Network,
+    /// The network options of the request.
+    pub requested_network: RequestedNetwork,
     /// The client's own metadata.
     pub metadata: BTreeMap<String, String>,
     /// Environment variables of all code and commands in it.

@@ -32,7 +32,7 @@ pub use admission::SandboxesConfig;
 pub(crate) use error::seconds;
 pub use error::{Ending, LaunchError, LimitScope, OperationError, SandboxError};
 pub use execution::Execution;
-pub use kept::{CreateSpec, Life, OnTimeout, Sandbox, Traffic};
+pub use kept::{CreateSpec, Life, OnTimeout, RequestedNetwork, Sandbox, Traffic};
 pub use operations::{File, Items};
 pub use owner::Owner;
 pub use pool::ShelfStatus;

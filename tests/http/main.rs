@@ -19,6 +19,7 @@ mod configuration;
 #[path = "../it/e2b.rs"]
 mod e2b;
 mod e2b_bad_input;
+mod e2b_network;
 mod heads;
 mod protocol;
 #[path = "../it/repository.rs"]
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         circles::trials(),
         configuration::trials(),
         e2b_bad_input::trials(),
+        e2b_network::trials(),
         heads::trials(),
         protocol::trials(),
         tidy::trials(),

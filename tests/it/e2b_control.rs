@@ -95,7 +95,7 @@ async fn members_that_creation_may_omit_have_defaults() {
     let detail = sandbox.api(Method::GET, "", None).await.json();
     assert_eq!((&detail["metadata"], &detail["state"]), (&json!({}), &json!("running")));
     assert_eq!(detail["lifecycle"], json!({"autoResume": false, "onTimeout": "kill"}));
-    assert_eq!(detail["allowInternetAccess"], true);
+    assert_eq!(detail["allowInternetAccess"], json!(null));
     sandbox.kill().await;
 }
 

@@ -1,5 +1,5 @@
-//! A request can name its sandbox in four places. If these contradict each other, the request is still for one sandbox,
-//! and needs that sandbox's token.
+//! A request can name its sandbox in four places. If these contradict each other, the request is refused, and in no case
+//! does it reach a sandbox with the token of another.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;

@@ -144,13 +144,14 @@ async fn create(
     if request.volume_mounts.as_ref().is_some_and(|mounts| !mounts.is_empty()) {
         return Err(E2bError::new(StatusCode::NOT_IMPLEMENTED, "volumes are not offered here"));
     }
-    let internet = request.allow_internet_access.or(network.allow_internet_access).unwrap_or(true);
+    let internet = request.allow_internet_access.or(network.allow_internet_access);
     let spec = CreateSpec {
         owner,
         timeout: timeout(request.timeout.unwrap_or(DEFAULT_TIMEOUT_S))?,
         on_timeout: if request.auto_pause == Some(true) { OnTimeout::Pause } else { OnTimeout::Kill },
         auto_resume: request.auto_resume.is_some_and(|auto| auto.enabled),
-        network: network.network(&template, internet)?,
+        network: network.network(&template, internet.unwrap_or(true))?,
+        requested_network: network.requested(internet),
         metadata: request.metadata.unwrap_or_default(),
         env: request.env_vars.unwrap_or_default(),
         secure,

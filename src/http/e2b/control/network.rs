@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::engine::{Choice, Network, ParseTargetError, Target, parse_network, parse_target};
 use crate::http::e2b::error::E2bError;
-use crate::sandbox::{Template, Traffic};
+use crate::sandbox::{RequestedNetwork, Template, Traffic};
 
 type E2bResult<T> = Result<T, E2bError>;
 
@@ -81,6 +81,15 @@ impl NetworkRequest {
                 Err(E2bError::bad_request(message))
             }
         }
+    }
+
+    /// Returns the options as the request spells them, for reports. [`Self::network`] has checked the lists.
+    pub(super) fn requested(&self, internet: Option<bool>) -> RequestedNetwork {
+        let texts = |list: &Option<Vec<Value>>| {
+            let text = |entry: &Value| entry.as_str().unwrap_or_default().to_owned();
+            list.as_ref().map(|list| list.iter().map(text).collect())
+        };
+        RequestedNetwork { internet, allow: texts(&self.allow_out), deny: texts(&self.deny_out) }
     }
 
     /// Returns the options of traffic to the sandbox's ports.

@@ -5,12 +5,10 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use ipnet::Ipv4Net;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::engine::{Choice, Network, Target};
-use crate::sandbox::{OnTimeout, Reading, Sandbox};
+use crate::sandbox::{OnTimeout, Reading, RequestedNetwork, Sandbox};
 
 /// The timeout of a sandbox whose request contains none, in seconds.
 pub(in crate::http::e2b) const DEFAULT_TIMEOUT_S: i64 = 300;
@@ -103,22 +101,24 @@ pub(in crate::http::e2b) struct SandboxDetail {
     #[serde(flatten)]
     listed: ListedSandbox,
     envd_access_token: String,
-    allow_internet_access: bool,
+    /// `null` if the client has not chosen.
+    allow_internet_access: Option<bool>,
     domain: Option<String>,
     network: DetailNetwork,
     lifecycle: Lifecycle,
 }
 
+/// The network options as the client spelled them.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct DetailNetwork {
     allow_public_traffic: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     mask_request_host: Option<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    allow_out: Vec<Target>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    deny_out: Vec<Ipv4Net>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allow_out: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deny_out: Option<Vec<String>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -130,20 +130,17 @@ struct Lifecycle {
 
 impl SandboxDetail {
     pub(in crate::http::e2b) fn new(sandbox: &Sandbox, domain: Option<String>) -> Self {
-        let choice = match &sandbox.spec.network {
-            Network::Full(choice) => choice.clone(),
-            Network::Allowlist(_) | Network::None => Choice::default(),
-        };
+        let RequestedNetwork { internet, allow, deny } = sandbox.spec.requested_network.clone();
         Self {
             listed: ListedSandbox::new(sandbox),
             envd_access_token: sandbox.token.clone(),
-            allow_internet_access: sandbox.spec.network.is_open(),
+            allow_internet_access: internet,
             domain,
             network: DetailNetwork {
                 allow_public_traffic: !sandbox.spec.traffic.private,
                 mask_request_host: sandbox.spec.traffic.host.clone(),
-                allow_out: choice.allow,
-                deny_out: choice.deny,
+                allow_out: allow,
+                deny_out: deny,
             },
             lifecycle: Lifecycle {
                 auto_resume: sandbox.spec.auto_resume,

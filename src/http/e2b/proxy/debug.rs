@@ -90,6 +90,7 @@ async fn find_shared(state: &AppState, id: &mut Option<String>) -> Result<Arc<Sa
         on_timeout: OnTimeout::Kill,
         auto_resume: false,
         network: template.network(),
+        requested_network: Default::default(),
         metadata: Default::default(),
         env: Default::default(),
         secure: false,
