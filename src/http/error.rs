@@ -63,6 +63,7 @@ impl From<SandboxError> for ApiError {
                 retry_after_s: Some(seconds(retry_after)),
                 ..Self::new(StatusCode::TOO_MANY_REQUESTS, "too_often", message)
             },
+            SandboxError::OtherRequest { .. } => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "key_reused", message),
             SandboxError::Full { .. } => Self::new(StatusCode::TOO_MANY_REQUESTS, "full", message),
             SandboxError::ShuttingDown => Self::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", message),
             // The cause goes to the log, once, and never to the client.

@@ -50,6 +50,12 @@ pub enum SandboxError {
         /// When the key may start another one.
         retry_after: Duration,
     },
+    /// The key of a creation belongs to another request.
+    #[error("the key `{key}` belongs to another request, whose sandbox is still there: choose a new key")]
+    OtherRequest {
+        /// The key.
+        key: String,
+    },
     /// A file of the request cannot be written.
     #[error("{message}")]
     File {

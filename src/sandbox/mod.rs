@@ -2,6 +2,7 @@
 
 mod admission;
 mod container;
+mod creations;
 mod error;
 mod execution;
 mod fair_queue;
@@ -24,11 +25,13 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::{Engine, EngineError, Spec};
 use admission::{Admission, Permit};
 use container::{Container, Reaper};
+use creations::{Creations, KeyedError};
 use pool::Pool;
 use rand::distr::{Alphanumeric, SampleString};
 use registry::Registry;
 
 pub use admission::SandboxesConfig;
+pub use creations::CreationKey;
 pub(crate) use error::seconds;
 pub use error::{Ending, LaunchError, LimitScope, OperationError, SandboxError};
 pub use execution::Execution;
@@ -54,6 +57,7 @@ struct Shared {
     pool: Pool,
     admission: Admission,
     kept: Registry,
+    creations: Creations,
     cancelled: CancellationToken,
 }
 
@@ -95,7 +99,8 @@ impl Sandboxes {
         let workers = std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
         let pool = Pool::start(&templates, reaper.clone(), workers, config.launch_timeout);
         let (admission, kept, cancelled) = (Admission::new(config), Registry::default(), CancellationToken::new());
-        let shared = Shared { templates, engine, reaper, pool, admission, kept, cancelled };
+        let creations = Creations::default();
+        let shared = Shared { templates, engine, reaper, pool, admission, kept, creations, cancelled };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -170,6 +175,34 @@ impl Sandboxes {
         self.shared.kept.insert(Arc::clone(&sandbox));
         tracing::info!(sandbox.id, template.name = sandbox.spec.template.name, warm, "created sandbox {}", sandbox.id);
         Ok(sandbox)
+    }
+
+    /// Creates a sandbox like [`Self::create`], unless its owner has one that was created with the same key. A
+    /// repetition waits while the sandbox is being created. A creation that fails is not remembered, and the key is
+    /// free again when the sandbox has ended.
+    ///
+    /// # Errors
+    ///
+    /// [`SandboxError::OtherRequest`] if the key belongs to another request, and those of [`Self::create`].
+    pub async fn create_once(
+        &self,
+        key: &CreationKey,
+        spec: CreateSpec,
+        environment: impl FnOnce(&Sandbox) -> BTreeMap<String, String>,
+    ) -> Result<Arc<Sandbox>, SandboxError> {
+        let created = self.shared.creations.once(
+            spec.owner,
+            key,
+            |id| self.get(id),
+            async || {
+                let sandbox = self.create(spec, environment).await?;
+                Ok((sandbox.id.clone(), sandbox))
+            },
+        );
+        created.await.map_err(|err| match err {
+            KeyedError::OtherRequest => SandboxError::OtherRequest { key: key.key.clone() },
+            KeyedError::Failed(err) => err,
+        })
     }
 
     /// The kept sandbox with this id.

@@ -149,6 +149,7 @@ async fn what_a_head_decides_is_answered_without_the_body() {
         ("POST /v2/sandboxes", wrong.clone(), 401),
         (&format!("POST /sandboxes/{id}/timeout"), wrong, 401),
         (&format!("POST /sandboxes/{id}/timeout"), other, 404),
+        ("POST /v2/sandboxes", format!("{key}idempotency-key: a\r\nidempotency-key: b\r\n"), 400),
         ("POST /v1/nothing", key.clone(), 404),
         ("POST /sandboxes/x/y/nothing", key.clone(), 404),
         ("POST /templates", key.clone(), 501),

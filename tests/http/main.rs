@@ -22,6 +22,7 @@ mod e2b_bad_input;
 mod e2b_network;
 mod heads;
 mod protocol;
+mod repeat;
 #[path = "../it/repository.rs"]
 mod repository;
 mod tidy;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         e2b_network::trials(),
         heads::trials(),
         protocol::trials(),
+        repeat::trials(),
         tidy::trials(),
         tls::trials(),
     ];

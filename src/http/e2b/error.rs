@@ -67,6 +67,9 @@ impl From<SandboxError> for E2bError {
         let message = err.to_string();
         match err {
             SandboxError::UnknownLanguage { .. } | SandboxError::File { .. } => Self::bad_request(message),
+            SandboxError::OtherRequest { .. } => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, format!("Idempotency-Key: {message}"))
+            }
             SandboxError::Busy { .. } | SandboxError::Full { .. } => Self::new(StatusCode::TOO_MANY_REQUESTS, message),
             SandboxError::TooOften { retry_after, .. } => {
                 Self { retry_after_s: seconds(retry_after), ..Self::new(StatusCode::TOO_MANY_REQUESTS, message) }

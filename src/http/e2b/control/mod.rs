@@ -7,6 +7,7 @@ mod named;
 mod network;
 mod query;
 mod readings;
+mod repeat;
 
 pub(in crate::http::e2b) mod shapes;
 
@@ -14,7 +15,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Extension, Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post, put};
@@ -25,7 +26,7 @@ use super::error::E2bError;
 use super::letta::ClientDomain;
 use crate::engine::Network;
 use crate::http::AppState;
-use crate::http::json::{Json, OptionalJson};
+use crate::http::json::{self, Json, OptionalJson};
 use crate::sandbox::{CreateSpec, OnTimeout, Owner, Sandbox, Sandboxes};
 use named::Named;
 use network::NetworkRequest;
@@ -101,10 +102,9 @@ async fn create_v1(
     state: State<AppState>,
     owner: Extension<Owner>,
     domain: ClientDomain,
-    Json(request, _): Json<CreateRequest, E2bError>,
+    request: Request,
 ) -> E2bResult<Response> {
-    let secure = request.secure.unwrap_or(false);
-    create(state, owner, domain, request, secure).await
+    create(state, owner, domain, request, |request| request.secure.unwrap_or(false)).await
 }
 
 /// `POST /v2/sandboxes`: the sandbox always requires its token.
@@ -112,18 +112,23 @@ async fn create_v2(
     state: State<AppState>,
     owner: Extension<Owner>,
     domain: ClientDomain,
-    Json(request, _): Json<CreateRequest, E2bError>,
+    request: Request,
 ) -> E2bResult<Response> {
-    create(state, owner, domain, request, true).await
+    create(state, owner, domain, request, |_| true).await
 }
 
 async fn create(
     State(state): State<AppState>,
     Extension(owner): Extension<Owner>,
     ClientDomain(domain): ClientDomain,
-    request: CreateRequest,
-    secure: bool,
+    request: Request,
+    is_secure: impl FnOnce(&CreateRequest) -> bool,
 ) -> E2bResult<Response> {
+    let key = repeat::key(request.headers())?;
+    let body = json::read(request).await?;
+    let request: CreateRequest = json::parse(&body)?;
+    let secure = is_secure(&request);
+    let key = key.map(|key| repeat::creation_key(key, secure, &body));
     let name = template_name(&request.template_id)?;
     let template = state
         .sandboxes
@@ -158,7 +163,10 @@ async fn create(
         traffic,
         template,
     };
-    let sandbox = state.sandboxes.create(spec, environment).await?;
+    let sandbox = match key {
+        Some(key) => state.sandboxes.create_once(&key, spec, environment).await?,
+        None => state.sandboxes.create(spec, environment).await?,
+    };
     Ok((StatusCode::CREATED, axum::Json(SandboxResponse::new(&sandbox, domain))).into_response())
 }
 
