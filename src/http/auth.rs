@@ -16,6 +16,7 @@ use super::AppState;
 use super::dialect::{Dialect, Refusal};
 use super::e2b::Profile;
 use super::error::ApiError;
+use super::single::single;
 use crate::sandbox::Owner;
 
 /// The configured API keys. Without any, every request is accepted, and the server listens on loopback only.
@@ -84,13 +85,25 @@ impl ApiKeys {
         self.keys.is_empty()
     }
 
-    /// Returns the owner of the key that a request carries as `X-API-Key` or `Authorization: Bearer`. `None` if the key
-    /// is missing or unknown.
-    pub(crate) fn owner(&self, headers: &HeaderMap) -> Option<Owner> {
+    /// Returns the owner of the key that a request carries as `X-API-Key` or, without that, as `Authorization: Bearer`.
+    /// Clients send tokens of their own as the latter, so it is ignored beside the former unless it is a key too.
+    ///
+    /// # Errors
+    ///
+    /// If the key is missing or unknown, or if the request has keys of two owners.
+    pub(super) fn owner(&self, headers: &HeaderMap) -> Result<Owner, Refusal<'static>> {
         if self.is_empty() {
-            return Some(Owner::ANYBODY);
+            return Ok(Owner::ANYBODY);
         }
-        sent_key(headers).and_then(|key| self.find(key))
+        let key = single(headers, "X-API-Key").map_err(Refusal::BadHeader)?;
+        let bearer = single(headers, "Authorization").map_err(Refusal::BadHeader)?.and_then(bearer);
+        let of_bearer = bearer.and_then(|key| self.find(key));
+        let Some(key) = key else { return of_bearer.ok_or(Refusal::Unauthorized) };
+        let owner = self.find(key).ok_or(Refusal::Unauthorized)?;
+        match of_bearer {
+            Some(other) if other != owner => Err(Refusal::TwoKeys),
+            _ => Ok(owner),
+        }
     }
 
     /// Finds the owner of a key. It compares with every configured key, each in constant time, so that the duration
@@ -113,11 +126,11 @@ pub(super) struct RequireKey {
 /// Refuses requests without a valid key, and puts the key's owner into the extensions of the others.
 pub(super) async fn require_key(State(config): State<RequireKey>, mut request: Request, next: Next) -> Response {
     match config.state.api_keys.owner(request.headers()) {
-        Some(owner) => {
+        Ok(owner) => {
             request.extensions_mut().insert(owner);
             next.run(request).await
         }
-        None => config.dialect.refuse(Refusal::Unauthorized),
+        Err(refusal) => config.dialect.refuse(refusal),
     }
 }
 
@@ -151,11 +164,6 @@ fn is_own_host(host: &str, domain: Option<&str>) -> bool {
         || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
         || is_below("localhost")
         || domain.is_some_and(|domain| is_below(domain.split(':').next().unwrap_or_default()))
-}
-
-fn sent_key(headers: &HeaderMap) -> Option<&str> {
-    let text = |name| headers.get(name).and_then(|value: &header::HeaderValue| value.to_str().ok());
-    text(header::HeaderName::from_static("x-api-key")).or_else(|| text(header::AUTHORIZATION).and_then(bearer))
 }
 
 /// Returns the token of a `Bearer` header. The scheme is case-insensitive.

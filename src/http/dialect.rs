@@ -8,6 +8,7 @@ use axum::http::Method;
 use axum::response::Response;
 
 use super::AppState;
+use super::single::HeaderError;
 
 /// One API: its routes, the paths that belong to it, and the shape of its errors.
 pub(super) trait Dialect: fmt::Debug + Send + Sync {
@@ -43,6 +44,10 @@ pub(super) trait Dialect: fmt::Debug + Send + Sync {
 pub(super) enum Refusal<'a> {
     /// The request has no valid API key.
     Unauthorized,
+    /// The request has API keys of two owners.
+    TwoKeys,
+    /// A header has no value that can be read.
+    BadHeader(HeaderError),
     /// No route has this path.
     UnknownPath(&'a str),
     /// The path does not accept this method.
@@ -53,6 +58,8 @@ impl fmt::Display for Refusal<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unauthorized => f.write_str("a valid API key is needed, as `X-API-Key` or `Authorization: Bearer`"),
+            Self::TwoKeys => f.write_str("X-API-Key and Authorization have keys of two owners: send one of them"),
+            Self::BadHeader(err) => err.fmt(f),
             Self::UnknownPath(path) => write!(f, "there is no {path}"),
             Self::WrongMethod(method, path) => write!(f, "{path} does not take {method}"),
         }

@@ -7,7 +7,7 @@ use axum::http::HeaderMap;
 use thiserror::Error;
 
 /// Why the value of a header is not known.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub(crate) enum HeaderError {
     /// The header occurs more than once, with different values.
     #[error("the header {0} occurs more than once, with different values: send it once")]

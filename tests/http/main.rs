@@ -15,6 +15,7 @@ mod bad_input;
 mod capacity;
 mod circles;
 mod configuration;
+mod contradictions;
 #[allow(dead_code, reason = "it serves tests on the real engine too")]
 #[path = "../it/e2b.rs"]
 mod e2b;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         capacity::trials(),
         circles::trials(),
         configuration::trials(),
+        contradictions::trials(),
         e2b_bad_input::trials(),
         e2b_network::trials(),
         heads::trials(),

@@ -1,6 +1,6 @@
 //! The tokens that a request needs to reach a sandbox.
 
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use subtle::ConstantTimeEq;
 
 use super::error::{E2bError, ProxyError};
@@ -11,16 +11,21 @@ use crate::sandbox::Sandbox;
 /// its own.
 pub(super) fn check_traffic_token(sandbox: &Sandbox, port: u16, headers: &HeaderMap) -> Result<(), ProxyError> {
     let Some(token) = sandbox.traffic_token.as_ref().filter(|_| port != ENVD_PORT) else { return Ok(()) };
-    let sent = headers.get("e2b-traffic-access-token");
-    match sent.is_some_and(|sent| sent.as_bytes().ct_eq(token.as_bytes()).into()) {
-        true => Ok(()),
-        false => Err(ProxyError::Private { id: sandbox.id.clone(), has_token: sent.is_some() }),
+    match matches(headers, "e2b-traffic-access-token", token) {
+        Some(true) => Ok(()),
+        sent => Err(ProxyError::Private { id: sandbox.id.clone(), has_token: sent.is_some() }),
     }
 }
 
 /// Returns whether the access token of a request is the sandbox's; `None` if the request has none.
 pub(super) fn access_token_matches(sandbox: &Sandbox, headers: &HeaderMap) -> Option<bool> {
-    headers.get("x-access-token").map(|sent| sent.as_bytes().ct_eq(sandbox.token.as_bytes()).into())
+    matches(headers, "x-access-token", &sandbox.token)
+}
+
+/// Returns whether every value of a header is this token; `None` if there is none.
+fn matches(headers: &HeaderMap, name: &str, token: &str) -> Option<bool> {
+    let equal = |sent: &HeaderValue| sent.as_bytes().ct_eq(token.as_bytes());
+    headers.get_all(name).iter().map(equal).reduce(|all, equal| all & equal).map(bool::from)
 }
 
 pub(super) fn unauthorized() -> E2bError {

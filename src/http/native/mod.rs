@@ -36,6 +36,7 @@ impl Dialect for Native {
     fn refuse(&self, refusal: Refusal<'_>) -> Response {
         let (status, code) = match refusal {
             Refusal::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized"),
+            Refusal::TwoKeys | Refusal::BadHeader(_) => (StatusCode::BAD_REQUEST, "invalid_request"),
             Refusal::UnknownPath(_) => (StatusCode::NOT_FOUND, "not_found"),
             Refusal::WrongMethod(..) => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
         };

@@ -31,8 +31,9 @@ pub(super) async fn run(
 }
 
 fn wants_events(headers: &HeaderMap) -> bool {
-    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    accept.split(',').any(|kind| kind.trim().starts_with("text/event-stream"))
+    // Several lines are one list.
+    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accepted.flat_map(|list| list.split(',')).any(|kind| kind.trim().starts_with("text/event-stream"))
 }
 
 /// Streams `stdout`, `stderr` and `output` events as they happen, then `error` if the outcome is not `ok`, then `end`.

@@ -23,6 +23,7 @@ use tokio_util::io::StreamReader;
 use super::envelope::{Envelopes, HEAD_BYTES, MAX_MESSAGE_BYTES, end_envelope, envelope};
 use super::error::{Code, ConnectError};
 use crate::http::json::{self, JsonError, parse};
+use crate::http::single::{HeaderError, single};
 use crate::sandbox::OperationError;
 
 /// The header in which a 415 names the content types that are accepted.
@@ -54,6 +55,8 @@ impl<E: Into<ConnectError>> From<E> for StreamError {
 pub(in crate::http::e2b) enum HeadError {
     /// The content type is not that of this kind of call, which is named here.
     ContentType(&'static str),
+    /// A header has no value that can be read.
+    Header(HeaderError),
     /// The body is declared to be too large, or cannot be read.
     Body(JsonError),
 }
@@ -65,6 +68,7 @@ impl IntoResponse for HeadError {
                 let error = ConnectError::new(Code::Unimplemented, format!("the content type must be {expected}"));
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, [(ACCEPT_POST, expected)], Json(error)).into_response()
             }
+            Self::Header(err) => ConnectError::invalid(err.to_string()).into_response(),
             // Not `resource_exhausted` for a body that is too large: SDKs report that code as a rate limit.
             Self::Body(err) => (err.status, Json(ConnectError::invalid(err.message))).into_response(),
         }
@@ -131,7 +135,7 @@ impl<S: Send + Sync, T> FromRequest<S> for Messages<T> {
 
 /// Checks the content type of a request. Its parameters are ignored.
 fn check_type(headers: &HeaderMap, expected: &'static str) -> Result<(), HeadError> {
-    let sent = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let sent = single(headers, "Content-Type").map_err(HeadError::Header)?.unwrap_or_default();
     match sent.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(expected) {
         true => Ok(()),
         false => Err(HeadError::ContentType(expected)),
@@ -162,16 +166,15 @@ pub(in crate::http::e2b) struct StreamTimeouts {
 }
 
 impl StreamTimeouts {
-    fn new(headers: &HeaderMap) -> Self {
-        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
-        let timeout_ms: Option<f64> = text("connect-timeout-ms").and_then(|text| text.parse().ok());
+    fn new(headers: &HeaderMap) -> Result<Self, HeaderError> {
+        let timeout_ms = single(headers, "Connect-Timeout-Ms")?.and_then(|text| text.trim().parse::<f64>().ok());
         // There is no timeout if the header is missing, not a positive number, or too large for an `Instant`.
         let timeout = timeout_ms.filter(|timeout_ms| *timeout_ms > 0.0);
         let timeout = timeout.and_then(|timeout_ms| Duration::try_from_secs_f64(timeout_ms / 1000.0).ok());
         let timeout = timeout.filter(|timeout| Instant::now().checked_add(*timeout).is_some());
-        let keep_alive = text("keepalive-ping-interval").and_then(|text| text.parse().ok());
+        let keep_alive = single(headers, "Keepalive-Ping-Interval")?.and_then(|text| text.trim().parse().ok());
         let keep_alive = Duration::from_secs(keep_alive.filter(|seconds| *seconds > 0).unwrap_or(90));
-        Self { timeout, keep_alive }
+        Ok(Self { timeout, keep_alive })
     }
 
     /// Extends the timeout by a little, for an operation in the sandbox that enforces the same timeout itself.
@@ -181,10 +184,10 @@ impl StreamTimeouts {
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for StreamTimeouts {
-    type Rejection = std::convert::Infallible;
+    type Rejection = HeadError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        Ok(Self::new(&parts.headers))
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, HeadError> {
+        Self::new(&parts.headers).map_err(HeadError::Header)
     }
 }
 
@@ -250,6 +253,7 @@ mod tests {
                 header::HeaderName::from_static(name),
                 text.parse().expect("a value"),
             )]))
+            .expect("one value")
         };
         for (text, ms) in [("60000", Some(60_000)), ("1500.5", Some(1500)), ("0", None), ("x", None), ("-1", None)] {
             let timeout = timeouts("connect-timeout-ms", text).timeout;

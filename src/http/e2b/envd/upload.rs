@@ -13,7 +13,7 @@ use async_compression::tokio::bufread::GzipDecoder;
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::Extension;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
 use serde_json::{Value, json};
@@ -24,6 +24,7 @@ use super::filesystem::METADATA;
 use super::signature::FilesQuery;
 use crate::http::e2b::error::E2bError;
 use crate::http::e2b::operation_error::operation_error;
+use crate::http::single::single;
 use crate::protocol::{FileQuery, WriteQuery};
 use crate::sandbox::Sandbox;
 
@@ -43,9 +44,14 @@ pub(in crate::http::e2b) async fn upload(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Vec<Value>>, E2bError> {
-    let text = |name| headers.get(name).and_then(|value: &header::HeaderValue| value.to_str().ok()).unwrap_or_default();
-    let content = decompressed(body, text(header::CONTENT_ENCODING))?;
-    let (kind, path) = (text(header::CONTENT_TYPE), query.path.filter(|path| !path.is_empty()));
+    let text = |name| {
+        let value = single(&headers, name).map_err(|err| E2bError::bad_request(err.to_string()))?;
+        Ok::<_, E2bError>(value.unwrap_or_default())
+    };
+    // Several lines are one list.
+    let encodings: Vec<_> = headers.get_all(header::CONTENT_ENCODING).iter().map(HeaderValue::as_bytes).collect();
+    let content = decompressed(body, &String::from_utf8_lossy(&encodings.join(&b", "[..])))?;
+    let (kind, path) = (text("Content-Type")?, query.path.filter(|path| !path.is_empty()));
     let metadata = metadata(&headers)?;
     let mut upload = Upload { sandbox: &sandbox, user: query.username, metadata, home: None, written: Vec::new() };
     match kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
@@ -80,9 +86,15 @@ fn decompressed(body: Body, encoding: &str) -> Result<Content, E2bError> {
 
 /// Reads the metadata from the headers `X-Metadata-KEY: VALUE`.
 fn metadata(headers: &HeaderMap) -> Result<BTreeMap<String, String>, E2bError> {
-    let pairs = headers.iter().filter_map(|(name, value)| Some((name.as_str().strip_prefix(METADATA_PREFIX)?, value)));
-    pairs
-        .map(|(key, value)| match value.to_str() {
+    let keys = headers.keys().filter_map(|name| Some((name.as_str().strip_prefix(METADATA_PREFIX)?, name)));
+    keys.map(|(key, name)| {
+        let mut values = headers.get_all(name).iter();
+        let value = values.next().expect("a name has a value");
+        if values.any(|other| other != value) {
+            let message = format!("metadata `{key}`: there are two values");
+            return Err(E2bError::bad_request(message));
+        }
+        match value.to_str() {
             Ok(value) if (1..=MAX_METADATA_KEY_BYTES).contains(&key.len()) => Ok((key.to_owned(), value.to_owned())),
             Ok(_) => {
                 let message =
@@ -90,8 +102,9 @@ fn metadata(headers: &HeaderMap) -> Result<BTreeMap<String, String>, E2bError> {
                 Err(E2bError::bad_request(message))
             }
             Err(_) => Err(E2bError::bad_request(format!("metadata `{key}`: a value must be printable ASCII"))),
-        })
-        .collect()
+        }
+    })
+    .collect()
 }
 
 /// The state of one upload request.
@@ -264,7 +277,7 @@ fn unreadable(err: impl Display) -> E2bError {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::{HeaderName, HeaderValue};
+    use axum::http::HeaderName;
 
     use super::*;
 

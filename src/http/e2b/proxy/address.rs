@@ -77,7 +77,10 @@ pub(in crate::http::e2b) fn from_request(
     domain: Option<&str>,
     listener: Option<u16>,
 ) -> Result<Address, ProxyError> {
-    let host = single(headers, header::HOST.as_str())?.and_then(|host| from_host(host, domain));
+    if let Err(err @ HeaderError::Different(_)) = single(headers, "Authorization") {
+        return Err(err.into());
+    }
+    let host = single(headers, "Host")?.and_then(|host| from_host(host, domain));
     let authority = uri.host().map(|host| from_host(host, domain));
     if let (Some(None), Some((id, port))) = (&authority, &host) {
         return Err(bad_address(format!("the URL names this server, and Host names port {port} of sandbox {id}")));
