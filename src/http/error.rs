@@ -43,6 +43,7 @@ impl From<JsonError> for ApiError {
     fn from(err: JsonError) -> Self {
         let code = match err.status {
             StatusCode::PAYLOAD_TOO_LARGE => "too_large",
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => "unsupported_media_type",
             _ => "invalid_request",
         };
         Self::new(err.status, code, err.message)

@@ -1,20 +1,24 @@
 //! JSON bodies. Errors name the field by its path and have the shape of the API that received the body.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::error::Error as StdError;
+use std::fmt;
 use std::marker::PhantomData;
 
 use axum::RequestExt;
 use axum::body::{Bytes, HttpBody};
 use axum::extract::{FromRequest, Request};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::IntoResponse;
 use http_body_util::LengthLimitError;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 /// An invalid body.
 #[derive(Debug)]
 pub(crate) struct JsonError {
-    /// 400, or 413 if the body is too large.
+    /// 400, 413 if the body is too large, or 415 if it is encoded.
     pub(crate) status: StatusCode,
     /// The field, and the reason why it is invalid.
     pub(crate) message: String,
@@ -66,8 +70,10 @@ where
 /// Reads a whole body, up to the limit of its route.
 ///
 /// A body that is declared to be larger is refused before any of it is read, so that a client with
-/// `Expect: 100-continue` does not send it, and no client waits for a body that it never finishes.
+/// `Expect: 100-continue` does not send it, and no client waits for a body that it never finishes. So is one that is
+/// compressed.
 pub(crate) async fn read(request: Request) -> Result<Bytes, JsonError> {
+    check_encoding(request.headers())?;
     let request = request.with_limited_body();
     // Unless the limit is higher than the declared length, and then either will do.
     let most = request.body().size_hint().upper();
@@ -88,6 +94,52 @@ pub(crate) async fn read(request: Request) -> Result<Bytes, JsonError> {
 pub(crate) fn check_length(headers: &HeaderMap, most: u64) -> Result<(), JsonError> {
     let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if declared.is_some_and(|declared| declared > most) { Err(JsonError::too_large(most)) } else { Ok(()) }
+}
+
+/// Refuses a body that is not sent as it is.
+fn check_encoding(headers: &HeaderMap) -> Result<(), JsonError> {
+    let is_other = |value: &&HeaderValue| !value.as_bytes().eq_ignore_ascii_case(b"identity");
+    match headers.get_all(header::CONTENT_ENCODING).iter().find(is_other) {
+        None => Ok(()),
+        Some(other) => {
+            let other = String::from_utf8_lossy(other.as_bytes());
+            let message = format!("content encoding `{other}`: must be identity");
+            Err(JsonError { status: StatusCode::UNSUPPORTED_MEDIA_TYPE, message })
+        }
+    }
+}
+
+/// A JSON object of strings. A name that occurs twice is an error, as it is for the members of other objects.
+#[derive(Debug, Default)]
+pub(crate) struct Pairs(pub(crate) BTreeMap<String, String>);
+
+impl<'de> Deserialize<'de> for Pairs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(PairsVisitor)
+    }
+}
+
+struct PairsVisitor;
+
+impl<'de> Visitor<'de> for PairsVisitor {
+    type Value = Pairs;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of strings")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
+        let mut pairs = BTreeMap::new();
+        while let Some((name, value)) = map.next_entry::<String, String>()? {
+            match pairs.entry(name) {
+                Entry::Vacant(entry) => entry.insert(value),
+                Entry::Occupied(entry) => {
+                    return Err(A::Error::custom(format_args!("duplicate name `{}`", entry.key())));
+                }
+            };
+        }
+        Ok(Pairs(pairs))
+    }
 }
 
 /// Parses a JSON object. Anything after it is an error.

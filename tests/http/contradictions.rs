@@ -4,15 +4,18 @@
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use reqwest::{Method, RequestBuilder};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::e2b::{ENVD, INTERPRETER, KEY, OTHER_KEY, Sandbox, answer, envelope, raw, request, server};
+use crate::e2b::{ENVD, INTERPRETER, KEY, OTHER_KEY, Sandbox, Stream, answer, api, envelope, raw, request, server};
 
 trials![
     keys_of_two_owners_are_refused,
     a_token_of_the_client_beside_its_key_is_ignored,
     a_token_that_is_there_twice_must_be_right_twice,
     a_header_with_two_values_is_refused,
+    a_name_that_is_there_twice_in_an_object_is_refused,
+    options_that_contradict_each_other_are_refused,
+    a_query_parameter_that_is_there_twice_is_refused,
     lines_of_a_list_are_one_list,
     a_length_beside_chunks_is_ignored_and_ends_the_connection,
 ];
@@ -101,6 +104,68 @@ async fn a_header_with_two_values_is_refused() {
         let found = answer(call).await;
         assert_eq!(found.status, status, "{}", found.text());
     }
+}
+
+async fn a_name_that_is_there_twice_in_an_object_is_refused() {
+    let sandbox = Sandbox::interpreted().await;
+    let control = |path: &str, body: &str| request(Method::POST, path).header("x-api-key", KEY).body(body.to_owned());
+    let execute = |body: &str| sandbox.at(INTERPRETER, Method::POST, "/execute").body(body.to_owned());
+    for (call, status, named) in [
+        (control("/v1/run", r#"{"language": "python", "code": "1", "env": {"A": "1", "A": "2"}}"#), 400, "env: "),
+        (control("/v2/sandboxes", r#"{"templateID": "base", "metadata": {"a": "1", "a": "2"}}"#), 400, "metadata: "),
+        (control("/v2/sandboxes", r#"{"templateID": "base", "envVars": {"A": "1", "A": "1"}}"#), 400, "envVars: "),
+        (control("/v2/sandboxes", r#"{"templateID": "none", "templateID": "base"}"#), 400, "`templateID`"),
+        (control("/v2/sandboxes", r#"{"templateID": "base", "timeout": 1, "timeout": 2}"#), 400, "`timeout`"),
+        (execute(r#"{"code": "1", "env_vars": {"A": "1", "A": "2"}}"#), 422, "env_vars: "),
+        (execute(r#"{"code": "1", "code": "2"}"#), 422, "`code`"),
+    ] {
+        let found = answer(call).await;
+        assert!(found.status == status && found.text().contains(named), "{named}: {}", found.text());
+    }
+    let start = sandbox.envd(Method::POST, "/process.Process/Start").header("content-type", "application/connect+json");
+    let message = br#"{"process": {"cmd": "/bin/true", "envs": {"A": "1", "A": "2"}}}"#;
+    let started = start.body(envelope(0, message)).send().await.expect("an answer");
+    let (code, message) = Stream::new(started).error().await;
+    assert!(code == "invalid_argument" && message.contains("process.envs: "), "{message}");
+}
+
+async fn options_that_contradict_each_other_are_refused() {
+    let create = |top: Value, inner: Value| {
+        let network = json!({"allow_internet_access": inner});
+        let body = json!({"templateID": "base", "allow_internet_access": top, "network": network});
+        api(Method::POST, "/v2/sandboxes", Some(body))
+    };
+    for (top, inner) in [(true, false), (false, true)] {
+        assert!(create(json!(top), json!(inner)).await.error(400).contains("network.allow_internet_access"));
+    }
+    for (top, inner, shown) in
+        [(json!(false), json!(false), false), (json!(null), json!(false), false), (json!(true), json!(null), true)]
+    {
+        let sandbox = Sandbox::from(create(top, inner).await.json());
+        assert_eq!(sandbox.api(Method::GET, "", None).await.json()["allowInternetAccess"], shown);
+        sandbox.kill().await;
+    }
+    // One message of an input stream has one member.
+    let sandbox = Sandbox::shared().await;
+    let both = json!({"start": {"process": {"pid": 1}}, "data": {"input": {"stdin": "YQ=="}}});
+    let (code, message) = sandbox.stream("process.Process/StreamInput", both).await.error().await;
+    assert!(code == "invalid_argument" && message.contains("`data`"), "{code}: {message}");
+}
+
+async fn a_query_parameter_that_is_there_twice_is_refused() {
+    let sandbox = Sandbox::shared().await;
+    let read = |query: &str| sandbox.envd(Method::GET, &format!("/files?{query}"));
+    for (query, named) in [
+        ("path=/etc/hostname&path=/etc/passwd", "path"),
+        ("path=/etc/hostname&username=root&username=user", "username"),
+        ("path=/etc/hostname&signature=a&signature=b", "signature"),
+        ("path=/etc/hostname&signature_expiration=1&signature_expiration=2", "signature_expiration"),
+    ] {
+        assert!(answer(read(query)).await.error(400).contains(named), "{query}");
+        let write = sandbox.envd(Method::POST, &format!("/files?{query}"));
+        answer(write.header("content-type", "application/octet-stream").body("x")).await.error(400);
+    }
+    assert_eq!(answer(read("path=/etc/hostname&other=1&other=2")).await.status, 200);
 }
 
 async fn lines_of_a_list_are_one_list() {

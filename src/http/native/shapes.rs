@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 
 use crate::engine::Network;
 use crate::http::error::ApiError;
+use crate::http::json::Pairs;
 use crate::protocol::{Exception, Outcome, OutcomeKind, Output, Usage};
 use crate::sandbox::{NetworkKind, Owner, Place, Report, RunSpec, Template};
 
@@ -26,7 +27,7 @@ pub(super) struct RunRequest {
     pub(super) language: String,
     timeout_ms: Option<u64>,
     #[serde(default)]
-    env: BTreeMap<String, String>,
+    env: Pairs,
     #[serde(default)]
     files: Vec<FileRequest>,
     stdin: Option<String>,
@@ -96,9 +97,10 @@ impl RunRequest {
         limits.memory_bytes = container.memory_bytes;
         limits.processes = container.processes;
         limits.disk_bytes = container.disk_bytes;
-        check_env(&self.env)?;
+        let Pairs(env) = self.env;
+        check_env(&env)?;
         let files = check_files(self.files)?;
-        Ok(RunSpec { template, owner, container, limits, code: self.code, env: self.env, files, stdin: self.stdin })
+        Ok(RunSpec { template, owner, container, limits, code: self.code, env, files, stdin: self.stdin })
     }
 }
 

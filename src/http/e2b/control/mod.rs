@@ -26,7 +26,7 @@ use super::error::E2bError;
 use super::letta::ClientDomain;
 use crate::engine::Network;
 use crate::http::AppState;
-use crate::http::json::{self, Json, OptionalJson};
+use crate::http::json::{self, Json, OptionalJson, Pairs};
 use crate::sandbox::{CreateSpec, OnTimeout, Owner, Sandbox, Sandboxes};
 use named::Named;
 use network::NetworkRequest;
@@ -79,8 +79,8 @@ struct CreateRequest {
     #[serde(rename = "templateID")]
     template_id: String,
     timeout: Option<i64>,
-    metadata: Option<BTreeMap<String, String>>,
-    env_vars: Option<BTreeMap<String, String>>,
+    metadata: Option<Pairs>,
+    env_vars: Option<Pairs>,
     secure: Option<bool>,
     #[serde(rename = "allow_internet_access")]
     allow_internet_access: Option<bool>,
@@ -149,7 +149,13 @@ async fn create(
     if request.volume_mounts.as_ref().is_some_and(|mounts| !mounts.is_empty()) {
         return Err(E2bError::new(StatusCode::NOT_IMPLEMENTED, "volumes are not offered here"));
     }
-    let internet = request.allow_internet_access.or(network.allow_internet_access);
+    let internet = match (request.allow_internet_access, network.allow_internet_access) {
+        (Some(one), Some(other)) if one != other => {
+            let message = "allow_internet_access and network.allow_internet_access differ: send one of them";
+            return Err(E2bError::bad_request(message));
+        }
+        (one, other) => one.or(other),
+    };
     let spec = CreateSpec {
         owner,
         timeout: timeout(request.timeout.unwrap_or(DEFAULT_TIMEOUT_S))?,
@@ -157,8 +163,8 @@ async fn create(
         auto_resume: request.auto_resume.is_some_and(|auto| auto.enabled),
         network: network.network(&template, internet.unwrap_or(true))?,
         requested_network: network.requested(internet),
-        metadata: request.metadata.unwrap_or_default(),
-        env: request.env_vars.unwrap_or_default(),
+        metadata: request.metadata.unwrap_or_default().0,
+        env: request.env_vars.unwrap_or_default().0,
         secure,
         traffic,
         template,

@@ -57,7 +57,7 @@ pub(in crate::http::e2b) enum HeadError {
     ContentType(&'static str),
     /// A header has no value that can be read.
     Header(HeaderError),
-    /// The body is declared to be too large, or cannot be read.
+    /// The body is declared to be too large or to be compressed, or cannot be read.
     Body(JsonError),
 }
 
@@ -70,7 +70,13 @@ impl IntoResponse for HeadError {
             }
             Self::Header(err) => ConnectError::invalid(err.to_string()).into_response(),
             // Not `resource_exhausted` for a body that is too large: SDKs report that code as a rate limit.
-            Self::Body(err) => (err.status, Json(ConnectError::invalid(err.message))).into_response(),
+            Self::Body(err) => {
+                let code = match err.status {
+                    StatusCode::UNSUPPORTED_MEDIA_TYPE => Code::Unimplemented,
+                    _ => Code::InvalidArgument,
+                };
+                (err.status, Json(ConnectError::new(code, err.message))).into_response()
+            }
         }
     }
 }

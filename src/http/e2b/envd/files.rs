@@ -44,12 +44,12 @@ async fn require_token_or_signature(
     request: Request,
     next: Next,
 ) -> Response {
-    let authorized = match access_token_matches(&sandbox, request.headers()) {
+    let authorized = query.check_parameters().and_then(|()| match access_token_matches(&sandbox, request.headers()) {
         Some(true) => Ok(()),
         Some(false) => Err(unauthorized("access token present in header but does not match")),
         None if !sandbox.spec.secure && !query.is_signed() => Ok(()),
         None => query.check(&sandbox.token, request.method()),
-    };
+    });
     match authorized {
         Ok(()) => next.run(request).await,
         Err(err) => err.into_response(),

@@ -2,7 +2,6 @@
 //!
 //! Source: e2b-dev/infra, `packages/envd/spec/process/process.proto`.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::Extension;
@@ -19,6 +18,7 @@ use serde_json::{Value, json};
 use super::connect::{self, Messages, ServerStreaming, StreamError, StreamTimeouts, Unary};
 use super::error::{Code, ConnectError};
 use super::user::User;
+use crate::http::json::Pairs;
 use crate::protocol::{self, ProcessEnd, ProcessEvent, ProcessInfo, ProcessSelector, StartProcess, TerminalSize};
 use crate::sandbox::{OperationError, Sandbox};
 
@@ -76,7 +76,7 @@ struct ConfigRequest {
     #[serde(default)]
     args: Vec<String>,
     #[serde(default)]
-    envs: BTreeMap<String, String>,
+    envs: Pairs,
     cwd: Option<String>,
 }
 
@@ -112,7 +112,7 @@ async fn start(
     let start = StartProcess {
         command: process.cmd,
         args: process.args,
-        env: process.envs,
+        env: process.envs.0,
         cwd: process.cwd.filter(|cwd| !cwd.is_empty()),
         user,
         pty: pty.map(PtyRequest::size),
@@ -288,7 +288,7 @@ fn input_error(err: OperationError, code: Code) -> ConnectError {
     }
 }
 
-/// A message of an input stream: exactly one member is set.
+/// A message of an input stream: at most one member may be set. Without any, it keeps the connection alive.
 #[derive(Debug, Deserialize)]
 struct StreamInputRequest {
     start: Option<SelectRequest>,
@@ -306,6 +306,9 @@ async fn stream_input(
 ) -> Result<Response, StreamError> {
     let mut process = None;
     while let Some(StreamInputRequest { start, data }) = messages.next().await? {
+        if start.is_some() && data.is_some() {
+            return Err(ConnectError::invalid("a message must have either `start` or `data`").into());
+        }
         if let Some(start) = start {
             process = Some(start.process.check()?);
         }

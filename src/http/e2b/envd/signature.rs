@@ -20,6 +20,8 @@ pub(in crate::http::e2b) struct FilesQuery {
     pub(in crate::http::e2b) username: Option<String>,
     signature: Option<String>,
     signature_expiration: Option<String>,
+    /// A parameter that occurs more than once.
+    repeated: Option<&'static str>,
 }
 
 impl FilesQuery {
@@ -28,18 +30,20 @@ impl FilesQuery {
         Self::parse(uri.query())
     }
 
-    /// Reads a query. If a parameter occurs more than once, the last one counts.
+    /// Reads a query.
     fn parse(query: Option<&str>) -> Self {
         let mut parsed = Self::default();
         for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
-            let member = match &*name {
-                "path" => &mut parsed.path,
-                "username" => &mut parsed.username,
-                "signature" => &mut parsed.signature,
-                "signature_expiration" => &mut parsed.signature_expiration,
+            let (name, member) = match &*name {
+                "path" => ("path", &mut parsed.path),
+                "username" => ("username", &mut parsed.username),
+                "signature" => ("signature", &mut parsed.signature),
+                "signature_expiration" => ("signature_expiration", &mut parsed.signature_expiration),
                 _ => continue,
             };
-            *member = Some(value.into_owned());
+            if member.replace(value.into_owned()).is_some() {
+                parsed.repeated = Some(name);
+            }
         }
         parsed
     }
@@ -55,6 +59,16 @@ impl FilesQuery {
         }
         let signature = format!("v1_{}", STANDARD_NO_PAD.encode(Sha256::digest(signed)));
         signature.as_bytes().ct_eq(sent.as_bytes()).into()
+    }
+
+    /// Refuses a query with a parameter that occurs more than once.
+    pub(in crate::http::e2b) fn check_parameters(&self) -> Result<(), E2bError> {
+        match self.repeated {
+            None => Ok(()),
+            Some(name) => {
+                Err(E2bError::bad_request(format!("the query parameter {name} occurs more than once: send it once")))
+            }
+        }
     }
 
     /// Returns whether there is a signature, valid or not.

@@ -5,7 +5,6 @@
 pub(in crate::http::e2b) mod events;
 pub(in crate::http::e2b) mod renderer;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +23,7 @@ use super::letta::{self, KillOnDrop};
 use super::operation_error;
 use super::proxy::lifetime::abort_when_interrupted;
 use crate::http::AppState;
-use crate::http::json::{Json as JsonBody, JsonError, OptionalJson};
+use crate::http::json::{Json as JsonBody, JsonError, OptionalJson, Pairs};
 use crate::protocol::{Code, Context, Execute, Limits, Mode, StartContext};
 use crate::sandbox::{Execution, OperationError, Sandbox, Sandboxes};
 use renderer::Renderer;
@@ -77,8 +76,8 @@ impl IntoResponse for InterpreterError {
 impl From<JsonError> for InterpreterError {
     fn from(err: JsonError) -> Self {
         match err.status {
-            StatusCode::PAYLOAD_TOO_LARGE => Self::Plain(err.status, err.message),
-            _ => Self::Body(err),
+            StatusCode::BAD_REQUEST => Self::Body(err),
+            status => Self::Plain(status, err.message),
         }
     }
 }
@@ -88,7 +87,7 @@ struct ExecuteRequest {
     code: String,
     context_id: Option<String>,
     language: Option<String>,
-    env_vars: Option<BTreeMap<String, String>>,
+    env_vars: Option<Pairs>,
 }
 
 async fn execute(
@@ -119,7 +118,7 @@ async fn execute(
     let execute = Execute {
         context: context.clone(),
         code: request.code,
-        env: request.env_vars.unwrap_or_default(),
+        env: request.env_vars.unwrap_or_default().0,
         mode: Mode::Notebook,
         formats: events::FORMATS.map(str::to_owned).to_vec(),
         limits,
