@@ -3,6 +3,8 @@
 import asyncio
 import importlib
 import inspect
+import re
+from pathlib import Path
 
 import pytest
 from e2b_code_interpreter import AsyncSandbox, Sandbox
@@ -48,6 +50,38 @@ def test_the_table_names_exactly_the_methods_of_this_version(face):
     rows = {name for name, row in sdk.METHODS.items() if sdk.has(name) and face in row.get("faces", [face]) and "(" not in name}
     every = {*found, "git", "paginator"}
     assert there == {name for name in rows if name.split(".")[0] in every}
+
+
+# The models of the SDK's requests, by the names that docs/e2b.md gives the requests.
+MODELS = {
+    "creation": ["NewSandbox", "NewSandboxV2"],
+    "connect": ["ConnectSandbox", "ConnectSandboxV2"],
+    "resume": ["ResumedSandbox"],
+    "pause": ["SandboxPauseRequest"],
+    "timeout": ["SandboxTimeoutRequest", "PostSandboxesSandboxIDTimeoutBody"],
+    "refreshes": ["SandboxRefreshRequest", "PostSandboxesSandboxIDRefreshesBody"],
+    "network": ["SandboxNetworkUpdateConfig"],
+    "snapshots": ["SandboxSnapshotRequest"],
+    "fork": ["SandboxForkRequest"],
+}
+
+
+def members(name):
+    """The members of a model, as they are sent; none if this version does not have it."""
+    model = getattr(importlib.import_module("e2b.api.client.models"), name, None)
+    return set(re.findall(r'\bd\.pop\(\s*"(\w+)"', inspect.getsource(model.from_dict))) if model else set()
+
+
+def test_the_page_lists_every_member_that_this_version_sends():
+    page = (Path(__file__).parents[3] / "docs" / "e2b.md").read_text()
+    rows = re.findall(r"^\| (\w+) \| (`[^|]*) \| [^|]+ \|$", page.split("| request | members | here |")[1], re.MULTILINE)
+    listed = {(request, member) for request, cell in rows for member in re.findall("`([^`]+)`", cell)}
+    sent = {(request, member) for request, models in MODELS.items() for model in models for member in members(model)}
+    # The page lists the members of this one by themselves.
+    sent -= {("creation", "network")}
+    sent |= {("creation", f"network.{member}") for member in members("SandboxNetworkConfig")}
+    assert len(sent) > 5
+    assert sent <= listed, sent - listed
 
 
 OUTSIDE = {

@@ -7,6 +7,8 @@ mod named;
 mod network;
 mod query;
 mod readings;
+mod refusals;
+mod templates;
 
 pub(in crate::http::e2b) mod shapes;
 
@@ -14,21 +16,22 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Extension, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post, put};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::error::E2bError;
 use super::letta::ClientDomain;
-use crate::engine::Network;
+use crate::engine::{EngineError, Network};
 use crate::http::AppState;
 use crate::http::json::{self, Json};
 use crate::sandbox::{CreateSpec, OnTimeout, Owner, Sandbox, Sandboxes};
 use named::Named;
 use network::NetworkRequest;
+use refusals::{not_offered, pause_without_memory, refuse_what_creation_lacks, resume_without_memory};
 use shapes::{DEFAULT_TIMEOUT_S, SandboxDetail, SandboxResponse};
 
 type E2bResult<T> = Result<T, E2bError>;
@@ -56,10 +59,10 @@ pub(in crate::http::e2b) fn routes() -> Router<AppState> {
         .route("/sandboxes/{id}/resume", post(resume))
         .route("/sandboxes/{id}/network", put(set_network))
         .merge(readings::routes())
+        .merge(templates::routes())
         .route("/sandboxes/{id}/snapshots", post(not_offered))
         .route("/sandboxes/{id}/fork", post(not_offered))
         .route("/snapshots", get(not_offered))
-        .route("/templates/aliases/{alias}", get(template_alias))
         .route("/templates", any(not_offered))
         .route("/templates/{*rest}", any(not_offered))
         .route("/v2/templates", any(not_offered))
@@ -87,13 +90,22 @@ struct CreateRequest {
     auto_pause_memory: Option<bool>,
     auto_resume: Option<AutoResume>,
     network: Option<NetworkRequest>,
-    volume_mounts: Option<Vec<Value>>,
     mcp: Option<Value>,
+    iam: Option<Iam>,
+    volume_mounts: Option<Vec<Value>>,
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct AutoResume {
     enabled: bool,
+}
+
+/// The workload identity of a sandbox, which has one if there are tokens.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Iam {
+    tokens: Option<Map<String, Value>>,
 }
 
 /// `POST /sandboxes`: the response always contains a token, but only sandboxes created with `secure` require it.
@@ -124,25 +136,17 @@ async fn create(
     request: CreateRequest,
     secure: bool,
 ) -> E2bResult<Response> {
-    let name = template_name(&request.template_id)?;
-    let template = state
-        .sandboxes
-        .kept_template(&name)
-        .ok_or_else(|| E2bError::new(StatusCode::NOT_FOUND, format!("template '{}' not found", request.template_id)))?;
+    // Before the template: SDKs choose one that does not exist here if `mcp` is set.
+    refuse_what_creation_lacks(&request)?;
+    if request.auto_pause == Some(true) && !state.sandboxes.can_pause() {
+        return Err(EngineError::Unsupported { action: "pause a sandbox: autoPause must be false" }.into());
+    }
+    let template = templates::find(&state.sandboxes, &request.template_id)?;
     let network = request.network.unwrap_or_default();
     network.check()?;
     let traffic = network.traffic()?;
     if traffic.private && !secure {
         return Err(E2bError::bad_request("network.allowPublicTraffic: false needs secure: true"));
-    }
-    if request.auto_pause_memory == Some(false) {
-        return Err(pause_without_memory());
-    }
-    if request.mcp.as_ref().is_some_and(|mcp| !mcp.is_null()) {
-        return Err(E2bError::new(StatusCode::NOT_IMPLEMENTED, "mcp is not offered here"));
-    }
-    if request.volume_mounts.as_ref().is_some_and(|mounts| !mounts.is_empty()) {
-        return Err(E2bError::new(StatusCode::NOT_IMPLEMENTED, "volumes are not offered here"));
     }
     let internet = request.allow_internet_access.or(network.allow_internet_access).unwrap_or(true);
     let spec = CreateSpec {
@@ -168,16 +172,6 @@ pub(in crate::http::e2b) fn environment(sandbox: &Sandbox) -> BTreeMap<String, S
     let mut environment: BTreeMap<_, _> = own.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     environment.extend(sandbox.spec.env.clone());
     environment
-}
-
-/// Returns the name in a template reference: `name`, `namespace/name` or `name:tag`.
-fn template_name(reference: &str) -> E2bResult<String> {
-    let name = reference.rsplit('/').next().unwrap_or_default().split(':').next().unwrap_or_default();
-    let allowed = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.');
-    if name.is_empty() || !name.chars().all(allowed) {
-        return Err(E2bError::bad_request(format!("templateID: `{reference}` is not a template reference")));
-    }
-    Ok(name.to_owned())
 }
 
 fn timeout(seconds: i64) -> E2bResult<Duration> {
@@ -207,25 +201,51 @@ struct TimeoutRequest {
     timeout: Option<i64>,
 }
 
+#[derive(Debug, Default, Deserialize)]
+struct ConnectRequest {
+    timeout: Option<i64>,
+    memory: Option<bool>,
+}
+
 /// Resumes a paused sandbox, and extends its life; never shortens it. The response contains the token, because the
-/// client may be another process than the one that created the sandbox.
+/// client may be another process than the one that created the sandbox. `memory: false` concerns paused sandboxes only.
 async fn connect(
     ClientDomain(domain): ClientDomain,
     Named(sandbox): Named,
-    Json(request, _): Json<TimeoutRequest, E2bError>,
+    Json(request, _): Json<ConnectRequest, E2bError>,
 ) -> E2bResult<Response> {
     let timeout = timeout(request.timeout.unwrap_or(DEFAULT_TIMEOUT_S))?;
-    let resumed = sandbox.resume(timeout).await?;
+    let keeps_memory = request.memory != Some(false);
+    if !keeps_memory && sandbox.life().paused {
+        return Err(resume_without_memory());
+    }
+    let resumed = keeps_memory && sandbox.resume(timeout).await?;
     sandbox.extend(timeout);
     let status = if resumed { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, axum::Json(SandboxResponse::new(&sandbox, domain))).into_response())
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ResumeRequest {
+    timeout: Option<i64>,
+    auto_pause: Option<bool>,
+    memory: Option<bool>,
+}
+
 async fn resume(
     ClientDomain(domain): ClientDomain,
     Named(sandbox): Named,
-    Json(request, _): Json<TimeoutRequest, E2bError>,
+    Json(request, _): Json<ResumeRequest, E2bError>,
 ) -> E2bResult<Response> {
+    if request.memory == Some(false) {
+        return Err(resume_without_memory());
+    }
+    let auto_pause = sandbox.spec.on_timeout == OnTimeout::Pause;
+    if request.auto_pause.is_some_and(|requested| requested != auto_pause) {
+        let message = format!("autoPause: it is {auto_pause} since the sandbox was created, and cannot be changed");
+        return Err(E2bError::bad_request(message));
+    }
     if !sandbox.resume(timeout(request.timeout.unwrap_or(DEFAULT_TIMEOUT_S))?).await? {
         return Err(E2bError::new(StatusCode::CONFLICT, format!("Sandbox {} is already running", sandbox.id)));
     }
@@ -233,20 +253,26 @@ async fn resume(
 }
 
 #[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct PauseRequest {
     memory: Option<bool>,
+    require_healthy_guest: Option<bool>,
 }
 
-/// Refuses a pause that keeps only the files, after which the sandbox would boot anew. It is not replaced by a pause
-/// with memory.
-fn pause_without_memory() -> E2bError {
-    E2bError::new(StatusCode::NOT_IMPLEMENTED, "pausing without the memory is not offered here")
-}
+/// How long a pause that requires a healthy agent waits for the agent.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
 
 async fn pause(Named(sandbox): Named, body: axum::body::Bytes) -> E2bResult<StatusCode> {
     let request = if body.is_empty() { PauseRequest::default() } else { json::parse(&body)? };
     if request.memory == Some(false) {
-        return Err(pause_without_memory());
+        return Err(pause_without_memory("memory"));
+    }
+    if request.require_healthy_guest == Some(true) && !sandbox.life().paused {
+        let answered = tokio::time::timeout(HEALTH_TIMEOUT, sandbox.metrics()).await;
+        if !matches!(answered, Ok(Ok(_))) {
+            let message = "the sandbox's agent does not answer, and requireHealthyGuest is true; it was not paused";
+            return Err(E2bError::new(StatusCode::SERVICE_UNAVAILABLE, message));
+        }
     }
     match sandbox.pause().await? {
         true => Ok(StatusCode::NO_CONTENT),
@@ -300,17 +326,4 @@ async fn set_network(Named(sandbox): Named, Json(request, _): Json<NetworkReques
         return Err(E2bError::bad_request(message));
     }
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// Looks up a template by its name or alias, for the SDKs' `Template.exists`.
-async fn template_alias(State(sandboxes): State<Sandboxes>, Path(alias): Path<String>) -> E2bResult<axum::Json<Value>> {
-    match sandboxes.kept_template(&alias) {
-        Some(template) => Ok(axum::Json(serde_json::json!({"templateID": template.name, "public": true}))),
-        None => Err(E2bError::new(StatusCode::NOT_FOUND, format!("template '{alias}' not found"))),
-    }
-}
-
-/// Responds to requests for features of E2B that oncebox does not have.
-async fn not_offered(uri: axum::http::Uri) -> E2bError {
-    E2bError::new(StatusCode::NOT_IMPLEMENTED, format!("{} is not offered here", uri.path()))
 }
