@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::e2b::{Answer, ENVD, KEY, OTHER_KEY, Sandbox, answer, api, request};
+use crate::e2b::{Answer, ENVD, KEY, Sandbox, answer, api, request};
 use crate::repository::root;
 
 trials![
@@ -16,7 +16,6 @@ trials![
     every_member_of_a_request_about_a_sandbox_is_done_or_refused_by_its_name,
     options_that_no_sdk_knows_are_refused_where_they_may_be_restrictions,
     the_page_lists_every_member,
-    calls_of_the_control_plane_may_name_envd_in_their_headers,
 ];
 
 /// What must become of a member.
@@ -260,23 +259,6 @@ async fn options_that_no_sdk_knows_are_refused_where_they_may_be_restrictions() 
     let created = answer(created.json(&json!({"templateID": "base", "someday": {"new": [1]}}))).await;
     assert_eq!(created.status, 201, "{}", created.text());
     Sandbox::from(created.json()).kill().await;
-}
-
-/// Python's SDK 2.7 to 2.28 adds the headers for envd to the request of `Sandbox.connect`.
-async fn calls_of_the_control_plane_may_name_envd_in_their_headers() {
-    let sandbox = Sandbox::create(json!({"templateID": "base"})).await;
-    let call = |key: &str, port: u16, method: Method, path: &str| {
-        sandbox.at(port, method, &format!("/sandboxes/{}{path}", sandbox.id)).header("x-api-key", key)
-    };
-    let connected = answer(call(KEY, ENVD, Method::POST, "/connect").json(&json!({"timeout": 300}))).await;
-    assert_eq!((connected.status, connected.json()), (200, sandbox.created.clone()));
-    assert_eq!(answer(call(KEY, ENVD, Method::GET, "")).await.json()["sandboxID"], sandbox.created["sandboxID"]);
-    // The headers open nothing.
-    answer(call(OTHER_KEY, ENVD, Method::GET, "")).await.error(404);
-    answer(sandbox.envd(Method::GET, &format!("/sandboxes/{}", sandbox.id))).await.error(401);
-    // On other ports the path belongs to the server in the sandbox; nothing listens there.
-    assert_eq!(answer(call(KEY, 8000, Method::GET, "")).await.json()["port"], 8000);
-    sandbox.kill().await;
 }
 
 async fn the_page_lists_every_member() {

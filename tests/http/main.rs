@@ -18,6 +18,7 @@ mod configuration;
 #[path = "../it/e2b.rs"]
 mod e2b;
 mod e2b_bad_input;
+mod e2b_clients;
 mod e2b_members;
 mod protocol;
 #[path = "../it/repository.rs"]
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         circles::trials(),
         configuration::trials(),
         e2b_bad_input::trials(),
+        e2b_clients::trials(),
         e2b_members::trials(),
         protocol::trials(),
         tidy::trials(),

@@ -1,0 +1,64 @@
+//! What single clients of E2B's API send and need, and others do not.
+
+use std::collections::BTreeSet;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::e2b::{ENVD, KEY, OTHER_KEY, Sandbox, answer};
+
+trials![
+    calls_of_the_control_plane_may_name_envd_in_their_headers,
+    the_first_sdks_get_only_members_of_entries_that_they_know,
+];
+
+/// Python's SDK 2.7 to 2.28 adds the headers for envd to the request of `Sandbox.connect`.
+async fn calls_of_the_control_plane_may_name_envd_in_their_headers() {
+    let sandbox = Sandbox::create(json!({"templateID": "base"})).await;
+    let call = |key: &str, port: u16, method: Method, path: &str| {
+        sandbox.at(port, method, &format!("/sandboxes/{}{path}", sandbox.id)).header("x-api-key", key)
+    };
+    let connected = answer(call(KEY, ENVD, Method::POST, "/connect").json(&json!({"timeout": 300}))).await;
+    assert_eq!((connected.status, connected.json()), (200, sandbox.created.clone()));
+    assert_eq!(answer(call(KEY, ENVD, Method::GET, "")).await.json()["sandboxID"], sandbox.created["sandboxID"]);
+    // The headers open nothing.
+    answer(call(OTHER_KEY, ENVD, Method::GET, "")).await.error(404);
+    answer(sandbox.envd(Method::GET, &format!("/sandboxes/{}", sandbox.id))).await.error(401);
+    // On other ports the path belongs to the server in the sandbox; nothing listens there.
+    assert_eq!(answer(call(KEY, 8000, Method::GET, "")).await.json()["port"], 8000);
+    sandbox.kill().await;
+}
+
+/// Python's SDK up to 1.5.3 fails on a message with a member that it does not know.
+async fn the_first_sdks_get_only_members_of_entries_that_they_know() {
+    let sandbox = Sandbox::create(json!({"templateID": "base"})).await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| directory.path().join(name).to_str().expect("text").to_owned();
+    std::fs::write(path("file"), "content").expect("a file");
+    std::os::unix::fs::symlink(path("file"), path("link")).expect("a link");
+    let first = BTreeSet::from(["name", "path", "type"].map(str::to_owned));
+    for (agent, is_first) in
+        [("connect-python", true), ("connect-python/0.12", false), ("e2b-python-sdk/2.63.0", false)]
+    {
+        let call = async |method: &str, message: Value| {
+            let call = sandbox.envd(Method::POST, &format!("/filesystem.Filesystem/{method}"));
+            let answer = answer(call.header("user-agent", agent).json(&message)).await;
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            answer.json()
+        };
+        let names = |entry: &Value| entry.as_object().expect("an entry").keys().cloned().collect::<BTreeSet<_>>();
+        let made = path(&format!("made by {}", agent.replace('/', " ")));
+        let moved = format!("{made}, moved");
+        for entry in [
+            call("Stat", json!({"path": path("file")})).await["entry"].clone(),
+            call("Stat", json!({"path": path("link")})).await["entry"].clone(),
+            call("MakeDir", json!({"path": made})).await["entry"].clone(),
+            call("Move", json!({"source": made, "destination": moved})).await["entry"].clone(),
+            call("ListDir", json!({"path": path(""), "depth": 1})).await["entries"][0].clone(),
+        ] {
+            assert_eq!(names(&entry) == first, is_first, "{agent}: {entry}");
+            assert!(is_first || entry["size"].is_string(), "{entry}");
+        }
+    }
+    sandbox.kill().await;
+}
