@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::e2b::{ENVD, KEY, OTHER_KEY, Sandbox, answer};
+use crate::e2b::{ENVD, INTERPRETER, KEY, OTHER_KEY, Sandbox, answer};
 
 trials![
     calls_of_the_control_plane_may_name_envd_in_their_headers,
     the_first_sdks_get_only_members_of_entries_that_they_know,
+    streams_of_a_killed_sandbox_end_with_the_error_that_sdks_know,
 ];
 
 /// Python's SDK 2.7 to 2.28 adds the headers for envd to the request of `Sandbox.connect`.
@@ -61,4 +62,30 @@ async fn the_first_sdks_get_only_members_of_entries_that_they_know() {
         }
     }
     sandbox.kill().await;
+}
+
+/// Of a stream that breaks off, older SDKs only know that the connection broke; the first ones send the request again.
+async fn streams_of_a_killed_sandbox_end_with_the_error_that_sdks_know() {
+    let sandbox = Sandbox::create(json!({"templateID": "code-interpreter-v1"})).await;
+    let mut command = sandbox.start("echo printed; exec sleep 60").await;
+    let pid = command.pid().await;
+    let mut joined = sandbox.stream("process.Process/Connect", json!({"process": {"pid": pid}})).await;
+    assert_eq!(joined.pid().await, pid);
+    let mut watch = sandbox.stream("filesystem.Filesystem/WatchDir", json!({"path": "/tmp"})).await;
+    assert_eq!(watch.message().await, json!({"start": {}}));
+    let code = json!({"code": "import time; print('printed', flush=True); time.sleep(60)"});
+    let execute = sandbox.at(INTERPRETER, Method::POST, "/execute").json(&code).send().await.expect("an answer");
+    sandbox.kill().await;
+    for stream in [&mut command, &mut joined, &mut watch] {
+        let (code, message) = stream.error().await;
+        assert_eq!(code, "unavailable");
+        assert!(
+            message.contains("was not found") && message.contains("killed or reached its end of life"),
+            "{message}"
+        );
+    }
+    // The lines of an execution have no such end: to break off is the only sign.
+    assert!(execute.bytes().await.is_err());
+    let health = answer(sandbox.at(ENVD, Method::GET, "/health")).await;
+    assert_eq!((health.status, health.text().contains("was not found")), (502, true));
 }

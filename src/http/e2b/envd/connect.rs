@@ -4,6 +4,7 @@
 //! every message has an envelope, the status is always 200, and the last envelope contains the error, if any.
 //! Compression is not supported.
 
+use std::convert::Infallible;
 use std::marker::PhantomData;
 use std::time::Duration;
 
@@ -19,13 +20,10 @@ use tokio::time::Instant;
 use tokio_util::codec::FramedRead;
 use tokio_util::io::StreamReader;
 
-use super::envelope::{Envelopes, MAX_MESSAGE_BYTES, end_envelope, envelope};
+use super::envelope::{Envelopes, MAX_MESSAGE_BYTES, STREAM_TYPE, end_envelope, envelope};
 use super::error::{Code, ConnectError};
 use crate::http::json::parse;
 use crate::sandbox::OperationError;
-
-/// The content type of a stream. It must not have a `charset`, with which the Python SDK would not recognise a stream.
-const STREAM_TYPE: &str = "application/connect+json";
 
 /// The error of a streaming call that failed before its first message. It is sent as a 200 with an envelope, because
 /// SDKs would interpret an HTTP status differently.
@@ -150,7 +148,7 @@ impl StreamTimeouts {
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for StreamTimeouts {
-    type Rejection = std::convert::Infallible;
+    type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
         Ok(Self::new(&parts.headers))
@@ -174,8 +172,7 @@ pub(in crate::http::e2b) fn list_response(
     ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(body)).into_response()
 }
 
-/// Streams messages as they come, `keep_alive` after a time without one, and the end. If the sandbox is lost
-/// ([`ConnectError::lost`]), the connection is aborted: SDKs then check whether the sandbox is still alive.
+/// Streams messages as they come, `keep_alive` after a time without one, and the end.
 pub(in crate::http::e2b) fn message_stream(
     messages: impl Stream<Item = Result<Value, ConnectError>> + Send + Unpin + 'static,
     timeouts: StreamTimeouts,
@@ -199,8 +196,7 @@ pub(in crate::http::e2b) fn message_stream(
             };
             Some(match message {
                 Some(Ok(message)) => (Ok(envelope(0, &message)), Some(messages)),
-                Some(Err(err)) if err.code == Code::Unavailable => (Err(err), None),
-                Some(Err(err)) => (Ok(end_envelope(Some(&err))), None),
+                Some(Err(err)) => (Ok::<_, Infallible>(end_envelope(Some(&err))), None),
                 None => (Ok(end_envelope(None)), None),
             })
         }
@@ -254,9 +250,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_lost_sandbox_aborts_the_stream() {
+    async fn a_stream_of_a_lost_sandbox_ends_with_an_error() {
         let timeouts = StreamTimeouts { timeout: None, keep_alive: Duration::from_secs(90) };
         let response = message_stream(futures::stream::iter([Err(ConnectError::lost())]), timeouts, json!({}));
-        assert!(axum::body::to_bytes(response.into_body(), 1 << 20).await.is_err());
+        let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.expect("a body");
+        assert_eq!(body, end_envelope(Some(&ConnectError::lost())));
     }
 }
