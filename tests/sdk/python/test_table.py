@@ -5,8 +5,10 @@ import importlib
 import inspect
 import re
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
+from e2b import SandboxException
 from e2b_code_interpreter import AsyncSandbox, Sandbox
 
 import sdk
@@ -122,6 +124,20 @@ def test_what_is_not_offered_is_refused_asynchronously():
         sdk.discard(sandbox)
 
     asyncio.run(whole())
+
+
+@pytest.mark.refuses("sandbox.get_mcp_token")
+@pytest.mark.parametrize("template", [None, "code-interpreter-v1"])
+@pytest.mark.parametrize("face", [pytest.param("sync"), pytest.param("async", marks=pytest.mark.asynchronous)])
+def test_a_gateway_that_is_not_there_leaves_no_sandbox(face, template):
+    metadata = {"mark": uuid4().hex}
+    # The words of the SDK itself.
+    with pytest.raises(SandboxException, match="Failed to start MCP gateway"):
+        if face == "sync":
+            Sandbox.create(template, mcp={"time": {}}, metadata=metadata)
+        else:
+            asyncio.run(AsyncSandbox.create(template, mcp={"time": {}}, metadata=metadata))
+    assert sdk.listed(metadata=metadata) == []
 
 
 @pytest.mark.refuses(*OUTSIDE)
