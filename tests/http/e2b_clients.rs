@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::e2b::{ENVD, INTERPRETER, KEY, OTHER_KEY, Sandbox, answer};
+use crate::e2b::{ENVD, INTERPRETER, KEY, OTHER_KEY, Sandbox, answer, api};
 
 trials![
     calls_of_the_control_plane_may_name_envd_in_their_headers,
     the_first_sdks_get_only_members_of_entries_that_they_know,
     streams_of_a_killed_sandbox_end_with_the_error_that_sdks_know,
+    the_command_line_lists_templates_and_cannot_change_them,
 ];
 
 /// Python's SDK 2.7 to 2.28 adds the headers for envd to the request of `Sandbox.connect`.
@@ -88,4 +89,83 @@ async fn streams_of_a_killed_sandbox_end_with_the_error_that_sdks_know() {
     assert!(execute.bytes().await.is_err());
     let health = answer(sandbox.at(ENVD, Method::GET, "/health")).await;
     assert_eq!((health.status, health.text().contains("was not found")), (502, true));
+}
+
+/// `e2b template list` shows what `GET /templates` answers.
+async fn the_command_line_lists_templates_and_cannot_change_them() {
+    let list = async |path: &str| {
+        let answer = api(Method::GET, path, None).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        (answer.json(), answer.headers.get("x-next-token").map(|token| token.to_str().expect("text").to_owned()))
+    };
+    let (templates, _) = list("/templates?teamID=any").await;
+    let templates = templates.as_array().expect("a list");
+    let names: Vec<_> = templates.iter().map(|template| template["templateID"].as_str().expect("text")).collect();
+    assert!(["base", "code-interpreter-v1", "python"].iter().all(|name| names.contains(name)), "{names:?}");
+    // The members that the SDKs' models require.
+    let required = [
+        "templateID",
+        "buildID",
+        "cpuCount",
+        "memoryMB",
+        "diskSizeMB",
+        "public",
+        "aliases",
+        "names",
+        "createdAt",
+        "updatedAt",
+        "createdBy",
+        "lastSpawnedAt",
+        "spawnCount",
+        "buildCount",
+        "envdVersion",
+        "buildStatus",
+    ];
+    let mut builds = BTreeSet::new();
+    for template in templates {
+        assert!(required.iter().all(|name| template.get(name).is_some()), "{template}");
+        let build = template["buildID"].as_str().expect("text");
+        let parts: Vec<_> = build.split('-').map(str::len).collect();
+        assert!(parts == [8, 4, 4, 4, 12] && builds.insert(build), "not a UUID, or there twice: {build}");
+        humantime::parse_rfc3339(template["createdAt"].as_str().expect("text")).expect("a time");
+        // Each of its names leads to it.
+        for name in template["aliases"].as_array().expect("a list") {
+            let (detail, _) = list(&format!("/templates/{}", name.as_str().expect("text"))).await;
+            assert_eq!(detail["builds"][0]["buildID"], template["buildID"], "{name}");
+        }
+    }
+    let base = &templates[names.iter().position(|name| *name == "base").expect("base")];
+    let sandbox = Sandbox::create(json!({"templateID": "base"})).await;
+    let detail = sandbox.api(Method::GET, "", None).await.json();
+    for member in ["templateID", "cpuCount", "memoryMB", "diskSizeMB", "envdVersion"] {
+        assert_eq!(base[member], detail[member], "{member}");
+    }
+    sandbox.kill().await;
+    // In pages, as the second version answers.
+    let (mut paged, mut token) = (Vec::new(), String::new());
+    loop {
+        let (page, next) = list(&format!("/v2/templates?limit=2{token}")).await;
+        paged.extend(page.as_array().expect("a list").clone());
+        let Some(next) = next else { break };
+        assert_eq!(page.as_array().expect("a list").len(), 2);
+        token = format!("&nextToken={next}");
+    }
+    assert_eq!(&paged, templates);
+    for query in ["limit=0", "limit=101", "nextToken=nowhere"] {
+        api(Method::GET, &format!("/v2/templates?{query}"), None).await.error(400);
+    }
+    api(Method::GET, "/templates/nowhere", None).await.error(404);
+    for (method, path) in [
+        (Method::POST, "/templates"),
+        (Method::POST, "/v3/templates"),
+        (Method::POST, "/v2/templates/base/builds/1"),
+        (Method::PATCH, "/v2/templates/base"),
+        (Method::DELETE, "/templates/base"),
+        (Method::GET, "/templates/base/tags"),
+        (Method::POST, "/templates/tags"),
+        (Method::GET, "/teams"),
+    ] {
+        let message = api(method, path, Some(json!({}))).await.error(501);
+        assert!(message.starts_with(&format!("{path} is not offered here: ")), "{message}");
+    }
 }

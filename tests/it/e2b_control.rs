@@ -304,8 +304,6 @@ async fn what_is_not_offered_is_a_501_that_names_it() {
         (Method::POST, snapshots.as_str()),
         (Method::POST, &fork),
         (Method::GET, "/snapshots"),
-        (Method::GET, "/templates"),
-        (Method::GET, "/v2/templates"),
         (Method::POST, "/v3/templates"),
         (Method::DELETE, "/templates/some"),
         (Method::POST, "/templates/tags"),
@@ -316,7 +314,7 @@ async fn what_is_not_offered_is_a_501_that_names_it() {
         (Method::DELETE, "/secrets/some"),
     ] {
         let message = api(method, path, Some(json!({}))).await.error(501);
-        assert_eq!(message, format!("{path} is not offered here"));
+        assert!(message.starts_with(&format!("{path} is not offered here")), "{message}");
     }
     for member in [json!({"mcp": {"x": {}}}), json!({"volumeMounts": [{"name": "v", "path": "/v"}]})] {
         let mut body = json!({"templateID": "base"});

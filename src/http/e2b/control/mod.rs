@@ -31,7 +31,7 @@ use crate::http::json::{self, Json};
 use crate::sandbox::{CreateSpec, OnTimeout, Owner, Sandbox, Sandboxes};
 use named::Named;
 use network::NetworkRequest;
-use refusals::{not_offered, pause_without_memory, refuse_what_creation_lacks, resume_without_memory};
+use refusals::{not_offered, pause_without_memory, refuse_what_creation_lacks, resume_without_memory, teams};
 use shapes::{DEFAULT_TIMEOUT_S, SandboxDetail, SandboxResponse};
 
 type E2bResult<T> = Result<T, E2bError>;
@@ -42,7 +42,7 @@ const MAX_TIMEOUT_S: i64 = 24 * 60 * 60;
 /// Returns whether a path belongs to E2B's API, so that errors there have E2B's shape.
 pub(in crate::http) fn owns(path: &str) -> bool {
     let mut parts = path.split('/').skip(1).skip_while(|part| matches!(*part, "v2" | "v3"));
-    matches!(parts.next(), Some("sandboxes" | "snapshots" | "templates" | "volumes" | "secrets"))
+    matches!(parts.next(), Some("sandboxes" | "snapshots" | "templates" | "volumes" | "secrets" | "teams"))
 }
 
 /// Returns the routes. The caller adds the check of the API key.
@@ -63,11 +63,7 @@ pub(in crate::http::e2b) fn routes() -> Router<AppState> {
         .route("/sandboxes/{id}/snapshots", post(not_offered))
         .route("/sandboxes/{id}/fork", post(not_offered))
         .route("/snapshots", get(not_offered))
-        .route("/templates", any(not_offered))
-        .route("/templates/{*rest}", any(not_offered))
-        .route("/v2/templates", any(not_offered))
-        .route("/v2/templates/{*rest}", any(not_offered))
-        .route("/v3/templates", any(not_offered))
+        .route("/teams", any(teams))
         .route("/volumes", any(not_offered))
         .route("/volumes/{*rest}", any(not_offered))
         .route("/secrets", any(not_offered))

@@ -41,6 +41,11 @@ pub(super) async fn not_offered(uri: Uri) -> E2bError {
     unimplemented(format!("{} is not offered here", uri.path()))
 }
 
+/// Responds to the command line, which looks for a user's keys after a login.
+pub(super) async fn teams() -> E2bError {
+    unimplemented("/teams is not offered here: there are no accounts; set E2B_API_KEY instead of logging in")
+}
+
 fn unimplemented(message: impl Into<String>) -> E2bError {
     E2bError::new(StatusCode::NOT_IMPLEMENTED, message)
 }
