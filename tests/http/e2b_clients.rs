@@ -6,12 +6,14 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::e2b::{ENVD, INTERPRETER, KEY, OTHER_KEY, Sandbox, answer, api};
+use crate::support::{Server, eventually};
 
 trials![
     calls_of_the_control_plane_may_name_envd_in_their_headers,
     the_first_sdks_get_only_members_of_entries_that_they_know,
     streams_of_a_killed_sandbox_end_with_the_error_that_sdks_know,
     the_command_line_lists_templates_and_cannot_change_them,
+    a_letta_that_is_not_configured_is_named_with_what_to_set,
 ];
 
 /// Python's SDK 2.7 to 2.28 adds the headers for envd to the request of `Sandbox.connect`.
@@ -168,4 +170,25 @@ async fn the_command_line_lists_templates_and_cannot_change_them() {
         let message = api(method, path, Some(json!({}))).await.error(501);
         assert!(message.starts_with(&format!("{path} is not offered here: ")), "{message}");
     }
+}
+
+/// Letta never kills the sandboxes of `run_code`, so that it soon reaches the limit.
+async fn a_letta_that_is_not_configured_is_named_with_what_to_set() {
+    const VARIABLE: &str = "ONCEBOX_LETTA_API_KEYS";
+    let server =
+        Server::start_cold(&[("ONCEBOX_API_KEYS", KEY), (VARIABLE, OTHER_KEY), ("ONCEBOX_MAX_KEPT_SANDBOXES", "1")]);
+    let create = async |key: &str, metadata: Value| {
+        let create = server.http.post(format!("{}/sandboxes", server.url)).header("x-api-key", key);
+        answer(create.json(&json!({"templateID": "code-interpreter-v1", "metadata": metadata}))).await
+    };
+    // As Letta creates the sandbox of a custom tool.
+    let tool = create(KEY, json!({"config_state": "1"})).await;
+    assert_eq!(tool.status, 201, "{}", tool.text());
+    eventually("the log names the variable", async || server.logged(VARIABLE).len() == 1).await;
+    for _ in 0..3 {
+        assert!(create(KEY, json!({})).await.error(429).contains(VARIABLE));
+    }
+    eventually("the log names the variable", async || server.logged(VARIABLE).len() == 2).await;
+    assert!(!create(OTHER_KEY, json!({})).await.error(429).contains(VARIABLE), "it is there already");
+    assert_eq!(server.logged(VARIABLE).len(), 2, "once for each reason");
 }

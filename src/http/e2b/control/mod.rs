@@ -24,7 +24,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::error::E2bError;
-use super::letta::ClientDomain;
+use super::letta::{self, ClientDomain};
 use crate::engine::{EngineError, Network};
 use crate::http::AppState;
 use crate::http::json::{self, Json};
@@ -157,7 +157,10 @@ async fn create(
         traffic,
         template,
     };
-    let sandbox = state.sandboxes.create(spec, environment).await?;
+    let profile = state.api_keys.profile(owner);
+    letta::warn_if_unknown(profile, &spec);
+    let created = state.sandboxes.create(spec, environment).await;
+    let sandbox = created.map_err(|err| letta::creation_error(profile, err))?;
     Ok((StatusCode::CREATED, axum::Json(SandboxResponse::new(&sandbox, domain))).into_response())
 }
 
