@@ -200,6 +200,11 @@ impl Sandbox {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whether the sandbox was killed.
+    pub fn is_killed(&self) -> bool {
+        self.gone.is_cancelled()
+    }
+
     /// Freezes the sandbox, even if the caller stops waiting. False if it was paused already.
     ///
     /// # Errors

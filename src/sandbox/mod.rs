@@ -142,6 +142,11 @@ impl Sandboxes {
         self.shared.templates.iter().find(|template| template.is_called(name)).cloned()
     }
 
+    /// Whether the engine can pause sandboxes.
+    pub fn can_pause(&self) -> bool {
+        self.shared.engine.freezer().is_some()
+    }
+
     /// All templates.
     pub fn templates(&self) -> &[Arc<Template>] {
         &self.shared.templates

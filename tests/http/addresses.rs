@@ -92,14 +92,14 @@ async fn heads_that_no_client_library_sends_must_agree_too() {
         raw(head.as_bytes()).await[9..12].to_owned()
     };
     let (own, others) = (host(ENVD, &one.id), host(ENVD, &other.id));
-    assert_eq!(get("/envs", &[own.clone()]).await, "200");
+    assert_eq!(get("/envs", std::slice::from_ref(&own)).await, "200");
     assert_eq!(get("/envs", &[own.clone(), own.clone()]).await, "200");
     assert_eq!(get("/envs", &[own.clone(), others.clone()]).await, "400");
     assert_eq!(get("/envs", &[others.clone(), own.clone()]).await, "400");
     assert_eq!(get("/healthz", &["one".to_owned(), "other".to_owned()]).await, "400");
     assert_eq!(get(&format!("http://{own}/envs"), &["elsewhere".to_owned()]).await, "200");
-    assert_eq!(get(&format!("http://{own}/envs"), &[others.clone()]).await, "400");
-    assert_eq!(get(&format!("http://{others}/envs"), &[own.clone()]).await, "400");
+    assert_eq!(get(&format!("http://{own}/envs"), std::slice::from_ref(&others)).await, "400");
+    assert_eq!(get(&format!("http://{others}/envs"), std::slice::from_ref(&own)).await, "400");
     assert_eq!(get("http://elsewhere/envs", &[own]).await, "400");
     other.kill().await;
 }

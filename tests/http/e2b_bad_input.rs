@@ -196,6 +196,9 @@ async fn without_a_key_nothing_of_the_control_plane_opens() {
         (Method::POST, "/v2/sandboxes"),
         (Method::GET, "/templates/aliases/base"),
         (Method::GET, "/templates"),
+        (Method::GET, "/v2/templates"),
+        (Method::GET, "/templates/base"),
+        (Method::GET, "/teams"),
         (Method::GET, "/volumes/x"),
     ] {
         all.push((method, path.to_owned(), json!({"templateID": "base"})));

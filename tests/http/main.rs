@@ -20,6 +20,8 @@ mod contradictions;
 #[path = "../it/e2b.rs"]
 mod e2b;
 mod e2b_bad_input;
+mod e2b_clients;
+mod e2b_members;
 mod e2b_network;
 mod heads;
 mod protocol;
@@ -56,6 +58,8 @@ fn main() -> ExitCode {
         e2b_bad_input::trials(),
         e2b_network::trials(),
         heads::trials(),
+        e2b_clients::trials(),
+        e2b_members::trials(),
         protocol::trials(),
         repeat::trials(),
         tidy::trials(),

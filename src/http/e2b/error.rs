@@ -29,6 +29,13 @@ impl E2bError {
         Self::new(StatusCode::BAD_REQUEST, message)
     }
 
+    /// Adds what the client or the operator can do.
+    pub(crate) fn with_hint(mut self, hint: &str) -> Self {
+        self.message.push_str("; ");
+        self.message.push_str(hint);
+        self
+    }
+
     pub(crate) fn no_sandbox(id: &str) -> Self {
         let message = format!("Sandbox \"{id}\" doesn't exist or you don't have access to it");
         Self::new(StatusCode::NOT_FOUND, message)

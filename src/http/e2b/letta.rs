@@ -1,16 +1,19 @@
 //! Responses that Letta's server needs and that would break other clients of E2B: [`Profile::Letta`]. `docs/letta.md`
 //! describes them.
 
+use std::sync::Once;
+
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 
+use super::error::E2bError;
 use super::interpreter::events::{Failures, Strings, Style};
 use super::interpreter::renderer::Renderer;
 use super::profile::Profile;
 use super::proxy::address;
 use crate::http::AppState;
 use crate::protocol::{Notebook, Pieces};
-use crate::sandbox::{CreateSpec, Sandbox, Sandboxes};
+use crate::sandbox::{CreateSpec, Sandbox, SandboxError, Sandboxes};
 
 /// The metadata key that Letta sets on the sandbox of a custom tool.
 const TOOL_METADATA_KEY: &str = "config_state";
@@ -36,6 +39,33 @@ pub(super) fn renderer(profile: Profile, sandbox: &Sandbox, language: &str) -> R
 fn failures(spec: &CreateSpec) -> Failures {
     let is_run_code = !spec.metadata.contains_key(TOOL_METADATA_KEY) && spec.env.is_empty();
     if is_run_code { Failures::Text } else { Failures::Event }
+}
+
+/// What an operator of Letta has to do. Letta kills no sandbox of `run_code`, and nothing in its requests distinguishes
+/// these sandboxes from those of other programs.
+const HINT: &str = "if the client is Letta, put its key into ONCEBOX_LETTA_API_KEYS, or set ONCEBOX_PROFILE=letta if no \
+                    key is configured (docs/letta.md)";
+
+/// Converts the error of a creation. At the limit of kept sandboxes, clients that may be a Letta without its profile
+/// get a hint, and the log too, once.
+pub(super) fn creation_error(profile: Profile, err: SandboxError) -> E2bError {
+    static LOGGED: Once = Once::new();
+    let is_full = matches!(err, SandboxError::Full { .. });
+    let err = E2bError::from(err);
+    if !is_full || profile == Profile::Letta {
+        return err;
+    }
+    LOGGED.call_once(|| tracing::warn!("a sandbox was refused at the limit of kept sandboxes; {HINT}"));
+    err.with_hint(HINT)
+}
+
+/// Logs, once, that a client creates sandboxes as Letta does for custom tools, and does not have its profile.
+pub(super) fn warn_if_unknown(profile: Profile, spec: &CreateSpec) {
+    static LOGGED: Once = Once::new();
+    if profile != Profile::Letta && spec.metadata.contains_key(TOOL_METADATA_KEY) {
+        LOGGED
+            .call_once(|| tracing::warn!("a client creates sandboxes as Letta does, without Letta's profile; {HINT}"));
+    }
 }
 
 /// Kills a sandbox when dropped. Letta executes code once in each sandbox, and mostly leaves the sandbox to its

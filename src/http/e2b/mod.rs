@@ -115,6 +115,10 @@ impl Dispatch {
         match address::from_request(request.headers(), request.uri(), self.state.domain(), self.listener) {
             Ok(Address::Server) if is_file => self.signed_file(request).await,
             Ok(Address::Server) => call(self.server, request).await,
+            // Some SDKs also add the headers for envd to calls of the control plane. envd has none of its paths.
+            Ok(Address::Sandbox { port: ENVD_PORT, .. }) if control::owns(request.uri().path()) => {
+                call(self.server, request).await
+            }
             Ok(Address::Unnamed { port: ENVD_PORT }) if is_file && FilesQuery::from_uri(request.uri()).is_signed() => {
                 self.signed_file(request).await
             }

@@ -54,6 +54,14 @@ check('a command in the background is listed and killed', ['commands.list', 'com
   await assert.rejects(other.wait(), e2b.CommandExitError)
 })
 
+check('a command whose sandbox is killed ends with that reason', ['sandbox.kill', 'commands.run'], async (t) => {
+  const sandbox = await create(t)
+  const handle = await sandbox.commands.run('sleep 60', { background: true })
+  const ended = assert.rejects(handle.wait(), (error) => error instanceof e2b.TimeoutError && /sandbox was killed|sandbox timeout/.test(error.message))
+  await sandbox.kill()
+  await ended
+})
+
 check('a pid is the sandbox\'s own, and the dead are gone', ['commands.run', 'handle.kill'], async () => {
   const handle = await shared.commands.run('sleep 66', { background: true })
   assert.equal((await shared.commands.run(`kill -0 ${handle.pid}`)).exitCode, 0)

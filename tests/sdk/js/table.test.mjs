@@ -1,8 +1,9 @@
 // `methods.json` is correct: a method is only skipped because this version does not have it.
 
 import assert from 'node:assert/strict'
+import { randomUUID } from 'node:crypto'
 import { test } from 'node:test'
-import { check, CORE, create, declarations, e2b, has, INTERPRETER, METHODS, refused, WAY } from './sdk.mjs'
+import { check, CORE, create, declarations, e2b, has, INTERPRETER, listed, METHODS, refused, Sandbox, WAY } from './sdk.mjs'
 
 console.log(`sdk ${JSON.stringify({ version: CORE, interpreter: INTERPRETER, way: WAY })}`)
 
@@ -62,3 +63,14 @@ if (names.length)
     for (const name of names) await assert.rejects(async () => CALLS[name](sandbox), /501.*(is|are) not offered here/, name)
   })
 else test('left out: what is not offered is refused with its name ["sandbox.create_snapshot"]', () => {})
+
+if (refused('sandbox.get_mcp_token'))
+  test('a gateway that is not there leaves no sandbox ["sandbox.get_mcp_token"]', async () => {
+    for (const template of [[], ['code-interpreter-v1']]) {
+      const metadata = { mark: randomUUID() }
+      // The words of the SDK itself.
+      await assert.rejects(Sandbox.create(...template, { mcp: { time: {} }, metadata }), (error) => error instanceof e2b.SandboxError && /Failed to start MCP gateway/.test(error.message))
+      assert.deepEqual(await listed({ metadata }), [])
+    }
+  })
+else test('left out: a gateway that is not there leaves no sandbox ["sandbox.get_mcp_token"]', () => {})

@@ -4,7 +4,7 @@ import asyncio
 from uuid import uuid4
 
 import pytest
-from e2b import CommandExitException
+from e2b import CommandExitException, TimeoutException
 from e2b_code_interpreter import AsyncSandbox
 
 import sdk
@@ -144,6 +144,15 @@ async def test_a_deadline_is_moved_and_a_killed_sandbox_is_gone(sandbox):
     assert await sandbox.kill() is not False
     assert await AsyncSandbox.kill(sandbox.sandbox_id) is False
     assert await sandbox.is_running() is False
+
+
+@pytest.mark.covers("sandbox.kill", "commands.run")
+@asynchronous
+async def test_a_command_whose_sandbox_is_killed_ends_with_that_reason(sandbox):
+    handle = await sandbox.commands.run("sleep 60", background=True)
+    await sandbox.kill()
+    with pytest.raises(TimeoutException, match="sandbox was killed|sandbox timeout"):
+        await handle.wait()
 
 
 @pytest.mark.covers("sandbox.get_metrics")

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 from uuid import uuid4
 
 import pytest
-from e2b import AuthenticationException, NotFoundException, SandboxException
+from e2b import AuthenticationException, NotFoundException, SandboxException, TimeoutException
 from e2b_code_interpreter import Sandbox
 
 import sdk
@@ -183,6 +183,14 @@ def test_a_killed_sandbox_is_gone(sandbox):
     with pytest.raises(GONE):
         sandbox.get_info()
     assert id not in [info.sandbox_id for info in sdk.listed()]
+
+
+@pytest.mark.covers("sandbox.kill", "commands.run")
+def test_a_command_whose_sandbox_is_killed_ends_with_that_reason(sandbox):
+    handle = sandbox.commands.run("sleep 60", background=True)
+    sandbox.kill()
+    with pytest.raises(TimeoutException, match="sandbox was killed|sandbox timeout"):
+        handle.wait()
 
 
 @pytest.mark.covers("sandbox.kill", needs=["sandbox.list"])

@@ -3,8 +3,12 @@
 import asyncio
 import importlib
 import inspect
+import re
+from pathlib import Path
+from uuid import uuid4
 
 import pytest
+from e2b import SandboxException
 from e2b_code_interpreter import AsyncSandbox, Sandbox
 
 import sdk
@@ -50,6 +54,38 @@ def test_the_table_names_exactly_the_methods_of_this_version(face):
     assert there == {name for name in rows if name.split(".")[0] in every}
 
 
+# The models of the SDK's requests, by the names that docs/e2b.md gives the requests.
+MODELS = {
+    "creation": ["NewSandbox", "NewSandboxV2"],
+    "connect": ["ConnectSandbox", "ConnectSandboxV2"],
+    "resume": ["ResumedSandbox"],
+    "pause": ["SandboxPauseRequest"],
+    "timeout": ["SandboxTimeoutRequest", "PostSandboxesSandboxIDTimeoutBody"],
+    "refreshes": ["SandboxRefreshRequest", "PostSandboxesSandboxIDRefreshesBody"],
+    "network": ["SandboxNetworkUpdateConfig"],
+    "snapshots": ["SandboxSnapshotRequest"],
+    "fork": ["SandboxForkRequest"],
+}
+
+
+def members(name):
+    """The members of a model, as they are sent; none if this version does not have it."""
+    model = getattr(importlib.import_module("e2b.api.client.models"), name, None)
+    return set(re.findall(r'\bd\.pop\(\s*"(\w+)"', inspect.getsource(model.from_dict))) if model else set()
+
+
+def test_the_page_lists_every_member_that_this_version_sends():
+    page = (Path(__file__).parents[3] / "docs" / "e2b.md").read_text()
+    rows = re.findall(r"^\| (\w+) \| (`[^|]*) \| [^|]+ \|$", page.split("| request | members | here |")[1], re.MULTILINE)
+    listed = {(request, member) for request, cell in rows for member in re.findall("`([^`]+)`", cell)}
+    sent = {(request, member) for request, models in MODELS.items() for model in models for member in members(model)}
+    # The page lists the members of this one by themselves.
+    sent -= {("creation", "network")}
+    sent |= {("creation", f"network.{member}") for member in members("SandboxNetworkConfig")}
+    assert len(sent) > 5
+    assert sent <= listed, sent - listed
+
+
 OUTSIDE = {
     "template.build": lambda template, volume, secret: template.build(template().from_image("debian:13"), "mine"),
     "volume.create": lambda template, volume, secret: volume.create("mine"),
@@ -88,6 +124,20 @@ def test_what_is_not_offered_is_refused_asynchronously():
         sdk.discard(sandbox)
 
     asyncio.run(whole())
+
+
+@pytest.mark.refuses("sandbox.get_mcp_token")
+@pytest.mark.parametrize("template", [None, "code-interpreter-v1"])
+@pytest.mark.parametrize("face", [pytest.param("sync"), pytest.param("async", marks=pytest.mark.asynchronous)])
+def test_a_gateway_that_is_not_there_leaves_no_sandbox(face, template):
+    metadata = {"mark": uuid4().hex}
+    # The words of the SDK itself.
+    with pytest.raises(SandboxException, match="Failed to start MCP gateway"):
+        if face == "sync":
+            Sandbox.create(template, mcp={"time": {}}, metadata=metadata)
+        else:
+            asyncio.run(AsyncSandbox.create(template, mcp={"time": {}}, metadata=metadata))
+    assert sdk.listed(metadata=metadata) == []
 
 
 @pytest.mark.refuses(*OUTSIDE)

@@ -7,7 +7,9 @@ mod named;
 mod network;
 mod query;
 mod readings;
+mod refusals;
 mod repeat;
+mod templates;
 
 pub(in crate::http::e2b) mod shapes;
 
@@ -15,21 +17,22 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Extension, Path, Request, State};
+use axum::extract::{Extension, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post, put};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::error::E2bError;
-use super::letta::ClientDomain;
-use crate::engine::Network;
+use super::letta::{self, ClientDomain};
+use crate::engine::{EngineError, Network};
 use crate::http::AppState;
 use crate::http::json::{self, Json, OptionalJson, Pairs};
 use crate::sandbox::{CreateSpec, OnTimeout, Owner, Sandbox, Sandboxes};
 use named::Named;
 use network::NetworkRequest;
+use refusals::{not_offered, pause_without_memory, refuse_what_creation_lacks, resume_without_memory, teams};
 use shapes::{DEFAULT_TIMEOUT_S, SandboxDetail, SandboxResponse};
 
 type E2bResult<T> = Result<T, E2bError>;
@@ -40,7 +43,7 @@ const MAX_TIMEOUT_S: i64 = 24 * 60 * 60;
 /// Returns whether a path belongs to E2B's API, so that errors there have E2B's shape.
 pub(in crate::http) fn owns(path: &str) -> bool {
     let mut parts = path.split('/').skip(1).skip_while(|part| matches!(*part, "v2" | "v3"));
-    matches!(parts.next(), Some("sandboxes" | "snapshots" | "templates" | "volumes" | "secrets"))
+    matches!(parts.next(), Some("sandboxes" | "snapshots" | "templates" | "volumes" | "secrets" | "teams"))
 }
 
 /// Returns the routes. The caller adds the check of the API key.
@@ -57,15 +60,11 @@ pub(in crate::http::e2b) fn routes() -> Router<AppState> {
         .route("/sandboxes/{id}/resume", post(resume))
         .route("/sandboxes/{id}/network", put(set_network))
         .merge(readings::routes())
+        .merge(templates::routes())
         .route("/sandboxes/{id}/snapshots", post(not_offered))
         .route("/sandboxes/{id}/fork", post(not_offered))
         .route("/snapshots", get(not_offered))
-        .route("/templates/aliases/{alias}", get(template_alias))
-        .route("/templates", any(not_offered))
-        .route("/templates/{*rest}", any(not_offered))
-        .route("/v2/templates", any(not_offered))
-        .route("/v2/templates/{*rest}", any(not_offered))
-        .route("/v3/templates", any(not_offered))
+        .route("/teams", any(teams))
         .route("/volumes", any(not_offered))
         .route("/volumes/{*rest}", any(not_offered))
         .route("/secrets", any(not_offered))
@@ -88,13 +87,22 @@ struct CreateRequest {
     auto_pause_memory: Option<bool>,
     auto_resume: Option<AutoResume>,
     network: Option<NetworkRequest>,
-    volume_mounts: Option<Vec<Value>>,
     mcp: Option<Value>,
+    iam: Option<Iam>,
+    volume_mounts: Option<Vec<Value>>,
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct AutoResume {
     enabled: bool,
+}
+
+/// The workload identity of a sandbox, which has one if there are tokens.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Iam {
+    tokens: Option<Map<String, Value>>,
 }
 
 /// `POST /sandboxes`: the response always contains a token, but only sandboxes created with `secure` require it.
@@ -129,25 +137,17 @@ async fn create(
     let request: CreateRequest = json::parse(&body)?;
     let secure = is_secure(&request);
     let key = key.map(|key| repeat::creation_key(key, secure, &body));
-    let name = template_name(&request.template_id)?;
-    let template = state
-        .sandboxes
-        .kept_template(&name)
-        .ok_or_else(|| E2bError::new(StatusCode::NOT_FOUND, format!("template '{}' not found", request.template_id)))?;
+    // Before the template: SDKs choose one that does not exist here if `mcp` is set.
+    refuse_what_creation_lacks(&request)?;
+    if request.auto_pause == Some(true) && !state.sandboxes.can_pause() {
+        return Err(EngineError::Unsupported { action: "pause a sandbox: autoPause must be false" }.into());
+    }
+    let template = templates::find(&state.sandboxes, &request.template_id)?;
     let network = request.network.unwrap_or_default();
     network.check()?;
     let traffic = network.traffic()?;
     if traffic.private && !secure {
         return Err(E2bError::bad_request("network.allowPublicTraffic: false needs secure: true"));
-    }
-    if request.auto_pause_memory == Some(false) {
-        return Err(pause_without_memory());
-    }
-    if request.mcp.as_ref().is_some_and(|mcp| !mcp.is_null()) {
-        return Err(E2bError::new(StatusCode::NOT_IMPLEMENTED, "mcp is not offered here"));
-    }
-    if request.volume_mounts.as_ref().is_some_and(|mounts| !mounts.is_empty()) {
-        return Err(E2bError::new(StatusCode::NOT_IMPLEMENTED, "volumes are not offered here"));
     }
     let internet = match (request.allow_internet_access, network.allow_internet_access) {
         (Some(one), Some(other)) if one != other => {
@@ -169,10 +169,13 @@ async fn create(
         traffic,
         template,
     };
-    let sandbox = match key {
-        Some(key) => state.sandboxes.create_once(&key, spec, environment).await?,
-        None => state.sandboxes.create(spec, environment).await?,
+    let profile = state.api_keys.profile(owner);
+    letta::warn_if_unknown(profile, &spec);
+    let created = match key {
+        Some(key) => state.sandboxes.create_once(&key, spec, environment).await,
+        None => state.sandboxes.create(spec, environment).await,
     };
+    let sandbox = created.map_err(|err| letta::creation_error(profile, err))?;
     Ok((StatusCode::CREATED, axum::Json(SandboxResponse::new(&sandbox, domain))).into_response())
 }
 
@@ -183,16 +186,6 @@ pub(in crate::http::e2b) fn environment(sandbox: &Sandbox) -> BTreeMap<String, S
     let mut environment: BTreeMap<_, _> = own.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     environment.extend(sandbox.spec.env.clone());
     environment
-}
-
-/// Returns the name in a template reference: `name`, `namespace/name` or `name:tag`.
-fn template_name(reference: &str) -> E2bResult<String> {
-    let name = reference.rsplit('/').next().unwrap_or_default().split(':').next().unwrap_or_default();
-    let allowed = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.');
-    if name.is_empty() || !name.chars().all(allowed) {
-        return Err(E2bError::bad_request(format!("templateID: `{reference}` is not a template reference")));
-    }
-    Ok(name.to_owned())
 }
 
 fn timeout(seconds: i64) -> E2bResult<Duration> {
@@ -222,25 +215,51 @@ struct TimeoutRequest {
     timeout: Option<i64>,
 }
 
+#[derive(Debug, Default, Deserialize)]
+struct ConnectRequest {
+    timeout: Option<i64>,
+    memory: Option<bool>,
+}
+
 /// Resumes a paused sandbox, and extends its life; never shortens it. The response contains the token, because the
-/// client may be another process than the one that created the sandbox.
+/// client may be another process than the one that created the sandbox. `memory: false` concerns paused sandboxes only.
 async fn connect(
     ClientDomain(domain): ClientDomain,
     Named(sandbox): Named,
-    Json(request, _): Json<TimeoutRequest, E2bError>,
+    Json(request, _): Json<ConnectRequest, E2bError>,
 ) -> E2bResult<Response> {
     let timeout = timeout(request.timeout.unwrap_or(DEFAULT_TIMEOUT_S))?;
-    let resumed = sandbox.resume(timeout).await?;
+    let keeps_memory = request.memory != Some(false);
+    if !keeps_memory && sandbox.life().paused {
+        return Err(resume_without_memory());
+    }
+    let resumed = keeps_memory && sandbox.resume(timeout).await?;
     sandbox.extend(timeout);
     let status = if resumed { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, axum::Json(SandboxResponse::new(&sandbox, domain))).into_response())
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ResumeRequest {
+    timeout: Option<i64>,
+    auto_pause: Option<bool>,
+    memory: Option<bool>,
+}
+
 async fn resume(
     ClientDomain(domain): ClientDomain,
     Named(sandbox): Named,
-    Json(request, _): Json<TimeoutRequest, E2bError>,
+    Json(request, _): Json<ResumeRequest, E2bError>,
 ) -> E2bResult<Response> {
+    if request.memory == Some(false) {
+        return Err(resume_without_memory());
+    }
+    let auto_pause = sandbox.spec.on_timeout == OnTimeout::Pause;
+    if request.auto_pause.is_some_and(|requested| requested != auto_pause) {
+        let message = format!("autoPause: it is {auto_pause} since the sandbox was created, and cannot be changed");
+        return Err(E2bError::bad_request(message));
+    }
     if !sandbox.resume(timeout(request.timeout.unwrap_or(DEFAULT_TIMEOUT_S))?).await? {
         return Err(E2bError::new(StatusCode::CONFLICT, format!("Sandbox {} is already running", sandbox.id)));
     }
@@ -248,22 +267,28 @@ async fn resume(
 }
 
 #[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct PauseRequest {
     memory: Option<bool>,
+    require_healthy_guest: Option<bool>,
 }
 
-/// Refuses a pause that keeps only the files, after which the sandbox would boot anew. It is not replaced by a pause
-/// with memory.
-fn pause_without_memory() -> E2bError {
-    E2bError::new(StatusCode::NOT_IMPLEMENTED, "pausing without the memory is not offered here")
-}
+/// How long a pause that requires a healthy agent waits for the agent.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
 
 async fn pause(
     Named(sandbox): Named,
     OptionalJson(request, _): OptionalJson<PauseRequest, E2bError>,
 ) -> E2bResult<StatusCode> {
     if request.memory == Some(false) {
-        return Err(pause_without_memory());
+        return Err(pause_without_memory("memory"));
+    }
+    if request.require_healthy_guest == Some(true) && !sandbox.life().paused {
+        let answered = tokio::time::timeout(HEALTH_TIMEOUT, sandbox.metrics()).await;
+        if !matches!(answered, Ok(Ok(_))) {
+            let message = "the sandbox's agent does not answer, and requireHealthyGuest is true; it was not paused";
+            return Err(E2bError::new(StatusCode::SERVICE_UNAVAILABLE, message));
+        }
     }
     match sandbox.pause().await? {
         true => Ok(StatusCode::NO_CONTENT),
@@ -319,17 +344,4 @@ async fn set_network(Named(sandbox): Named, Json(request, _): Json<NetworkReques
         return Err(E2bError::bad_request(message));
     }
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// Looks up a template by its name or alias, for the SDKs' `Template.exists`.
-async fn template_alias(State(sandboxes): State<Sandboxes>, Path(alias): Path<String>) -> E2bResult<axum::Json<Value>> {
-    match sandboxes.kept_template(&alias) {
-        Some(template) => Ok(axum::Json(serde_json::json!({"templateID": template.name, "public": true}))),
-        None => Err(E2bError::new(StatusCode::NOT_FOUND, format!("template '{alias}' not found"))),
-    }
-}
-
-/// Responds to requests for features of E2B that oncebox does not have.
-async fn not_offered(uri: axum::http::Uri) -> E2bError {
-    E2bError::new(StatusCode::NOT_IMPLEMENTED, format!("{} is not offered here", uri.path()))
 }

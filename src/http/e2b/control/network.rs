@@ -15,9 +15,10 @@ use crate::sandbox::{RequestedNetwork, Template, Traffic};
 
 type E2bResult<T> = Result<T, E2bError>;
 
-/// The network options of a request. Options that cannot be enforced are refused rather than ignored.
+/// The network options of a request. Options that cannot be enforced are refused rather than ignored, and so are
+/// unknown ones, which may be misspelt restrictions.
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct NetworkRequest {
     #[serde(rename = "allow_internet_access")]
     pub(super) allow_internet_access: Option<bool>,
@@ -34,13 +35,10 @@ pub(super) struct NetworkRequest {
 impl NetworkRequest {
     /// Refuses options that cannot be enforced.
     pub(super) fn check(&self) -> Result<(), E2bError> {
-        let is_set = |value: &Option<Value>| {
-            value.as_ref().is_some_and(|value| !value.is_null() && *value != Value::Object(Default::default()))
-        };
         let is_not_empty = |value: &Option<Vec<Value>>| value.as_ref().is_some_and(|list| !list.is_empty());
         let unsupported = [
-            ("rules", is_set(&self.rules)),
-            ("egressProxy", is_set(&self.egress_proxy)),
+            ("rules", self.rules.as_ref().is_some_and(|rules| *rules != Value::Object(Default::default()))),
+            ("egressProxy", self.egress_proxy.is_some()),
             ("dnsServers", is_not_empty(&self.dns_servers)),
             ("httpsPorts", is_not_empty(&self.https_ports)),
         ];

@@ -8,13 +8,13 @@ use std::time::SystemTime;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::sandbox::{OnTimeout, Reading, RequestedNetwork, Sandbox};
+use crate::sandbox::{OnTimeout, Reading, RequestedNetwork, Sandbox, Template};
 
 /// The timeout of a sandbox whose request contains none, in seconds.
 pub(in crate::http::e2b) const DEFAULT_TIMEOUT_S: i64 = 300;
 
 /// The version of envd whose behaviour this server has. SDKs choose their calls by it.
-const ENVD_VERSION: &str = "0.6.13";
+pub(in crate::http::e2b) const ENVD_VERSION: &str = "0.6.13";
 
 /// The client id, which E2B has deprecated but still requires.
 const CLIENT_ID: &str = "oncebox";
@@ -51,6 +51,27 @@ impl SandboxResponse {
     }
 }
 
+/// The size of a template's sandboxes.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::http::e2b) struct Size {
+    pub(in crate::http::e2b) cpu_count: u64,
+    #[serde(rename = "memoryMB")]
+    pub(in crate::http::e2b) memory_mb: u64,
+    #[serde(rename = "diskSizeMB")]
+    pub(in crate::http::e2b) disk_size_mb: u64,
+}
+
+impl Size {
+    pub(in crate::http::e2b) fn of(template: &Template) -> Self {
+        Self {
+            cpu_count: template.cpu_millis.div_ceil(1000),
+            memory_mb: template.memory_bytes >> 20,
+            disk_size_mb: template.disk_bytes >> 20,
+        }
+    }
+}
+
 /// A sandbox in a list.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -64,11 +85,8 @@ pub(in crate::http::e2b) struct ListedSandbox {
     alias: String,
     started_at: String,
     end_at: String,
-    cpu_count: u64,
-    #[serde(rename = "memoryMB")]
-    memory_mb: u64,
-    #[serde(rename = "diskSizeMB")]
-    disk_size_mb: u64,
+    #[serde(flatten)]
+    size: Size,
     state: &'static str,
     envd_version: &'static str,
     metadata: BTreeMap<String, String>,
@@ -84,9 +102,7 @@ impl ListedSandbox {
             alias: spec.template.name.clone(),
             started_at: rfc3339(sandbox.started),
             end_at: rfc3339(life.end),
-            cpu_count: spec.template.cpu_millis.div_ceil(1000),
-            memory_mb: spec.template.memory_bytes >> 20,
-            disk_size_mb: spec.template.disk_bytes >> 20,
+            size: Size::of(&spec.template),
             state: if life.paused { "paused" } else { "running" },
             envd_version: ENVD_VERSION,
             metadata: spec.metadata.clone(),

@@ -4,6 +4,7 @@
 //! every message has an envelope, the status is always 200, and the last envelope contains the error, if any. Only what
 //! the head of a request decides has an HTTP status in either kind of call. Compression is not supported.
 
+use std::convert::Infallible;
 use std::marker::PhantomData;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use tokio::time::Instant;
 use tokio_util::codec::FramedRead;
 use tokio_util::io::StreamReader;
 
-use super::envelope::{Envelopes, HEAD_BYTES, MAX_MESSAGE_BYTES, end_envelope, envelope};
+use super::envelope::{Envelopes, HEAD_BYTES, MAX_MESSAGE_BYTES, STREAM_TYPE, end_envelope, envelope};
 use super::error::{Code, ConnectError};
 use crate::http::json::{self, JsonError, parse};
 use crate::http::single::{HeaderError, single};
@@ -31,9 +32,6 @@ const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
 
 /// The content type of a unary call.
 const UNARY_TYPE: &str = "application/json";
-
-/// The content type of a stream. It must not have a `charset`, with which the Python SDK would not recognise a stream.
-const STREAM_TYPE: &str = "application/connect+json";
 
 /// The error of a streaming call that failed before its first message. It is sent as a 200 with an envelope, because
 /// SDKs would interpret an HTTP status differently.
@@ -214,8 +212,7 @@ pub(in crate::http::e2b) fn list_response(
     ([(header::CONTENT_TYPE, UNARY_TYPE)], Body::from_stream(body)).into_response()
 }
 
-/// Streams messages as they come, `keep_alive` after a time without one, and the end. If the sandbox is lost
-/// ([`ConnectError::lost`]), the connection is aborted: SDKs then check whether the sandbox is still alive.
+/// Streams messages as they come, `keep_alive` after a time without one, and the end.
 pub(in crate::http::e2b) fn message_stream(
     messages: impl Stream<Item = Result<Value, ConnectError>> + Send + Unpin + 'static,
     timeouts: StreamTimeouts,
@@ -239,8 +236,7 @@ pub(in crate::http::e2b) fn message_stream(
             };
             Some(match message {
                 Some(Ok(message)) => (Ok(envelope(0, &message)), Some(messages)),
-                Some(Err(err)) if err.code == Code::Unavailable => (Err(err), None),
-                Some(Err(err)) => (Ok(end_envelope(Some(&err))), None),
+                Some(Err(err)) => (Ok::<_, Infallible>(end_envelope(Some(&err))), None),
                 None => (Ok(end_envelope(None)), None),
             })
         }
@@ -295,9 +291,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_lost_sandbox_aborts_the_stream() {
+    async fn a_stream_of_a_lost_sandbox_ends_with_an_error() {
         let timeouts = StreamTimeouts { timeout: None, keep_alive: Duration::from_secs(90) };
         let response = message_stream(futures::stream::iter([Err(ConnectError::lost())]), timeouts, json!({}));
-        assert!(axum::body::to_bytes(response.into_body(), 1 << 20).await.is_err());
+        let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.expect("a body");
+        assert_eq!(body, end_envelope(Some(&ConnectError::lost())));
     }
 }

@@ -7,6 +7,9 @@ use tokio_util::codec::Decoder;
 
 use super::error::{Code, ConnectError};
 
+/// The content type of a stream. It must not have a `charset`, with which the Python SDK would not recognise a stream.
+pub(in crate::http::e2b) const STREAM_TYPE: &str = "application/connect+json";
+
 /// The largest message that is accepted.
 pub(in crate::http::e2b) const MAX_MESSAGE_BYTES: usize = 32 << 20;
 

@@ -67,6 +67,13 @@ impl ConnectError {
         Self::new(Code::Unavailable, "The sandbox was not found")
     }
 
+    /// Returns the error at the end of a stream whose sandbox was killed, or else paused. From its first words, SDKs
+    /// know that the sandbox does not run any longer, and do not have to send a request to it, which could resume it.
+    pub(in crate::http::e2b) fn interrupted(is_killed: bool) -> Self {
+        let reason = if is_killed { "it was killed or reached its end of life" } else { "it was paused" };
+        Self::new(Code::Unavailable, format!("The sandbox was not found: {reason}"))
+    }
+
     pub(in crate::http::e2b) fn deadline_exceeded() -> Self {
         Self::new(Code::DeadlineExceeded, "the deadline of the request has passed")
     }

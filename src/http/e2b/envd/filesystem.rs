@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::body::Body;
-use axum::extract::Extension;
+use axum::extract::{Extension, FromRequestParts};
 use axum::http::header;
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
@@ -50,19 +51,21 @@ struct PathRequest {
 async fn stat(
     Extension(sandbox): Extension<Arc<Sandbox>>,
     User(user): User,
+    members: Members,
     Unary(PathRequest { path }): Unary<PathRequest>,
 ) -> UnaryResult {
     let entry = sandbox.stat(&FileQuery { path, user }).await?;
-    Ok(Json(json!({"entry": shape(entry)})))
+    Ok(Json(json!({"entry": shape(entry, members)})))
 }
 
 async fn make_directory(
     Extension(sandbox): Extension<Arc<Sandbox>>,
     User(user): User,
+    members: Members,
     Unary(PathRequest { path }): Unary<PathRequest>,
 ) -> UnaryResult {
     let entry = sandbox.make_directory(&FileQuery { path, user }).await?;
-    Ok(Json(json!({"entry": shape(entry)})))
+    Ok(Json(json!({"entry": shape(entry, members)})))
 }
 
 async fn remove(
@@ -85,10 +88,11 @@ struct MoveRequest {
 async fn rename(
     Extension(sandbox): Extension<Arc<Sandbox>>,
     User(user): User,
+    members: Members,
     Unary(MoveRequest { source, destination }): Unary<MoveRequest>,
 ) -> UnaryResult {
     let entry = sandbox.rename(&MoveQuery { from: source, to: destination, user }).await?;
-    Ok(Json(json!({"entry": shape(entry)})))
+    Ok(Json(json!({"entry": shape(entry, members)})))
 }
 
 #[derive(Debug, Deserialize)]
@@ -103,31 +107,57 @@ struct ListRequest {
 async fn list(
     Extension(sandbox): Extension<Arc<Sandbox>>,
     User(user): User,
+    members: Members,
     Unary(ListRequest { path, depth }): Unary<ListRequest>,
 ) -> Result<Response, ConnectError> {
     let entries = sandbox.list(&ListQuery { path, user, depth }).await?;
-    let body = Body::from_stream(listing(entries));
+    let body = Body::from_stream(listing(entries, members));
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
 fn listing(
     entries: impl Stream<Item = Result<Entry, OperationError>> + Send + 'static,
+    members: Members,
 ) -> impl Stream<Item = Result<Bytes, OperationError>> + Send + 'static {
     let piece = |text: &'static str| futures::stream::iter([Ok(Bytes::from_static(text.as_bytes()))]);
-    let entries = entries.enumerate().map(|(at, entry)| {
+    let entries = entries.enumerate().map(move |(at, entry)| {
         let comma = if at == 0 { "" } else { "," };
-        Ok(Bytes::from(format!("{comma}{}", shape(entry?))))
+        Ok(Bytes::from(format!("{comma}{}", shape(entry?, members))))
     });
     piece("{\"entries\":[").chain(entries).chain(piece("]}"))
 }
 
+/// The members of an entry that a client can read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Members {
+    All,
+    /// Those of the first version: name, type and path. Python's SDK up to 1.7 knows no others, and up to 1.5.3 it fails
+    /// on a message with one that it does not know.
+    First,
+}
+
+/// The user agent of Python's SDK up to 1.7 in calls to envd. Later versions send another one.
+const FIRST_USER_AGENT: &str = "connect-python";
+
+impl<S: Send + Sync> FromRequestParts<S> for Members {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        let is_first = parts.headers.get(header::USER_AGENT).is_some_and(|agent| agent == FIRST_USER_AGENT);
+        Ok(if is_first { Self::First } else { Self::All })
+    }
+}
+
 /// Renders an `EntryInfo`.
-fn shape(entry: Entry) -> Value {
+fn shape(entry: Entry, members: Members) -> Value {
     let kind = match entry.kind {
         EntryKind::File => "FILE_TYPE_FILE",
         EntryKind::Directory => "FILE_TYPE_DIRECTORY",
         EntryKind::Other => "FILE_TYPE_UNSPECIFIED",
     };
+    if members == Members::First {
+        return json!({"name": entry.name, "type": kind, "path": entry.path});
+    }
     let mut shape = json!({
         "name": entry.name,
         "type": kind,
@@ -229,7 +259,11 @@ fn event_shape(event: WatchEvent) -> Value {
         WatchKind::Chmod => "EVENT_TYPE_CHMOD",
     };
     let mut value = json!({"name": event.name, "type": kind});
-    value.as_object_mut().expect("an object").extend(event.entry.map(|entry| ("entry".to_owned(), shape(entry))));
+    // Clients that ask for entries in events can read all their members.
+    value
+        .as_object_mut()
+        .expect("an object")
+        .extend(event.entry.map(|entry| ("entry".to_owned(), shape(entry, Members::All))));
     value
 }
 
@@ -294,20 +328,23 @@ mod tests {
             "permissions": "-rw-r--r--", "owner": "user", "group": "user",
             "modifiedTime": "2017-07-14T02:40:00.123456789Z",
         });
-        assert_eq!(shape(entry("a")), expected);
+        assert_eq!(shape(entry("a"), Members::All), expected);
         let link =
             Entry { symlink_target: Some("/x".to_owned()), mode: 0o120777, target_mode: Some(0o100640), ..entry("a") };
-        let broken = shape(Entry { target_mode: None, ..link.clone() });
+        let broken = shape(Entry { target_mode: None, ..link.clone() }, Members::All);
         assert_eq!((&broken["mode"], &broken["permissions"]), (&json!(0), &json!("Lrwxrwxrwx")));
-        let link = shape(link);
+        let link = shape(link, Members::All);
         assert_eq!((&link["symlinkTarget"], &link["mode"]), (&json!("/x"), &json!(0o640)));
         assert_eq!(link["permissions"], "Lrwxrwxrwx");
         let attributes =
             [("user.e2b.k", "v"), ("user.own", "w")].map(|(name, value)| (name.to_owned(), value.to_owned()));
         let with_metadata = Entry { attributes: attributes.into(), ..entry("a") };
-        assert_eq!(shape(with_metadata)["metadata"], json!({"k": "v"}));
+        assert_eq!(shape(with_metadata, Members::All)["metadata"], json!({"k": "v"}));
         // The owner of a file can set any date.
-        assert_eq!(shape(Entry { modified_ns: -1, ..entry("a") })["modifiedTime"], "1970-01-01T00:00:00.000000000Z");
+        assert_eq!(
+            shape(Entry { modified_ns: -1, ..entry("a") }, Members::All)["modifiedTime"],
+            "1970-01-01T00:00:00.000000000Z"
+        );
     }
 
     #[test]
@@ -330,7 +367,8 @@ mod tests {
     async fn a_listing_is_one_json_value() {
         for names in [&[][..], &["a"], &["a", "b", "c"]] {
             let entries: Vec<_> = names.iter().map(|name| Ok(entry(name))).collect();
-            let pieces: Vec<_> = listing(futures::stream::iter(entries)).try_collect().await.expect("pieces");
+            let pieces: Vec<_> =
+                listing(futures::stream::iter(entries), Members::All).try_collect().await.expect("pieces");
             let value: Value = serde_json::from_slice(&pieces.concat()).expect("JSON");
             let found: Vec<_> = value["entries"].as_array().expect("a list").iter().map(|e| &e["name"]).collect();
             assert_eq!(found, names);

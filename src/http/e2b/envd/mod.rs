@@ -3,13 +3,13 @@
 //! Source: e2b-dev/infra, `packages/envd`.
 
 mod connect;
-mod envelope;
 mod files;
 mod filesystem;
 mod process;
 mod upload;
 mod user;
 
+pub(in crate::http::e2b) mod envelope;
 pub(in crate::http::e2b) mod error;
 pub(in crate::http::e2b) mod signature;
 

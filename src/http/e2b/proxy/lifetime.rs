@@ -7,17 +7,20 @@ use std::task::{Context, Poll};
 use axum::BoxError;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Extension, Request};
+use axum::http::header;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use hyper::body::Frame;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::http::e2b::envd::envelope::{STREAM_TYPE, end_envelope};
 use crate::http::e2b::envd::error::ConnectError;
 use crate::http::e2b::error::ProxyError;
 use crate::sandbox::Sandbox;
 
-/// Aborts a response when its sandbox is killed or paused. A regular end of the body would look like a success.
+/// Ends a response with an error when its sandbox is killed or paused. A stream of the Connect protocol gets its last
+/// envelope, with an error. Any other body is aborted, because a regular end would look like a success.
 pub(in crate::http::e2b) async fn abort_when_interrupted(
     Extension(sandbox): Extension<Arc<Sandbox>>,
     request: Request,
@@ -30,8 +33,16 @@ pub(in crate::http::e2b) async fn abort_when_interrupted(
     if response.body().size_hint().exact().is_some() {
         return response;
     }
-    response.map(|body| Body::new(Interruptible::new(body, interrupted)))
+    let is_stream = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == STREAM_TYPE);
+    let end = move || match is_stream {
+        true => Ok(end_envelope(Some(&ConnectError::interrupted(sandbox.is_killed())))),
+        false => Err(ConnectError::lost()),
+    };
+    response.map(|body| Body::new(Interruptible::new(body, interrupted, end)))
 }
+
+/// The end of a body after an interruption: its last piece, or the error that aborts it.
+type End = Box<dyn FnOnce() -> Result<Bytes, ConnectError> + Send>;
 
 /// A body that is dropped when the sandbox is interrupted, whether or not the client reads it. If it stayed open while
 /// the sandbox is frozen, the sandbox would be taken for lost.
@@ -40,15 +51,21 @@ struct Interruptible {
     body: Arc<Mutex<Option<Body>>>,
     /// Also wakes the task that reads the body.
     interrupted: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// `None` after it was sent.
+    end: Option<End>,
     _watch: AbortOnDropHandle<()>,
 }
 
 impl Interruptible {
-    fn new(body: Body, interrupted: CancellationToken) -> Self {
+    fn new(
+        body: Body,
+        interrupted: CancellationToken,
+        end: impl FnOnce() -> Result<Bytes, ConnectError> + Send + 'static,
+    ) -> Self {
         let body = Arc::new(Mutex::new(Some(body)));
         let watch = drop_when_interrupted(Arc::downgrade(&body), interrupted.clone());
         let interrupted = Box::pin(interrupted.cancelled_owned());
-        Self { body, interrupted, _watch: AbortOnDropHandle::new(tokio::spawn(watch)) }
+        Self { body, interrupted, end: Some(Box::new(end)), _watch: AbortOnDropHandle::new(tokio::spawn(watch)) }
     }
 }
 
@@ -66,10 +83,13 @@ impl HttpBody for Interruptible {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
+        if this.end.is_none() {
+            return Poll::Ready(None);
+        }
         let is_over = this.interrupted.as_mut().poll(cx).is_ready();
         match &mut *this.body.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(body) if !is_over => Pin::new(body).poll_frame(cx).map_err(BoxError::from),
-            _ => Poll::Ready(Some(Err(Box::new(ConnectError::lost())))),
+            _ => Poll::Ready(this.end.take().map(|end| end().map(Frame::data).map_err(BoxError::from))),
         }
     }
 }
@@ -90,12 +110,16 @@ mod tests {
         (Body::from_stream(pieces.inspect(move |_| _ = &held)), dropped)
     }
 
+    fn aborted() -> Result<Bytes, ConnectError> {
+        Err(ConnectError::lost())
+    }
+
     #[tokio::test(start_paused = true)]
     async fn an_interruption_wakes_the_reader_and_drops_an_unread_body() {
         let interrupted = CancellationToken::new();
         let ((read, _), (unread, unread_dropped)) = (waiting(), waiting());
-        let mut read = Interruptible::new(read, interrupted.clone());
-        let _unread = Interruptible::new(unread, interrupted.clone());
+        let mut read = Interruptible::new(read, interrupted.clone(), aborted);
+        let _unread = Interruptible::new(unread, interrupted.clone(), aborted);
         assert!(read.frame().await.expect("a piece").is_ok());
         let interrupt = async {
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -111,8 +135,21 @@ mod tests {
         let interrupted = CancellationToken::new();
         let last = interrupted.clone().drop_guard();
         let pieces = stream::iter([Ok::<_, std::convert::Infallible>("piece")]).inspect(move |_| _ = &last);
-        let body = Interruptible::new(Body::from_stream(pieces), interrupted.clone());
+        let body = Interruptible::new(Body::from_stream(pieces), interrupted.clone(), aborted);
         assert_eq!(body.collect().await.expect("it is whole").to_bytes(), "piece");
         assert!(interrupted.is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn an_interruption_can_add_a_last_piece() {
+        let interrupted = CancellationToken::new();
+        let (body, _) = waiting();
+        let mut body = Interruptible::new(body, interrupted.clone(), || Ok(Bytes::from_static(b"end")));
+        let piece =
+            async |body: &mut Interruptible| body.frame().await.map(|frame| frame.expect("a piece").into_data());
+        assert_eq!(piece(&mut body).await.expect("a piece").expect("data"), "piece");
+        interrupted.cancel();
+        assert_eq!(piece(&mut body).await.expect("a piece").expect("data"), "end");
+        assert!(piece(&mut body).await.is_none());
     }
 }
