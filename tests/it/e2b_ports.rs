@@ -34,6 +34,7 @@ trials![
     a_masked_host_is_what_the_server_sees,
     a_private_port_needs_the_traffic_token,
     a_paused_sandbox_answers_only_if_it_may_resume,
+    a_request_that_is_refused_resumes_nothing,
     what_is_open_when_a_sandbox_is_paused_does_not_cost_it_its_life,
 ];
 
@@ -400,6 +401,26 @@ async fn a_paused_sandbox_answers_only_if_it_may_resume() {
         sandbox.kill().await;
     }
     assert_eq!(server().get("/healthz").await.0, 200);
+}
+
+async fn a_request_that_is_refused_resumes_nothing() {
+    let sandbox = Sandbox::create(json!({"templateID": "base", "autoResume": {"enabled": true}})).await;
+    assert_eq!(sandbox.api(Method::POST, "/pause", None).await.status, 204);
+    let stat = "/filesystem.Filesystem/Stat";
+    for (port, method, path) in [
+        (49983, Method::POST, stat),
+        (49983, Method::GET, "/files?path=/etc/hostname"),
+        (49983, Method::GET, "/files?path=/etc/hostname&signature=v1_x"),
+        (49983, Method::GET, "/envs"),
+        (49999, Method::GET, "/contexts"),
+    ] {
+        let refused = sandbox.at(port, method, path).header("x-access-token", "wrong").json(&json!({"path": "/"}));
+        assert_eq!(answer(refused).await.status, 401, "{port}{path}");
+        assert_eq!(sandbox.api(Method::GET, "", None).await.json()["state"], "paused", "{port}{path}");
+    }
+    assert_eq!(sandbox.call(stat.trim_start_matches('/'), json!({"path": "/"})).await.status, 200);
+    assert_eq!(sandbox.api(Method::GET, "", None).await.json()["state"], "running");
+    sandbox.kill().await;
 }
 
 async fn what_is_open_when_a_sandbox_is_paused_does_not_cost_it_its_life() {

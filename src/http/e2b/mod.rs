@@ -160,8 +160,16 @@ impl Dispatch {
             return unauthorized().into_response();
         }
         if sandbox.life().paused {
+            if !sandbox.spec.auto_resume {
+                return not_found();
+            }
+            if port == ENVD_PORT
+                && let Err(err) = envd::check_access(&sandbox, &request)
+            {
+                return err.into_response();
+            }
             let timeout = std::time::Duration::from_secs(shapes::DEFAULT_TIMEOUT_S.unsigned_abs());
-            if !sandbox.spec.auto_resume || sandbox.resume(timeout).await.is_err() {
+            if sandbox.resume(timeout).await.is_err() {
                 return not_found();
             }
         }

@@ -38,19 +38,24 @@ impl<S: Send + Sync> FromRequestParts<S> for FilesQuery {
     }
 }
 
-async fn require_token_or_signature(
-    Extension(sandbox): Extension<Arc<Sandbox>>,
-    query: FilesQuery,
-    request: Request,
-    next: Next,
-) -> Response {
-    let authorized = query.check_parameters().and_then(|()| match access_token_matches(&sandbox, request.headers()) {
+/// Checks the token or the signature of a request.
+pub(super) fn check_access(sandbox: &Sandbox, request: &Request) -> Result<(), E2bError> {
+    let query = FilesQuery::from_uri(request.uri());
+    query.check_parameters()?;
+    match access_token_matches(sandbox, request.headers()) {
         Some(true) => Ok(()),
         Some(false) => Err(unauthorized("access token present in header but does not match")),
         None if !sandbox.spec.secure && !query.is_signed() => Ok(()),
         None => query.check(&sandbox.token, request.method()),
-    });
-    match authorized {
+    }
+}
+
+async fn require_token_or_signature(
+    Extension(sandbox): Extension<Arc<Sandbox>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match check_access(&sandbox, &request) {
         Ok(()) => next.run(request).await,
         Err(err) => err.into_response(),
     }

@@ -62,6 +62,25 @@ fn is_authorized(sandbox: &Sandbox, headers: &HeaderMap) -> bool {
     access_token_matches(sandbox, headers).unwrap_or(!sandbox.spec.secure)
 }
 
+/// Checks the token or signature of a request by its head, before a paused sandbox is resumed for it. The routes check
+/// it again.
+///
+/// # Errors
+///
+/// 401.
+pub(in crate::http::e2b) fn check_access(sandbox: &Sandbox, request: &Request) -> Result<(), E2bError> {
+    // A preflight of a browser has no token.
+    if *request.method() == Method::OPTIONS {
+        return Ok(());
+    }
+    match request.uri().path() {
+        "/health" => Ok(()),
+        "/files" => files::check_access(sandbox, request),
+        _ if is_authorized(sandbox, request.headers()) => Ok(()),
+        _ => Err(unauthorized()),
+    }
+}
+
 async fn require_token(Extension(sandbox): Extension<Arc<Sandbox>>, request: Request, next: Next) -> Response {
     match is_authorized(&sandbox, request.headers()) {
         true => next.run(request).await,
