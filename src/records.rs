@@ -71,7 +71,7 @@ impl Decoder for Records {
 }
 
 /// Encodes pieces as records. Empty pieces are left out.
-pub fn packed<E>(pieces: impl Stream<Item = Result<Bytes, E>>) -> impl Stream<Item = Result<Bytes, E>> {
+pub fn encode<E>(pieces: impl Stream<Item = Result<Bytes, E>>) -> impl Stream<Item = Result<Bytes, E>> {
     pieces.flat_map(|piece| match piece {
         Ok(piece) => stream::iter(cut(piece).map(Ok)).left_stream(),
         Err(err) => stream::iter([Err(err)]).right_stream(),
@@ -88,19 +88,19 @@ fn cut(mut piece: Bytes) -> impl Iterator<Item = Bytes> {
     })
 }
 
-/// Decodes the records that [`packed`] made, wherever they were split on their way.
+/// Decodes the records that [`encode`] made, wherever they were split on their way.
 ///
 /// # Errors
 ///
 /// An error of the stream itself, [`io::ErrorKind::InvalidData`] for bytes that are not records, and another error when
 /// the last record is incomplete.
-pub fn unpacked<E>(
-    packed: impl Stream<Item = Result<Bytes, E>> + Send + Unpin,
+pub fn decode<E>(
+    records: impl Stream<Item = Result<Bytes, E>> + Send + Unpin,
 ) -> impl Stream<Item = io::Result<Bytes>> + Send + Unpin
 where
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    FramedRead::new(StreamReader::new(packed.map_err(io::Error::other)), Records)
+    FramedRead::new(StreamReader::new(records.map_err(io::Error::other)), Records)
 }
 
 /// Wraps `io` into a connection that carries its bytes in records. Each direction can be shut down on its own.
@@ -127,7 +127,7 @@ mod tests {
 
     async fn sent(pieces: &[Bytes]) -> Vec<Bytes> {
         let pieces = stream::iter(pieces.iter().cloned().map(Ok::<_, Infallible>));
-        packed(pieces).map(|piece| piece.expect("no error")).collect().await
+        encode(pieces).map(|piece| piece.expect("no error")).collect().await
     }
 
     #[tokio::test]
@@ -143,7 +143,7 @@ mod tests {
         let sent = sent(&pieces).await.concat();
         for cut in [1, 7, 511, 512, 513, 16_384, sent.len()] {
             let cut = stream::iter(sent.chunks(cut).map(|cut| Ok::<_, Infallible>(Bytes::copy_from_slice(cut))));
-            let arrived: Vec<Bytes> = unpacked(cut).map(|piece| piece.expect("no error")).collect().await;
+            let arrived: Vec<Bytes> = decode(cut).map(|piece| piece.expect("no error")).collect().await;
             assert_eq!(arrived.concat(), whole);
         }
     }
@@ -151,11 +151,11 @@ mod tests {
     #[tokio::test]
     async fn bytes_that_are_not_a_whole_record_are_an_error() {
         let garbage = stream::iter([Ok::<_, Infallible>(Bytes::from_static(&[0xff; 600]))]);
-        let refused = unpacked(garbage).next().await.expect("an item").expect_err("garbage");
+        let refused = decode(garbage).next().await.expect("an item").expect_err("garbage");
         assert_eq!(refused.kind(), io::ErrorKind::InvalidData);
         let cut = sent(&pieces(&[700])).await.concat();
         let cut = stream::iter([Ok::<_, Infallible>(Bytes::copy_from_slice(&cut[..650]))]);
-        assert!(unpacked(cut).next().await.expect("an item").is_err(), "an incomplete record is not a piece");
+        assert!(decode(cut).next().await.expect("an item").is_err(), "an incomplete record is not a piece");
     }
 
     #[tokio::test]

@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::protocol::{Code, Refusal};
-use crate::records::{packed, unpacked};
+use crate::records;
 
 /// An answer's body. An error in it resets the stream, so that the server does not take a part for the whole.
 pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -92,7 +92,7 @@ pub(crate) async fn read_json<T: DeserializeOwned>(body: Incoming) -> Result<T, 
 
 /// Decodes the pieces of a streamed body.
 pub(crate) fn chunks(body: Incoming) -> impl Stream<Item = io::Result<Bytes>> + Send + Unpin {
-    unpacked(BodyStream::new(body).try_filter_map(|frame| std::future::ready(Ok(frame.into_data().ok()))))
+    records::decode(BodyStream::new(body).try_filter_map(|frame| std::future::ready(Ok(frame.into_data().ok()))))
 }
 
 /// An answer that is one JSON value.
@@ -111,7 +111,7 @@ fn full(bytes: Vec<u8>) -> Response<Body> {
 
 /// A streamed answer. Its head is sent at once.
 pub(crate) fn streamed(pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Response<Body> {
-    Response::new(StreamBody::new(packed(pieces).map_ok(Frame::data)).boxed_unsync())
+    Response::new(StreamBody::new(records::encode(pieces).map_ok(Frame::data)).boxed_unsync())
 }
 
 /// A streamed answer with one line of JSON per value.

@@ -88,7 +88,7 @@ impl Surroundings {
         }
         let resolves = choice.is_some_and(|choice| !choice.denies_all());
         let nameservers = if resolves { self.host.nameservers.clone() } else { Vec::new() };
-        Some(Egress { nameservers, rules, otherwise: false })
+        Some(Egress { nameservers, rules, allow_unmatched: false })
     }
 }
 
@@ -153,7 +153,7 @@ mod tests {
             for text in addresses {
                 let address: Ipv4Addr = text.parse().unwrap();
                 let first = egress.rules.iter().find(|rule| rule.network.contains(&address));
-                assert_eq!(first.map_or(egress.otherwise, |rule| rule.reached), expected, "{text}");
+                assert_eq!(first.map_or(egress.allow_unmatched, |rule| rule.reached), expected, "{text}");
             }
         }
     }

@@ -46,7 +46,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::engine::Pipe;
 use crate::protocol::{self, Code, Hello, Metrics, PROTOCOL_VERSION, Refusal};
-use crate::records::{self, packed, unpacked};
+use crate::records;
 pub use files::FileContent;
 
 /// The longest answer that is not a stream, bytes.
@@ -262,7 +262,7 @@ fn streamed<E>(pieces: impl Stream<Item = Result<Bytes, E>> + Send + 'static) ->
 where
     E: Into<Box<dyn Error + Send + Sync>> + 'static,
 {
-    StreamBody::new(packed(pieces.map_err(Into::into)).map_ok(Frame::data)).boxed_unsync()
+    StreamBody::new(records::encode(pieces.map_err(Into::into)).map_ok(Frame::data)).boxed_unsync()
 }
 
 /// A route with its query.
@@ -272,7 +272,7 @@ fn with_query<T: Serialize>(path: &str, query: &T) -> String {
 
 /// Decodes the pieces of a streamed answer as they arrive.
 fn pieces(response: Response<Incoming>) -> impl Stream<Item = std::io::Result<Bytes>> + Send + Unpin + 'static {
-    unpacked(
+    records::decode(
         BodyStream::new(response.into_body()).try_filter_map(|frame| std::future::ready(Ok(frame.into_data().ok()))),
     )
 }

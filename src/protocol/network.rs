@@ -15,7 +15,7 @@ pub struct Egress {
     /// The rules, in the order of their evaluation.
     pub rules: Vec<Rule>,
     /// Whether an address that no rule contains is reachable.
-    pub otherwise: bool,
+    pub allow_unmatched: bool,
 }
 
 /// The policy for the addresses of one network.
@@ -30,7 +30,7 @@ pub struct Rule {
 }
 
 /// The line that `hold` prints: `Ok` when the namespace is ready for a sandbox, or the reason why it never will be.
-pub type Held = Result<(), String>;
+pub type Readiness = Result<(), String>;
 
 /// The output of `addresses`: the addresses of the network namespace in which it was started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

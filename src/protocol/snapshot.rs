@@ -61,7 +61,7 @@ struct All<'a> {
     watch_event: WatchEvent,
     watcher: Watcher,
     egress: Egress,
-    held: Held,
+    readiness: Readiness,
     addresses: Addresses,
     runner_request: runner::Request<'a>,
     runner_line: runner::Line,

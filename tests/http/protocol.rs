@@ -14,7 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use oncebox::engine::Pipe;
 use oncebox::link::{Link, LinkError};
 use oncebox::protocol::{Code, Event, Execute, OutcomeKind, PROTOCOL_VERSION, StartContext};
-use oncebox::records::packed;
+use oncebox::records;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 trials![
@@ -45,7 +45,7 @@ fn text(text: impl Into<Bytes>) -> Response<Body> {
 
 /// An answer with a stream as its body.
 fn streamed(pieces: impl futures::Stream<Item = Bytes> + Send + Sync + 'static) -> Response<Body> {
-    let records = packed(pieces.map(Ok::<_, Infallible>)).map_ok(Frame::data);
+    let records = records::encode(pieces.map(Ok::<_, Infallible>)).map_ok(Frame::data);
     Response::new(BoxBody::new(StreamBody::new(records)))
 }
 

@@ -346,7 +346,7 @@ print(libc.unshare(CLONE_NEWUSER), libc.unshare(CLONE_NEWNET))
 }
 
 async fn a_holder_that_may_not_restrict_says_so() {
-    let egress = json!({"nameservers": [], "rules": [], "otherwise": false}).to_string();
+    let egress = json!({"nameservers": [], "rules": [], "allow_unmatched": false}).to_string();
     let hold = |rights: &[&str]| {
         let name = format!("test-{}-holder-{}", std::process::id(), rights.len());
         let mut command = Command::new("docker");

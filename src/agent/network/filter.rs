@@ -163,7 +163,7 @@ fn program(egress: &Egress) -> Vec<Instruction> {
             verdict(rule.reached),
         ]);
     }
-    program.push(verdict(egress.otherwise));
+    program.push(verdict(egress.allow_unmatched));
     program
 }
 
@@ -214,30 +214,30 @@ mod tests {
         packet
     }
 
-    fn egress(otherwise: bool) -> Egress {
+    fn egress(allow_unmatched: bool) -> Egress {
         let rule = |network: &str, reached| Rule { network: network.parse().unwrap(), reached };
         let rules = vec![rule("10.1.0.0/16", true), rule("10.0.0.0/8", false), rule("192.168.0.1/32", false)];
         let nameservers = ["10.9.9.9", "10.9.9.8"].map(|text| text.parse().unwrap()).to_vec();
-        Egress { nameservers, rules, otherwise }
+        Egress { nameservers, rules, allow_unmatched }
     }
 
     #[test]
     fn the_first_rule_that_contains_an_address_decides() {
-        for otherwise in [true, false] {
-            let program = program(&egress(otherwise));
+        for allow_unmatched in [true, false] {
+            let program = program(&egress(allow_unmatched));
             let cases = [
                 ("10.1.0.0", true),
                 ("10.1.255.255", true),
                 ("10.0.255.255", false),
                 ("10.2.0.0", false),
                 ("192.168.0.1", false),
-                ("192.168.0.2", otherwise),
-                ("8.8.8.8", otherwise),
-                ("255.255.255.255", otherwise),
+                ("192.168.0.2", allow_unmatched),
+                ("8.8.8.8", allow_unmatched),
+                ("255.255.255.255", allow_unmatched),
             ];
             for (to, reached) in cases {
                 let answer = run(&program, &packet(to, TCP, 80, 0, 0));
-                assert_eq!(answer, if reached { PASS } else { DROP }, "{to}, otherwise {otherwise}");
+                assert_eq!(answer, if reached { PASS } else { DROP }, "{to}, allow_unmatched {allow_unmatched}");
             }
         }
     }
@@ -264,7 +264,7 @@ mod tests {
 
     #[test]
     fn nothing_but_arp_and_whole_ipv4_headers_passes() {
-        let program = program(&Egress { nameservers: Vec::new(), rules: Vec::new(), otherwise: true });
+        let program = program(&Egress { nameservers: Vec::new(), rules: Vec::new(), allow_unmatched: true });
         let with_type = |kind: [u8; 2], length: usize| [&[0; 12][..], &kind, &vec![0; length][..]].concat();
         assert_eq!(run(&program, &with_type([0x08, 0x06], 28)), PASS);
         assert_eq!(run(&program, &with_type([0x08, 0x00], 20)), PASS);

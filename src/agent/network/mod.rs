@@ -20,7 +20,7 @@ use rtnetlink::packet_route::address::AddressAttribute;
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::protocol::{Addresses, Egress, Held};
+use crate::protocol::{Addresses, Egress, Readiness};
 
 /// Files that a sandbox in the namespace shares with the holder and could write.
 const SHARED_FILES: [&str; 3] = ["/etc/hosts", "/etc/resolv.conf", "/etc/hostname"];
@@ -28,26 +28,26 @@ const SHARED_FILES: [&str; 3] = ["/etc/hosts", "/etc/resolv.conf", "/etc/hostnam
 /// The most that is read from a shared file, bytes.
 const MAX_SHARED_BYTES: u64 = 1 << 20;
 
-/// Holds the namespace until `input` closes. First prints a [`Held`] line. Each byte of `input` then asks whether the
+/// Holds the namespace until `input` closes. First prints a [`Readiness`] line. Each byte of `input` then asks whether the
 /// namespace is unused: the shared files are unchanged, and no packet was sent. The answer is a line, `true` or
 /// `false`. `egress` is the JSON of an [`Egress`]; without it, the namespace is not restricted.
 ///
 /// # Errors
 ///
-/// When `output` cannot be written, or the namespace could not be set up. The [`Held`] line then contains the reason.
+/// When `output` cannot be written, or the namespace could not be set up. The [`Readiness`] line then contains the reason.
 pub async fn hold(
     egress: Option<&str>,
     mut input: impl AsyncRead + Unpin,
     mut output: impl AsyncWrite + Unpin,
 ) -> io::Result<()> {
-    let held: Held = match egress {
+    let readiness: Readiness = match egress {
         Some(egress) => restrict(egress).await.map_err(|err| err.to_string()),
         None => Ok(()),
     };
-    // Read before the `Held` line, after which sandboxes may join.
+    // Read before the `Readiness` line, after which sandboxes may join.
     let before = Traces::read();
-    print(&mut output, &held).await?;
-    held.map_err(io::Error::other)?;
+    print(&mut output, &readiness).await?;
+    readiness.map_err(io::Error::other)?;
     while input.read(&mut [0; 1]).await? > 0 {
         let is_unused = before.as_ref().is_ok_and(|before| Traces::read().is_ok_and(|now| now == *before));
         print(&mut output, &is_unused).await?;

@@ -65,7 +65,7 @@ pub(super) async fn replace(handle: &Handle, default: &DefaultRoute, egress: &Eg
 /// same as the first rule.
 fn decisive(egress: &Egress) -> Vec<Rule> {
     let nameservers = egress.nameservers.iter().map(|address| Rule { network: (*address).into(), reached: true });
-    let rest = Rule { network: Ipv4Net::default(), reached: egress.otherwise };
+    let rest = Rule { network: Ipv4Net::default(), reached: egress.allow_unmatched };
     let mut decisive: Vec<Rule> = Vec::new();
     for rule in nameservers.chain(egress.rules.iter().copied()).chain([rest]) {
         if !decisive.iter().any(|earlier| earlier.network.contains(&rule.network)) {
@@ -94,9 +94,9 @@ mod tests {
             rule("10.0.0.0/8", false),
             rule("10.1.0.0/16", false),
         ];
-        let egress = Egress { nameservers: vec!["10.2.0.1".parse().unwrap()], rules, otherwise: true };
+        let egress = Egress { nameservers: vec!["10.2.0.1".parse().unwrap()], rules, allow_unmatched: true };
         assert_eq!(shown(&egress), ["+10.2.0.1/32", "+10.1.0.0/16", "-10.0.0.0/8", "+0.0.0.0/0"]);
-        let nothing = Egress { nameservers: Vec::new(), rules: vec![rule("0.0.0.0/0", false)], otherwise: true };
+        let nothing = Egress { nameservers: Vec::new(), rules: vec![rule("0.0.0.0/0", false)], allow_unmatched: true };
         assert_eq!(shown(&nothing), ["-0.0.0.0/0"]);
     }
 }

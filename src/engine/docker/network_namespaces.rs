@@ -22,7 +22,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::daemon::{Daemon, OWNER_LABEL, Wanted, engine_error, is_missing_image, labels};
 use crate::engine::egress::Surroundings;
 use crate::engine::{EngineError, Network, Pipe};
-use crate::protocol::{Addresses, Egress, Held};
+use crate::protocol::{Addresses, Egress, Readiness};
 
 /// The image of helper containers: it contains only the agent.
 pub(super) const HELPER_IMAGE: &str = "oncebox/agent";
@@ -260,7 +260,7 @@ impl NetworkNamespaces {
         }
         let (container, mut pipe) = self.start_helper(body).await?;
         let held = match line(&mut pipe).await {
-            Ok(line) => serde_json::from_str::<Held>(&line)
+            Ok(line) => serde_json::from_str::<Readiness>(&line)
                 .unwrap_or_else(|_| Err(format!("unexpected answer `{}`", line.trim()))),
             Err(reason) => Err(reason),
         };
