@@ -75,7 +75,7 @@ where
 pub(crate) async fn read(request: Request) -> Result<Bytes, JsonError> {
     check_encoding(request.headers())?;
     let request = request.with_limited_body();
-    // Unless the limit is higher than the declared length, and then either will do.
+    // The limit, or the declared length if that is lower: then nothing is refused here.
     let most = request.body().size_hint().upper();
     if let Some(most) = most {
         check_length(request.headers(), most)?;

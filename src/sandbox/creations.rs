@@ -15,7 +15,7 @@ use super::owner::Owner;
 pub struct CreationKey {
     /// The key. Those of other owners are other keys.
     pub key: String,
-    /// A digest of the request, which tells a repetition from another request with the same key.
+    /// A digest of the request, which distinguishes a repetition from another request with the same key.
     pub digest: [u8; 32],
 }
 

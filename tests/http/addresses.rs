@@ -85,22 +85,22 @@ async fn a_request_whose_parts_name_the_same_sandbox_is_served() {
 
 async fn heads_that_no_client_library_sends_must_agree_too() {
     let (one, other) = (Sandbox::shared().await, Sandbox::create(json!({"templateID": "base"})).await);
-    let get = async |target: &str, hosts: &[String]| {
+    let get = async |target: &str, hosts: &[&str]| {
         let hosts: String = hosts.iter().map(|host| format!("host: {host}\r\n")).collect();
         let token = &one.token;
         let head = format!("GET {target} HTTP/1.1\r\n{hosts}x-access-token: {token}\r\nconnection: close\r\n\r\n");
         raw(head.as_bytes()).await[9..12].to_owned()
     };
     let (own, others) = (host(ENVD, &one.id), host(ENVD, &other.id));
-    assert_eq!(get("/envs", std::slice::from_ref(&own)).await, "200");
-    assert_eq!(get("/envs", &[own.clone(), own.clone()]).await, "200");
-    assert_eq!(get("/envs", &[own.clone(), others.clone()]).await, "400");
-    assert_eq!(get("/envs", &[others.clone(), own.clone()]).await, "400");
-    assert_eq!(get("/healthz", &["one".to_owned(), "other".to_owned()]).await, "400");
-    assert_eq!(get(&format!("http://{own}/envs"), &["elsewhere".to_owned()]).await, "200");
-    assert_eq!(get(&format!("http://{own}/envs"), std::slice::from_ref(&others)).await, "400");
-    assert_eq!(get(&format!("http://{others}/envs"), std::slice::from_ref(&own)).await, "400");
-    assert_eq!(get("http://elsewhere/envs", &[own]).await, "400");
+    assert_eq!(get("/envs", &[&own]).await, "200");
+    assert_eq!(get("/envs", &[&own, &own]).await, "200");
+    assert_eq!(get("/envs", &[&own, &others]).await, "400");
+    assert_eq!(get("/envs", &[&others, &own]).await, "400");
+    assert_eq!(get("/healthz", &["one", "other"]).await, "400");
+    assert_eq!(get(&format!("http://{own}/envs"), &["elsewhere"]).await, "200");
+    assert_eq!(get(&format!("http://{own}/envs"), &[&others]).await, "400");
+    assert_eq!(get(&format!("http://{others}/envs"), &[&own]).await, "400");
+    assert_eq!(get("http://elsewhere/envs", &[&own]).await, "400");
     other.kill().await;
 }
 

@@ -1,5 +1,5 @@
-//! Requests whose heads decide the answer: it comes at once, whether or not the body does, and the client is not asked
-//! for a body that nobody will read.
+//! Requests whose heads decide the answer: it comes at once, whether or not the body does, and no `100 Continue` invites a
+//! body that nobody will read.
 
 use std::time::Duration;
 

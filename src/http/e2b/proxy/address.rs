@@ -48,10 +48,10 @@ pub(in crate::http::e2b) enum Address {
     },
 }
 
-/// What one part of a request says about its target.
+/// The target that one part of a request names.
 #[derive(Debug)]
 struct Claim {
-    /// The parts of the request that name the sandbox and the port, for messages.
+    /// Which parts of the request name the sandbox and the port, for messages.
     names: [&'static str; 2],
     /// `None` if only the port is named.
     id: Option<String>,
