@@ -3,8 +3,13 @@ import { writeFileSync } from 'node:fs';
 
 const language = {
   name: 'javascript',
-  // V8 may use all the memory of the container; the container's limit decides.
-  command: ['/opt/node/bin/node', '--max-old-space-size-percentage=100', '/opt/oncebox/javascript/runner.mjs'],
+  command: [
+    '/opt/node/bin/node',
+    // V8 may use all the memory of the container; the container's limit decides.
+    '--max-old-space-size-percentage=100',
+    '--require=/opt/oncebox/javascript/child.cjs',
+    '/opt/oncebox/javascript/runner.mjs',
+  ],
   version: process.versions.node,
   packages: {},
   // The text of one logging call is one write.

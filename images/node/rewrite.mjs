@@ -1,9 +1,10 @@
-// Makes features of modules work in a script: top-level `await`, `import` and `export` declarations, `import.meta`.
+// Makes what a file may contain work in a script: `import` and `export` declarations, `import.meta`, and at top level
+// `await`, `using`, `return` and the `this` of a file.
 //
-// As in Node's REPL, such code becomes the body of an async function, and its top-level declarations are moved out of
-// that function, so that they persist. Every edit keeps the line structure, and `locate` undoes the few edits that move
-// columns, so that stack traces refer to the code as written.
-import { parse } from './node_modules/acorn/dist/acorn.mjs';
+// Such code becomes the body of a function. In a notebook its top-level declarations are moved out of that function, as in
+// Node's REPL, so that they persist. Every edit keeps the line structure, and `locate` undoes the edits that move columns,
+// so that stack traces refer to the code as written.
+import { Parser } from './node_modules/acorn/dist/acorn.mjs';
 import { base, full, recursive } from './node_modules/acorn-walk/dist/walk.mjs';
 
 const { JSON } = globalThis;
@@ -15,25 +16,43 @@ const options = {
   allowAwaitOutsideFunction: true,
   allowImportExportEverywhere: true,
   allowHashBang: true,
-  locations: true,
+  preserveParens: true,
 };
 
+const BodyParser = Parser.extend(
+  (Base) =>
+    class extends Base {
+      /** The top level becomes the body of a function, where `using` is allowed. */
+      get allowUsing() {
+        return super.allowUsing || this.scopeStack.length === 1;
+      }
+    },
+);
+
 /**
- * Returns `{ code, locate }` for code that needs module features, and null for a plain script. Throws acorn's
+ * Returns `{ code, locate, isFunction, isAsync }`, or null for code that needs no rewriting. With `isFunction`, the value
+ * of the code is undefined or in an object, `{ value }`; with `isAsync`, it is a promise of that. Throws acorn's
  * SyntaxError.
  *
- * `meta` is the value of `import.meta`. With `strictImports`, importing a name that a module does not export is an
- * error, as in JavaScript; in TypeScript such a name may be a type.
+ * With `persist`, declarations remain for later executions. Without, the code is a whole file, as Node runs one: strict
+ * if it is a module, and with another `this` than the global object. With `strictImports`, importing a name that a module
+ * does not export is an error, as in JavaScript; in TypeScript such a name may be a type. `using`, if given, maps the names
+ * of top-level constants to the keyword that was theirs, `using` or `await using`.
  */
-export function rewrite(code, { meta, strictImports }) {
-  const program = parse(code, options);
-  const rewriter = new Rewriter(code, meta, strictImports);
+export function rewrite(code, { persist, strictImports, using }) {
+  const program = BodyParser.parse(code, { ...options, allowReturnOutsideFunction: !persist });
+  const rewriter = new Rewriter(code, persist, strictImports, using);
   rewriter.program(program);
-  return rewriter.needed ? rewriter.result() : null;
+  if (rewriter.isFunction) return rewriter.result();
+  return persist || rewriter.edits.length === 0 ? null : rewriter.result();
 }
 
 class Rewriter {
-  needed = false;
+  isFunction = false;
+  isAsync = false;
+  isModule = false;
+  isStrict = false;
+  hasVars = false;
   edits = [];
   /** Names to declare outside of the function. Imports become `var`, because a later execution may repeat them. */
   lets = new Set();
@@ -41,30 +60,43 @@ class Rewriter {
   /** Statements to run before everything else in the function. */
   prologue = [];
 
-  constructor(code, meta, strictImports) {
+  constructor(code, persist, strictImports, using) {
     this.code = code;
-    this.meta = meta;
+    this.persist = persist;
     this.strictImports = strictImports;
+    this.using = using;
   }
 
   program(program) {
-    if (this.code.startsWith('#!')) this.edits.push({ start: 0, end: 2, text: '//' });
     full(program, (node) => {
       if (node.type === 'MetaProperty' && node.meta.name === 'import') this.importMeta(node);
     });
     for (const node of program.body) this.statement(node);
+    if (!this.persist) {
+      recursive(program, this, thisVisitors);
+      if (this.hasVars) recursive(program, this, globalVisitors);
+    }
+    if (!this.isFunction) return;
+    this.isStrict = (this.isModule && !this.persist) || program.body.some(({ directive }) => directive === 'use strict');
+    if (this.code.startsWith('#!')) this.edits.push({ start: 0, end: 2, text: '//' });
     const last = program.body.findLast((node) => !isInert(node));
-    const value = last?.type === 'ExportDefaultDeclaration' ? last.declaration : last?.expression;
-    if (value && (last.type === 'ExpressionStatement' || !isDeclaration(value))) {
-      // In an object, because the async function would await a value that has a method `then`.
-      this.insert(value.start, 'return { value: (');
-      this.insert(value.end, ') }');
+    if (last?.type === 'ExpressionStatement') this.wrap(last.expression, 'return { value: (', ') }');
+    for (const node of program.body) {
+      if (node.type !== 'ExportDefaultDeclaration' || isDeclaration(node.declaration)) continue;
+      const [before, after] = node === last ? ['return { value: ', '.default };'] : ['', ';'];
+      this.wrap(node.declaration, before, after);
     }
   }
 
   result() {
-    const declarations = [declare('let', this.lets), declare('var', this.vars)].join('');
-    this.edits.unshift({ start: 0, end: 0, text: `${declarations}(async () => { ${this.prologue.join(' ')} ` });
+    let [head, tail] = ['', ''];
+    if (this.isFunction) {
+      const declarations = declare('let', this.lets) + declare('var', this.vars);
+      const directive = this.isStrict ? "'use strict'; " : '';
+      head = `${declarations}(${this.isAsync ? 'async ' : ''}() => { ${directive}${this.prologue.join(' ')} `;
+      tail = '\n})()';
+    }
+    this.edits.unshift({ start: 0, end: 0, text: head });
     // At the same position, an insertion comes before a replacement.
     const edits = this.edits.sort((a, b) => a.start - b.start || (a.end > a.start) - (b.end > b.start));
     let output = '';
@@ -73,10 +105,16 @@ class Rewriter {
       output += this.code.slice(position, start) + text;
       position = end;
     }
-    return { code: `${output}${this.code.slice(position)}\n})()`, locate: locator(this.code, edits) };
+    const code = output + this.code.slice(position) + tail;
+    return { code, locate: locator(this.code, edits), isFunction: this.isFunction, isAsync: this.isAsync };
   }
 
-  /** Rewrites a top-level statement: every declaration there persists. */
+  becomeFunction(isAsync) {
+    this.isFunction = true;
+    this.isAsync ||= isAsync;
+  }
+
+  /** Rewrites a top-level statement: in a notebook, every declaration there persists. */
   statement(node) {
     switch (node.type) {
       case 'ImportDeclaration':
@@ -86,51 +124,69 @@ class Rewriter {
       case 'ExportDefaultDeclaration':
         return this.exportDeclaration(node);
       case 'FunctionDeclaration':
+        if (!this.persist) return;
         this.vars.add(node.id.name);
         this.prologue.push(`globalThis.${node.id.name} = ${node.id.name};`);
         return;
       case 'ClassDeclaration':
+        if (!this.persist) break;
         this.lets.add(node.id.name);
         this.insert(node.start, `${node.id.name} = `);
         this.insert(node.end, ';');
         break;
       case 'VariableDeclaration':
-        if (node.kind === 'let' || node.kind === 'const') this.variables(node, this.lets);
+        if (this.using?.has(node.declarations[0].id.name)) {
+          node.kind = this.using.get(node.declarations[0].id.name);
+          this.edits.push({ start: node.start, end: node.start + 'const'.length, text: node.kind });
+        }
+        if (node.kind === 'using') this.becomeFunction(false);
+        if (this.persist && (node.kind === 'let' || node.kind === 'const')) this.variables(node, this.lets);
         break;
     }
     recursive(node, this, visitors);
   }
 
   importDeclaration(node) {
-    this.needed = true;
+    this.becomeFunction(true);
+    this.isModule = true;
     this.blank(node.start, node.end);
-    let module = `await import(${node.source.raw}${attributes(node)})`;
-    const names = [];
+    const module = `await import(${node.source.raw}${attributes(node)})`;
+    const bindings = [];
+    let namespace = null;
     for (const { type, local, imported } of node.specifiers) {
-      this.vars.add(local.name);
+      if (this.persist) this.vars.add(local.name);
       if (type === 'ImportNamespaceSpecifier') {
-        module = `(${local.name} = ${module})`;
+        namespace = local.name;
         continue;
       }
       const name = type === 'ImportDefaultSpecifier' ? 'default' : (imported.name ?? imported.value);
-      names.push(`${JSON.stringify(name)}: ${local.name}${this.strictImports ? missing(name, node.source.value) : ''}`);
+      bindings.push(`${JSON.stringify(name)}: ${local.name}${this.strictImports ? missing(name, node.source.value) : ''}`);
     }
-    this.prologue.push(names.length ? `({ ${names.join(', ')} } = ${module});` : `${module};`);
+    const assignments = [];
+    if (namespace) assignments.push(`${namespace} = ${module}`);
+    if (bindings.length) assignments.push(`{ ${bindings.join(', ')} } = ${namespace ?? module}`);
+    if (!assignments.length) this.prologue.push(`${module};`);
+    else if (this.persist) this.prologue.push(`(${assignments.join(', ')});`);
+    else this.prologue.push(`const ${assignments.join(', ')};`);
   }
 
   /** Rewrites an export as a plain declaration, because nothing can import from an execution. */
   exportDeclaration(node) {
-    this.needed = true;
+    this.becomeFunction(true);
+    this.isModule = true;
     if (node.source) this.prologue.push(`await import(${node.source.raw}${attributes(node)});`);
     if (!node.declaration) return this.blank(node.start, node.end);
     this.blank(node.start, node.declaration.start);
     if (isDeclaration(node.declaration)) return this.statement(node.declaration);
+    // As a member, an anonymous function or class gets the name `default`, as in a module.
+    this.wrap(node.declaration, '({ default: ', ' })');
     recursive(node.declaration, this, visitors);
   }
 
-  importMeta(node) {
-    this.needed = true;
-    this.edits.push({ start: node.start, end: node.end, text: `(${JSON.stringify(this.meta)})` });
+  importMeta({ start, end }) {
+    this.becomeFunction(true);
+    this.isModule = true;
+    this.edits.push({ start, end, text: 'import_meta'.padEnd(end - start) });
   }
 
   /**
@@ -140,7 +196,7 @@ class Rewriter {
   variables(node, hoisted, isLoopHead = false) {
     for (const { id } of node.declarations) for (const name of boundNames(id)) hoisted.add(name);
     const { start, kind } = node;
-    if (isLoopHead) return this.blank(start, start + kind.length);
+    if (isLoopHead) return this.edits.push({ start, end: start + kind.length, text: ' '.repeat(kind.length) });
     this.edits.push({ start, end: start + kind.length, text: '!('.padStart(kind.length).replace(/^( +)!/, '!$1') });
     for (const { id, init } of node.declarations) {
       if (!init && kind === 'let') this.insert(id.end, ' = undefined');
@@ -152,12 +208,20 @@ class Rewriter {
     this.edits.push({ start: at, end: at, text });
   }
 
+  /** Puts text around a node; what is put around it later is outside. */
+  wrap({ start, end }, before, after) {
+    this.edits.unshift({ start, end: start, text: before });
+    this.edits.push({ start: end, end, text: after });
+  }
+
+  /** Replaces code with spaces, and a semicolon that keeps the lines before and after it apart. */
   blank(start, end) {
-    this.edits.push({ start, end, text: this.code.slice(start, end).replace(/[^\r\n\u2028\u2029]/g, ' ') });
+    const text = this.code.slice(start + 1, end).replace(/[^\r\n\u2028\u2029]/g, ' ');
+    this.edits.push({ start, end, text: `;${text}` });
   }
 }
 
-/** Visits the nodes of the top level's function scope: its `await`s, and the `var`s in its blocks. */
+/** Visits the nodes of the top level's function scope: its `await`s and `return`s, and the `var`s in its blocks. */
 const visitors = {
   FunctionDeclaration() {},
   FunctionExpression() {},
@@ -166,7 +230,7 @@ const visitors = {
     for (const { computed, key } of node.body) if (computed) visit(key, rewriter);
   },
   AwaitExpression(node, rewriter, visit) {
-    rewriter.needed = true;
+    rewriter.becomeFunction(true);
     base.AwaitExpression(node, rewriter, visit);
   },
   ForStatement(node, rewriter, visit) {
@@ -176,13 +240,40 @@ const visitors = {
     loop(node, node.left, rewriter, visit);
   },
   ForOfStatement(node, rewriter, visit) {
-    if (node.await) rewriter.needed = true;
+    if (node.await) rewriter.becomeFunction(true);
     loop(node, node.left, rewriter, visit);
   },
+  ReturnStatement(node, rewriter, visit) {
+    rewriter.becomeFunction(false);
+    if (node.argument) rewriter.wrap(node.argument, '{ value: (', ') }');
+    base.ReturnStatement(node, rewriter, visit);
+  },
   VariableDeclaration(node, rewriter, visit) {
-    if (node.kind === 'await using') rewriter.needed = true;
-    if (node.kind === 'var') rewriter.variables(node, rewriter.vars, node.isLoopHead);
+    if (node.kind === 'await using') rewriter.becomeFunction(true);
+    if (node.kind === 'var') rewriter.hasVars = true;
+    if (node.kind === 'var' && rewriter.persist) rewriter.variables(node, rewriter.vars, node.isLoopHead);
     base.VariableDeclaration(node, rewriter, visit);
+  },
+};
+
+/** Visits each `this` that is the file's own. */
+const thisVisitors = {
+  FunctionDeclaration() {},
+  FunctionExpression() {},
+  ClassBody: visitors.ClassBody,
+  ThisExpression({ start, end }, rewriter) {
+    rewriter.edits.push({ start, end, text: rewriter.isModule ? '(void 0)' : 'exports' });
+  },
+};
+
+/** Looks for code that may use the global object, whose members the variables of a file are not. */
+const globalVisitors = {
+  ClassBody() {},
+  ThisExpression(node, rewriter) {
+    rewriter.becomeFunction(false);
+  },
+  Identifier({ name }, rewriter) {
+    if (name === 'globalThis' || name === 'global') rewriter.becomeFunction(false);
   },
 };
 

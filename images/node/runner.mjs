@@ -1,6 +1,6 @@
 // Runs JavaScript for the agent: reads a JSON line per request, and answers with `result` lines and one `done` line.
 //
-// An optional argument names a module whose `transpile` turns another language into JavaScript.
+// An optional argument names a module of another language: its `transpile` turns code into JavaScript.
 import { closeSync, openSync, writeFileSync, writeSync } from 'node:fs';
 import { Socket } from 'node:net';
 
@@ -17,7 +17,7 @@ const { concat } = globalThis.Buffer;
 const race = Promise.race.bind(Promise);
 const withResolvers = Promise.withResolvers.bind(Promise);
 
-const transpile = process.argv[2] && (await import(process.argv[2])).transpile;
+const language = process.argv[2] && (await import(process.argv[2]));
 const { RUNNER_IN, RUNNER_OUT } = process.env;
 delete process.env.RUNNER_IN;
 delete process.env.RUNNER_OUT;
@@ -83,7 +83,8 @@ async function execute({ code, env, cwd, mode }) {
   let isInterrupted = false;
   try {
     if (cwd) process.chdir(cwd);
-    const { value } = await race([runAs(own, () => evaluate(code, `[eval${++count}]`, transpile)), failed.promise]);
+    const settings = { persist: mode === 'notebook', language };
+    const { value } = await race([runAs(own, () => evaluate(code, `[eval${++count}]`, settings)), failed.promise]);
     isSettled = true;
     if (value !== undefined) result({ 'text/plain': show(value) }, true);
     // A notebook waits for one turn of the event loop, in which existing rejections are reported.
@@ -168,7 +169,8 @@ function bare(message) {
 process.on('beforeExit', () => {
   const before = activeResources().length;
   process.nextTick(() => {
-    if (activeResources().length > before) return;
+    // What a handler starts may be gone before it keeps the event loop running. The loop then comes here again.
+    if (activeResources().length > before) return setImmediate(() => {});
     input.ref();
     running?.drained();
   });

@@ -6,7 +6,10 @@ import swc from '@swc/core';
 const { command, version } = JSON.parse(readFileSync('/opt/oncebox/javascript/language.json', 'utf8'));
 const language = {
   name: 'typescript',
-  command: [...command, '/opt/oncebox/typescript/transpile.mjs'],
+  command: [
+    ...command.map((word) => word.replace('javascript/child.cjs', 'typescript/child.cjs')),
+    '/opt/oncebox/typescript/transpile.mjs',
+  ],
   version: `swc ${swc.version}, node ${version}`,
   packages: {},
   keep_writes_apart: true,

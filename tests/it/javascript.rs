@@ -19,6 +19,8 @@ trials![
     exit_listeners_and_exit_codes_work,
     display_shows_values_beside_the_result,
     a_script_can_be_sloppy_or_strict,
+    a_file_has_its_own_this_and_variables,
+    a_file_may_return,
 ];
 
 async fn ok(code: &str) -> Value {
@@ -167,4 +169,18 @@ async fn a_script_can_be_sloppy_or_strict() {
         stdout(&ok("#!/usr/bin/env node\nconsole.log(__dirname, require.main === module)").await),
         "/home/user true\n"
     );
+}
+
+async fn a_file_has_its_own_this_and_variables() {
+    let code = "console.log(this, this === exports)\nvar leaked = 1\nfunction own() { return this }\n\
+                console.log(globalThis.leaked, own() === globalThis)\nconst arrow = () => this\nexports.x = 1\nconsole.log(arrow())";
+    assert_eq!(stdout(&ok(code).await), "{} true\nundefined true\n{ x: 1 }\n");
+}
+
+async fn a_file_may_return() {
+    let answer = ok("console.log('before')\nif (true) return\nconsole.log('after')").await;
+    assert_eq!((stdout(&answer).as_str(), &answer["results"]), ("before\n", &json!([])));
+    assert_eq!(value("for (const n of [1, 2]) if (n > 1) return n * 21").await, "42");
+    let trace = "TypeError: Cannot read properties of null (reading 'x')\n    at [eval1]:2:8";
+    assert_eq!(run("js", "if (false) return\n  null.x").await["error"], trace);
 }

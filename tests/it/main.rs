@@ -48,6 +48,7 @@ mod restart;
 mod run;
 mod stream;
 mod typescript;
+mod whole_files;
 
 use std::process::ExitCode;
 
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         python::trials(),
         javascript::trials(),
         typescript::trials(),
+        whole_files::trials(),
         r::trials(),
         java::trials(),
         ends::trials(),
