@@ -38,16 +38,16 @@ impl<S: Send + Sync> FromRequestParts<S> for FilesQuery {
     }
 }
 
-/// Checks the token or the signature of a request.
+/// Checks the token or the signature of a request, and that its query states each parameter once.
 pub(super) fn check_access(sandbox: &Sandbox, request: &Request) -> Result<(), E2bError> {
     let query = FilesQuery::from_uri(request.uri());
-    query.check_parameters()?;
     match access_token_matches(sandbox, request.headers()) {
-        Some(true) => Ok(()),
-        Some(false) => Err(unauthorized("access token present in header but does not match")),
-        None if !sandbox.spec.secure && !query.is_signed() => Ok(()),
-        None => query.check(&sandbox.token, request.method()),
+        Some(true) => {}
+        Some(false) => return Err(unauthorized("access token present in header but does not match")),
+        None if !sandbox.spec.secure && !query.is_signed() => {}
+        None => query.check(&sandbox.token, request.method())?,
     }
+    query.check_parameters()
 }
 
 async fn require_token_or_signature(

@@ -67,7 +67,7 @@ fn is_authorized(sandbox: &Sandbox, headers: &HeaderMap) -> bool {
 ///
 /// # Errors
 ///
-/// 401.
+/// 401, or 400 for the query of a file.
 pub(in crate::http::e2b) fn check_access(sandbox: &Sandbox, request: &Request) -> Result<(), E2bError> {
     // A preflight of a browser has no token.
     if *request.method() == Method::OPTIONS {
