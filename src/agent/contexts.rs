@@ -109,7 +109,7 @@ impl Contexts {
         let manifest = self
             .manifests
             .get(&language)
-            .ok_or_else(|| Refused::invalid(format!("the image has no language named `{language}`")))?;
+            .ok_or_else(|| Refused::not_found(format!("the image has no language named `{language}`")))?;
         let context = Arc::new(Context {
             id: format!("{language}-{}", self.created.fetch_add(1, Ordering::Relaxed)),
             language,
@@ -189,8 +189,9 @@ impl Starter {
     /// Starts a runner and waits until it is ready.
     async fn start(&self, context: &Context) -> Result<Started, Refused> {
         let user = &self.users.default;
-        // The directory existed when the context was made, but code may have removed it since.
-        let cwd = if context.cwd.is_dir() { &context.cwd } else { &user.home };
+        // The directory could be entered when the context was made, but code may have changed that since.
+        let cwd = user.resolve_cwd(context.cwd.to_str());
+        let cwd = cwd.as_deref().unwrap_or(&user.home);
         let environment = self.users.environment(user, &context.env);
         let fifos = self.fifos.join(self.started.fetch_add(1, Ordering::Relaxed).to_string());
         let keep_writes_apart = context.keep_writes_apart;

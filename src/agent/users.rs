@@ -124,13 +124,22 @@ impl User {
         Ok(clean(&self.home.join(below_home)))
     }
 
-    /// Resolves a working directory, by default the home. It must exist.
+    /// Resolves a working directory, by default the home. It must exist, and the user must be able to enter it.
     pub(crate) fn resolve_cwd(&self, cwd: Option<&str>) -> Result<PathBuf, Refused> {
         let path = self.resolve(cwd.unwrap_or_default())?;
-        if path.is_dir() {
-            return Ok(path);
+        // Code is always confined. `.` in a directory is found by those who may enter it.
+        let confined = Self { confined: true, ..self.clone() };
+        match confined.with_rights(|| std::fs::metadata(path.join("."))) {
+            Ok(_) => Ok(path),
+            Err(err) => {
+                let reason = match err.kind() {
+                    io::ErrorKind::NotFound => "does not exist".to_owned(),
+                    io::ErrorKind::NotADirectory => "is not a directory".to_owned(),
+                    _ => format!("cannot be entered by '{}': {err}", self.name),
+                };
+                Err(Refused::invalid(format!("cwd '{}' {reason}", path.display())))
+            }
         }
-        Err(Refused::invalid(format!("cwd '{}' does not exist", path.display())))
     }
 }
 
@@ -314,6 +323,23 @@ mod tests {
         assert_eq!(resolved("/tmp/../x"), Ok("/x".into()));
         assert_eq!(resolved("~root"), Err(()));
         assert_eq!(resolved("a\0b"), Err(()));
+    }
+
+    #[test]
+    fn a_directory_that_the_user_may_not_enter_is_no_working_directory() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().to_str().expect("text");
+        // Not even its owner may enter it; root may, but root does not enter it for the user.
+        let ids = rustix::process::geteuid().is_root().then_some((65_534, 65_534));
+        let user = User { ids, confined: false, ..user() };
+        std::fs::set_permissions(path, PermissionsExt::from_mode(0o000)).expect("a change");
+        let refused = user.resolve_cwd(Some(path)).expect_err("a refusal").0;
+        assert_eq!(refused.code, Code::InvalidArgument);
+        assert!(refused.message.starts_with(&format!("cwd '{path}' cannot be entered by 'user': ")), "{refused:?}");
+        std::fs::set_permissions(path, PermissionsExt::from_mode(0o711)).expect("a change");
+        assert_eq!(user.resolve_cwd(Some(path)).expect("a directory"), PathBuf::from(path));
     }
 
     #[test]

@@ -41,7 +41,8 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// `Code::NotFound` for an unknown context or `cwd`. The outcome of the code is an event.
+    /// `Code::NotFound` for an unknown context, `Code::InvalidArgument` for a `cwd` that cannot be entered. The outcome of the
+    /// code is an event.
     pub async fn execute(self: &Arc<Self>, execute: &Execute) -> Result<Execution, OperationError> {
         Execution::start(self, execute).await
     }
@@ -59,7 +60,8 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// When the image lacks the language, its runner does not start, or `cwd` does not exist.
+    /// `Code::NotFound` when the image lacks the language, `Code::InvalidArgument` when `cwd` cannot be entered, and when the
+    /// runner does not start.
     pub async fn start_context(&self, request: &StartContext) -> Result<Context, OperationError> {
         Ok(self.link().start_context(request).await?)
     }

@@ -20,6 +20,7 @@ trials![
     an_answer_that_nobody_reads_holds_up_no_other,
     contexts_need_no_token_but_a_wrong_one_is_refused,
     contexts_are_described_alike_everywhere,
+    a_context_starts_in_any_directory_that_its_user_may_enter,
     mistakes_are_answered_as_the_vendor_answers_them,
     variables_of_an_execution_are_gone_after_it,
     an_execution_waits_for_the_one_before_it_in_its_context,
@@ -224,15 +225,39 @@ async fn contexts_are_described_alike_everywhere() {
     assert_eq!((restarted.status, restarted.text().as_str()), (200, "null"));
     let lines = run("x").await;
     assert_eq!((&lines[0]["execution_count"], &lines[1]["name"]), (&json!(1), &json!("NameError")));
-    // With a directory that does not exist, the interpreter stays in its first one.
-    let elsewhere = post(sandbox, "/contexts", json!({"cwd": "/no/such/place"})).await;
-    assert_eq!((elsewhere.status, elsewhere.json()["language"].clone()), (200, json!("python")));
-    for id in [id, elsewhere.json()["id"].as_str().expect("an id")] {
-        let remove = || sandbox.at(INTERPRETER, Method::DELETE, &format!("/contexts/{id}"));
-        assert_eq!(answer(remove()).await.status, 200);
-        let gone = answer(remove()).await;
-        assert_eq!((gone.status, gone.text()), (404, format!("Context {id} not found")));
+    let remove = || sandbox.at(INTERPRETER, Method::DELETE, &format!("/contexts/{id}"));
+    assert_eq!(answer(remove()).await.status, 200);
+    let gone = answer(remove()).await;
+    assert_eq!((gone.status, gone.text()), (404, format!("Context {id} not found")));
+}
+
+async fn a_context_starts_in_any_directory_that_its_user_may_enter() {
+    let sandbox = Sandbox::interpreted().await;
+    sandbox.shell("sudo mkdir -m 700 /closed; sudo mkdir -m 755 /open; touch /tmp/file").await;
+    for cwd in ["/root", "/open", "/", "/proc", "/usr/bin"] {
+        let created = post(sandbox, "/contexts", json!({"cwd": cwd})).await;
+        assert_eq!(created.status, 200, "{cwd}: {}", created.text());
+        let id = created.json()["id"].clone();
+        let lines = sandbox.execute(&json!({"code": "import os; os.getcwd()", "context_id": id})).await;
+        assert_eq!(lines[1]["text"], cwd);
+        let path = format!("/contexts/{}", id.as_str().expect("an id"));
+        assert_eq!(answer(sandbox.at(INTERPRETER, Method::DELETE, &path)).await.status, 200);
     }
+    // What root's home holds is the user's to change, as everything in its sandbox is.
+    sandbox.shell("echo x > /root/own && rm /root/own").await;
+    for (cwd, reason) in [
+        ("/no/such/place", "does not exist"),
+        ("/tmp/file", "is not a directory"),
+        ("/tmp/file/below", "is not a directory"),
+        ("/closed", "cannot be entered"),
+        ("/closed/below", "cannot be entered"),
+    ] {
+        let refused = post(sandbox, "/contexts", json!({"cwd": cwd})).await;
+        assert_eq!(refused.status, 400, "{cwd}: {}", refused.text());
+        assert!(refused.text().starts_with(&format!("cwd '{cwd}' {reason}")), "{}", refused.text());
+    }
+    let unknown = post(sandbox, "/contexts", json!({"cwd": "/tmp", "language": "nolang"})).await;
+    assert!(unknown.status == 500 && unknown.text().contains("The 'nolang' kernel is not available"));
 }
 
 async fn mistakes_are_answered_as_the_vendor_answers_them() {

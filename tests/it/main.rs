@@ -22,6 +22,7 @@ mod e2b_ports;
 mod e2b_process;
 mod ends;
 mod faults;
+mod figures;
 mod hosts;
 mod interrupts;
 mod isolation;
@@ -39,6 +40,7 @@ mod mix;
 mod names;
 mod network;
 mod oci_runtime;
+mod programs;
 mod proxy;
 mod python;
 mod r;
@@ -64,6 +66,8 @@ fn main() -> ExitCode {
         languages::trials(),
         last_line::trials(),
         python::trials(),
+        figures::trials(),
+        programs::trials(),
         javascript::trials(),
         typescript::trials(),
         whole_files::trials(),

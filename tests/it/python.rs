@@ -150,7 +150,7 @@ async fn further_formats_are_only_for_clients_of_e2b() {
                 display(pd.DataFrame({'a': [1]}))\n\
                 PIL.Image.new('L', (2, 3)).save('/tmp/image.png')\n\
                 plt.plot([1, 2])\nplt.show()\n\
-                'e2b_charts' in sys.modules, 'Any' in globals()";
+                'oncebox_runner.charts' in sys.modules, 'Any' in globals()";
     let answer = ok(code).await;
     let outputs = answer["outputs"].as_array().expect("a list");
     let forms = |at: usize| outputs[at].as_object().expect("an object").keys().collect::<Vec<_>>();

@@ -7,8 +7,6 @@ are predefined. A library is only touched once the user's code imports it.
 
 import contextlib
 import functools
-import importlib.abc
-import importlib.util
 import os
 import sys
 import warnings
@@ -20,6 +18,7 @@ from IPython.display import display
 from traitlets import ObjectName, Unicode
 
 from . import mime
+from .imports import after_import
 
 # A larger description is left out; the picture, the text and the HTML are still sent.
 MAX_BYTES = 16 << 20
@@ -38,9 +37,10 @@ class Extras:
         for formatter in self._formatters:
             shell.display_formatter.formatters[formatter.format_type] = formatter
         self._predefine(IPython=IPython, ip=shell, Any=Any)
-        _after_import("PIL.Image", self._show_saved_images)
-        _after_import("PIL.ImageShow", _show_here)
-        _after_import("plotly.io", _add_html)
+        after_import("matplotlib.axes", self._remember_boxes)
+        after_import("PIL.Image", self._show_saved_images)
+        after_import("PIL.ImageShow", _show_here)
+        after_import("plotly.io", _add_html)
 
     def enable(self, formats: list[str], code: str) -> None:
         """Prepares the execution of `code` for a caller that asks for `formats`."""
@@ -60,6 +60,11 @@ class Extras:
         for name, value in names.items():
             self._shell.user_ns.setdefault(name, value)
             self._shell.user_ns_hidden.setdefault(name, value)
+
+    def _remember_boxes(self, module) -> None:
+        from .charts import remember_boxes
+
+        remember_boxes(module)
 
     def _show_saved_images(self, module) -> None:
         save = module.Image.save
@@ -109,9 +114,9 @@ def _chart(figure) -> dict:
             return {}
         # Hides warnings about NaN and about deprecations in the libraries, which the user did not cause.
         with warnings.catch_warnings(action="ignore"):
-            from e2b_charts import chart_figure_to_dict
+            from .charts import describe
 
-            return mime.json_value(chart_figure_to_dict(figure), MAX_BYTES, _plain)
+            return mime.json_value(describe(figure), MAX_BYTES, _plain)
     except Exception:
         return {}
 
@@ -147,37 +152,3 @@ def _add_html(io) -> None:
     io.renderers["oncebox"] = io.base_renderers.HtmlRenderer()
     if io.renderers.default == "plotly_mimetype":
         io.renderers.default = "plotly_mimetype+oncebox"
-
-
-def _after_import(name: str, action) -> None:
-    """Calls `action` with a module as soon as it is imported."""
-    if name in sys.modules:
-        action(sys.modules[name])
-    else:
-        sys.meta_path.insert(0, _AfterImport(name, action))
-
-
-class _AfterImport(importlib.abc.MetaPathFinder):
-    """Finds one module as the other finders do, and calls the action when it is loaded."""
-
-    def __init__(self, name, action):
-        self._name, self._action = name, action
-
-    def find_spec(self, fullname, path=None, target=None):
-        if fullname != self._name:
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
-        if spec is None or spec.loader is None:
-            return spec
-        load = spec.loader.exec_module
-
-        def load_and_act(module):
-            load(module)
-            # With an unexpected version of the library the action may fail; the user's code can use the library all the
-            # same.
-            with contextlib.suppress(Exception):
-                self._action(module)
-
-        spec.loader.exec_module = load_and_act
-        return spec

@@ -11,8 +11,9 @@ import threading
 from builtins import callable
 from contextlib import contextmanager
 
+from .errors import describe
 from .link import Link
-from .shell import Shell, describe
+from .shell import Shell
 
 # Covers every path that the first request may take: value, output, error, syntax error, top-level await.
 WARM_UP = ("x = [1]\nprint(end='')\nx", "def f(): 1/0\nf()", "1 +", "import asyncio\nawait asyncio.sleep(0)", "")
@@ -26,7 +27,6 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     link = Link(os.environ.pop("RUNNER_IN"), os.environ.pop("RUNNER_OUT"))
     _add_user_site()
-    os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     os.environ.setdefault("PLOTLY_RENDERER", "plotly_mimetype")
     shell = Shell.instance()
     # This handler prepares the shell for another session, which takes several times as long as a short program.

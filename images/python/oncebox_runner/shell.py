@@ -3,8 +3,8 @@
 import asyncio
 import builtins
 import codeop
+import gc
 import os
-import re
 import subprocess
 import sys
 import traceback
@@ -18,16 +18,16 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets import default
 from traitlets.config import Config
 
-from . import causes, mime
+from . import mime
+from .errors import describe, exit_code, has_group, without_runner
+from .figures import Formatter
+from .program import Program
+from .source import Compiler, LoneStrings, find_programs_lines, is_python, keep_empty_lines
 
 # IPython lays out a container item by item, which takes too long for more items than this.
 MAX_LAID_OUT = 10_000
 
-RUNNER = os.path.dirname(__file__) + os.sep
-
 INPUT = builtins.input
-
-ANSI_CODE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 CONFIG = Config(
     InteractiveShell={"colors": "nocolor", "xmode": "Context"},
@@ -38,6 +38,8 @@ CONFIG = Config(
 
 class Shell(InteractiveShell):
     """An `InteractiveShell` without a terminal, without files of its own, and with no output but the user's."""
+
+    compiler_class = Compiler
 
     def __init__(self, **kwargs):
         #: Sends each `result` message; set once the runner is ready.
@@ -51,10 +53,16 @@ class Shell(InteractiveShell):
         #: Whether the code asked to end this interpreter.
         self.quit = False
         self._runner = asyncio.Runner()
-        super().__init__(config=CONFIG, **kwargs)
+        self._program = Program(lambda: self.history_manager.input_hist_parsed)
+        super().__init__(config=CONFIG, user_module=self._program.module, **kwargs)
         self.loop_runner = self._run_on_loop
         # Unfinished code is an error here; a terminal would ask for more lines.
         self.compile.flags &= ~codeop.PyCF_ALLOW_INCOMPLETE_INPUT
+        find_programs_lines()
+        keep_empty_lines(self.input_transformer_manager.cleanup_transforms)
+        self.ast_transformers.append(LoneStrings())
+        # Registered before pyplot's own action, which would draw each figure once more.
+        self.events.register("post_execute", self._send_open_figures)
         self.set_hook("show_in_pager", self._print_help)
         self._prepare_formatters()
 
@@ -69,12 +77,17 @@ class Shell(InteractiveShell):
         self._is_notebook = mode == "notebook"
         self._enable_formats(formats, code)
         _open_input(stdin)
-        result = self.run_cell(code, store_history=True)
+        self.compile.is_program = mode == "script"
+        if mode == "script":
+            self._program.begin(code)
+        result = self.run_cell(code.removeprefix("\ufeff"), store_history=True)
+        if mode == "script" and result.error_in_exec is not None:
+            self._call_own_hook(result.error_in_exec)
         error = result.error_in_exec if result.error_before_exec is None else result.error_before_exec
         self.quit = isinstance(error, Quit)
         # In a notebook `SystemExit` is an error like any other, but a child of the user's own `os.fork()` does exit.
         if isinstance(error, SystemExit) and (self.quit or not self._is_notebook or os.getpid() != self._pid):
-            return {"exit_code": _exit_code(error)}
+            return {"exit_code": exit_code(error)}
         # Every traceback that IPython showed is a failure, for example of a script of %run or of a figure that cannot
         # be drawn.
         if self._failure is None and error is not None:
@@ -137,6 +150,18 @@ class Shell(InteractiveShell):
             return True
         return False
 
+    def _send_open_figures(self):
+        """Sends the figures that are open when the code has ended. The code's own failure comes before theirs."""
+        failure = self._failure
+        self.display_formatter.send_open_figures()
+        self._failure = failure or self._failure
+
+    def transform_cell(self, raw_cell):
+        """Turns `%` and `!` commands into Python, and leaves Python alone: IPython would drop prompts from its strings."""
+        if "\n" not in raw_cell.strip() or not is_python(raw_cell):
+            return super().transform_cell(raw_cell)
+        return raw_cell if raw_cell.endswith("\n") else raw_cell + "\n"
+
     def _run_on_loop(self, coroutine):
         if self._runner.get_loop().is_closed():
             self._runner = asyncio.Runner()
@@ -144,15 +169,20 @@ class Shell(InteractiveShell):
 
     def clear_variables(self):
         """Releases the user's objects, as Python clears the module of a program at its end."""
+        collect = "__del__" in self.history_manager.input_hist_raw[-1]
         self.history_manager.output_hist.clear()
         for name in list(self.user_ns):
             if name != "__builtins__":
                 self.user_ns[name] = None
+        # Takes too long for code without finalizers, which would not notice it.
+        if collect:
+            gc.collect()
 
     def close_loop(self):
         """Cancels tasks that are left on the event loop, as `asyncio.run` does at its end."""
-        with suppress(Exception):
-            self._runner.close()
+        if not self._runner.get_loop().is_closed():
+            with suppress(Exception):
+                self._runner.close()
 
     def system(self, cmd):
         """Runs `!cmd` on the runner's own stdout and stderr, so that all output keeps its order."""
@@ -173,11 +203,20 @@ class Shell(InteractiveShell):
             if self._is_notebook:
                 self._failure = describe(error)
             return
-        tb = _without_runner(tb)
-        if _has_group(error):
+        tb = without_runner(tb, self.compile.names())
+        if has_group(error):
             self._showtraceback(etype, error, ["".join(traceback.format_exception(etype, error, tb))])
         else:
-            super().showtraceback((etype, error, tb), *args, **kwargs)
+            with self._program.hidden():
+                super().showtraceback((etype, error, tb), *args, **kwargs)
+
+    def _call_own_hook(self, error):
+        """Calls the `sys.excepthook` of a program, if it has set one."""
+        if sys.excepthook is not sys.__excepthook__ and not isinstance(error, SystemExit):
+            try:
+                sys.excepthook(type(error), error, without_runner(error.__traceback__, self.compile.names()))
+            except Exception:
+                traceback.print_exc()
 
     def _showtraceback(self, etype, evalue, stb):
         self._failure = describe(evalue, "\n".join(stb))
@@ -206,6 +245,11 @@ class Shell(InteractiveShell):
         """Leaves out IPython's own `open`, which refuses `open(0)`."""
         super().init_user_ns()
         del self.user_ns["open"], self.user_ns_hidden["open"]
+
+    def init_display_formatter(self):
+        """Formats figures too."""
+        self.display_formatter = Formatter(parent=self)
+        self.configurables.append(self.display_formatter)
 
     def init_displayhook(self):
         """Sends values as protocol messages."""
@@ -250,14 +294,6 @@ class Shell(InteractiveShell):
 class ValueHook(DisplayHook):
     """Publishes the value of the last expression."""
 
-    def compute_format_data(self, result):
-        """Formats the value. Closes a figure that is the value, so that it is not drawn again when the code ends."""
-        data = super().compute_format_data(result)
-        pyplot = sys.modules.get("matplotlib.pyplot")
-        if isinstance(result, getattr(pyplot, "Figure", ())):
-            pyplot.close(result)
-        return data
-
     def write_output_prompt(self):
         """Writes nothing: there is no prompt."""
 
@@ -294,59 +330,6 @@ class Exit(ExitAutocall):
 
 class Quit(SystemExit):
     """Ends an interpreter that would otherwise be kept."""
-
-
-def describe(error: BaseException, text: str | None = None) -> dict:
-    """The members of a `done` message for an error; `text` is its traceback."""
-    name = type(error).__name__
-    try:
-        value = str(error)
-    except Exception:
-        value = f"<{name} without a readable message>"
-    text = ANSI_CODE.sub("", text or f"{name}: {value}").rstrip("\n")
-    done = {"error": {"name": name, "value": value, "traceback": text}}
-    try:
-        cause = causes.limit_behind(error)
-    except Exception:
-        return done  # the user's own exception has attributes that cannot be read
-    return done if cause is None else {**done, "cause": cause}
-
-
-def _without_runner(tb):
-    """The traceback from the first frame of the user's code on, without the runner's frames.
-
-    If there is no user code, for example because a drawing failed, the library's frames stay.
-    """
-    frames = []
-    while tb is not None:
-        frames.append(tb)
-        tb = tb.tb_next
-    files = [frame.tb_frame.f_code.co_filename for frame in frames]
-    start = next((i for i, file in enumerate(files) if file.startswith("<ipython-input-")), 0)
-    kept = [frame for frame, file in zip(frames[start:], files[start:]) if not file.startswith(RUNNER)]
-    for frame, following in zip(kept, [*kept[1:], None]):
-        frame.tb_next = following
-    return kept[0] if kept else None
-
-
-def _exit_code(error: SystemExit) -> int:
-    """The exit status that `python` would have; like `python`, prints a code that is not a number to stderr."""
-    if error.code is None:
-        return 0
-    if isinstance(error.code, int):
-        return error.code & 0xFF
-    print(error.code, file=sys.stderr, flush=True)
-    return 1
-
-
-def _has_group(error: BaseException | None) -> bool:
-    seen = set()
-    while error is not None and id(error) not in seen:
-        if isinstance(error, BaseExceptionGroup):
-            return True
-        seen.add(id(error))
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def _json_or_none(value):

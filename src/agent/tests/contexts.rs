@@ -101,10 +101,14 @@ async fn a_context_starts_in_its_cwd_with_its_environment() {
     let lazy = sandbox.link.start_context(&StartContext { lazy: true, ..shell() }).await.expect("a context");
     assert_eq!(prints(&sandbox, &lazy.id, "x=1; pwd").await, format!("{}\n", sandbox.home()));
     assert_eq!(prints(&sandbox, &lazy.id, "echo $x").await, "1\n");
-    let nowhere = StartContext { cwd: Some("/no/such".into()), ..shell() };
-    assert_eq!(refusal(sandbox.link.start_context(&nowhere).await).1, "cwd '/no/such' does not exist");
+    for (cwd, reason) in [("/no/such", "does not exist"), ("/etc/passwd", "is not a directory")] {
+        let nowhere = StartContext { cwd: Some(cwd.into()), ..shell() };
+        let (code, message) = refusal(sandbox.link.start_context(&nowhere).await);
+        assert_eq!((code, message), (Code::InvalidArgument, format!("cwd '{cwd}' {reason}")));
+    }
     let unknown = StartContext { language: "latin".into(), ..StartContext::default() };
-    assert_eq!(refusal(sandbox.link.start_context(&unknown).await).1, "the image has no language named `latin`");
+    let unknown = refusal(sandbox.link.start_context(&unknown).await);
+    assert_eq!(unknown, (Code::NotFound, "the image has no language named `latin`".to_owned()));
 }
 
 #[tokio::test]

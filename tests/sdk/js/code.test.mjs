@@ -111,7 +111,7 @@ for (const [kind, code, elements] of [
   ['pie', "plt.pie([1, 3], labels=['a', 'b'])", [{ label: 'a', angle: 90, radius: 1 }, { label: 'b', angle: 270, radius: 1 }]],
   [
     'box_and_whisker',
-    "plt.boxplot([[1, 2, 3, 5, 8], [2, 4, 9, 9, 12, 40]], tick_labels=['a', 'b'], patch_artist=True)",
+    "plt.boxplot([[1, 2, 3, 5, 8], [2, 4, 9, 9, 12, 40]], tick_labels=['a', 'b'])",
     [
       { label: 'a', min: 1, first_quartile: 2, median: 3, third_quartile: 5, max: 8, outliers: [] },
       { label: 'b', min: 2, first_quartile: 5.25, median: 9, third_quartile: 11.25, max: 12, outliers: [40] },

@@ -26,9 +26,19 @@ def test_a_context_of_another_language(shared, language, name, code):
 
 
 @pytest.mark.covers("sandbox.create_code_context")
-def test_a_directory_that_is_not_there_leaves_the_interpreter_where_it_is(shared):
-    context = shared.create_code_context(cwd="/no/such/directory")
-    assert shared.run_code("1", context=context).text == "1"
+@pytest.mark.parametrize("language", ["python", "js", "r"])
+def test_a_context_in_the_home_of_root(shared, language):
+    context = shared.create_code_context(cwd="/root", language=language)
+    assert context.cwd == "/root"
+    code = {"python": "import os; os.getcwd()", "js": "process.cwd()", "r": "cat(getwd())"}[language]
+    execution = shared.run_code(code, context=context)
+    assert "/root" in "".join(execution.logs.stdout) + str(execution.text)
+
+
+@pytest.mark.covers("sandbox.create_code_context")
+def test_a_directory_that_is_not_there_is_refused_by_name(shared):
+    with pytest.raises(Exception, match="/no/such/directory"):
+        shared.create_code_context(cwd="/no/such/directory")
 
 
 @pytest.mark.covers("sandbox.create_code_context", "sandbox.run_code")

@@ -168,13 +168,13 @@ fn resolve_language(sandbox: &Sandbox, sandboxes: &Sandboxes, name: Option<&str>
 
 async fn start(sandbox: &Sandbox, language: &str, cwd: Option<String>) -> Result<Context, InterpreterError> {
     let request = StartContext { language: language.to_owned(), cwd, ..StartContext::default() };
-    match sandbox.start_context(&request).await {
-        // If the directory does not exist, the interpreter starts in its default directory.
-        Err(OperationError::Refused { code: Code::InvalidArgument | Code::NotFound, .. }) if request.cwd.is_some() => {
-            Box::pin(start(sandbox, language, None)).await
+    sandbox.start_context(&request).await.map_err(|err| match err {
+        // The directory does not exist, for one.
+        OperationError::Refused { code: Code::InvalidArgument, message } => {
+            InterpreterError::Plain(StatusCode::BAD_REQUEST, message)
         }
-        started => started.map_err(|err| not_started(&err, language)),
-    }
+        err => not_started(&err, language),
+    })
 }
 
 fn not_started(err: &OperationError, language: &str) -> InterpreterError {
