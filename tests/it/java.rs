@@ -1,4 +1,4 @@
-//! Features of Java: snippets as in JShell, programs with a `main`, compile errors, stack traces.
+//! Features of Java through JShell: snippets, their compile errors and stack traces. `java_programs.rs` has whole programs.
 
 use serde_json::{Value, json};
 
@@ -19,8 +19,6 @@ trials![
     causes_are_in_the_stack_trace,
     a_compile_error_names_its_line,
     a_missing_package_is_the_compilers_own_error,
-    a_class_with_main_is_run,
-    a_main_without_a_class_is_run,
     threads_end_before_the_run_does,
     an_exception_in_a_thread_is_printed,
     standard_input_can_be_scanned,
@@ -149,12 +147,6 @@ async fn a_compile_error_names_its_line() {
     let answer = run("java", "System.out.println(\"a\")\nSystem.out.println(\"b\")").await;
     assert_eq!(stdout(&answer), "");
     assert!(answer["error"].as_str().is_some_and(|text| text.starts_with("line 1: error: ';' expected\n")), "{answer}");
-    let program = "class Main {\n  public static void main(String[] args) {\n    int x = unknown;\n  }\n}";
-    let answer = run("java", program).await;
-    assert!(
-        answer["error"].as_str().is_some_and(|text| text.starts_with("line 3: error: cannot find symbol\n")),
-        "{answer}"
-    );
 }
 
 async fn a_missing_package_is_the_compilers_own_error() {
@@ -163,36 +155,6 @@ async fn a_missing_package_is_the_compilers_own_error() {
         let answer = run("java", &format!("import {package}.*;")).await;
         assert_eq!(answer["exception"]["value"], format!("package {package} does not exist"));
     }
-}
-
-async fn a_class_with_main_is_run() {
-    let code = "package some.where;\n\nimport java.util.*;\n\npublic class Main {\n  \
-                static final List<Integer> numbers = new ArrayList<>();\n  \
-                static class Inner { int value = 3; }\n\n  \
-                public static void main(String[] args) {\n    numbers.add(new Inner().value);\n    \
-                System.out.println(numbers + \" \" + args.length);\n    System.err.println(\"err\");\n  }\n}\n";
-    let answer = ok(code).await;
-    assert_eq!(stdout(&answer), "[3] 0\n");
-    assert_eq!(stderr(&answer), "err\n");
-    assert_eq!(answer["results"], json!([]));
-    let code = "class Helper { int value() { return 3; } }\n\
-                class Main {\n  public static void main(String[] args) throws Exception {\n    System.out.println(new Helper().value());\n    \
-                throw new Exception(\"from main\");\n  }\n}";
-    let answer = run("java", code).await;
-    assert_eq!(stdout(&answer), "3\n");
-    assert_eq!(answer["error"], "java.lang.Exception: from main\n\tat Main.main (line 5)");
-}
-
-async fn a_main_without_a_class_is_run() {
-    assert_eq!(
-        stdout(&ok("String who() { return \"you\"; }\nvoid main() { IO.println(\"hello \" + who()); }").await),
-        "hello you\n"
-    );
-    // Code with statements runs by itself.
-    assert_eq!(
-        stdout(&ok("void main() { System.out.println(\"main\"); }\nSystem.out.println(\"statement\");").await),
-        "statement\n"
-    );
 }
 
 async fn threads_end_before_the_run_does() {

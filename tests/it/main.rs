@@ -27,6 +27,9 @@ mod hosts;
 mod interrupts;
 mod isolation;
 mod java;
+mod java_failures;
+mod java_notebooks;
+mod java_programs;
 mod javascript;
 mod kept;
 mod kills;
@@ -73,6 +76,9 @@ fn main() -> ExitCode {
         whole_files::trials(),
         r::trials(),
         java::trials(),
+        java_programs::trials(),
+        java_failures::trials(),
+        java_notebooks::trials(),
         ends::trials(),
         faults::trials(),
         life::trials(),

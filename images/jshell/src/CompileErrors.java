@@ -6,10 +6,11 @@ import java.util.regex.Pattern;
 
 import jdk.jshell.Diag;
 
-/** Formats the compiler's errors as `javac` does, with line numbers of the user's whole code. */
+/** Reports the compiler's errors as `javac` does, with line numbers of the user's whole code. */
 final class CompileErrors {
     private CompileErrors() { }
 
+    /** The failure of a snippet that does not compile. */
     static Failure failure(List<Diag> diagnostics, Source source) {
         List<String> lines = new ArrayList<>();
         String value = "the code does not compile";
@@ -31,6 +32,12 @@ final class CompileErrors {
             lines.add("error: " + value);
         }
         return new Failure("CompileError", value, lines, null);
+    }
+
+    /** The failure of a program that does not compile. */
+    static Failure failure(List<Program.CompileError> errors) {
+        List<String> lines = errors.stream().flatMap(error -> error.text().lines()).toList();
+        return new Failure("CompileError", errors.getFirst().message(), lines, null);
     }
 
     /** Reports undefined names that a snippet uses, such as "method twice(int)". */

@@ -1,35 +1,16 @@
 import java.io.IOException;
-import java.util.ArrayList;
-import java.util.LinkedHashMap;
+import java.lang.invoke.MethodHandle;
 import java.util.List;
-import java.util.Map;
-import java.util.regex.Matcher;
-import java.util.regex.Pattern;
+import java.util.Objects;
 
-import jdk.jshell.DeclarationSnippet;
-import jdk.jshell.JShell;
-import jdk.jshell.Snippet;
-import jdk.jshell.Snippet.Kind;
-import jdk.jshell.Snippet.Status;
-import jdk.jshell.Snippet.SubKind;
-import jdk.jshell.SnippetEvent;
-import jdk.jshell.SourceCodeAnalysis;
-import jdk.jshell.SourceCodeAnalysis.CompletionInfo;
-import jdk.jshell.SourceCodeAnalysis.Completeness;
-import jdk.jshell.UnresolvedReferenceException;
-import jdk.jshell.VarSnippet;
-import jdk.jshell.spi.ExecutionControl;
-import jdk.jshell.spi.ExecutionControlProvider;
-import jdk.jshell.spi.ExecutionEnv;
+import oncebox.StopCheck;
 
-/** One JShell instance: splits code into snippets, runs them in order and stops at the first failure. */
+/** Runs code: a program as the {@code java} command runs it, everything else as snippets. */
 final class Interpreter {
     /** The packages that the `jshell` command imports. */
     private static final List<String> IMPORTS = List.of(
         "java.io.*", "java.math.*", "java.net.*", "java.nio.file.*", "java.util.*", "java.util.concurrent.*",
         "java.util.function.*", "java.util.prefs.*", "java.util.regex.*", "java.util.stream.*");
-
-    private static final Pattern PACKAGE = Pattern.compile("(?m)^\\s*package\\s+[\\w.]+\\s*;");
 
     /** The reports of an execution to the agent. */
     interface Reports {
@@ -48,28 +29,19 @@ final class Interpreter {
         public void ending(Failure failure) { }
     };
 
-    private record Part(String code, Source source, boolean complete) { }
-
     private final UserThreads threads;
-    private final UserCode userCode;
-    private final JShell jshell;
-    private final SourceCodeAnalysis analysis;
-    private final Map<Snippet, Source> sources = new LinkedHashMap<>();
+    private final UserClasses classes = new UserClasses();
+    private final Snippets snippets;
     private final Tracebacks tracebacks;
+    private final ProgramCompiler compiler = new ProgramCompiler(IMPORTS);
     private final ShutdownHooks hooks = new ShutdownHooks();
     private int executions;
-    private int unnamedValues;
 
     Interpreter(UserThreads threads) {
         this.threads = threads;
-        var classes = new UserClasses();
-        Thread.currentThread().setContextClassLoader(classes);
-        userCode = new UserCode(threads, classes);
-        jshell = JShell.builder().executionEngine(inThisProcess(userCode), Map.of())
-            .tempVariableNameGenerator(() -> "$" + ++unnamedValues).build();
-        analysis = jshell.sourceCodeAnalysis();
-        tracebacks = new Tracebacks(analysis, sources);
-        IMPORTS.forEach(name -> jshell.eval("import " + name + ";"));
+        Thread.currentThread().setContextClassLoader(classes.newest());
+        snippets = new Snippets(threads, classes, IMPORTS);
+        tracebacks = snippets.tracebacks();
     }
 
     /** Runs examples in the same way as user code, then forgets them. */
@@ -77,24 +49,8 @@ final class Interpreter {
         for (String code : examples) {
             execute(code, "warm-up", NO_REPORTS);
         }
-        sources.keySet().forEach(jshell::drop);
-        sources.clear();
+        snippets.drop();
         executions = 0;
-        unnamedValues = 0;
-    }
-
-    private static ExecutionControlProvider inThisProcess(ExecutionControl control) {
-        return new ExecutionControlProvider() {
-            @Override
-            public String name() {
-                return "runner";
-            }
-
-            @Override
-            public ExecutionControl generate(ExecutionEnv env, Map<String, String> parameters) {
-                return control;
-            }
-        };
     }
 
     /**
@@ -104,9 +60,10 @@ final class Interpreter {
     Failure execute(String code, String mode, Reports reports) throws IOException {
         tracebacks.begin(++executions);
         threads.begin(tracebacks);
+        classes.shared().enable(mode.equals("notebook"));
         Failure failure = null;
         try {
-            failure = run(code, reports);
+            failure = run(code, mode, reports);
             if (mode.equals("script")) {
                 reports.ending(failure);
             }
@@ -128,106 +85,36 @@ final class Interpreter {
         }
     }
 
-    private Failure run(String code, Reports reports) throws Throwable {
-        List<Part> parts = split(withoutPackage(code));
-        for (Part part : parts) {
-            if (isMalformed(part)) {
-                return failure(jshell.eval(part.code()).getFirst(), part.source()); // nothing has been run yet
-            }
+    private Failure run(String code, String mode, Reports reports) throws Throwable {
+        boolean isNotebook = mode.equals("notebook");
+        Program program = compiler.compile(code);
+        if (program == null || isNotebook && usesSnippets(program)) {
+            return snippets.run(executions, code, reports);
         }
-        List<Snippet> snippets = new ArrayList<>();
-        for (Part part : parts) {
-            boolean last = part == parts.getLast();
-            for (SnippetEvent event : jshell.eval(part.code())) {
-                if (event.causeSnippet() != null) {
-                    continue; // an earlier snippet, updated because of this one
-                }
-                sources.put(event.snippet(), part.source());
-                Failure failure = failure(event, part.source());
-                if (failure != null) {
-                    return failure;
-                }
-                snippets.add(event.snippet());
-                if (last && hasValue(event.snippet())) {
-                    reports.result(userCode.renderValue());
-                }
-            }
+        if (!program.errors().isEmpty()) {
+            return CompileErrors.failure(program.errors());
         }
-        for (Snippet snippet : snippets) {
-            if (jshell.status(snippet) == Status.RECOVERABLE_NOT_DEFINED) {
-                return unresolved((DeclarationSnippet) snippet);
-            }
+        if (isNotebook && program.outline().isCompact()) {
+            // Without an instance, later code can use the members too.
+            program = Objects.requireNonNullElse(compiler.withStaticMembers(program), program);
         }
-        String main = Programs.callOfMain(snippets, this::loadedClass);
-        return main == null ? null : failure(jshell.eval(main).getFirst(), new Source(executions, code, 0));
-    }
-
-    private String withoutPackage(String code) {
-        Matcher declaration = PACKAGE.matcher(code);
-        boolean first = declaration.find() && isBlank(code.substring(0, declaration.start()));
-        return first ? declaration.replaceFirst(found -> found.group().replaceAll("\\S", " ")) : code;
-    }
-
-    private boolean isBlank(String code) {
-        return analysis.analyzeCompletion(code).completeness() == Completeness.EMPTY;
-    }
-
-    private List<Part> split(String code) {
-        List<Part> parts = new ArrayList<>();
-        for (String rest = code; !rest.isEmpty(); ) {
-            rest = rest.stripLeading();
-            CompletionInfo info = analysis.analyzeCompletion(rest);
-            if (info.completeness() == Completeness.EMPTY) {
-                break;
-            }
-            var source = new Source(executions, code, code.length() - rest.length());
-            boolean whole = info.completeness().isComplete();
-            parts.add(new Part(whole ? info.source() : rest, source, whole));
-            rest = whole ? info.remaining() : "";
+        Throwable thrown = launch(program);
+        if (isNotebook) {
+            snippets.programs().add(program);
         }
-        return parts;
+        return thrown == null ? null : tracebacks.failure(thrown);
     }
 
-    /**
-     * Whether a part is not valid Java. Only the last part can be incomplete, and an incomplete part is seldom valid.
-     */
-    private boolean isMalformed(Part part) {
-        return !part.complete() && analysis.sourceToSnippets(part.code()).stream().anyMatch(s -> s.kind() == Kind.ERRONEOUS);
+    /** Whether the program uses what earlier code has defined, so that it is no program by itself. */
+    private boolean usesSnippets(Program program) {
+        return snippets.define(program.errors().stream().map(Program.CompileError::missing).toList());
     }
 
-    /** The failure of an event's snippet; null if the snippet was defined and ran to its end. */
-    private Failure failure(SnippetEvent event, Source source) {
-        Throwable thrown = userCode.takeThrown();
-        if (thrown != null) {
-            return tracebacks.failure(thrown);
-        }
-        Snippet snippet = event.snippet();
-        if (event.exception() instanceof UnresolvedReferenceException unresolved) {
-            return unresolved(unresolved.getSnippet());
-        }
-        return switch (event.status()) {
-            case VALID -> null;
-            // Later code may define the names that a method or a type lacks. A variable needs its value now.
-            case RECOVERABLE_DEFINED, RECOVERABLE_NOT_DEFINED ->
-                snippet instanceof VarSnippet variable ? unresolved(variable) : null;
-            default -> CompileErrors.failure(jshell.diagnostics(snippet).toList(), source);
-        };
-    }
-
-    /** The code used undefined names; JShell remembers the names, but not their positions. */
-    private Failure unresolved(DeclarationSnippet snippet) {
-        return CompileErrors.unresolved(jshell.unresolvedDependencies(snippet).toList(), snippet.source(), sources.get(snippet));
-    }
-
-    private static boolean hasValue(Snippet snippet) {
-        return snippet.kind() == Kind.EXPRESSION || snippet.subKind() == SubKind.TEMP_VAR_EXPRESSION_SUBKIND;
-    }
-
-    private Class<?> loadedClass(Snippet snippet, String name) {
-        try {
-            return userCode.findClass(analysis.wrapper(snippet).fullClassName() + "$" + name);
-        } catch (ClassNotFoundException notDefinedYet) {
-            return null;
-        }
+    private Throwable launch(Program program) throws Throwable {
+        tracebacks.beginProgram(program.classes().keySet());
+        ClassLoader loader = classes.begin(program.classes());
+        Thread.currentThread().setContextClassLoader(loader);
+        MethodHandle main = Launcher.main(program.outline().launchOrder(), loader);
+        return threads.runMain(main, loader);
     }
 }

@@ -9,9 +9,6 @@ import sun.misc.Signal;
 
 /** Reads requests, executes them and answers. Variables live as long as this process. */
 public final class Runner {
-    /** Deep recursion is common in user code; the pages are only committed when used. */
-    private static final long STACK_BYTES = 16L << 20;
-
     public static void main(String[] args) throws Exception {
         var environment = new Environment();
         var channel = new Channel(environment.remove("RUNNER_IN"), environment.remove("RUNNER_OUT"));
@@ -23,13 +20,14 @@ public final class Runner {
         var threads = new UserThreads();
         Signal.handle(new Signal("INT"), signal -> threads.cancel());
         // One thread for all code, so that thread-locals and locks outlive a snippet.
-        new Thread(threads, () -> serve(channel, environment, threads), "main", STACK_BYTES).start();
+        new Thread(threads, () -> serve(channel, environment, threads), "main", UserThreads.STACK_BYTES).start();
     }
 
     private static void serve(Channel channel, Environment environment, UserThreads threads) {
         try {
             var interpreter = new Interpreter(threads);
             warmUp(interpreter);
+            UserThreads.restartNumbering();
             System.setOut(unbuffered(FileDescriptor.out));
             System.setErr(unbuffered(FileDescriptor.err));
             channel.ready();
@@ -55,7 +53,25 @@ public final class Runner {
             "for (int i = 0; i < 2; i++) { System.out.println(\"warm \" + twice(i)); } var p = new P(1);",
             "Stream.of(1, 2).map(n -> n + 1).toList()",
             "List.of().get(0);",
-            "undefined");
+            "undefined",
+            """
+            import java.util.*;
+            import java.util.stream.*;
+
+            public class WarmUp {
+                sealed interface Shape permits Circle, Square { double area(); }
+                record Circle(double radius) implements Shape { public double area() { return Math.PI * radius * radius; } }
+                record Square(double side) implements Shape { public double area() { return side * side; } }
+
+                public static void main(String[] args) {
+                    List<Shape> shapes = new ArrayList<>(List.of(new Circle(1), new Square(2)));
+                    Map<String, Double> areas = new TreeMap<>();
+                    for (Shape shape : shapes) {
+                        areas.put(shape + "", switch (shape) { case Circle c -> c.area(); case Square(double side) -> side * side; });
+                    }
+                    System.out.println(areas.values().stream().map(String::valueOf).collect(Collectors.joining(", ")));
+                }
+            }""");
     }
 
     /** Each print is one write, so that its order relative to the output of child processes is kept. */

@@ -1,3 +1,5 @@
+package oncebox;
+
 import java.lang.classfile.ClassFile;
 import java.lang.classfile.ClassTransform;
 import java.lang.classfile.CodeBuilder;
@@ -14,18 +16,19 @@ import java.util.Set;
 
 /**
  * Makes loops that never block interruptible. Java has no way left to stop a thread from outside, so each method
- * and each backward branch of user code calls {@link #check}.
+ * and each backward branch of user code looks whether a stop is {@link #requested}. The class is in a package so that
+ * user code may have one of this name.
  */
 public final class StopCheck {
     private static final ClassDesc SELF = ClassDesc.of(StopCheck.class.getName());
 
-    static volatile boolean requested;
+    /** Read by woven code, which calls {@link #check} if it is true. */
+    public static volatile boolean requested;
 
     private StopCheck() { }
 
     /**
-     * Called by woven code. The JVM does not require the exception to be declared; a loop that catches it gets it
-     * again.
+     * Stops user code. The JVM does not require the exception to be declared; a loop that catches it gets it again.
      */
     public static void check() throws InterruptedException {
         if (requested) {
@@ -33,13 +36,13 @@ public final class StopCheck {
         }
     }
 
-    /** Adds the checks to a class. */
-    static byte[] weave(byte[] bytecodes, ClassLoader loader) {
+    /** Adds the checks to a class, and changes it in a further way, if there is one. */
+    public static byte[] weave(byte[] bytecodes, ClassLoader loader, ClassTransform further) {
         // User code may name types that cannot be found. They count as classes, as in a class file's own frames.
         var resolver = ClassHierarchyResolver.ofResourceParsing(loader).orElse(ClassHierarchyResolver.defaultResolver());
         var classFile = ClassFile.of(ClassFile.ClassHierarchyResolverOption.of(resolver));
-        return classFile.transformClass(classFile.parse(bytecodes),
-            ClassTransform.transformingMethodBodies(CodeTransform.ofStateful(Weaver::new)));
+        ClassTransform checks = ClassTransform.transformingMethodBodies(CodeTransform.ofStateful(Weaver::new));
+        return classFile.transformClass(classFile.parse(bytecodes), further == null ? checks : checks.andThen(further));
     }
 
     private static final class Weaver implements CodeTransform {
@@ -61,7 +64,9 @@ public final class StopCheck {
         }
 
         private static void addCheck(CodeBuilder code) {
-            code.invokestatic(SELF, "check", ConstantDescs.MTD_void);
+            // Not a call for each check: it would be the top of the stack where the stack overflows.
+            code.getstatic(SELF, "requested", ConstantDescs.CD_boolean)
+                .ifThen(stop -> stop.invokestatic(SELF, "check", ConstantDescs.MTD_void));
         }
     }
 }

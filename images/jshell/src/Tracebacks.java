@@ -1,5 +1,6 @@
 import java.util.ArrayList;
 import java.util.Collections;
+import java.util.HashMap;
 import java.util.IdentityHashMap;
 import java.util.List;
 import java.util.Map;
@@ -15,10 +16,12 @@ final class Tracebacks {
 
     private final SourceCodeAnalysis analysis;
     private final Map<Snippet, Source> sources;
+    /** The classes of programs: the newest execution that has defined them. */
+    private final Map<String, Integer> programs = new HashMap<>();
     private final Reserve reserve = new Reserve();
     private int execution;
 
-    /** {@code sources} is the interpreter's map, to which it adds further snippets. */
+    /** {@code sources} is a map to which further snippets are added. */
     Tracebacks(SourceCodeAnalysis analysis, Map<Snippet, Source> sources) {
         this.analysis = analysis;
         this.sources = sources;
@@ -27,6 +30,11 @@ final class Tracebacks {
     void begin(int execution) {
         this.execution = execution;
         reserve.renew();
+    }
+
+    /** The execution that has begun is of a program with these classes. */
+    void beginProgram(Set<String> classes) {
+        classes.forEach(name -> programs.put(name, execution));
     }
 
     Failure failure(Throwable thrown) {
@@ -91,7 +99,7 @@ final class Tracebacks {
     /** The frames down to the lowest frame of user code; those below are the runner's. */
     private List<String> frames(StackTraceElement[] stack) {
         int end = stack.length;
-        while (end > 0 && !Names.isWrapped(stack[end - 1].getClassName())) {
+        while (end > 0 && !isUserCode(stack[end - 1])) {
             end--;
         }
         List<String> frames = new ArrayList<>();
@@ -100,18 +108,22 @@ final class Tracebacks {
                 frames.add("... " + (end - MAX_FRAMES) + " more");
                 break;
             }
-            if (Names.isWrapped(frame.getClassName())) {
+            if (isUserCode(frame)) {
                 // JShell may call one snippet through two methods; the runner's own call of `main` has no place.
                 String place = "at " + place(frame);
                 boolean repeated = place.startsWith("at line ") && !frames.isEmpty() && frames.getLast().equals(place);
                 if (!repeated && !place.equals("at ")) {
                     frames.add(place);
                 }
-            } else if (!frame.getClassName().equals(StopCheck.class.getName())) {
+            } else if (!"app".equals(frame.getClassLoaderName())) { // not of the runner
                 frames.add("at " + frame);
             }
         }
         return frames;
+    }
+
+    private boolean isUserCode(StackTraceElement frame) {
+        return Names.isWrapped(frame.getClassName()) || programs.containsKey(frame.getClassName());
     }
 
     /** "Foo.bar (line 3)", or "line 3" for code outside of any method. */
@@ -127,6 +139,10 @@ final class Tracebacks {
     }
 
     private String line(StackTraceElement frame) {
+        Integer program = programs.get(frame.getClassName());
+        if (program != null) {
+            return frame.getLineNumber() < 0 ? "" : "line " + frame.getLineNumber() + age(program);
+        }
         for (var entry : sources.entrySet()) {
             SnippetWrapper wrapper = analysis.wrapper(entry.getKey());
             String outer = wrapper.fullClassName();
@@ -134,11 +150,15 @@ final class Tracebacks {
                 int offset = offset(wrapper, frame.getLineNumber());
                 if (offset >= 0) {
                     Source source = entry.getValue();
-                    return "line " + source.line(offset) + (source.execution() == execution ? "" : " of earlier code");
+                    return "line " + source.line(offset) + age(source.execution());
                 }
             }
         }
         return "";
+    }
+
+    private String age(int defined) {
+        return defined == execution ? "" : " of earlier code";
     }
 
     /** The offset in the snippet of a line of its wrapper; -1 if the wrapper has no such line. */

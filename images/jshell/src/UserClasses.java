@@ -1,39 +1,48 @@
+import java.io.ByteArrayInputStream;
 import java.io.File;
+import java.io.InputStream;
+import java.lang.classfile.ClassTransform;
 import java.net.MalformedURLException;
 import java.net.URL;
 import java.net.URLClassLoader;
-import java.util.ArrayList;
 import java.util.HashMap;
-import java.util.List;
 import java.util.Map;
+import java.util.concurrent.ConcurrentHashMap;
 
 import jdk.jshell.execution.LoaderDelegate;
 import jdk.jshell.spi.ExecutionControl.ClassBytecodes;
 
-/** Loads the classes of snippets. They see the JDK's classes and the class path's, but not the runner's. */
-final class UserClasses extends URLClassLoader implements LoaderDelegate {
-    private final Map<String, byte[]> bytecodes = new HashMap<>();
+import oncebox.StopCheck;
 
-    UserClasses() {
-        super(urls(System.getProperty("java.class.path")), getPlatformClassLoader());
+/**
+ * Loads the classes of snippets and programs. They see the JDK's classes and the class path's, but not the runner's.
+ * Each program begins a new generation, because it may define a name again; later generations see the newest class of
+ * a name.
+ */
+final class UserClasses implements LoaderDelegate {
+    private final ClassPath classPath = new ClassPath();
+    private final SharedClasses shared = new SharedClasses();
+    private Generation newest = new Generation(classPath, Map.of());
+
+    ClassLoader newest() {
+        return newest;
     }
 
-    private static URL[] urls(String classPath) {
-        List<URL> urls = new ArrayList<>();
-        for (String entry : classPath.split(File.pathSeparator)) {
-            try {
-                urls.add(new File(entry).toURI().toURL());
-            } catch (MalformedURLException notAFile) {
-                throw new IllegalArgumentException(notAFile);
-            }
-        }
-        return urls.toArray(URL[]::new);
+    /** What makes the classes of one execution usable by the next. */
+    SharedClasses shared() {
+        return shared;
+    }
+
+    /** Loads the classes of a program. */
+    ClassLoader begin(Map<String, byte[]> classes) {
+        newest = new Generation(newest, classes);
+        return newest;
     }
 
     @Override
     public void load(ClassBytecodes[] classes) {
         for (ClassBytecodes added : classes) {
-            bytecodes.put(added.name(), added.bytecodes());
+            newest.bytecodes.put(added.name(), added.bytecodes());
         }
     }
 
@@ -44,25 +53,63 @@ final class UserClasses extends URLClassLoader implements LoaderDelegate {
 
     @Override
     public Class<?> findClass(String name) throws ClassNotFoundException {
-        Class<?> loaded = findLoadedClass(name); // JShell calls this method, not `loadClass`
-        if (loaded != null) {
-            return loaded;
-        }
-        if (name.equals(StopCheck.class.getName())) {
-            return StopCheck.class;
-        }
-        byte[] found = bytecodes.get(name);
-        if (found == null) {
-            return super.findClass(name);
-        }
-        byte[] woven = StopCheck.weave(found, this);
-        return defineClass(name, woven, 0, woven.length);
+        return newest.loadClass(name);
     }
 
     @Override
     public void addToClasspath(String path) {
-        for (URL url : urls(path)) {
-            addURL(url);
+        classPath.add(path);
+    }
+
+    private static final class ClassPath extends URLClassLoader {
+        ClassPath() {
+            super(new URL[0], getPlatformClassLoader());
+            add(System.getProperty("java.class.path"));
+        }
+
+        void add(String path) {
+            for (String entry : path.split(File.pathSeparator)) {
+                try {
+                    addURL(new File(entry).toURI().toURL());
+                } catch (MalformedURLException notAFile) {
+                    throw new IllegalArgumentException(notAFile);
+                }
+            }
+        }
+    }
+
+    private final class Generation extends ClassLoader {
+        private final Map<String, byte[]> bytecodes;
+
+        Generation(ClassLoader earlier, Map<String, byte[]> classes) {
+            super(earlier);
+            bytecodes = new ConcurrentHashMap<>(classes);
+        }
+
+        @Override
+        protected Class<?> loadClass(String name, boolean resolve) throws ClassNotFoundException {
+            synchronized (getClassLoadingLock(name)) {
+                if (name.equals(StopCheck.class.getName())) {
+                    return StopCheck.class;
+                }
+                byte[] found = bytecodes.get(name);
+                if (found == null) {
+                    return super.loadClass(name, resolve);
+                }
+                Class<?> loaded = findLoadedClass(name);
+                if (loaded != null) {
+                    return loaded;
+                }
+                byte[] woven = StopCheck.weave(found, this, shared.transform());
+                return defineClass(name, woven, 0, woven.length);
+            }
+        }
+
+        /** The class files too, from which the types of the user's classes are known when checks are woven in. */
+        @Override
+        public InputStream getResourceAsStream(String name) {
+            byte[] found = name.endsWith(".class") ? bytecodes.get(name.substring(0, name.length() - 6).replace('/', '.')) : null;
+            return found == null ? super.getResourceAsStream(name) : new ByteArrayInputStream(found);
         }
     }
 }

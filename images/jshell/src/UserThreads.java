@@ -1,10 +1,20 @@
+import java.lang.invoke.MethodHandle;
+import java.lang.invoke.MethodHandleProxies;
+import java.lang.invoke.MethodHandles;
+import java.lang.invoke.MethodType;
+import java.lang.reflect.Field;
 import java.util.Arrays;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Set;
 
+import oncebox.StopCheck;
+
 /** The threads of user code: the main thread and all threads that are started from it. */
 final class UserThreads extends ThreadGroup {
+    /** Deep recursion is common in user code; the pages are only committed when used. */
+    static final long STACK_BYTES = 16L << 20;
+
     /** How long the threads of an interrupted execution may take to end. */
     private static final long STOP_NANOS = 2_000_000_000;
 
@@ -15,6 +25,13 @@ final class UserThreads extends ThreadGroup {
 
     UserThreads() {
         super("main");
+    }
+
+    /** Names unnamed threads from `Thread-0` on again, which the libraries of the runner have used up. */
+    static void restartNumbering() throws ReflectiveOperationException {
+        Field next = Class.forName("java.lang.Thread$ThreadNumbering").getDeclaredField("next");
+        next.setAccessible(true); // `jvm.options` opens the package
+        next.setInt(null, 0);
     }
 
     interface Code<T> {
@@ -65,6 +82,60 @@ final class UserThreads extends ThreadGroup {
             return code.run();
         } finally {
             leave();
+        }
+    }
+
+    /**
+     * Runs the {@code main} of a program on a thread of its own, so that the runner's methods are not in the program's
+     * stack traces. Returns what it threw, or null.
+     */
+    Throwable runMain(MethodHandle main, ClassLoader classes) throws Throwable {
+        var thrown = new Thrown();
+        return call(() -> {
+            // Neither method handles nor their proxies show in a stack trace.
+            var body = MethodHandles.catchException(main, Throwable.class, Thrown.CATCH.bindTo(thrown));
+            var thread = new Thread(new ProgramThreads(), MethodHandleProxies.asInterfaceInstance(Runnable.class, body), "main", STACK_BYTES);
+            thread.setContextClassLoader(classes);
+            thread.start();
+            while (thread.isAlive()) {
+                try {
+                    thread.join();
+                } catch (InterruptedException stopping) {
+                    // The program has been interrupted too, and ends.
+                }
+            }
+            return thrown.caught;
+        });
+    }
+
+    private static final class Thrown {
+        static final MethodHandle CATCH = find();
+        private Throwable caught;
+
+        private static MethodHandle find() {
+            try {
+                return MethodHandles.lookup().findVirtual(Thrown.class, "end", MethodType.methodType(void.class, Throwable.class));
+            } catch (ReflectiveOperationException impossible) {
+                throw new IllegalStateException(impossible);
+            }
+        }
+
+        /** What a handler of the program's own is called with, as {@code java} does. The runner reports it otherwise. */
+        void end(Throwable thrown) {
+            caught = thrown;
+            Thread thread = Thread.currentThread();
+            var handler = thread.getUncaughtExceptionHandler();
+            if (handler == thread.getThreadGroup()) {
+                handler = Thread.getDefaultUncaughtExceptionHandler();
+            }
+            if (handler == null || isStopped(thrown)) {
+                return;
+            }
+            try {
+                handler.uncaughtException(thread, thrown);
+            } catch (Throwable ignored) {
+                // The JVM ignores what a handler throws.
+            }
         }
     }
 
@@ -124,9 +195,32 @@ final class UserThreads extends ThreadGroup {
         return Arrays.asList(threads).subList(0, enumerate(threads));
     }
 
+    /** The threads of a program. What they throw is printed as {@code java} prints it. */
+    private final class ProgramThreads extends ThreadGroup {
+        ProgramThreads() {
+            super(UserThreads.this, "main");
+        }
+
+        @Override
+        public void uncaughtException(Thread thread, Throwable thrown) {
+            if (!isStopped(thrown)) {
+                UserThreads.this.getParent().uncaughtException(thread, thrown);
+            }
+        }
+    }
+
+    private static boolean isStopped(Throwable thrown) {
+        return StopCheck.requested && thrown instanceof InterruptedException;
+    }
+
     @Override
     public void uncaughtException(Thread thread, Throwable thrown) {
-        if (StopCheck.requested && thrown instanceof InterruptedException) {
+        if (isStopped(thrown)) {
+            return;
+        }
+        var handler = Thread.getDefaultUncaughtExceptionHandler();
+        if (handler != null) {
+            handler.uncaughtException(thread, thrown);
             return;
         }
         System.err.println("Exception in thread \"" + thread.getName() + "\" " + String.join("\n", tracebacks.of(thrown)));

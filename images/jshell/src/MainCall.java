@@ -8,14 +8,17 @@ import jdk.jshell.Snippet;
 import jdk.jshell.Snippet.Kind;
 import jdk.jshell.TypeDeclSnippet;
 
-/** Recognises code that only has declarations, with a `main` among them: a program that `java Main.java` would run. */
-final class Programs {
-    private Programs() { }
+/**
+ * Finds the call of `main` in snippets that are declarations only. Most such code is a program, and no snippets; the
+ * rest uses what earlier snippets have defined, or is not quite a source file.
+ */
+final class MainCall {
+    private MainCall() { }
 
     /**
      * The snippet that calls `main`; null if there is no `main`, or if the code has statements and so runs by itself.
      */
-    static String callOfMain(List<Snippet> snippets, BiFunction<Snippet, String, Class<?>> classes) {
+    static String of(List<Snippet> snippets, BiFunction<Snippet, String, Class<?>> classes) {
         boolean variables = false;
         for (Snippet snippet : snippets) {
             switch (snippet.kind()) {
@@ -33,7 +36,7 @@ final class Programs {
                 }
             }
             if (snippet instanceof TypeDeclSnippet type && !variables) {
-                String call = callOfMain(type.name(), classes.apply(snippet, type.name()));
+                String call = of(type.name(), classes.apply(snippet, type.name()));
                 if (call != null) {
                     return call;
                 }
@@ -42,7 +45,7 @@ final class Programs {
         return null;
     }
 
-    private static String callOfMain(String name, Class<?> type) {
+    private static String of(String name, Class<?> type) {
         if (type == null) {
             return null;
         }
