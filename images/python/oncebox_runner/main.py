@@ -71,7 +71,9 @@ def _serve(shell: Shell, request: dict, link: Link | None = None) -> dict:
                 if mode == "script":
                     shell.flush()
                     link.send({"ending": done})
-                    _end_program(shell)
+                    # The children of a fork bomb fail all at once. Together they have no memory for more than that.
+                    if not (link.closed and "error" in done):
+                        _end_program(shell)
                 return done
             finally:
                 try:
