@@ -345,14 +345,16 @@ print(subprocess.run([sys.executable, "-c", I386]).returncode)
 
 async fn what_programs_ordinarily_do_is_not_denied() {
     let code = r#"
-import asyncio, concurrent.futures, ctypes, multiprocessing, os, signal, socket, subprocess, sys, threading
+import asyncio, ctypes, multiprocessing, os, signal, socket, subprocess, sys, threading
 threads = [threading.Thread(target=sys.stdout.write, args=["thread\n"]) for _ in range(2)]
 [thread.start() for thread in threads], [thread.join() for thread in threads]
 print(subprocess.run("echo shell | cat", shell=True, capture_output=True, text=True).stdout, end="")
 with multiprocessing.get_context("fork").Pool(2) as pool:
     print(pool.map(abs, [-1, -2]))
-with concurrent.futures.ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
-    print(list(pool.map(abs, [-3, -4])))
+# A program of its own, because processes that start afresh run the file of their program once more.
+spawned = "import concurrent.futures, multiprocessing\nwith concurrent.futures.ProcessPoolExecutor(2, " \
+    "mp_context=multiprocessing.get_context('spawn')) as pool: print(list(pool.map(abs, [-3, -4])))"
+print(subprocess.run([sys.executable, "-c", spawned], capture_output=True, text=True).stdout, end="")
 async def echo():
     server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
     await asyncio.open_connection(*server.sockets[0].getsockname())

@@ -2,6 +2,7 @@
 
 import atexit
 import builtins
+import gc
 import importlib
 import os
 import signal
@@ -32,6 +33,10 @@ def main() -> None:
     # This handler prepares the shell for another session, which takes several times as long as a short program.
     atexit.unregister(shell.atexit_operations)
     _warm_up(shell)
+    # The objects of the runner live as long as it does. A collection need not visit them, in forked children above all:
+    # there each visited object costs memory of the child's own.
+    gc.collect()
+    gc.freeze()
     shell.send_result = link.send
     link.send({"ready": {}})
     while True:

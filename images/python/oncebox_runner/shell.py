@@ -61,6 +61,7 @@ class Shell(InteractiveShell):
         find_programs_lines()
         keep_empty_lines(self.input_transformer_manager.cleanup_transforms)
         self.ast_transformers.append(LoneStrings())
+        self._process = os.getpid()
         # Registered before pyplot's own action, which would draw each figure once more.
         self.events.register("post_execute", self._send_open_figures)
         self.set_hook("show_in_pager", self._print_help)
@@ -204,7 +205,9 @@ class Shell(InteractiveShell):
                 self._failure = describe(error)
             return
         tb = without_runner(tb, self.compile.names())
-        if has_group(error):
+        # A forked child reports its error as Python itself does. IPython needs much memory for that, and the children of a
+        # fork bomb fail all at once.
+        if has_group(error) or os.getpid() != self._process:
             self._showtraceback(etype, error, ["".join(traceback.format_exception(etype, error, tb))])
         else:
             with self._program.hidden():
