@@ -228,7 +228,7 @@ async fn a_host_is_reached_by_its_name_and_what_the_name_does_not_mean_is_not() 
     assert_eq!(status, 201, "{created}");
     let id = created["sandboxID"].as_str().expect("an id");
     let (_, detail) = server.get(&format!("/sandboxes/{id}")).await;
-    assert_eq!(detail["network"]["allowOut"], json!(["named.test", "private.test"]));
+    assert_eq!(detail["network"]["allowOut"], json!(["Named.test", "private.test"]));
     let script = format!("export TARGETS='{}'\npython3 - <<'END'\n{PROBE}\nEND", targets.join(" "));
     let process = json!({"process": {"cmd": "/bin/bash", "args": ["-c", script]}});
     let start = server.http.post(format!("{}/process.Process/Start", server.url));
