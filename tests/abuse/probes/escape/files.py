@@ -56,10 +56,12 @@ os.makedirs("/etc/cron.d", exist_ok=True)
 create("/etc/cron.d/abuse")
 
 #@ root's home is read
+#! only strict: in kept sandboxes, root's home is open to the user
 #! not root: files of the container are its own
 os.listdir("/root")
 
 #@ a file is put in root's home
+#! only strict: in kept sandboxes, root's home is open to the user
 #! not root: files of the container are its own
 create(os.path.join("/root", "abuse"))
 

@@ -29,6 +29,7 @@ Files.setAttribute(Path.of("/etc/group"), "unix:uid", 0);
 Files.setPosixFilePermissions(Path.of("/etc/group"), java.nio.file.attribute.PosixFilePermissions.fromString("rw-r--r--"));
 
 //@ root's home is read
+//! only strict: in kept sandboxes, root's home is open to the user
 try (var list = Files.list(Path.of("/root"))) { list.count(); }
 
 //@ su makes root

@@ -46,6 +46,7 @@ os.setPriority(0, -5)
 os.setPriority(0, before)
 
 //@ root's home is read
+//! only strict: in kept sandboxes, root's home is open to the user
 fs.readdirSync("/root")
 
 //@ su makes root

@@ -26,6 +26,7 @@ fs.symlinkSync("/tmp/elsewhere", "/etc/abuse-ts")
 fs.unlinkSync("/etc/abuse-ts")
 
 //@ a worker reads root's home
+//! only strict: in kept sandboxes, root's home is open to the user
 await new Promise<void>((resolve, reject) => {
   const worker = new Worker('require("fs").readdirSync("/root")', { eval: true })
   worker.once("error", reject)
