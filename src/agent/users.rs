@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use rustix::fs::{Access, access};
 use rustix::process::{Gid, Uid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
@@ -95,6 +96,22 @@ impl User {
         work()
     }
 
+    /// Fails if code that runs as the user could not enter a directory.
+    ///
+    /// The kernel is asked by access(2), which judges by the real user and group. `with_rights` changes the effective
+    /// ones, after which the kernel denies access to the agent's entries in /proc even to root inside the sandbox, who
+    /// may have it where users are not confined.
+    fn enter(&self, path: &Path) -> io::Result<()> {
+        // `.` in a directory is found by those who may enter it; it does not exist in other files.
+        let inside = path.join(".");
+        let Some((uid, gid)) = self.ids else { return Ok(access(inside, Access::EXISTS)?) };
+        let _root_again = RootAgain;
+        set_thread_groups(&[])?;
+        set_thread_res_gid(Gid::from_raw(gid), None, None)?;
+        set_thread_res_uid(Uid::from_raw(uid), None, None)?;
+        Ok(access(inside, Access::EXISTS)?)
+    }
+
     /// Makes the user the owner of a path.
     pub(crate) fn chown(&self, path: &Path) -> io::Result<()> {
         match self.ids {
@@ -127,10 +144,8 @@ impl User {
     /// Resolves a working directory, by default the home. It must exist, and the user must be able to enter it.
     pub(crate) fn resolve_cwd(&self, cwd: Option<&str>) -> Result<PathBuf, Refused> {
         let path = self.resolve(cwd.unwrap_or_default())?;
-        // Code is always confined. `.` in a directory is found by those who may enter it.
-        let confined = Self { confined: true, ..self.clone() };
-        match confined.with_rights(|| std::fs::metadata(path.join("."))) {
-            Ok(_) => Ok(path),
+        match self.enter(&path) {
+            Ok(()) => Ok(path),
             Err(err) => {
                 let reason = match err.kind() {
                     io::ErrorKind::NotFound => "does not exist".to_owned(),
@@ -148,8 +163,8 @@ struct RootAgain;
 
 impl Drop for RootAgain {
     fn drop(&mut self) {
-        set_thread_res_uid(None, Uid::ROOT, None).expect("root is still the saved user");
-        set_thread_res_gid(None, Gid::ROOT, None).expect("root may change its group");
+        set_thread_res_uid(Uid::ROOT, Uid::ROOT, None).expect("root is still the saved user");
+        set_thread_res_gid(Gid::ROOT, Gid::ROOT, None).expect("root may change its group");
     }
 }
 
