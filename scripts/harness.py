@@ -73,6 +73,11 @@ class Names:
         return ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/resolv.conf && exec "$@"', self.file, *command]
 
 
+def program():
+    """The program that is tested."""
+    return os.environ.get("ONCEBOX", str(ROOT / "target" / "release" / "oncebox"))
+
+
 class Server:
     """A server with TLS for a domain. Without `settings`, no template has warm sandboxes."""
 
@@ -87,8 +92,7 @@ class Server:
         self.ca = str(self.certificates / "ca.pem")
 
     def __enter__(self):
-        program = os.environ.get("ONCEBOX", str(ROOT / "target" / "release" / "oncebox"))
-        run(program, "certs", "--domain", self.domain, "--out", self.certificates, stdout=subprocess.DEVNULL)
+        run(program(), "certs", "--domain", self.domain, "--out", self.certificates, stdout=subprocess.DEVNULL)
         cold = {f"ONCEBOX_TEMPLATES__{name.stem.upper()}__WARM": "0" for name in (ROOT / "config" / "templates").glob("*.toml")}
         variables = {
             **cold,
@@ -104,7 +108,7 @@ class Server:
         }
         log = self.target / f"{self.name}.log"
         with log.open("w") as file:
-            self.process = subprocess.Popen([program, "serve"], env={**os.environ, **variables}, stderr=file, stdout=file)
+            self.process = subprocess.Popen([program(), "serve"], env={**os.environ, **variables}, stderr=file, stdout=file)
         wait_until(self.process, self.ready, lambda: f"the server did not become ready:\n{log.read_text()}")
         return self
 

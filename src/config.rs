@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use figment::Figment;
@@ -16,11 +16,17 @@ use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 
 use crate::engine::{EngineConfig, EngineKind, UserIdRange, networks, user_ids};
-use crate::http::{ApiKeys, ClientTimeouts, HttpConfig, Profile, TlsConfig};
+use crate::http::{ClientTimeouts, HttpConfig, TlsConfig};
+use crate::keys::{EnvironmentKeys, Keys as ApiKeys, KeysConfig, KeysError, Profile};
 use crate::sandbox::{SandboxesConfig, Template};
 
-/// The files of `config/`, built into this program: the configuration without `--config`.
-static DEFAULTS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/config");
+/// The files of `config/`, built into this program: the configuration without `--config`. Nothing else of `config/`, where
+/// a file of keys may be.
+static DEFAULTS: &str = include_str!("../config/oncebox.toml");
+static DEFAULT_TEMPLATES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/config/templates");
+
+/// The name of the file of keys beside `oncebox.toml`.
+const KEYS_FILE: &str = "keys.toml";
 
 const PREFIX: &str = "ONCEBOX_";
 const TEMPLATE_PREFIX: &str = "TEMPLATES__";
@@ -56,6 +62,7 @@ struct Keys {
     tls_listen: Option<SocketAddr>,
     tls_certificate: String,
     tls_key: String,
+    keys: String,
     engine: EngineKind,
     owner: String,
     max_sandboxes: usize,
@@ -99,21 +106,28 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads the files of `directory`, or the built-in ones, and the environment variables that begin with `ONCEBOX_`.
+    /// Reads the files of `directory`, or the built-in ones, and the environment variables that begin with `ONCEBOX_`. The
+    /// file of keys is left out: it is a server's, and others may not be able to read it.
     ///
     /// # Errors
     ///
     /// The first unreadable file, unknown key or invalid value.
     pub fn read(directory: Option<&Path>) -> Result<Self, ConfigError> {
-        let keys_file = Source::new(directory, "oncebox.toml")?;
-        let ignored = |key: &figment::value::UncasedStr| {
-            OTHER_VARIABLES.iter().any(|other| key == *other)
-                || key.as_str().to_uppercase().starts_with(TEMPLATE_PREFIX)
-        };
-        // The built-in file supplies the keys that are missing from the file in `directory`.
-        let defaults = Source::new(None, "oncebox.toml")?.figment();
-        let figment = defaults.merge(keys_file.figment()).merge(Env::prefixed(PREFIX).filter(move |key| !ignored(key)));
-        let keys: Keys = extract(&figment, &keys_file.name)?;
+        Self::read_with(directory, false)
+    }
+
+    /// Reads the same and the file of keys, and checks that a server does not listen where anybody could run code.
+    ///
+    /// # Errors
+    ///
+    /// The first unreadable file, unknown key or invalid value.
+    pub fn read_for_server(directory: Option<&Path>) -> Result<Self, ConfigError> {
+        Self::read_with(directory, true)
+    }
+
+    fn read_with(directory: Option<&Path>, serves: bool) -> Result<Self, ConfigError> {
+        let (figment, file) = server_figment(directory)?;
+        let keys: Keys = extract(&figment, &file)?;
         check_keys(&keys).map_err(|err| key_error(&figment, err.key, err))?;
 
         let mut templates = Vec::new();
@@ -123,19 +137,31 @@ impl Config {
         check_templates(&templates)?;
         check_variables(&templates)?;
 
-        let mut api_keys = ApiKeys::without_keys(keys.profile);
+        let mut environment = EnvironmentKeys::default();
         for (variable, profile) in [("ONCEBOX_API_KEYS", keys.profile), ("ONCEBOX_LETTA_API_KEYS", Profile::Letta)] {
-            api_keys = api_keys
+            environment = environment
                 .with_keys(&std::env::var(variable).unwrap_or_default(), profile)
                 .map_err(|err| environment_error(format!("{variable} {err}")))?;
         }
-        check_listen_address("listen", keys.listen, &api_keys).map_err(|err| key_error(&figment, err.key, err))?;
+        let names = templates.iter().flat_map(|template| std::iter::once(&template.name).chain(&template.aliases));
+        let keys_config = KeysConfig {
+            environment,
+            path: keys_path(directory, &keys.keys),
+            must_exist: !keys.keys.is_empty(),
+            profile: keys.profile,
+            templates: names.cloned().collect(),
+        };
+        let api_keys = if serves { ApiKeys::open(keys_config)? } else { ApiKeys::without_file(keys_config) };
+        let check_listen_address = |key, address| match serves {
+            true => check_listen_address(key, address, &api_keys).map_err(|err| key_error(&figment, err.key, err)),
+            false => Ok(()),
+        };
+        check_listen_address("listen", keys.listen)?;
         // Host names are case-insensitive.
         let domain = keys.domain.to_ascii_lowercase();
         let tls = match keys.tls_listen {
             Some(listen) => {
-                check_listen_address("tls_listen", listen, &api_keys)
-                    .map_err(|err| key_error(&figment, err.key, err))?;
+                check_listen_address("tls_listen", listen)?;
                 let tls = TlsConfig::read(listen, &keys.tls_certificate, &keys.tls_key, &domain);
                 Some(tls.map_err(|err| key_error(&figment, err.key, err))?)
             }
@@ -180,9 +206,49 @@ impl Config {
 }
 
 impl Config {
+    /// Returns the place of the file of keys, whatever else the configuration holds.
+    ///
+    /// # Errors
+    ///
+    /// When `oncebox.toml` cannot be read.
+    pub fn keys_path(directory: Option<&Path>) -> Result<PathBuf, ConfigError> {
+        let (figment, _) = server_figment(directory)?;
+        let keys = figment.extract_inner::<String>("keys").map_err(|err| {
+            let source_name = err.metadata.as_ref().map(source_name).unwrap_or_default();
+            ConfigError { source_name, reason: format!("keys: {}", err.kind) }
+        })?;
+        Ok(keys_path(directory, &keys))
+    }
+
     /// Returns the name and the processor limit of each template, in thousandths of a processor.
     pub fn template_cpu_millis(&self) -> Vec<(String, u64)> {
         self.templates.iter().map(|template| (template.name.clone(), template.cpu_millis)).collect()
+    }
+}
+
+/// Returns the sources of the keys of `oncebox.toml`, and the name of the file itself.
+fn server_figment(directory: Option<&Path>) -> Result<(Figment, String), ConfigError> {
+    let file = Source::new(directory, "oncebox.toml")?;
+    let ignored = |key: &figment::value::UncasedStr| {
+        OTHER_VARIABLES.iter().any(|other| key == *other) || key.as_str().to_uppercase().starts_with(TEMPLATE_PREFIX)
+    };
+    // The built-in file supplies the keys that are missing from the file in `directory`.
+    let defaults = Source::new(None, "oncebox.toml")?.figment();
+    let figment = defaults.merge(file.figment()).merge(Env::prefixed(PREFIX).filter(move |key| !ignored(key)));
+    Ok((figment, file.name))
+}
+
+/// Returns the place of the file of keys: the configured one, or beside `oncebox.toml`.
+fn keys_path(directory: Option<&Path>, configured: &str) -> PathBuf {
+    match configured {
+        "" => directory.unwrap_or(Path::new("")).join(KEYS_FILE),
+        configured => PathBuf::from(configured),
+    }
+}
+
+impl From<KeysError> for ConfigError {
+    fn from(err: KeysError) -> Self {
+        Self { source_name: err.path.display().to_string(), reason: err.reason.to_string() }
     }
 }
 
@@ -195,7 +261,8 @@ struct Source {
 impl Source {
     fn new(directory: Option<&Path>, file: &str) -> Result<Self, ConfigError> {
         let Some(directory) = directory else {
-            let text = DEFAULTS.get_file(file).and_then(|file| file.contents_utf8());
+            let template = |name| DEFAULT_TEMPLATES.get_file(name).and_then(|file| file.contents_utf8());
+            let text = file.strip_prefix("templates/").map_or(Some(DEFAULTS), template);
             let text = text.expect("every configuration file is built in").to_owned();
             return Ok(Self { name: format!("config/{file} (built in)"), text });
         };
@@ -227,10 +294,7 @@ impl figment::Provider for &Source {
 
 fn template_sources(directory: Option<&Path>) -> Result<BTreeMap<String, Source>, ConfigError> {
     let files: Vec<_> = match directory {
-        None => {
-            let templates = DEFAULTS.get_dir("templates").expect("the templates are built in");
-            templates.files().map(|file| file.path().to_path_buf()).collect()
-        }
+        None => DEFAULT_TEMPLATES.files().map(|file| Path::new("templates").join(file.path())).collect(),
         Some(directory) => {
             let templates = directory.join("templates");
             let unreadable = |err: std::io::Error| ConfigError {
@@ -335,13 +399,14 @@ fn check_keys(keys: &Keys) -> Result<(), InvalidKey> {
     Ok(())
 }
 
-/// Refuses to listen on any address but loopback while no API key is configured.
+/// Refuses to listen on any address but loopback while no API key is needed.
 fn check_listen_address(key: &'static str, address: SocketAddr, api_keys: &ApiKeys) -> Result<(), InvalidKey> {
-    if address.ip().is_loopback() || !api_keys.is_empty() {
+    if address.ip().is_loopback() || api_keys.are_required() {
         return Ok(());
     }
     let reason = format!(
-        "= \"{address}\" is not loopback, and anyone who reaches it could run code: set ONCEBOX_API_KEYS first"
+        "= \"{address}\" is not loopback, and anyone who reaches it could run code: add a key first, by `oncebox keys add` \
+         or in ONCEBOX_API_KEYS"
     );
     Err(InvalidKey { key, reason })
 }

@@ -11,6 +11,7 @@
 //! A request passes through these modules from left to right; no module calls back to the left. In reading order:
 //!
 //! - [`config`]: the settings from `config/` and the environment.
+//! - [`keys`]: the API keys: whose requests are accepted, what for, and within which limits.
 //! - [`http`]: translates the native API and E2B's into calls on [`sandbox::Sandboxes`]; only this module knows HTTP
 //!   statuses.
 //! - [`sandbox`]: decides which container serves a request and how long it lives: warm, for a single run, or kept.
@@ -27,6 +28,8 @@ pub mod config;
 pub mod engine;
 #[cfg(feature = "server")]
 pub mod http;
+#[cfg(feature = "server")]
+pub mod keys;
 #[cfg(feature = "server")]
 pub mod link;
 pub mod protocol;

@@ -2,6 +2,7 @@
 
 mod certs;
 mod images;
+mod keys;
 mod memory;
 mod run;
 mod serve;
@@ -38,9 +39,9 @@ enum Command {
     /// Build the images that sandboxes are made from.
     #[command(subcommand)]
     Images(images::ImagesCommand),
-    /// Make API keys.
+    /// Make, list and revoke API keys.
     #[command(subcommand)]
-    Keys(KeysCommand),
+    Keys(keys::KeysCommand),
     /// Make a certificate for TLS under a domain, signed by a CA of your own.
     Certs(certs::CertsArgs),
     /// Check the host: the engine, its isolation and limits, and the images.
@@ -49,49 +50,39 @@ enum Command {
     Doctor(images::DoctorArgs),
 }
 
-#[derive(Debug, Subcommand)]
-enum KeysCommand {
-    /// Print a new key, in the form that every E2B SDK accepts. The server accepts it once it is in ONCEBOX_API_KEYS.
-    New,
-}
-
 type CliResult = Result<ExitCode, Box<dyn Error>>;
 
 impl Cli {
     /// Runs the command.
     pub(crate) async fn run(self) -> CliResult {
         match self.command {
-            Command::Serve => serve::serve(configure(self.config, "info")?).await,
-            Command::Run(args) => run::run(args, configure(self.config, "error")?).await,
-            Command::Images(command) => images::images(command).await,
-            Command::Keys(KeysCommand::New) => {
-                print(&format!("{}\n", new_key()));
-                Ok(ExitCode::SUCCESS)
+            Command::Serve => {
+                serve::serve(logged(Config::read_for_server(place(self.config).as_deref())?, "info")).await
             }
+            Command::Run(args) => run::run(args, logged(read(self.config)?, "error")).await,
+            Command::Images(command) => images::images(command).await,
+            Command::Keys(command) => keys::keys(command, place(self.config).as_deref()),
             Command::Certs(args) => certs::certs(&args),
             Command::Doctor(args) => images::doctor(args, read(self.config)).await,
         }
     }
 }
 
+/// The directory of the configuration; `None` for the built-in one.
+fn place(directory: Option<PathBuf>) -> Option<PathBuf> {
+    let local = PathBuf::from("config");
+    directory.or_else(|| local.join("oncebox.toml").exists().then_some(local))
+}
+
 /// Reads the configuration.
 fn read(directory: Option<PathBuf>) -> Result<Config, ConfigError> {
-    let local = PathBuf::from("config");
-    let directory = directory.or_else(|| local.join("oncebox.toml").exists().then_some(local));
-    Config::read(directory.as_deref())
+    Config::read(place(directory).as_deref())
 }
 
-/// Reads the configuration and starts to log at this level.
-fn configure(directory: Option<PathBuf>, level: &str) -> Result<Config, Box<dyn Error>> {
-    let config = read(directory)?;
+/// Starts to log as configured, at this level.
+fn logged(config: Config, level: &str) -> Config {
     log(level, config.log_format);
-    Ok(config)
-}
-
-/// A new key: `e2b_` and 40 hexadecimal digits. Some SDKs refuse any other form before they send it.
-fn new_key() -> String {
-    let digits: [u8; 20] = rand::random();
-    digits.iter().fold("e2b_".to_owned(), |key, byte| format!("{key}{byte:02x}"))
+    config
 }
 
 /// Prints to stdout. A reader that has closed its end is not an error: `oncebox doctor | head`.

@@ -53,6 +53,8 @@ pub(super) async fn run(args: RunArgs, config: Config) -> CliResult {
     let spec = RunSpec {
         owner: Owner::ANYBODY,
         container: template.spec(),
+        network_is_chosen: false,
+        timeout_is_chosen: args.timeout_ms.is_some(),
         template: Arc::new(template),
         limits,
         code,

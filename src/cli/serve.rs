@@ -11,6 +11,7 @@ use axum::serve::{Listener, ListenerExt};
 use oncebox::config::Config;
 use oncebox::engine::{self, Engine, too_many_processors};
 use oncebox::http::{self, Routers, TlsListener};
+use oncebox::keys;
 use oncebox::sandbox::Sandboxes;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
@@ -47,7 +48,10 @@ pub(super) async fn serve(config: Config) -> CliResult {
     tracing::info!(%address, owner, "listening on http://{address}");
 
     let timeouts = config.http.timeouts;
-    tokio::spawn(announce(sandboxes.clone(), address, !config.http.api_keys.is_empty(), started));
+    // Before the first request, which has limits already.
+    config.http.api_keys.apply(&sandboxes);
+    tokio::spawn(keys::follow(config.http.api_keys.clone(), sandboxes.clone()));
+    tokio::spawn(announce(sandboxes.clone(), address, config.http.api_keys.are_required(), started));
     let routers = Routers::new(sandboxes.clone(), &config.http);
     let stopping = CancellationToken::new();
     let mut servers = JoinSet::new();

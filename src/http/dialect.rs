@@ -9,11 +9,15 @@ use axum::response::Response;
 
 use super::AppState;
 use super::single::HeaderError;
+use crate::keys::Scope;
 
 /// One API: its routes, the paths that belong to it, and the shape of its errors.
 pub(super) trait Dialect: fmt::Debug + Send + Sync {
     /// Returns the routes that require an API key.
     fn routes(&self) -> Router<AppState>;
+
+    /// Returns what a key needs for each of [`Self::routes`].
+    fn needs(&self) -> &'static [Need];
 
     /// Returns the routes that require no API key.
     fn open_routes(&self) -> Router<AppState> {
@@ -39,6 +43,31 @@ pub(super) trait Dialect: fmt::Debug + Send + Sync {
     }
 }
 
+/// What a key needs for a route.
+#[derive(Debug)]
+pub(super) struct Need {
+    /// The method; `*` for all that no other row has.
+    pub(super) method: &'static str,
+    /// The path of the route, with its parameters in braces.
+    pub(super) route: &'static str,
+    /// The scopes of which one is enough. Without any, every key will do.
+    pub(super) scopes: &'static [Scope],
+}
+
+impl Need {
+    pub(super) const fn new(method: &'static str, route: &'static str, scopes: &'static [Scope]) -> Self {
+        Self { method, route, scopes }
+    }
+
+    /// Returns the scopes that a route needs. One that is missing in the table needs the scope that opens most.
+    pub(super) fn scopes(table: &'static [Self], method: &Method, route: &str) -> &'static [Scope] {
+        const MISSING: &[Scope] = &[Scope::Admin];
+        let method = if *method == Method::HEAD { "GET" } else { method.as_str() };
+        let is_for = |need: &&Self| need.route == route && (need.method == method || need.method == "*");
+        table.iter().find(is_for).map_or(MISSING, |need| need.scopes)
+    }
+}
+
 /// The reason why a request reaches no handler.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Refusal<'a> {
@@ -46,6 +75,8 @@ pub(super) enum Refusal<'a> {
     Unauthorized,
     /// The request has API keys of two owners.
     TwoKeys,
+    /// The API key has none of these scopes.
+    MissingScope(&'static [Scope]),
     /// A header has no value that can be read.
     BadHeader(HeaderError),
     /// No route has this path.
@@ -59,9 +90,38 @@ impl fmt::Display for Refusal<'_> {
         match self {
             Self::Unauthorized => f.write_str("a valid API key is needed, as `X-API-Key` or `Authorization: Bearer`"),
             Self::TwoKeys => f.write_str("X-API-Key and Authorization have keys of two owners: send one of them"),
+            Self::MissingScope(scopes) => {
+                let names: Vec<_> = scopes.iter().map(|scope| format!("`{scope}`")).collect();
+                write!(f, "this API key lacks the scope {}", names.join(" or "))
+            }
             Self::BadHeader(err) => err.fmt(f),
             Self::UnknownPath(path) => write!(f, "there is no {path}"),
             Self::WrongMethod(method, path) => write!(f, "{path} does not take {method}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_needs_what_the_first_row_for_its_method_has_and_a_forgotten_one_everything() {
+        const TABLE: &[Need] = &[
+            Need::new("GET", "/a/{id}", &[Scope::Run, Scope::Build]),
+            Need::new("*", "/a/{id}", &[Scope::Build]),
+            Need::new("GET", "/b", &[]),
+        ];
+        for (method, route, scopes) in [
+            (Method::GET, "/a/{id}", &[Scope::Run, Scope::Build][..]),
+            (Method::HEAD, "/a/{id}", &[Scope::Run, Scope::Build]),
+            (Method::DELETE, "/a/{id}", &[Scope::Build]),
+            (Method::GET, "/b", &[]),
+            (Method::POST, "/b", &[Scope::Admin]),
+            (Method::GET, "/a/1", &[Scope::Admin]),
+            (Method::GET, "", &[Scope::Admin]),
+        ] {
+            assert_eq!(Need::scopes(TABLE, &method, route), scopes, "{method} {route}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Errors of the native API, with their statuses.
+//! Errors of the native API, with their statuses. Also the headers by which every dialect says when to try again.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -6,20 +6,22 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use super::json::JsonError;
-use crate::sandbox::{SandboxError, seconds};
+use crate::protocol::LimitHit;
+use crate::sandbox::{Retry, SandboxError, seconds};
 
-/// An error response: `{"error": {"code", "message"}}`.
+/// An error response: `{"error": {"code", "message"}}`, with the `limit` that was reached, if one was.
 #[derive(Debug)]
 pub(crate) struct ApiError {
     status: StatusCode,
     code: &'static str,
     message: String,
-    retry_after_s: Option<u64>,
+    limit: Option<LimitHit>,
+    retry: Option<Retry>,
 }
 
 impl ApiError {
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), retry_after_s: None }
+        Self { status, code, message: message.into(), limit: None, retry: None }
     }
 
     /// Returns a 400. The message names the field and the values that are accepted.
@@ -30,13 +32,25 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let body = json!({"error": {"code": self.code, "message": self.message}});
+        let mut body = json!({"error": {"code": self.code, "message": self.message}});
+        if let Some(limit) = self.limit {
+            body["error"]["limit"] = json!(limit);
+        }
         let mut response = (self.status, Json(body)).into_response();
-        if let Some(seconds) = self.retry_after_s {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        if let Some(retry) = self.retry {
+            add_retry(&mut response, retry);
         }
         response
     }
+}
+
+/// Adds the header by which clients know whether to send the request again. Some do so even without `Retry-After`, but
+/// not against `Should-Retry: false`.
+pub(crate) fn add_retry(response: &mut Response, retry: Retry) {
+    match retry {
+        Retry::After(wait) => response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds(wait))),
+        Retry::Not => response.headers_mut().insert("should-retry", HeaderValue::from_static("false")),
+    };
 }
 
 impl From<JsonError> for ApiError {
@@ -53,25 +67,27 @@ impl From<JsonError> for ApiError {
 impl From<SandboxError> for ApiError {
     fn from(err: SandboxError) -> Self {
         let message = err.to_string();
-        match err {
-            SandboxError::UnknownLanguage { .. } => Self::bad_request(format!("language: {message}")),
-            SandboxError::File { index, .. } => Self::bad_request(format!("files[{index}].path: {message}")),
-            SandboxError::Busy { retry_after, .. } => Self {
-                retry_after_s: Some(seconds(retry_after)),
-                ..Self::new(StatusCode::TOO_MANY_REQUESTS, "busy", message)
-            },
-            SandboxError::TooOften { retry_after, .. } => Self {
-                retry_after_s: Some(seconds(retry_after)),
-                ..Self::new(StatusCode::TOO_MANY_REQUESTS, "too_often", message)
-            },
-            SandboxError::OtherRequest { .. } => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "key_reused", message),
-            SandboxError::Full { .. } => Self::new(StatusCode::TOO_MANY_REQUESTS, "full", message),
-            SandboxError::ShuttingDown => Self::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", message),
+        let (status, code, message) = match &err {
+            SandboxError::UnknownLanguage { .. } => return Self::bad_request(format!("language: {message}")),
+            SandboxError::File { index, .. } => return Self::bad_request(format!("files[{index}].path: {message}")),
+            SandboxError::TooLong { .. } => {
+                (StatusCode::BAD_REQUEST, "invalid_request", format!("timeout_ms: {message}"))
+            }
+            SandboxError::TemplateForbidden { .. } | SandboxError::NetworkForbidden { .. } => {
+                (StatusCode::FORBIDDEN, "forbidden", message)
+            }
+            SandboxError::Busy { .. } => (StatusCode::TOO_MANY_REQUESTS, "busy", message),
+            SandboxError::TooOften { .. } => (StatusCode::TOO_MANY_REQUESTS, "too_often", message),
+            SandboxError::Full { .. } => (StatusCode::TOO_MANY_REQUESTS, "full", message),
+            SandboxError::CpuUsedUp { .. } => (StatusCode::TOO_MANY_REQUESTS, "used_up", message),
+            SandboxError::OtherRequest { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "key_reused", message),
+            SandboxError::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "shutting_down", message),
             // The cause goes to the log, once, and never to the client.
             SandboxError::Launch(_) | SandboxError::Lost(_) => {
                 tracing::error!(error = &err as &dyn std::error::Error, "{message}");
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "no_sandbox", message)
+                (StatusCode::SERVICE_UNAVAILABLE, "no_sandbox", message)
             }
-        }
+        };
+        Self { limit: err.limit(), retry: err.retry(), ..Self::new(status, code, message) }
     }
 }

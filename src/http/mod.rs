@@ -5,6 +5,7 @@ mod client_timeouts;
 mod dialect;
 mod e2b;
 mod error;
+mod interruptible;
 mod json;
 mod linger;
 mod native;
@@ -24,12 +25,11 @@ use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, RequestId
 use tower_http::timeout::RequestBodyTimeoutLayer;
 use tower_http::trace::TraceLayer;
 
+use crate::keys::Keys;
 use crate::sandbox::Sandboxes;
 use dialect::{Dialect, Refusal};
 
-pub use auth::{ApiKeyError, ApiKeys};
 pub use client_timeouts::ClientTimeouts;
-pub use e2b::Profile;
 pub use serve::serve;
 pub use tls::{TlsConfig, TlsConfigError, TlsListener};
 
@@ -39,7 +39,7 @@ pub struct HttpConfig {
     /// The address to listen on.
     pub listen: SocketAddr,
     /// The accepted API keys.
-    pub api_keys: ApiKeys,
+    pub api_keys: Keys,
     /// The domain whose names lead to sandboxes, `PORT-ID.DOMAIN`; it may contain a port.
     pub domain: Option<String>,
     /// The TLS listener, if there is one.
@@ -56,7 +56,7 @@ pub struct HttpConfig {
 #[derive(Debug, Clone)]
 pub(crate) struct AppState {
     sandboxes: Sandboxes,
-    api_keys: ApiKeys,
+    api_keys: Keys,
     domain: Option<String>,
     /// The longest time without a byte of a request body.
     stall_timeout: Duration,
@@ -136,7 +136,8 @@ impl Routers {
             .layer(TraceLayer::new_for_http().on_failure(()).make_span_with(|request: &axum::http::Request<_>| {
                 let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok());
                 // Without the query, which may contain secrets.
-                tracing::info_span!("request", request.id = id, method = %request.method(), path = request.uri().path())
+                let (method, path) = (request.method(), request.uri().path());
+                tracing::info_span!("request", request.id = id, %method, path, key = tracing::field::Empty)
             }))
             .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
     }

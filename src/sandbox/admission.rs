@@ -2,31 +2,31 @@
 //! a queue; kept sandboxes above a limit are refused.
 
 use std::collections::HashMap;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use governor::clock::{Clock, DefaultClock};
-use governor::state::keyed::HashMapStateStore;
-use governor::{Quota, RateLimiter};
+use governor::clock::Clock;
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::sync::oneshot;
 
 use super::error::{LimitScope, SandboxError};
 use super::fair_queue::FairQueue;
 use super::owner::Owner;
+use super::owners::Owners;
 
 /// The limits of sandboxes and of their queue.
 #[derive(Debug, Clone)]
 pub struct SandboxesConfig {
     /// The most sandboxes that serve single runs at once; warm ones do not count.
     pub max_sandboxes: usize,
-    /// The same for one API key.
+    /// The same for one API key that has no limit of its own.
     pub max_sandboxes_per_key: usize,
     /// The most sandboxes that are kept at once, including paused ones.
     pub max_kept_sandboxes: usize,
-    /// The same for one API key.
+    /// The same for one API key that has no limit of its own.
     pub max_kept_sandboxes_per_key: usize,
-    /// The most runs and creations per minute for one API key; no limit if `None`.
+    /// The most runs and creations per minute for one API key that has no limit of its own; no limit if `None`.
     pub max_starts_per_minute_per_key: Option<NonZeroU32>,
     /// The most runs that wait in the queue.
     pub max_queued: usize,
@@ -43,7 +43,7 @@ pub(crate) struct Admission(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     config: SandboxesConfig,
-    starts: Option<RateLimiter<Owner, HashMapStateStore<Owner>, DefaultClock>>,
+    owners: Arc<Owners>,
     state: Mutex<State>,
 }
 
@@ -51,45 +51,60 @@ struct Shared {
 struct State {
     running: Usage,
     kept: Usage,
+    /// The starts of owners that have a limit of them.
+    starts: HashMap<Owner, Starts>,
     /// The runs that wait for a permit.
     waiting: FairQueue<oneshot::Sender<Permit>>,
 }
 
-/// The number of sandboxes for one purpose, and its limits.
+/// The starts of one owner in the last minute.
+#[derive(Debug)]
+struct Starts {
+    per_minute: NonZeroU32,
+    limiter: DefaultDirectRateLimiter,
+}
+
+impl Starts {
+    fn new(per_minute: NonZeroU32) -> Self {
+        Self { per_minute, limiter: RateLimiter::direct(Quota::per_minute(per_minute)) }
+    }
+}
+
+/// The number of sandboxes for one purpose, and the limit of all owners together.
 #[derive(Debug)]
 struct Usage {
     max: usize,
-    max_per_key: usize,
     total: usize,
-    by_key: HashMap<Owner, usize>,
+    by_owner: HashMap<Owner, usize>,
 }
 
 impl Usage {
-    fn new(max: usize, max_per_key: usize) -> Self {
-        Self { max, max_per_key, total: 0, by_key: HashMap::new() }
+    fn new(max: usize) -> Self {
+        Self { max, total: 0, by_owner: HashMap::new() }
     }
 
-    fn has_room(&self, owner: Owner) -> bool {
-        self.total < self.max && self.by_key.get(&owner).is_none_or(|used| *used < self.max_per_key)
+    /// Whether there is room for one more sandbox of an owner who may have `own`.
+    fn has_room(&self, owner: Owner, own: usize) -> bool {
+        self.total < self.max && self.by_owner.get(&owner).is_none_or(|used| *used < own)
     }
 
     fn add(&mut self, owner: Owner) {
         self.total += 1;
-        *self.by_key.entry(owner).or_default() += 1;
+        *self.by_owner.entry(owner).or_default() += 1;
     }
 
     fn remove(&mut self, owner: Owner) {
         self.total -= 1;
-        if let Some(used) = self.by_key.get_mut(&owner) {
+        if let Some(used) = self.by_owner.get_mut(&owner) {
             *used -= 1;
         }
     }
 
-    /// The limit that was reached, and its scope.
-    fn reached_limit(&self) -> (usize, LimitScope) {
+    /// The limit that an owner who may have `own` has reached, and its scope.
+    fn reached_limit(&self, own: usize) -> (usize, LimitScope) {
         // The total may have dropped below its limit since.
-        let is_per_key = self.total < self.max && self.max_per_key < self.max;
-        if is_per_key { (self.max_per_key, LimitScope::Key) } else { (self.max, LimitScope::All) }
+        let is_per_key = self.total < self.max && own < self.max;
+        if is_per_key { (own, LimitScope::Key) } else { (self.max, LimitScope::All) }
     }
 }
 
@@ -123,33 +138,35 @@ impl Drop for Permit {
 
 impl Admission {
     /// Nothing runs and nothing is kept at first.
-    pub(crate) fn new(config: SandboxesConfig) -> Self {
-        let starts = config.max_starts_per_minute_per_key.map(|most| RateLimiter::hashmap(Quota::per_minute(most)));
+    pub(crate) fn new(config: SandboxesConfig, owners: Arc<Owners>) -> Self {
         let state = Mutex::new(State {
-            running: Usage::new(config.max_sandboxes, config.max_sandboxes_per_key),
-            kept: Usage::new(config.max_kept_sandboxes, config.max_kept_sandboxes_per_key),
+            running: Usage::new(config.max_sandboxes),
+            kept: Usage::new(config.max_kept_sandboxes),
+            starts: HashMap::new(),
             waiting: FairQueue::new(),
         });
-        Self(Arc::new(Shared { config, starts, state }))
+        Self(Arc::new(Shared { config, owners, state }))
     }
 
     /// A permit for a run. Waits in the queue while a limit is reached.
     ///
     /// # Errors
     ///
-    /// [`SandboxError::TooOften`]; [`SandboxError::Busy`] when the queue is full, or after `queue_timeout`.
+    /// [`SandboxError::CpuUsedUp`] and [`SandboxError::TooOften`]; [`SandboxError::Busy`] when the queue is full, or
+    /// after `queue_timeout`.
     pub(crate) async fn run(&self, owner: Owner) -> Result<Permit, SandboxError> {
-        self.check_rate(owner)?;
+        self.0.owners.check_cpu(owner)?;
         let waiting = {
             let mut state = self.0.lock();
-            if state.running.has_room(owner) {
+            self.0.check_rate(&mut state, owner)?;
+            if state.running.has_room(owner, self.0.own_running(owner)) {
                 return Ok(self.permit(&mut state, owner, Purpose::Run));
             }
             state.waiting.retain(|waiting| !waiting.is_closed());
             let is_full = state.waiting.len() >= self.0.config.max_queued;
             // Dropping the sender that makes room refuses its run.
             if is_full && state.waiting.make_room(owner).is_none() {
-                return Err(state.busy());
+                return Err(state.busy(self.0.own_running(owner)));
             }
             let (sender, permit) = oneshot::channel();
             state.waiting.push(owner, sender);
@@ -157,7 +174,7 @@ impl Admission {
         };
         match tokio::time::timeout(self.0.config.queue_timeout, waiting).await {
             Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) | Err(_) => Err(self.0.lock().busy()),
+            Ok(Err(_)) | Err(_) => Err(self.0.lock().busy(self.0.own_running(owner))),
         }
     }
 
@@ -165,15 +182,22 @@ impl Admission {
     ///
     /// # Errors
     ///
-    /// [`SandboxError::TooOften`] and [`SandboxError::Full`].
+    /// [`SandboxError::CpuUsedUp`], [`SandboxError::TooOften`] and [`SandboxError::Full`].
     pub(crate) fn keep(&self, owner: Owner) -> Result<Permit, SandboxError> {
-        self.check_rate(owner)?;
+        self.0.owners.check_cpu(owner)?;
         let mut state = self.0.lock();
-        if state.kept.has_room(owner) {
+        self.0.check_rate(&mut state, owner)?;
+        let own = self.0.own_kept(owner);
+        if state.kept.has_room(owner, own) {
             return Ok(self.permit(&mut state, owner, Purpose::Keep));
         }
-        let (max_kept_sandboxes, scope) = state.kept.reached_limit();
+        let (max_kept_sandboxes, scope) = state.kept.reached_limit(own);
         Err(SandboxError::Full { max_kept_sandboxes, scope })
+    }
+
+    /// Sends permits to runs that wait, because owners may have more than before.
+    pub(crate) fn limits_have_changed(&self) {
+        Shared::serve(&self.0);
     }
 
     /// The number of running sandboxes, and of runs in the queue.
@@ -186,17 +210,6 @@ impl Admission {
     /// The limits.
     pub(crate) fn config(&self) -> &SandboxesConfig {
         &self.0.config
-    }
-
-    /// Counts a run or a creation against the owner's limit per minute.
-    fn check_rate(&self, owner: Owner) -> Result<(), SandboxError> {
-        let (Some(starts), Some(per_minute)) = (&self.0.starts, self.0.config.max_starts_per_minute_per_key) else {
-            return Ok(());
-        };
-        starts.check_key(&owner).map_err(|early| SandboxError::TooOften {
-            per_minute: per_minute.get(),
-            retry_after: early.wait_time_from(starts.clock().now()),
-        })
     }
 
     fn permit(&self, state: &mut State, owner: Owner, purpose: Purpose) -> Permit {
@@ -213,6 +226,33 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The most single runs of an owner.
+    fn own_running(&self, owner: Owner) -> usize {
+        let own = self.owners.allowance(owner).limits.max_sandboxes;
+        own.map_or(self.config.max_sandboxes_per_key, NonZeroUsize::get)
+    }
+
+    /// The most kept sandboxes of an owner.
+    fn own_kept(&self, owner: Owner) -> usize {
+        let own = self.owners.allowance(owner).limits.max_kept_sandboxes;
+        own.map_or(self.config.max_kept_sandboxes_per_key, NonZeroUsize::get)
+    }
+
+    /// Counts a run or a creation against the owner's limit per minute.
+    fn check_rate(&self, state: &mut State, owner: Owner) -> Result<(), SandboxError> {
+        let own = self.owners.allowance(owner).limits.max_starts_per_minute;
+        let Some(per_minute) = own.or(self.config.max_starts_per_minute_per_key) else { return Ok(()) };
+        let starts = state.starts.entry(owner).or_insert_with(|| Starts::new(per_minute));
+        if starts.per_minute != per_minute {
+            *starts = Starts::new(per_minute);
+        }
+        let limiter = &starts.limiter;
+        limiter.check().map_err(|early| SandboxError::TooOften {
+            per_minute: per_minute.get(),
+            retry_after: early.wait_time_from(limiter.clock().now()),
+        })
+    }
+
     /// Sends permits to waiting runs while there is room.
     fn serve(shared: &Arc<Self>) {
         while let Some((sender, permit)) = Self::next(shared) {
@@ -225,15 +265,16 @@ impl Shared {
         let mut guard = shared.lock();
         let State { running, waiting, .. } = &mut *guard;
         waiting.retain(|waiting| !waiting.is_closed());
-        let (owner, sender) = waiting.pop(|owner| running.has_room(owner))?;
+        let (owner, sender) = waiting.pop(|owner| running.has_room(owner, shared.own_running(owner)))?;
         running.add(owner);
         Some((sender, Permit { shared: Arc::clone(shared), owner, purpose: Purpose::Run }))
     }
 }
 
 impl State {
-    fn busy(&self) -> SandboxError {
-        let (max_sandboxes, scope) = self.running.reached_limit();
+    /// The error of a run whose owner may have `own`.
+    fn busy(&self, own: usize) -> SandboxError {
+        let (max_sandboxes, scope) = self.running.reached_limit(own);
         let queued = self.waiting.len();
         SandboxError::Busy { max_sandboxes, scope, queued, retry_after: Duration::from_secs(1) }
     }
@@ -241,9 +282,12 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU64;
+
     use tokio::task::JoinHandle;
 
     use super::*;
+    use crate::sandbox::allowance::{Allowance, OwnerLimits};
 
     const A: Owner = Owner([0; 8]);
     const B: Owner = Owner([1; 8]);
@@ -260,7 +304,7 @@ mod tests {
             launch_timeout: Duration::from_secs(60),
         };
         change(&mut config);
-        Arc::new(Admission::new(config))
+        Arc::new(Admission::new(config, Arc::default()))
     }
 
     /// Requests a permit, and returns the request's task once it waits in the queue.
@@ -308,7 +352,7 @@ mod tests {
         let _running = [admission.run(A).await.expect("a permit"), admission.run(A).await.expect("a permit")];
         let (_waiting, last) = (request(&admission, A).await, request(&admission, A).await);
         let busy = admission.run(A).await.expect_err("the queue is full").to_string();
-        assert_eq!(busy, "all 2 sandboxes are in use and 2 requests wait for one; try again");
+        assert_eq!(busy, "max_sandboxes = 2: all are in use, and 2 requests wait for one; try again");
         let other = request(&admission, B).await;
         assert!(matches!(last.await.expect("no panic"), Err(SandboxError::Busy { .. })));
         assert!(!other.is_finished());
@@ -331,11 +375,11 @@ mod tests {
     async fn kept_sandboxes_have_limits_of_their_own() {
         let admission = admission(|config| config.max_kept_sandboxes_per_key = 1);
         let first = admission.keep(A).expect("a permit");
-        let refused = admission.keep(A).expect_err("one of this key").to_string();
-        assert!(refused.starts_with("1 sandboxes of this key are kept already"), "{refused}");
+        let refused = admission.keep(A).expect_err("one of this key");
+        assert!(matches!(refused, SandboxError::Full { max_kept_sandboxes: 1, scope: LimitScope::Key }), "{refused}");
         let _other = admission.keep(B).expect("a permit");
-        let refused = admission.keep(Owner([2; 8])).expect_err("two in total").to_string();
-        assert!(refused.starts_with("2 sandboxes are kept already"), "{refused}");
+        let refused = admission.keep(Owner([2; 8])).expect_err("two in total");
+        assert!(matches!(refused, SandboxError::Full { max_kept_sandboxes: 2, scope: LimitScope::All }), "{refused}");
         drop(first);
         admission.keep(A).expect("there is room again");
     }
@@ -353,5 +397,46 @@ mod tests {
         let SandboxError::TooOften { per_minute: 3, retry_after } = err else { panic!("{err}") };
         assert!((15..=20).contains(&retry_after.as_secs()), "{retry_after:?}");
         admission.run(B).await.expect("another key");
+    }
+    /// Gives A limits of its own.
+    fn limit(admission: &Admission, limits: OwnerLimits) {
+        let allowance = Arc::new(Allowance { limits, ..Allowance::default() });
+        admission.0.owners.set_allowances(HashMap::from([(A, allowance)]));
+        admission.limits_have_changed();
+    }
+
+    #[tokio::test]
+    async fn limits_of_an_owner_replace_those_of_each_key_and_can_change() {
+        let admission = admission(|config| config.max_sandboxes_per_key = 2);
+        let one = OwnerLimits { max_sandboxes: NonZeroUsize::new(1), ..OwnerLimits::default() };
+        limit(&admission, one);
+        let _first = admission.run(A).await.expect("a permit");
+        let next = request(&admission, A).await;
+        assert_eq!(admission.counts(), (1, 1));
+        limit(&admission, OwnerLimits { max_sandboxes: NonZeroUsize::new(2), ..OwnerLimits::default() });
+        let _second = next.await.expect("no panic").expect("there is room now");
+
+        let one = OwnerLimits {
+            max_kept_sandboxes: NonZeroUsize::new(1),
+            max_starts_per_minute: NonZeroU32::new(2),
+            ..OwnerLimits::default()
+        };
+        limit(&admission, one);
+        let _kept = admission.keep(A).expect("a permit");
+        assert!(matches!(admission.keep(A), Err(SandboxError::Full { scope: LimitScope::Key, .. })));
+        assert!(matches!(admission.keep(A), Err(SandboxError::TooOften { per_minute: 2, .. })));
+        admission.keep(B).expect("another key has no such limits");
+        limit(&admission, OwnerLimits { max_starts_per_minute: NonZeroU32::new(3), ..one });
+        assert!(matches!(admission.keep(A), Err(SandboxError::Full { .. })), "another limit is counted from now on");
+    }
+
+    #[tokio::test]
+    async fn an_owner_whose_processor_time_is_used_up_starts_nothing() {
+        let admission = admission(|_| {});
+        limit(&admission, OwnerLimits { cpu_seconds_per_day: NonZeroU64::new(1), ..OwnerLimits::default() });
+        admission.0.owners.count_cpu(A, Duration::from_secs(1));
+        assert!(matches!(admission.run(A).await, Err(SandboxError::CpuUsedUp { .. })));
+        assert!(matches!(admission.keep(A), Err(SandboxError::CpuUsedUp { .. })));
+        admission.run(B).await.expect("another key has its own");
     }
 }

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use super::template::NetworkKind;
 use crate::engine::EngineError;
 use crate::link::LinkError;
-use crate::protocol::Code;
+use crate::protocol::{Code, LimitHit};
 
 /// Why no sandbox could be created, or no run started. Code that fails is an outcome instead.
 #[derive(Debug, Error)]
@@ -23,7 +24,7 @@ pub enum SandboxError {
         known: String,
     },
     /// All sandboxes are in use, and the queue is full or does not move.
-    #[error("all {max_sandboxes} sandboxes{scope} are in use and {queued} requests wait for one; try again")]
+    #[error("max_sandboxes = {max_sandboxes}{scope}: all are in use, and {queued} requests wait for one; try again")]
     Busy {
         /// The limit that was reached.
         max_sandboxes: usize,
@@ -35,7 +36,7 @@ pub enum SandboxError {
         retry_after: Duration,
     },
     /// The limit of kept sandboxes is reached.
-    #[error("{max_kept_sandboxes} sandboxes{scope} are kept already, which is the limit; kill one, or try again")]
+    #[error("max_kept_sandboxes = {max_kept_sandboxes}{scope}: as many are kept already; kill one first")]
     Full {
         /// The limit that was reached.
         max_kept_sandboxes: usize,
@@ -43,12 +44,43 @@ pub enum SandboxError {
         scope: LimitScope,
     },
     /// This API key has started too many runs and sandboxes in a short time.
-    #[error("this key may start {per_minute} runs and sandboxes a minute; try again in {} s", seconds(*.retry_after))]
+    #[error(
+        "max_starts_per_minute = {per_minute} of this key: it has started as many; try again in {} s",
+        seconds(*.retry_after)
+    )]
     TooOften {
         /// The limit per minute.
         per_minute: u32,
         /// When the key may start another one.
         retry_after: Duration,
+    },
+    /// This API key has used up its processor time of the day.
+    #[error("cpu_seconds_per_day = {cpu_seconds_per_day} of this key: they are used up until 00:00 UTC")]
+    CpuUsedUp {
+        /// The limit.
+        cpu_seconds_per_day: u64,
+    },
+    /// The time of a run, or to the deadline of a kept sandbox, is longer than this API key may have.
+    #[error("it can be at most {max_timeout_ms} ms, the max_timeout_ms of this key")]
+    TooLong {
+        /// The limit.
+        max_timeout_ms: u64,
+    },
+    /// This API key may not use the template.
+    #[error("this key may not use the template `{name}`, only {allowed}")]
+    TemplateForbidden {
+        /// The name of the template.
+        name: String,
+        /// The names of those that it may use.
+        allowed: String,
+    },
+    /// The client has chosen a network that reaches more than this API key may have.
+    #[error("the network `{chosen}` is more than this key may have, which is `{most}`")]
+    NetworkForbidden {
+        /// The network that reaches as much.
+        chosen: NetworkKind,
+        /// The most that the key may have.
+        most: NetworkKind,
     },
     /// The key of a creation belongs to another request.
     #[error("the key `{key}` belongs to another request, whose sandbox is still there: choose a new key")]
@@ -73,6 +105,39 @@ pub enum SandboxError {
     /// The server is shutting down.
     #[error("the server is shutting down")]
     ShuttingDown,
+}
+
+impl SandboxError {
+    /// The limit that was reached, if one was.
+    pub fn limit(&self) -> Option<LimitHit> {
+        let (name, value) = match self {
+            Self::Busy { max_sandboxes, .. } => ("max_sandboxes", *max_sandboxes as u64),
+            Self::Full { max_kept_sandboxes, .. } => ("max_kept_sandboxes", *max_kept_sandboxes as u64),
+            Self::TooOften { per_minute, .. } => ("max_starts_per_minute", u64::from(*per_minute)),
+            Self::CpuUsedUp { cpu_seconds_per_day } => ("cpu_seconds_per_day", *cpu_seconds_per_day),
+            Self::TooLong { max_timeout_ms } => ("max_timeout_ms", *max_timeout_ms),
+            _ => return None,
+        };
+        Some(LimitHit { name: name.to_owned(), value })
+    }
+
+    /// Whether the same request may be accepted later, and when; `None` if waiting is not what helps.
+    pub(crate) fn retry(&self) -> Option<Retry> {
+        match self {
+            Self::Busy { retry_after, .. } | Self::TooOften { retry_after, .. } => Some(Retry::After(*retry_after)),
+            Self::Full { .. } | Self::CpuUsedUp { .. } => Some(Retry::Not),
+            _ => None,
+        }
+    }
+}
+
+/// What a client that was refused for a limit should do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Retry {
+    /// Send the request again after this time.
+    After(Duration),
+    /// Not send it again by itself: waiting does not help.
+    Not,
 }
 
 /// Why an operation on a sandbox failed.

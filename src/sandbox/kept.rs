@@ -1,6 +1,7 @@
 //! A kept sandbox: one container with an id and a deadline.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -9,12 +10,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::container::Container;
 use super::error::OperationError;
+use super::meter::KeptMeter;
 use super::owner::Owner;
-use super::readings::{Reading, Readings};
+use super::readings::{INTERVAL, Reading, Readings};
 use super::template::Template;
 use crate::engine::{EngineError, Network};
 use crate::link::Link;
 use crate::protocol::{Metrics, Notebook};
+
+/// How long the last reading of a sandbox's processor time may delay its removal.
+const LAST_READING: Duration = Duration::from_millis(500);
 
 /// What happens to a sandbox at its deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +40,7 @@ pub struct Traffic {
 }
 
 /// A client's network options, as its request spells them; `None` for those that it does not have. They are only
-/// reported: [`CreateSpec::network`] is what they mean.
+/// reported: [`CreateSpec::network`] is what they mean. If the owner may not have that, `internet` is false.
 #[derive(Debug, Clone, Default)]
 pub struct RequestedNetwork {
     /// Whether the internet is reached.
@@ -61,6 +66,8 @@ pub struct CreateSpec {
     pub auto_resume: bool,
     /// The addresses that it can reach.
     pub network: Network,
+    /// Whether the client has chosen the network; otherwise it is the template's, or less if the owner may not have that.
+    pub network_is_chosen: bool,
     /// The network options of the request.
     pub requested_network: RequestedNetwork,
     /// The client's own metadata.
@@ -98,10 +105,14 @@ pub struct Sandbox {
     pub(super) container: Container,
     pub(super) life: watch::Sender<Life>,
     pub(super) readings: Readings,
+    /// Locked while the metrics are read, which counts from one reading to the next.
+    meter: tokio::sync::Mutex<KeptMeter>,
     /// Cancelled when the sandbox is killed.
     pub(super) gone: CancellationToken,
-    /// Cancelled when the sandbox is killed or paused: streams from it must end then. Replaced on resume.
+    /// Cancelled when the sandbox is killed, paused or cut off: streams from it must end then. Replaced when it goes on.
     streams: Mutex<CancellationToken>,
+    /// Whether its streams were ended last because they were cut off.
+    was_cut: AtomicBool,
     /// Locked during a pause or a resume, so that there is one at a time.
     transition: tokio::sync::Mutex<()>,
     /// The default context of each language, by language.
@@ -111,7 +122,7 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    pub(super) fn new(id: String, token: String, spec: CreateSpec, container: Container) -> Self {
+    pub(super) fn new(id: String, token: String, spec: CreateSpec, container: Container, meter: KeptMeter) -> Self {
         let started = SystemTime::now();
         let gone = CancellationToken::new();
         Self {
@@ -121,6 +132,8 @@ impl Sandbox {
             started,
             life: watch::Sender::new(Life { end: started + spec.timeout, paused: false }),
             streams: Mutex::new(gone.child_token()),
+            was_cut: AtomicBool::new(false),
+            meter: tokio::sync::Mutex::new(meter),
             gone,
             transition: tokio::sync::Mutex::default(),
             defaults: tokio::sync::Mutex::new(container.contexts.clone()),
@@ -161,8 +174,22 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// When the sandbox is lost.
-    pub async fn metrics(&self) -> Result<Metrics, OperationError> {
+    /// When the sandbox is lost, or is killed or paused meanwhile.
+    pub async fn metrics(self: &Arc<Self>) -> Result<Metrics, OperationError> {
+        let sandbox = Arc::clone(self);
+        // Also if the caller stops waiting: the agent counts from this reading on, whoever gets it.
+        let reading = tokio::spawn(async move {
+            let mut meter = sandbox.meter.lock().await;
+            // A frozen agent does not answer, and the link would take that for a dead agent.
+            let reading = sandbox.interrupted().run_until_cancelled_owned(sandbox.read_metrics()).await;
+            let metrics = reading.unwrap_or_else(|| Err(OperationError::Unfinished("it was interrupted".into())))?;
+            meter.read(&metrics);
+            Ok(metrics)
+        });
+        reading.await.expect("a reading does not panic")
+    }
+
+    async fn read_metrics(&self) -> Result<Metrics, OperationError> {
         let mut metrics = self.link().metrics().await?;
         if self.spec.template.writable_root {
             // The agent reports the engine's whole disk.
@@ -195,7 +222,7 @@ impl Sandbox {
         self.link().is_closed()
     }
 
-    /// A token that is cancelled when the sandbox is killed or paused: streams from it must end then.
+    /// A token that is cancelled when the sandbox is killed, paused or cut off: streams from it must end then.
     pub fn interrupted(&self) -> CancellationToken {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -203,6 +230,20 @@ impl Sandbox {
     /// Whether the sandbox was killed.
     pub fn is_killed(&self) -> bool {
         self.gone.is_cancelled()
+    }
+
+    /// Whether its streams were ended last because its owner may not use it any longer.
+    pub fn was_cut(&self) -> bool {
+        self.was_cut.load(Ordering::Relaxed)
+    }
+
+    /// Ends all streams from the sandbox, which goes on.
+    pub(super) fn cut(&self) {
+        self.was_cut.store(true, Ordering::Relaxed);
+        let streams = self.interrupted();
+        // First: a stream that begins now is a new one.
+        self.renew_stream_token();
+        streams.cancel();
     }
 
     /// Freezes the sandbox, even if the caller stops waiting. False if it was paused already.
@@ -217,6 +258,7 @@ impl Sandbox {
             if sandbox.life().paused {
                 return Ok(false);
             }
+            sandbox.was_cut.store(false, Ordering::Relaxed);
             // Before the pause: a frozen agent could not end its streams.
             sandbox.interrupted().cancel();
             if let Err(err) = sandbox.container.pause().await {
@@ -260,9 +302,24 @@ impl Sandbox {
         self.container.remove();
     }
 
-    /// Removes the container and ends all streams from it.
-    pub(super) fn kill(&self) {
+    /// Ends all streams from the sandbox and removes the container.
+    pub(super) fn kill(self: &Arc<Self>, counts_cpu: bool) {
+        let is_frozen = self.life().paused;
         self.gone.cancel();
-        self.container.remove();
+        if !counts_cpu {
+            self.container.remove();
+            return;
+        }
+        let sandbox = Arc::clone(self);
+        tokio::spawn(async move {
+            let mut meter = sandbox.meter.lock().await;
+            let reading = async { if is_frozen { None } else { sandbox.read_metrics().await.ok() } };
+            match tokio::time::timeout(LAST_READING, reading).await {
+                Ok(Some(metrics)) => meter.read(&metrics),
+                // It was read at intervals before.
+                Ok(None) | Err(_) => meter.give_up(INTERVAL),
+            }
+            sandbox.container.remove();
+        });
     }
 }

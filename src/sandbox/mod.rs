@@ -1,14 +1,17 @@
 //! Chooses the container that serves a request, and how long the container lives.
 
 mod admission;
+mod allowance;
 mod container;
 mod creations;
 mod error;
 mod execution;
 mod fair_queue;
 mod kept;
+mod meter;
 mod operations;
 mod owner;
+mod owners;
 mod pool;
 mod readings;
 mod registry;
@@ -16,9 +19,9 @@ mod run;
 mod supervise;
 mod template;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
@@ -26,18 +29,21 @@ use crate::engine::{Engine, EngineError, Spec};
 use admission::{Admission, Permit};
 use container::{Container, Reaper};
 use creations::{Creations, KeyedError};
+use meter::{KeptMeter, RunMeter};
+use owners::Owners;
 use pool::Pool;
 use rand::distr::{Alphanumeric, SampleString};
 use registry::Registry;
 
 pub use admission::SandboxesConfig;
+pub use allowance::{Allowance, OwnerLimits};
 pub use creations::CreationKey;
-pub(crate) use error::seconds;
 pub use error::{Ending, LaunchError, LimitScope, OperationError, SandboxError};
+pub(crate) use error::{Retry, seconds};
 pub use execution::Execution;
 pub use kept::{CreateSpec, Life, OnTimeout, RequestedNetwork, Sandbox, Traffic};
 pub use operations::{File, Items};
-pub use owner::Owner;
+pub use owner::{Owner, ParseOwnerError};
 pub use pool::ShelfStatus;
 pub use readings::Reading;
 pub use run::{Place, Report, RunSpec, Running};
@@ -55,6 +61,7 @@ struct Shared {
     engine: Arc<dyn Engine>,
     reaper: Reaper,
     pool: Pool,
+    owners: Arc<Owners>,
     admission: Admission,
     kept: Registry,
     creations: Creations,
@@ -98,9 +105,10 @@ impl Sandboxes {
         let reaper = Reaper::new(Arc::clone(&engine));
         let workers = std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
         let pool = Pool::start(&templates, reaper.clone(), workers, config.launch_timeout);
-        let (admission, kept, cancelled) = (Admission::new(config), Registry::default(), CancellationToken::new());
-        let creations = Creations::default();
-        let shared = Shared { templates, engine, reaper, pool, admission, kept, creations, cancelled };
+        let owners = Arc::<Owners>::default();
+        let (admission, kept) = (Admission::new(config, Arc::clone(&owners)), Registry::new(Arc::clone(&owners)));
+        let (creations, cancelled) = (Creations::default(), CancellationToken::new());
+        let shared = Shared { templates, engine, reaper, pool, owners, admission, kept, creations, cancelled };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -124,8 +132,16 @@ impl Sandboxes {
     /// # Errors
     ///
     /// When the run cannot start. The outcome of the code is in its last event.
-    pub async fn run(&self, spec: RunSpec) -> Result<Running, SandboxError> {
+    pub async fn run(&self, mut spec: RunSpec) -> Result<Running, SandboxError> {
         let requested = Instant::now();
+        let allowance = self.shared.owners.allowance(spec.owner);
+        allowance.check_template(&spec.template)?;
+        spec.container.network = allowance.network(spec.container.network, spec.network_is_chosen)?;
+        if spec.timeout_is_chosen {
+            allowance.check_timeout(Duration::from_millis(spec.limits.timeout_ms))?;
+        } else if let Some(longest) = allowance.longest() {
+            spec.limits.timeout_ms = spec.limits.timeout_ms.min(longest.as_millis() as u64);
+        }
         let permit = tokio::select! {
             permit = self.shared.admission.run(spec.owner) => permit?,
             () = self.shared.cancelled.cancelled() => return Err(SandboxError::ShuttingDown),
@@ -134,7 +150,8 @@ impl Sandboxes {
         let wait_ms = requested.elapsed().as_millis() as u64;
         tracing::debug!(sandbox.id = %sandbox.id(), warm, wait_ms, "took sandbox {}", sandbox.id());
         let place = Place { template: spec.template.name.clone(), warm, wait_ms };
-        Running::start(sandbox, place, spec, self.shared.cancelled.clone()).await
+        let meter = RunMeter::start(Arc::clone(&self.shared.owners), spec.owner, spec.container.cpu_millis);
+        Running::start(sandbox, place, spec, meter, self.shared.cancelled.clone()).await
     }
 
     /// The template with this name or alias, for a kept sandbox.
@@ -164,17 +181,27 @@ impl Sandboxes {
     ///
     /// # Errors
     ///
-    /// [`SandboxError::Full`] at the limit of kept sandboxes, [`SandboxError::TooOften`], [`SandboxError::Launch`] when
-    /// no container can be started, and [`SandboxError::Lost`].
+    /// When the owner may not have such a sandbox; [`SandboxError::Full`] at the limit of kept sandboxes,
+    /// [`SandboxError::TooOften`] and [`SandboxError::CpuUsedUp`]; [`SandboxError::Launch`] when no container can be
+    /// started, and [`SandboxError::Lost`].
     pub async fn create(
         &self,
-        spec: CreateSpec,
+        mut spec: CreateSpec,
         environment: impl FnOnce(&Sandbox) -> BTreeMap<String, String>,
     ) -> Result<Arc<Sandbox>, SandboxError> {
+        let allowance = self.shared.owners.allowance(spec.owner);
+        allowance.check_template(&spec.template)?;
+        allowance.check_timeout(spec.timeout)?;
+        let network = allowance.network(spec.network.clone(), spec.network_is_chosen)?;
+        if network != spec.network {
+            spec.requested_network.internet = Some(false);
+            spec.network = network;
+        }
         let permit = self.shared.admission.keep(spec.owner)?;
         let container = Spec { network: spec.network.clone(), ..spec.template.spec() };
         let (container, warm) = self.container(&spec.template, &container, spec.owner, permit).await?;
-        let sandbox = Arc::new(Sandbox::new(new_id(), new_token(), spec, container));
+        let meter = KeptMeter::start(Arc::clone(&self.shared.owners), spec.owner, spec.template.cpu_millis);
+        let sandbox = Arc::new(Sandbox::new(new_id(), new_token(), spec, container, meter));
         sandbox.link().set_environment(&environment(&sandbox)).await.map_err(SandboxError::Lost)?;
         sandbox.set_timeout(sandbox.spec.timeout);
         self.shared.kept.insert(Arc::clone(&sandbox));
@@ -208,6 +235,39 @@ impl Sandboxes {
             KeyedError::OtherRequest => SandboxError::OtherRequest { key: key.key.clone() },
             KeyedError::Failed(err) => err,
         })
+    }
+
+    /// Replaces the allowances of all owners. Those that are missing have the default.
+    pub fn set_allowances(&self, allowances: HashMap<Owner, Arc<Allowance>>) {
+        self.shared.owners.set_allowances(allowances);
+        self.shared.admission.limits_have_changed();
+    }
+
+    /// The longest time to the deadline of an owner's kept sandbox; `None` if it has no limit.
+    pub fn longest_timeout(&self, owner: Owner) -> Option<Duration> {
+        self.shared.owners.allowance(owner).longest()
+    }
+
+    /// Checks that an owner may move the deadline of a kept sandbox to `timeout` from now.
+    ///
+    /// # Errors
+    ///
+    /// [`SandboxError::TooLong`].
+    pub fn check_timeout(&self, owner: Owner, timeout: Duration) -> Result<(), SandboxError> {
+        self.shared.owners.allowance(owner).check_timeout(timeout)
+    }
+
+    /// Ends all streams from the kept sandboxes of an owner. The sandboxes go on.
+    pub fn cut_all_of(&self, owner: Owner) {
+        for sandbox in self.shared.kept.all_of(owner) {
+            sandbox.cut();
+        }
+    }
+
+    /// Removes all kept sandboxes of an owner, and returns how many there were.
+    pub fn kill_all_of(&self, owner: Owner) -> usize {
+        let sandboxes = self.shared.kept.all_of(owner);
+        sandboxes.iter().filter(|sandbox| self.shared.kept.kill(&sandbox.id)).count()
     }
 
     /// The kept sandbox with this id.
@@ -284,6 +344,8 @@ impl Sandboxes {
     /// Ends running code with the outcome `cancelled`, and removes all kept sandboxes.
     pub fn cancel(&self) {
         self.shared.cancelled.cancel();
+        // What is used from now on is not counted any longer, so nothing delays the removal.
+        self.shared.owners.set_allowances(HashMap::new());
         for sandbox in self.shared.kept.all() {
             self.shared.kept.kill(&sandbox.id);
         }

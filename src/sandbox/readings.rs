@@ -3,9 +3,12 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::protocol::Metrics;
+
+/// The time between two readings.
+pub(super) const INTERVAL: Duration = Duration::from_secs(5);
 
 /// The most readings of one sandbox: six hours, one every five seconds.
 const MAX_READINGS: usize = 6 * 60 * 60 / 5;

@@ -8,15 +8,18 @@ use subtle::ConstantTimeEq;
 
 use super::error::Ending;
 use super::kept::{OnTimeout, Sandbox};
+use super::owner::Owner;
+use super::owners::Owners;
 use super::supervise;
 
 /// The number of ended sandboxes that are remembered.
 const REMEMBERED: usize = 1024;
 
 /// The kept sandboxes.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Registry {
     kept: Arc<Mutex<Kept>>,
+    owners: Arc<Owners>,
 }
 
 #[derive(Debug, Default)]
@@ -37,6 +40,11 @@ struct Ended {
 }
 
 impl Registry {
+    /// No sandbox is kept at first.
+    pub(super) fn new(owners: Arc<Owners>) -> Self {
+        Self { kept: Arc::default(), owners }
+    }
+
     /// Keeps a sandbox until its deadline.
     pub(crate) fn insert(&self, sandbox: Arc<Sandbox>) {
         // Before the tasks start: they look the sandbox up here to end it.
@@ -89,8 +97,14 @@ impl Registry {
         kept.ended.truncate(REMEMBERED - 1);
         kept.ended.push_front(Ended { token: sandbox.token.clone(), id: sandbox.id.clone(), ending });
         drop(kept);
-        sandbox.kill();
+        let allowance = self.owners.allowance(sandbox.spec.owner);
+        sandbox.kill(allowance.limits.cpu_seconds_per_day.is_some());
         true
+    }
+
+    /// All sandboxes of an owner.
+    pub(crate) fn all_of(&self, owner: Owner) -> Vec<Arc<Sandbox>> {
+        self.lock().sandboxes.values().filter(|sandbox| sandbox.spec.owner == owner).cloned().collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::container::Container;
 use super::error::{Ending, SandboxError};
 use super::execution::Events;
+use super::meter::RunMeter;
 use super::owner::Owner;
 use super::template::Template;
 use crate::engine::Spec;
@@ -24,6 +25,10 @@ pub struct RunSpec {
     pub owner: Owner,
     /// The container, which may have less of a resource than the template's.
     pub container: Spec,
+    /// Whether the client has chosen the network; otherwise it is the template's, or less if the owner may not have that.
+    pub network_is_chosen: bool,
+    /// Whether the client has chosen the time limit; otherwise it is the template's, or the owner's if that is shorter.
+    pub timeout_is_chosen: bool,
     /// The limits that end the run early.
     pub limits: Limits,
     /// The source text.
@@ -53,6 +58,7 @@ pub struct Running {
     pub place: Place,
     events: Events,
     container: Container,
+    meter: RunMeter,
     cancelled: CancellationToken,
 }
 
@@ -81,6 +87,7 @@ impl Running {
         container: Container,
         place: Place,
         spec: RunSpec,
+        meter: RunMeter,
         cancelled: CancellationToken,
     ) -> Result<Self, SandboxError> {
         for (index, (path, content)) in spec.files.into_iter().enumerate() {
@@ -100,11 +107,19 @@ impl Running {
             ..Execute::default()
         };
         let events = Events::start(container.link(), &execute).await.map_err(SandboxError::Lost)?;
-        Ok(Self { place, events, container, cancelled })
+        Ok(Self { place, events, container, meter, cancelled })
     }
 
     /// The next event. The last one is always [`Event::End`].
     pub async fn next(&mut self) -> Option<Event> {
+        let event = self.next_event().await;
+        if let Some(Event::End(end)) = &event {
+            self.meter.end(end.usage.cpu_ms);
+        }
+        event
+    }
+
+    async fn next_event(&mut self) -> Option<Event> {
         let event = tokio::select! {
             biased;
             () = self.cancelled.cancelled(), if !self.events.are_over() => {

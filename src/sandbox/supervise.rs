@@ -6,10 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::error::Ending;
 use super::kept::Sandbox;
+use super::readings::INTERVAL;
 use crate::engine::EngineError;
-
-/// The time between two readings, the same as E2B's.
-const INTERVAL: Duration = Duration::from_secs(5);
 
 /// The least time between two measurements of a sandbox's disk.
 const DISK_MIN_PAUSE: Duration = Duration::from_secs(1);

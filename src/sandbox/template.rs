@@ -1,5 +1,7 @@
 //! Templates: named recipes for sandboxes, with image, language and limits.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -80,6 +82,27 @@ pub enum NetworkKind {
     Allowlist,
     /// Nothing.
     None,
+}
+
+impl NetworkKind {
+    /// How much it reaches: more than every kind for which this is less.
+    pub(super) fn reach(self) -> u8 {
+        match self {
+            Self::Full => 2,
+            Self::Allowlist => 1,
+            Self::None => 0,
+        }
+    }
+}
+
+impl fmt::Display for NetworkKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "full",
+            Self::Allowlist => "allowlist",
+            Self::None => "none",
+        })
+    }
 }
 
 impl Template {

@@ -10,6 +10,9 @@ mod support;
 #[path = "../it/e2b.rs"]
 #[allow(dead_code, reason = "written for the other tests too")]
 mod e2b;
+#[path = "../http/key_file.rs"]
+#[allow(dead_code, reason = "written for the other tests too")]
+mod key_file;
 #[path = "../it/lan.rs"]
 #[allow(dead_code, reason = "written for the other tests too")]
 mod lan;

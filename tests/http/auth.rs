@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::key_file::KeyFile;
 use crate::support::{Server, eventually, refuses_to_start};
 
 trials![
@@ -74,13 +75,18 @@ async fn another_address_than_loopback_needs_a_key() {
             refuses_to_start(&[("ONCEBOX_LISTEN", address)], None),
             format!(
                 "oncebox: environment: listen = \"{address}\" is not loopback, and anyone who reaches it could run code: \
-                 set ONCEBOX_API_KEYS first\n"
+                 add a key first, by `oncebox keys add` or in ONCEBOX_API_KEYS\n"
             )
         );
     }
-    let server = Server::start_cold(&[("ONCEBOX_LISTEN", "0.0.0.0:0"), KEYS]);
-    assert_eq!(server.get("/v1/status").await.0, 401);
-    assert_eq!(server.get("/healthz").await.0, 200);
+    let (file, []) = KeyFile::with([]);
+    file.write("# No key yet: nobody is let in.\n");
+    let path = file.path();
+    for keys in [KEYS, ("ONCEBOX_KEYS", path.to_str().expect("text"))] {
+        let server = Server::start_cold(&[("ONCEBOX_LISTEN", "0.0.0.0:0"), keys]);
+        assert_eq!(server.get("/v1/status").await.0, 401);
+        assert_eq!(server.get("/healthz").await.0, 200);
+    }
 }
 
 async fn a_key_that_could_be_guessed_is_refused() {

@@ -55,8 +55,9 @@ async fn beyond_the_line_is_a_429_and_the_line_is_served_in_order() {
     assert_eq!(response.status(), 429);
     assert_eq!(response.headers()["retry-after"], "1");
     let answer: Value = response.json().await.expect("a JSON answer");
-    let message = "all 2 sandboxes are in use and 2 requests wait for one; try again";
-    assert_eq!(answer, json!({"error": {"code": "busy", "message": message}}));
+    let message = "max_sandboxes = 2: all are in use, and 2 requests wait for one; try again";
+    let limit = json!({"name": "max_sandboxes", "value": 2});
+    assert_eq!(answer, json!({"error": {"code": "busy", "message": message, "limit": limit}}));
 
     // One place is free, and both requests compete for it.
     first.abort();
@@ -205,8 +206,9 @@ async fn a_key_has_bounds_of_its_own() {
     let running = begin_as(&server, KEYS[0], &endless());
     eventually("it runs", async || status_of(&server).await["running"] == 1).await;
     let (status, answer) = begin_as(&server, KEYS[0], &taking(0)).await.expect("an answer");
-    let message = "all 1 sandboxes of this key are in use and 0 requests wait for one; try again";
-    assert_eq!((status, answer), (429, json!({"error": {"code": "busy", "message": message}})));
+    let message = "max_sandboxes = 1 of this key: all are in use, and 0 requests wait for one; try again";
+    let limit = json!({"name": "max_sandboxes", "value": 1});
+    assert_eq!((status, answer), (429, json!({"error": {"code": "busy", "message": message, "limit": limit}})));
 
     let create = async |key: &str| {
         let post = server.http.post(format!("{}/sandboxes", server.url)).header("x-api-key", key);
@@ -218,12 +220,12 @@ async fn a_key_has_bounds_of_its_own() {
     assert_eq!(create(KEYS[0]).await.0, 201);
     let (status, _, answer) = create(KEYS[0]).await;
     let message = answer["message"].as_str().expect("a message");
-    assert!(status == 429 && message.starts_with("1 sandboxes of this key are kept already"), "{answer}");
+    assert!(status == 429 && message.starts_with("max_kept_sandboxes = 1 of this key: "), "{answer}");
     // The fifth start is the last one allowed; the next request gets the time to try again.
     assert_eq!(create(KEYS[0]).await.0, 429);
     let (status, retry_after, answer) = create(KEYS[0]).await;
     let seconds: u64 = retry_after.expect("when to come back").parse().expect("a number");
-    let message = format!("this key may start 5 runs and sandboxes a minute; try again in {seconds} s");
+    let message = format!("max_starts_per_minute = 5 of this key: it has started as many; try again in {seconds} s");
     assert_eq!((status, answer), (429, json!({"code": 429, "message": message})));
     assert!((1..=12).contains(&seconds), "{seconds}");
     let (status, answer) = begin_as(&server, KEYS[0], &taking(0)).await.expect("an answer");

@@ -10,6 +10,7 @@
 mod support;
 
 mod addresses;
+mod api_keys;
 mod auth;
 mod bad_input;
 mod capacity;
@@ -24,10 +25,14 @@ mod e2b_clients;
 mod e2b_members;
 mod e2b_network;
 mod heads;
+mod key_file;
+mod keys;
+mod limits;
 mod protocol;
 mod repeat;
 #[path = "../it/repository.rs"]
 mod repository;
+mod scopes;
 mod tidy;
 mod tls;
 
@@ -49,6 +54,7 @@ fn main() -> ExitCode {
     support::use_process_engine(languages.path());
     let trials = [
         addresses::trials(),
+        api_keys::trials(),
         auth::trials(),
         bad_input::trials(),
         capacity::trials(),
@@ -58,10 +64,13 @@ fn main() -> ExitCode {
         e2b_bad_input::trials(),
         e2b_network::trials(),
         heads::trials(),
+        keys::trials(),
+        limits::trials(),
         e2b_clients::trials(),
         e2b_members::trials(),
         protocol::trials(),
         repeat::trials(),
+        scopes::trials(),
         tidy::trials(),
         tls::trials(),
     ];

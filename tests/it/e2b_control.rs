@@ -336,7 +336,8 @@ async fn more_sandboxes_than_may_be_kept_are_a_429() {
     let server = crate::support::Server::start_cold(&[("ONCEBOX_MAX_KEPT_SANDBOXES", "0"), ("ONCEBOX_API_KEYS", KEY)]);
     let create = server.http.post(format!("{}/v2/sandboxes", server.url)).header("x-api-key", KEY);
     let refused = answer(create.json(&json!({"templateID": "base"}))).await;
-    assert_eq!(refused.headers["retry-after"], "1");
-    assert!(refused.error(429).starts_with("0 sandboxes are kept already"));
+    assert!(!refused.headers.contains_key("retry-after"), "waiting kills no sandbox");
+    assert_eq!(refused.headers["should-retry"], "false");
+    assert!(refused.error(429).starts_with("max_kept_sandboxes = 0: "));
     assert!(server.containers().is_empty());
 }

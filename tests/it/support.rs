@@ -189,6 +189,7 @@ impl Server {
             .env("ONCEBOX_TEMPLATES__FULL__WARM", "0")
             .env("ONCEBOX_TEMPLATES__BASE__WARM", "0")
             .envs(variables.iter().copied())
+            .stdin(Stdio::null())
             .stderr(Stdio::piped());
         let mut child = command.spawn().expect("oncebox serve");
         let mut log = BufReader::new(child.stderr.take().expect("its log"));
@@ -431,6 +432,8 @@ pub(crate) fn use_process_engine(languages: &Path) {
 
 /// The program, with the repository's configuration.
 pub(crate) fn oncebox() -> Command {
+    let keys = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/config/keys.toml"));
+    assert!(!keys.exists(), "the servers of tests would need a key of config/keys.toml: move it away");
     let mut command = Command::new(env!("CARGO_BIN_EXE_oncebox"));
     command.env("ONCEBOX_CONFIG", concat!(env!("CARGO_MANIFEST_DIR"), "/config"));
     if let Some(languages) = PROCESS_ENGINE.get() {

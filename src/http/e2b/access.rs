@@ -32,3 +32,8 @@ pub(super) fn unauthorized() -> E2bError {
     let message = "unauthorized access, please provide a valid access token or method signing if supported";
     E2bError::new(StatusCode::UNAUTHORIZED, message)
 }
+
+/// Returns the error of a request to a sandbox whose owner may not use it any longer.
+pub(super) fn key_has_ended() -> E2bError {
+    E2bError::new(StatusCode::UNAUTHORIZED, "the API key of this sandbox is not valid any longer")
+}

@@ -1,13 +1,16 @@
 //! E2B's error bodies. Its SDKs choose the exception by `code`, which must equal the HTTP status.
 
+use std::time::Duration;
+
 use axum::Json;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use crate::engine::EngineError;
+use crate::http::error::add_retry;
 use crate::http::json::JsonError;
-use crate::sandbox::{Ending, SandboxError, seconds};
+use crate::sandbox::{Ending, Retry, SandboxError};
 
 /// An error response of the control plane: `{"code", "message"}`.
 ///
@@ -16,13 +19,13 @@ use crate::sandbox::{Ending, SandboxError, seconds};
 pub(crate) struct E2bError {
     status: StatusCode,
     message: String,
-    /// The `Retry-After` of a 429.
-    retry_after_s: u64,
+    /// What the client of a 429 should do.
+    retry: Retry,
 }
 
 impl E2bError {
     pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), retry_after_s: 1 }
+        Self { status, message: message.into(), retry: Retry::After(Duration::from_secs(1)) }
     }
 
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
@@ -47,7 +50,7 @@ impl IntoResponse for E2bError {
         let body = json!({"code": self.status.as_u16(), "message": self.message});
         let mut response = (self.status, Json(body)).into_response();
         if self.status == StatusCode::TOO_MANY_REQUESTS {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(self.retry_after_s));
+            add_retry(&mut response, self.retry);
         }
         response
     }
@@ -71,23 +74,28 @@ impl From<EngineError> for E2bError {
 
 impl From<SandboxError> for E2bError {
     fn from(err: SandboxError) -> Self {
-        let message = err.to_string();
-        match err {
+        let (message, retry) = (err.to_string(), err.retry());
+        let shown = match err {
             SandboxError::UnknownLanguage { .. } | SandboxError::File { .. } => Self::bad_request(message),
+            SandboxError::TooLong { .. } => Self::bad_request(format!("timeout: {message}")),
+            SandboxError::TemplateForbidden { .. } | SandboxError::NetworkForbidden { .. } => {
+                Self::new(StatusCode::FORBIDDEN, message)
+            }
             SandboxError::OtherRequest { .. } => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, format!("Idempotency-Key: {message}"))
             }
-            SandboxError::Busy { .. } | SandboxError::Full { .. } => Self::new(StatusCode::TOO_MANY_REQUESTS, message),
-            SandboxError::TooOften { retry_after, .. } => {
-                Self { retry_after_s: seconds(retry_after), ..Self::new(StatusCode::TOO_MANY_REQUESTS, message) }
-            }
+            SandboxError::Busy { .. }
+            | SandboxError::Full { .. }
+            | SandboxError::TooOften { .. }
+            | SandboxError::CpuUsedUp { .. } => Self::new(StatusCode::TOO_MANY_REQUESTS, message),
             SandboxError::ShuttingDown => Self::new(StatusCode::SERVICE_UNAVAILABLE, message),
             // The cause goes to the log, once, and never to the client.
             SandboxError::Launch(_) | SandboxError::Lost(_) => {
                 tracing::error!(error = &err as &dyn std::error::Error, "{message}");
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
             }
-        }
+        };
+        Self { retry: retry.unwrap_or(shown.retry), ..shown }
     }
 }
 

@@ -9,9 +9,9 @@ use axum::http::request::Parts;
 use super::error::E2bError;
 use super::interpreter::events::{Failures, Strings, Style};
 use super::interpreter::renderer::Renderer;
-use super::profile::Profile;
 use super::proxy::address;
 use crate::http::AppState;
+use crate::keys::Profile;
 use crate::protocol::{Notebook, Pieces};
 use crate::sandbox::{CreateSpec, Sandbox, SandboxError, Sandboxes};
 
@@ -43,8 +43,8 @@ fn failures(spec: &CreateSpec) -> Failures {
 
 /// What an operator of Letta has to do. Letta kills no sandbox of `run_code`, and nothing in its requests distinguishes
 /// these sandboxes from those of other programs.
-const HINT: &str = "if the client is Letta, put its key into ONCEBOX_LETTA_API_KEYS, or set ONCEBOX_PROFILE=letta if no \
-                    key is configured (docs/letta.md)";
+const HINT: &str = "if the client is Letta, give its key the profile `letta`, put it into ONCEBOX_LETTA_API_KEYS, or set \
+                    ONCEBOX_PROFILE=letta if no key is configured (docs/letta.md)";
 
 /// Converts the error of a creation. At the limit of kept sandboxes, clients that may be a Letta without its profile
 /// get a hint, and the log too, once.

@@ -9,7 +9,6 @@ mod error;
 mod interpreter;
 mod letta;
 mod operation_error;
-mod profile;
 mod proxy;
 
 use axum::extract::Request;
@@ -23,16 +22,13 @@ use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 use tower_http::timeout::RequestBodyTimeoutLayer;
 
 use super::AppState;
-use super::dialect::{Dialect, Refusal};
-use access::{access_token_matches, check_traffic_token, unauthorized};
-use control::shapes;
+use super::dialect::{Dialect, Need, Refusal};
+use access::{access_token_matches, check_traffic_token, key_has_ended, unauthorized};
 use envd::signature::{self, FilesQuery};
 use error::{E2bError, ProxyError};
 use proxy::address::{self, Address, ENVD_PORT, INTERPRETER_PORT};
 use proxy::debug::{self, SharedSandbox};
 use proxy::ports;
-
-pub use profile::Profile;
 
 /// E2B's API, as its SDKs and Letta use it.
 #[derive(Debug, Default)]
@@ -43,6 +39,10 @@ pub(super) struct E2b {
 impl Dialect for E2b {
     fn routes(&self) -> Router<AppState> {
         control::routes()
+    }
+
+    fn needs(&self) -> &'static [Need] {
+        control::NEEDS
     }
 
     fn open_routes(&self) -> Router<AppState> {
@@ -56,6 +56,7 @@ impl Dialect for E2b {
     fn refuse(&self, refusal: Refusal<'_>) -> Response {
         match refusal {
             Refusal::Unauthorized => E2bError::new(StatusCode::UNAUTHORIZED, "Invalid API key"),
+            Refusal::MissingScope(_) => E2bError::new(StatusCode::FORBIDDEN, refusal.to_string()),
             Refusal::TwoKeys | Refusal::BadHeader(_) => E2bError::bad_request(refusal.to_string()),
             Refusal::UnknownPath(_) => E2bError::new(StatusCode::NOT_FOUND, refusal.to_string()),
             Refusal::WrongMethod(..) => E2bError::new(StatusCode::METHOD_NOT_ALLOWED, refusal.to_string()),
@@ -159,8 +160,14 @@ impl Dispatch {
         if port == INTERPRETER_PORT && access_token_matches(&sandbox, request.headers()) == Some(false) {
             return unauthorized().into_response();
         }
+        // The tokens of a sandbox are worth as much as the key that it was created with. Its other ports belong to those who
+        // use the servers on them.
+        let is_key_valid = self.state.api_keys.is_valid(sandbox.spec.owner);
+        if !is_key_valid && matches!(port, INTERPRETER_PORT | ENVD_PORT) {
+            return key_has_ended().into_response();
+        }
         if sandbox.life().paused {
-            if !sandbox.spec.auto_resume {
+            if !sandbox.spec.auto_resume || !is_key_valid {
                 return not_found();
             }
             if port == ENVD_PORT
@@ -168,7 +175,7 @@ impl Dispatch {
             {
                 return err.into_response();
             }
-            let timeout = std::time::Duration::from_secs(shapes::DEFAULT_TIMEOUT_S.unsigned_abs());
+            let timeout = control::default_timeout(sandboxes, sandbox.spec.owner);
             if sandbox.resume(timeout).await.is_err() {
                 return not_found();
             }

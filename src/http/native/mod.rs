@@ -10,8 +10,16 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
 use super::AppState;
-use super::dialect::{Dialect, Refusal};
+use super::dialect::{Dialect, Need, Refusal};
 use super::error::ApiError;
+use crate::keys::Scope;
+
+/// What a key needs.
+const NEEDS: &[Need] = &[
+    Need::new("POST", "/v1/run", &[Scope::Run]),
+    Need::new("GET", "/v1/languages", &[]),
+    Need::new("GET", "/v1/status", &[Scope::Metrics]),
+];
 
 /// oncebox's own API. It owns every path that no other dialect owns.
 #[derive(Debug)]
@@ -25,6 +33,10 @@ impl Dialect for Native {
             .route("/v1/status", get(status::status))
     }
 
+    fn needs(&self) -> &'static [Need] {
+        NEEDS
+    }
+
     fn open_routes(&self) -> Router<AppState> {
         Router::new().route("/healthz", get(status::healthz)).route("/readyz", get(status::readyz))
     }
@@ -36,6 +48,7 @@ impl Dialect for Native {
     fn refuse(&self, refusal: Refusal<'_>) -> Response {
         let (status, code) = match refusal {
             Refusal::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized"),
+            Refusal::MissingScope(_) => (StatusCode::FORBIDDEN, "forbidden"),
             Refusal::TwoKeys | Refusal::BadHeader(_) => (StatusCode::BAD_REQUEST, "invalid_request"),
             Refusal::UnknownPath(_) => (StatusCode::NOT_FOUND, "not_found"),
             Refusal::WrongMethod(..) => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),

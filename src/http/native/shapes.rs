@@ -68,6 +68,7 @@ impl RunRequest {
     /// Checks the request against the limits of its template.
     pub(super) fn check(self, template: Arc<Template>, owner: Owner) -> Result<RunSpec, ApiError> {
         let (mut container, mut limits) = (template.spec(), template.limits());
+        let (network_is_chosen, timeout_is_chosen) = (self.network.is_some(), self.timeout_ms.is_some());
         if let Some(network) = self.network {
             container.network = match (network, template.network) {
                 (NetworkKind::None, _) => Network::None,
@@ -100,18 +101,24 @@ impl RunRequest {
         let Pairs(env) = self.env;
         check_env(&env)?;
         let files = check_files(self.files)?;
-        Ok(RunSpec { template, owner, container, limits, code: self.code, env, files, stdin: self.stdin })
+        Ok(RunSpec {
+            template,
+            owner,
+            container,
+            network_is_chosen,
+            timeout_is_chosen,
+            limits,
+            code: self.code,
+            env,
+            files,
+            stdin: self.stdin,
+        })
     }
 }
 
 fn network_refused(requested: NetworkKind, allowed: NetworkKind) -> String {
-    let name = |kind| match kind {
-        NetworkKind::Full => "`full`",
-        NetworkKind::Allowlist => "`allowlist`",
-        NetworkKind::None => "`none`",
-    };
-    let or_allowed = if allowed == NetworkKind::None { String::new() } else { format!("{} or ", name(allowed)) };
-    format!("network: {} is not allowed here, only {or_allowed}`none`", name(requested))
+    let or_allowed = if allowed == NetworkKind::None { String::new() } else { format!("`{allowed}` or ") };
+    format!("network: `{requested}` is not allowed here, only {or_allowed}`none`")
 }
 
 /// Sets `value` to the requested number, if there is one and it is within bounds.

@@ -3,6 +3,7 @@
 mod addresses;
 mod control;
 mod inside;
+mod keys;
 mod native;
 mod passing;
 mod signatures;
@@ -24,6 +25,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         control::trials(),
         native::trials(),
         inside::trials(),
+        keys::trials(),
         addresses::trials(),
         signatures::trials(),
         passing::trials(),

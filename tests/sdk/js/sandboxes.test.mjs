@@ -192,6 +192,35 @@ check(
   ['E2B_OTHER_API_KEY'],
 )
 
+// The limit that a creation is refused for, without an SDK.
+const refusal = async ({ apiKey }) => {
+  const headers = { 'X-API-Key': apiKey, 'Content-Type': 'application/json' }
+  const request = { method: 'POST', headers, body: JSON.stringify({ templateID: 'base' }) }
+  const refused = await fetch(`${process.env.SDK_OWN_SERVER}/sandboxes`, request)
+  assert.equal(refused.status, 429)
+  return (await refused.json()).message.split(' ')[0]
+}
+
+check(
+  'only what waiting cures is repeated',
+  ['sandbox.create'],
+  // The key may keep one sandbox and start four in a minute, and each try of the SDK is a start.
+  async (t) => {
+    const key = { apiKey: process.env.E2B_LIMITED_API_KEY }
+    const full = (error) => error instanceof e2b.RateLimitError && /max_kept_sandboxes = 1/.test(error.message)
+    const sandbox = await Sandbox.create(key)
+    t.after(() => Sandbox.kill(sandbox.sandboxId, key))
+    await assert.rejects(Sandbox.create(key), full)
+    // So two starts are left, and no more.
+    for (const limit of ['max_kept_sandboxes', 'max_kept_sandboxes', 'max_starts_per_minute'])
+      assert.equal(await refusal(key), limit)
+    // The SDK waits until another start is possible, and then there is no room.
+    await assert.rejects(Sandbox.create(key), full)
+  },
+  // Older SDKs repeat nothing by themselves.
+  ['E2B_LIMITED_API_KEY', 'sandbox.pause'],
+)
+
 check('a port has a name of its own', ['sandbox.get_host'], async (t) => {
   const sandbox = await create(t)
   assert.ok(sandbox.getHost(3000).startsWith(WAY === 'shared' ? 'localhost:3000' : `3000-${sandbox.sandboxId}.`))

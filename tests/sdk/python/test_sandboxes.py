@@ -1,13 +1,16 @@
 """The control plane: sandboxes, their deadlines, and errors."""
 
 import contextlib
+import json
 import os
 import time
+import urllib.error
+import urllib.request
 from datetime import datetime, timedelta, timezone
 from uuid import uuid4
 
 import pytest
-from e2b import AuthenticationException, NotFoundException, SandboxException, TimeoutException
+from e2b import AuthenticationException, NotFoundException, RateLimitException, SandboxException, TimeoutException
 from e2b_code_interpreter import Sandbox
 
 import sdk
@@ -338,6 +341,33 @@ def test_another_key_sees_nothing_of_this_ones_sandboxes(shared):
     assert shared.sandbox_id not in [info.sandbox_id for info in seen]
     if not sdk.DEBUG:
         assert Sandbox.kill(shared.sandbox_id, **other) is False
+
+
+# Older SDKs repeat nothing by themselves.
+@pytest.mark.covers("sandbox.create", needs=["E2B_LIMITED_API_KEY", "sandbox.pause"])
+def test_only_what_waiting_cures_is_repeated():
+    """The key may keep one sandbox and start four in a minute, and each try of the SDK is a start."""
+    key = {"api_key": os.environ["E2B_LIMITED_API_KEY"]}
+    sandbox = sdk.create(**key)
+    try:
+        with pytest.raises(RateLimitException, match="max_kept_sandboxes = 1"):
+            sdk.create(**key)
+        # So two starts are left, and no more.
+        assert [refusal(**key) for _ in range(3)] == ["max_kept_sandboxes", "max_kept_sandboxes", "max_starts_per_minute"]
+        # The SDK waits until another start is possible, and then there is no room.
+        with pytest.raises(RateLimitException, match="max_kept_sandboxes = 1"):
+            sdk.create(**key)
+    finally:
+        Sandbox.kill(sandbox.sandbox_id, **key)
+
+
+def refusal(api_key):
+    """The limit that a creation is refused for, without an SDK."""
+    headers = {"X-API-Key": api_key, "Content-Type": "application/json"}
+    request = urllib.request.Request(f"{os.environ['SDK_OWN_SERVER']}/sandboxes", b'{"templateID": "base"}', headers)
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request)
+    return json.load(refused.value)["message"].split(" ")[0]
 
 
 @pytest.mark.covers("sandbox.get_host")

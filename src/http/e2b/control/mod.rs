@@ -2,8 +2,10 @@
 //!
 //! Source: e2b-dev/infra, `spec/openapi.yml`.
 
+mod api_keys;
 mod listing;
 mod named;
+mod needs;
 mod network;
 mod query;
 mod readings;
@@ -35,6 +37,8 @@ use network::NetworkRequest;
 use refusals::{not_offered, pause_without_memory, refuse_what_creation_lacks, resume_without_memory, teams};
 use shapes::{DEFAULT_TIMEOUT_S, SandboxDetail, SandboxResponse};
 
+pub(in crate::http::e2b) use needs::NEEDS;
+
 type E2bResult<T> = Result<T, E2bError>;
 
 /// The longest timeout of a sandbox, in seconds: E2B's own upper bound.
@@ -43,7 +47,8 @@ const MAX_TIMEOUT_S: i64 = 24 * 60 * 60;
 /// Returns whether a path belongs to E2B's API, so that errors there have E2B's shape.
 pub(in crate::http) fn owns(path: &str) -> bool {
     let mut parts = path.split('/').skip(1).skip_while(|part| matches!(*part, "v2" | "v3"));
-    matches!(parts.next(), Some("sandboxes" | "snapshots" | "templates" | "volumes" | "secrets" | "teams"))
+    let owned = ["sandboxes", "snapshots", "templates", "volumes", "secrets", "teams", "api-keys"];
+    parts.next().is_some_and(|part| owned.contains(&part))
 }
 
 /// Returns the routes. The caller adds the check of the API key.
@@ -61,6 +66,7 @@ pub(in crate::http::e2b) fn routes() -> Router<AppState> {
         .route("/sandboxes/{id}/network", put(set_network))
         .merge(readings::routes())
         .merge(templates::routes())
+        .merge(api_keys::routes())
         .route("/sandboxes/{id}/snapshots", post(not_offered))
         .route("/sandboxes/{id}/fork", post(not_offered))
         .route("/snapshots", get(not_offered))
@@ -158,10 +164,11 @@ async fn create(
     };
     let spec = CreateSpec {
         owner,
-        timeout: timeout(request.timeout.unwrap_or(DEFAULT_TIMEOUT_S))?,
+        timeout: timeout(&state.sandboxes, owner, request.timeout)?,
         on_timeout: if request.auto_pause == Some(true) { OnTimeout::Pause } else { OnTimeout::Kill },
         auto_resume: request.auto_resume.is_some_and(|auto| auto.enabled),
         network: network.network(&template, internet.unwrap_or(true))?,
+        network_is_chosen: network.chooses(),
         requested_network: network.requested(internet),
         metadata: request.metadata.unwrap_or_default().0,
         env: request.env_vars.unwrap_or_default().0,
@@ -188,15 +195,25 @@ pub(in crate::http::e2b) fn environment(sandbox: &Sandbox) -> BTreeMap<String, S
     environment
 }
 
-fn timeout(seconds: i64) -> E2bResult<Duration> {
-    match seconds {
-        ..=0 => Err(E2bError::bad_request("Timeout must be greater than 0")),
-        1..=MAX_TIMEOUT_S => Ok(Duration::from_secs(seconds.unsigned_abs())),
-        _ => {
+/// Returns the timeout of a request; the default if it has none.
+fn timeout(sandboxes: &Sandboxes, owner: Owner, seconds: Option<i64>) -> E2bResult<Duration> {
+    let timeout = match seconds {
+        None => return Ok(default_timeout(sandboxes, owner)),
+        Some(..=0) => return Err(E2bError::bad_request("Timeout must be greater than 0")),
+        Some(seconds @ 1..=MAX_TIMEOUT_S) => Duration::from_secs(seconds.unsigned_abs()),
+        Some(_) => {
             let hours = MAX_TIMEOUT_S / 3600;
-            Err(E2bError::bad_request(format!("Timeout cannot be greater than {hours} hours")))
+            return Err(E2bError::bad_request(format!("Timeout cannot be greater than {hours} hours")));
         }
-    }
+    };
+    sandboxes.check_timeout(owner, timeout)?;
+    Ok(timeout)
+}
+
+/// Returns the timeout of a request without one.
+pub(in crate::http::e2b) fn default_timeout(sandboxes: &Sandboxes, owner: Owner) -> Duration {
+    let default = Duration::from_secs(DEFAULT_TIMEOUT_S.unsigned_abs());
+    sandboxes.longest_timeout(owner).map_or(default, |longest| longest.min(default))
 }
 
 async fn detail(ClientDomain(domain): ClientDomain, Named(sandbox): Named) -> axum::Json<SandboxDetail> {
@@ -224,11 +241,12 @@ struct ConnectRequest {
 /// Resumes a paused sandbox, and extends its life; never shortens it. The response contains the token, because the
 /// client may be another process than the one that created the sandbox. `memory: false` concerns paused sandboxes only.
 async fn connect(
+    State(sandboxes): State<Sandboxes>,
     ClientDomain(domain): ClientDomain,
     Named(sandbox): Named,
     Json(request, _): Json<ConnectRequest, E2bError>,
 ) -> E2bResult<Response> {
-    let timeout = timeout(request.timeout.unwrap_or(DEFAULT_TIMEOUT_S))?;
+    let timeout = timeout(&sandboxes, sandbox.spec.owner, request.timeout)?;
     let keeps_memory = request.memory != Some(false);
     if !keeps_memory && sandbox.life().paused {
         return Err(resume_without_memory());
@@ -248,6 +266,7 @@ struct ResumeRequest {
 }
 
 async fn resume(
+    State(sandboxes): State<Sandboxes>,
     ClientDomain(domain): ClientDomain,
     Named(sandbox): Named,
     Json(request, _): Json<ResumeRequest, E2bError>,
@@ -260,7 +279,7 @@ async fn resume(
         let message = format!("autoPause: it is {auto_pause} since the sandbox was created, and cannot be changed");
         return Err(E2bError::bad_request(message));
     }
-    if !sandbox.resume(timeout(request.timeout.unwrap_or(DEFAULT_TIMEOUT_S))?).await? {
+    if !sandbox.resume(timeout(&sandboxes, sandbox.spec.owner, request.timeout)?).await? {
         return Err(E2bError::new(StatusCode::CONFLICT, format!("Sandbox {} is already running", sandbox.id)));
     }
     Ok((StatusCode::CREATED, axum::Json(SandboxResponse::new(&sandbox, domain))).into_response())
@@ -297,12 +316,19 @@ async fn pause(
 }
 
 /// Sets the end of the sandbox to now plus `timeout`, earlier or later than before; 0 ends it now.
-async fn set_timeout(Named(sandbox): Named, Json(request, _): Json<TimeoutRequest, E2bError>) -> E2bResult<StatusCode> {
+async fn set_timeout(
+    State(sandboxes): State<Sandboxes>,
+    Named(sandbox): Named,
+    Json(request, _): Json<TimeoutRequest, E2bError>,
+) -> E2bResult<StatusCode> {
     if sandbox.life().paused {
         return Err(E2bError::no_sandbox(&sandbox.id));
     }
     let Some(seconds) = request.timeout else { return Err(E2bError::bad_request("timeout: missing field")) };
-    let timeout = if seconds <= 0 { Duration::ZERO } else { timeout(seconds)? };
+    let timeout = match seconds {
+        ..=0 => Duration::ZERO,
+        seconds => timeout(&sandboxes, sandbox.spec.owner, Some(seconds))?,
+    };
     sandbox.set_timeout(timeout);
     Ok(StatusCode::NO_CONTENT)
 }
@@ -313,6 +339,7 @@ struct RefreshRequest {
 }
 
 async fn refresh(
+    State(sandboxes): State<Sandboxes>,
     Named(sandbox): Named,
     OptionalJson(request, _): OptionalJson<RefreshRequest, E2bError>,
 ) -> E2bResult<StatusCode> {
@@ -323,7 +350,9 @@ async fn refresh(
     if sandbox.life().paused {
         return Err(E2bError::no_sandbox(&sandbox.id));
     }
-    sandbox.extend(Duration::from_secs(seconds));
+    let duration = Duration::from_secs(seconds);
+    sandboxes.check_timeout(sandbox.spec.owner, duration)?;
+    sandbox.extend(duration);
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -81,6 +81,12 @@ impl NetworkRequest {
         }
     }
 
+    /// Returns whether the client has chosen what the sandbox reaches. SDKs send `allow_internet_access: true` by
+    /// themselves, and what is not reached is no wish.
+    pub(super) fn chooses(&self) -> bool {
+        self.allow_out.as_ref().is_some_and(|list| !list.is_empty())
+    }
+
     /// Returns the options as the request spells them, for reports. [`Self::network`] has checked the lists.
     pub(super) fn requested(&self, internet: Option<bool>) -> RequestedNetwork {
         let texts = |list: &Option<Vec<Value>>| {

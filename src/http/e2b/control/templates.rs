@@ -158,10 +158,7 @@ fn build_id(template: &Template) -> String {
     let digest = Sha256::new().chain_update(&template.name).chain_update([0]).chain_update(&template.image).finalize();
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&digest[..16]);
-    bytes[6] = bytes[6] & 0x0f | 0x80;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+    shapes::uuid(bytes)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::protocol;
-use crate::sandbox::OperationError;
+use crate::sandbox::{OperationError, Sandbox};
 
 /// The protocol's error codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -67,10 +67,17 @@ impl ConnectError {
         Self::new(Code::Unavailable, "The sandbox was not found")
     }
 
-    /// Returns the error at the end of a stream whose sandbox was killed, or else paused. From its first words, SDKs
-    /// know that the sandbox does not run any longer, and do not have to send a request to it, which could resume it.
-    pub(in crate::http::e2b) fn interrupted(is_killed: bool) -> Self {
-        let reason = if is_killed { "it was killed or reached its end of life" } else { "it was paused" };
+    /// Returns the error at the end of a stream whose sandbox was killed, cut off, or else paused. From its first words,
+    /// SDKs know that they cannot use the sandbox any longer, and do not have to send a request to it, which could resume
+    /// it.
+    pub(in crate::http::e2b) fn interrupted(sandbox: &Sandbox) -> Self {
+        let reason = if sandbox.is_killed() {
+            "it was killed or reached its end of life"
+        } else if sandbox.was_cut() {
+            "its API key is not valid any longer"
+        } else {
+            "it was paused"
+        };
         Self::new(Code::Unavailable, format!("The sandbox was not found: {reason}"))
     }
 

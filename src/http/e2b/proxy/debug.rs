@@ -2,7 +2,7 @@
 //!
 //! Some SDKs create a sandbox and send its token, which identifies it. Some create a sandbox and send nothing: they get
 //! the newest sandbox that requires no token. Others create none: they get one sandbox that they all share, as if this
-//! machine were the sandbox. Requests without a token are accepted only while no API key is configured.
+//! machine were the sandbox. Requests without a token are accepted only while no API key is needed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,7 +61,7 @@ pub(in crate::http::e2b) async fn find(
         });
     }
     // Web pages in a browser on this machine can send requests here, and must not run code.
-    if !state.api_keys.is_empty() || headers.contains_key(header::ORIGIN) {
+    if state.api_keys.are_required() || headers.contains_key(header::ORIGIN) {
         return Err(unauthorized().into());
     }
     let open = state.sandboxes.all().into_iter().filter(|sandbox| !sandbox.spec.secure);
@@ -90,6 +90,7 @@ async fn find_shared(state: &AppState, id: &mut Option<String>) -> Result<Arc<Sa
         on_timeout: OnTimeout::Kill,
         auto_resume: false,
         network: template.network(),
+        network_is_chosen: false,
         requested_network: Default::default(),
         metadata: Default::default(),
         env: Default::default(),

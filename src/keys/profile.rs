@@ -1,9 +1,9 @@
-//! Profiles: clients of E2B's API that need different responses.
+//! Profiles: kinds of clients that need different responses.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// The client that an API key is for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Profile {
     /// Any client of E2B.
