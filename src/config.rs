@@ -15,6 +15,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 
+use crate::audit::AuditTarget;
 use crate::engine::{EngineConfig, EngineKind, UserIdRange, networks, user_ids};
 use crate::http::{ClientTimeouts, HttpConfig, TlsConfig};
 use crate::keys::{EnvironmentKeys, Keys as ApiKeys, KeysConfig, KeysError, Profile};
@@ -63,6 +64,7 @@ struct Keys {
     tls_certificate: String,
     tls_key: String,
     keys: String,
+    audit_log: String,
     engine: EngineKind,
     owner: String,
     max_sandboxes: usize,
@@ -95,6 +97,8 @@ pub struct Config {
     pub http: HttpConfig,
     /// The part for `sandbox`.
     pub sandboxes: SandboxesConfig,
+    /// Where the audit log is written, if there is one.
+    pub audit: Option<AuditTarget>,
     /// The part for `engine`.
     pub engine: EngineConfig,
     /// The templates, sorted by the names of their files.
@@ -190,6 +194,11 @@ impl Config {
                 max_queued: keys.max_queued,
                 queue_timeout: Duration::from_millis(keys.queue_timeout_ms),
                 launch_timeout: Duration::from_millis(keys.launch_timeout_ms),
+            },
+            audit: match keys.audit_log.as_str() {
+                "" => None,
+                "stderr" => Some(AuditTarget::Stderr),
+                path => Some(AuditTarget::File(path.into())),
             },
             engine: EngineConfig {
                 kind: keys.engine,

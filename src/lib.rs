@@ -12,6 +12,7 @@
 //!
 //! - [`config`]: the settings from `config/` and the environment.
 //! - [`keys`]: the API keys: whose requests are accepted, what for, and within which limits.
+//! - [`audit`]: the audit log: a line for each run.
 //! - [`http`]: translates the native API and E2B's into calls on [`sandbox::Sandboxes`]; only this module knows HTTP
 //!   statuses.
 //! - [`sandbox`]: decides which container serves a request and how long it lives: warm, for a single run, or kept.
@@ -22,6 +23,8 @@
 //!   `images/`.
 
 pub mod agent;
+#[cfg(feature = "server")]
+pub mod audit;
 #[cfg(feature = "server")]
 pub mod config;
 #[cfg(feature = "server")]

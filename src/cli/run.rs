@@ -13,7 +13,7 @@ use clap::Args;
 use oncebox::config::Config;
 use oncebox::engine::{self, EngineConfig, EngineError};
 use oncebox::protocol::{End, Event, OutcomeKind, Output};
-use oncebox::sandbox::{Owner, RunSpec, Sandboxes, Template};
+use oncebox::sandbox::{HashSecret, Origin, Owner, Records, RunSpec, Sandboxes, Template};
 
 use super::CliResult;
 use super::stop::StopSignals;
@@ -49,9 +49,11 @@ pub(super) async fn run(args: RunArgs, config: Config) -> CliResult {
     // One run needs no warm sandboxes. The owner is this process, so that no server's containers are removed.
     let template = Template { warm: 0, ..template };
     let engine = engine::open(EngineConfig { owner: format!("run-{}", std::process::id()), ..config.engine })?;
-    let sandboxes = Sandboxes::open(engine, vec![template.clone()], config.sandboxes).await?;
+    let records = Records::new(HashSecret::random(), Vec::new());
+    let sandboxes = Sandboxes::open(engine, vec![template.clone()], config.sandboxes, records).await?;
     let spec = RunSpec {
         owner: Owner::ANYBODY,
+        origin: Origin { run_id: String::new(), door: "run", client: None },
         container: template.spec(),
         network_is_chosen: false,
         timeout_is_chosen: args.timeout_ms.is_some(),

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::serve::{Listener, ListenerExt};
+use oncebox::audit::AuditLog;
 use oncebox::config::Config;
 use oncebox::engine::{self, Engine, too_many_processors};
 use oncebox::http::{self, Routers, TlsListener};
 use oncebox::keys;
-use oncebox::sandbox::Sandboxes;
+use oncebox::sandbox::{HashSecret, Records, Sandboxes};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -38,7 +39,12 @@ pub(super) async fn serve(config: Config) -> CliResult {
     let processors = config.template_cpu_millis();
     let owner = config.engine.owner.clone();
     let engine = engine::open(config.engine)?;
-    let sandboxes = Sandboxes::open(Arc::clone(&engine), config.templates, config.sandboxes).await?;
+    let audit = config.audit.map(|target| AuditLog::open(&target, config.http.api_keys.clone())).transpose()?;
+    let records = match &audit {
+        Some(audit) => Records::new(audit.secret(), vec![Arc::new(audit.clone())]),
+        None => Records::new(HashSecret::random(), Vec::new()),
+    };
+    let sandboxes = Sandboxes::open(Arc::clone(&engine), config.templates, config.sandboxes, records).await?;
     tokio::spawn(async move { warn_of_missing_processors(&*engine, &processors).await });
     tokio::spawn(memory::give_back());
     if let Some(address) = tls.as_ref().map(TlsListener::local_addr).transpose()? {
@@ -79,7 +85,11 @@ pub(super) async fn serve(config: Config) -> CliResult {
             }
         }
     }
-    match sandboxes.close().await {
+    let closed = sandboxes.close().await;
+    if let Some(audit) = audit {
+        audit.flush().await;
+    }
+    match closed {
         Ok(()) => tracing::info!("stopped; nothing is left on the engine"),
         Err(err) => {
             let error = &err as &dyn Error;

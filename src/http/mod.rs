@@ -9,6 +9,7 @@ mod interruptible;
 mod json;
 mod linger;
 mod native;
+mod origin;
 mod serve;
 mod single;
 mod tls;

@@ -4,6 +4,7 @@
 //! axum's own loop has no such limits: deliberately slow clients could hold connections for ever and use them up.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use tower::ServiceExt;
 
 use super::client_timeouts::{ClientTimeouts, StallGuard};
 use super::linger::linger;
+use super::origin::Peer;
 
 /// The largest HTTP/1 buffer of a connection in each direction: a whole head, or a piece of a body. An upload holds up
 /// to eight such pieces, one in each step on the way, so a thousand slow uploads take half a gigabyte.
@@ -32,7 +34,7 @@ const MAX_BUFFER_BYTES: usize = 64 << 10;
 /// A connection is closed if it has no request in progress and no complete request head arrives for `timeouts.head`, or
 /// if the client takes no byte of a response for `timeouts.stall`. The total time of a body or a response is not
 /// limited.
-pub async fn serve<L: Listener>(
+pub async fn serve<L: Listener<Addr = SocketAddr>>(
     mut listener: L,
     router: Router,
     timeouts: ClientTimeouts,
@@ -43,13 +45,14 @@ pub async fn serve<L: Listener>(
     builder.http2().timer(TokioTimer::new());
     let connections = TaskTracker::new();
     loop {
-        let stream = tokio::select! {
-            (stream, _) = listener.accept() => stream,
+        let (stream, peer) = tokio::select! {
+            accepted = listener.accept() => accepted,
             () = stopping.cancelled() => break,
         };
         let (requests, mut changes) = watch::channel(Requests::default());
         let router = router.clone();
-        let service = service_fn(move |request: Request<Incoming>| {
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(Peer(peer));
             let (router, open) = (router.clone(), OpenRequest::new(requests.clone()));
             async move {
                 let response = router.oneshot(linger(request)).await.unwrap_or_else(|never| match never {});

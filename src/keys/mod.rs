@@ -1,7 +1,7 @@
 //! API keys: whose requests are accepted, what for, and within which limits.
 //!
 //! Keys come from variables of the environment, for which nothing but their text is known, and from a file, `keys.toml`,
-//! which has hashes, scopes and limits ([`format`]). The file is read again when it changes ([`watch`]).
+//! which has hashes, scopes and limits (`format.rs`). The file is read again when it changes ([`follow`]).
 //! `oncebox keys` and E2B's API change it ([`KeysFile`]).
 
 mod edit;
@@ -251,6 +251,14 @@ impl Keys {
     /// Returns the profile of an owner's key.
     pub fn profile(&self, owner: Owner) -> Profile {
         self.0.set.load().by_owner(owner).map_or(self.0.config.profile, |key| key.profile)
+    }
+
+    /// Returns the name of an owner's key; that of a key that is not there any longer is its id.
+    pub fn name(&self, owner: Owner) -> String {
+        if owner == Owner::ANYBODY {
+            return self.0.anybody.key.name.clone();
+        }
+        self.0.set.load().by_owner(owner).map_or_else(|| owner.to_string(), |key| key.name.clone())
     }
 
     /// Returns whether an owner may use its sandboxes: whether its key is valid.

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::error::OperationError;
 use super::kept::Sandbox;
+use super::record::{Origin, Recording};
 use crate::link::{Link, LinkError};
 use crate::protocol::{End, Event, Execute, LimitHit, Limits, Outcome, OutcomeKind, Usage};
 
@@ -27,17 +28,28 @@ pub(super) struct Events {
     /// The number of bytes that the agent may still send.
     room: u64,
     over: bool,
+    recording: Recording,
 }
 
 impl Events {
     /// Starts the code. Dropping the events interrupts it.
-    pub(super) async fn start(link: &Link, execute: &Execute) -> Result<Self, LinkError> {
+    pub(super) async fn start(link: &Link, execute: &Execute, recording: Recording) -> Result<Self, LinkError> {
         let started = Instant::now();
-        Ok(Self { started, ..Self::new(link.execute(execute).await?, execute.limits) })
+        match link.execute(execute).await {
+            Ok(stream) => Ok(Self { started, ..Self::new(stream, execute.limits, recording) }),
+            Err(err) => {
+                recording.forget();
+                Err(err)
+            }
+        }
     }
 
-    fn new(stream: impl Stream<Item = Result<Event, LinkError>> + Send + 'static, limits: Limits) -> Self {
-        Self { stream: stream.boxed(), limits, started: Instant::now(), room: room(&limits), over: false }
+    fn new(
+        stream: impl Stream<Item = Result<Event, LinkError>> + Send + 'static,
+        limits: Limits,
+        recording: Recording,
+    ) -> Self {
+        Self { stream: stream.boxed(), limits, started: Instant::now(), room: room(&limits), over: false, recording }
     }
 
     /// The next event. An error means that the sandbox is gone, or that its agent broke the protocol.
@@ -47,6 +59,9 @@ impl Events {
         }
         let event = self.receive().await;
         self.over = matches!(event, Ok(Event::End(_)) | Err(_));
+        if let Ok(event) = &event {
+            self.recording.event(event);
+        }
         Some(event)
     }
 
@@ -78,7 +93,9 @@ impl Events {
     pub(super) fn end(&mut self, kind: OutcomeKind, message: String, limit: Option<LimitHit>) -> Event {
         self.over = true;
         let usage = Usage { wall_ms: self.started.elapsed().as_millis() as u64, ..Usage::default() };
-        Event::End(End { outcome: Outcome { kind, message, limit }, exception: None, usage, lost: true })
+        let end = Event::End(End { outcome: Outcome { kind, message, limit }, exception: None, usage, lost: true });
+        self.recording.event(&end);
+        end
     }
 
     /// Whether the last event has been returned.
@@ -117,9 +134,14 @@ pub struct Execution {
 }
 
 impl Execution {
-    pub(super) async fn start(sandbox: &Arc<Sandbox>, execute: &Execute) -> Result<Self, OperationError> {
+    pub(super) async fn start(
+        sandbox: &Arc<Sandbox>,
+        execute: &Execute,
+        origin: Origin,
+    ) -> Result<Self, OperationError> {
         let number = sandbox.count_execution(&execute.context);
-        let events = Events::start(sandbox.link(), execute).await?;
+        let recording = sandbox.recording(origin).of_code(&execute.code);
+        let events = Events::start(sandbox.link(), execute, recording).await?;
         Ok(Self { number, context: execute.context.clone(), sandbox: Arc::clone(sandbox), events })
     }
 
@@ -144,6 +166,11 @@ impl Execution {
             }
             Ok(_) | Err(_) => {}
         }
+        if event.is_err() {
+            let is_killed = self.sandbox.is_killed();
+            let outcome = if is_killed { OutcomeKind::Cancelled } else { OutcomeKind::Infrastructure };
+            self.events.recording.end_without_report(outcome);
+        }
         Some(event.map_err(OperationError::from))
     }
 }
@@ -154,14 +181,22 @@ mod tests {
 
     use super::*;
     use crate::protocol::Output;
+    use crate::sandbox::owner::Owner;
+    use crate::sandbox::record::{HashSecret, Records};
 
     const LIMITS: Limits =
         Limits { timeout_ms: 1000, memory_bytes: 0, processes: 0, disk_bytes: 0, output_bytes: 1 << 20 };
 
+    fn events(stream: impl Stream<Item = Result<Event, LinkError>> + Send + 'static, limits: Limits) -> Events {
+        let records = Arc::new(Records::new(HashSecret::random(), Vec::new()));
+        let origin = Origin { run_id: String::new(), door: "run", client: None };
+        Events::new(stream, limits, Recording::start(&records, Owner::ANYBODY, origin, "python"))
+    }
+
     #[tokio::test]
     async fn an_agent_that_sends_more_than_an_honest_one_can_is_cut_off() {
         let flood = stream::repeat_with(|| Ok(Event::Stdout { text: "x".repeat(1 << 20) }));
-        let mut events = Events::new(flood, LIMITS);
+        let mut events = events(flood, LIMITS);
         let mut received = 0;
         while let Some(Ok(_)) = events.next().await {
             received += 1;
@@ -173,7 +208,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_agent_that_does_not_end_in_time_is_not_waited_for() {
         let began = Instant::now();
-        let mut events = Events::new(stream::pending(), LIMITS);
+        let mut events = events(stream::pending(), LIMITS);
         let Some(Ok(Event::End(end))) = events.next().await else { panic!("no end") };
         assert_eq!((end.outcome.kind, end.lost), (OutcomeKind::Timeout, true));
         assert_eq!(began.elapsed(), Duration::from_secs(1) + GRACE);
@@ -182,13 +217,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_execution_without_a_time_limit_may_take_any_time() {
-        let mut events = Events::new(stream::pending(), Limits { timeout_ms: 0, ..LIMITS });
+        let mut events = events(stream::pending(), Limits { timeout_ms: 0, ..LIMITS });
         assert!(tokio::time::timeout(Duration::from_secs(1 << 20), events.next()).await.is_err());
     }
 
     #[tokio::test]
     async fn an_answer_that_breaks_off_is_an_error() {
-        let mut events = Events::new(stream::empty(), LIMITS);
+        let mut events = events(stream::empty(), LIMITS);
         assert!(matches!(events.next().await, Some(Err(LinkError::Broken(_)))));
         assert!(events.next().await.is_none());
     }

@@ -13,6 +13,7 @@ use super::error::OperationError;
 use super::meter::KeptMeter;
 use super::owner::Owner;
 use super::readings::{INTERVAL, Reading, Readings};
+use super::record::{Origin, Recording, Records};
 use super::template::Template;
 use crate::engine::{EngineError, Network};
 use crate::link::Link;
@@ -107,6 +108,7 @@ pub struct Sandbox {
     pub(super) readings: Readings,
     /// Locked while the metrics are read, which counts from one reading to the next.
     meter: tokio::sync::Mutex<KeptMeter>,
+    records: Arc<Records>,
     /// Cancelled when the sandbox is killed.
     pub(super) gone: CancellationToken,
     /// Cancelled when the sandbox is killed, paused or cut off: streams from it must end then. Replaced when it goes on.
@@ -122,7 +124,14 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    pub(super) fn new(id: String, token: String, spec: CreateSpec, container: Container, meter: KeptMeter) -> Self {
+    pub(super) fn new(
+        id: String,
+        token: String,
+        spec: CreateSpec,
+        container: Container,
+        meter: KeptMeter,
+        records: Arc<Records>,
+    ) -> Self {
         let started = SystemTime::now();
         let gone = CancellationToken::new();
         Self {
@@ -134,6 +143,7 @@ impl Sandbox {
             streams: Mutex::new(gone.child_token()),
             was_cut: AtomicBool::new(false),
             meter: tokio::sync::Mutex::new(meter),
+            records,
             gone,
             transition: tokio::sync::Mutex::default(),
             defaults: tokio::sync::Mutex::new(container.contexts.clone()),
@@ -230,6 +240,11 @@ impl Sandbox {
     /// Whether the sandbox was killed.
     pub fn is_killed(&self) -> bool {
         self.gone.is_cancelled()
+    }
+
+    /// A run in the sandbox begins now.
+    pub(super) fn recording(&self, origin: Origin) -> Recording {
+        Recording::start(&self.records, self.spec.owner, origin, &self.spec.template.name).in_sandbox(&self.id)
     }
 
     /// Whether its streams were ended last because its owner may not use it any longer.

@@ -14,6 +14,7 @@ mod owner;
 mod owners;
 mod pool;
 mod readings;
+mod record;
 mod registry;
 mod run;
 mod supervise;
@@ -46,6 +47,7 @@ pub use operations::{File, Items};
 pub use owner::{Owner, ParseOwnerError};
 pub use pool::ShelfStatus;
 pub use readings::Reading;
+pub use record::{HashSecret, Observer, Origin, RECENT, Records, RunRecord};
 pub use run::{Place, Report, RunSpec, Running};
 pub use template::{NetworkKind, Template, TemplateError};
 
@@ -62,6 +64,7 @@ struct Shared {
     reaper: Reaper,
     pool: Pool,
     owners: Arc<Owners>,
+    records: Arc<Records>,
     admission: Admission,
     kept: Registry,
     creations: Creations,
@@ -94,6 +97,7 @@ impl Sandboxes {
         engine: Arc<dyn Engine>,
         templates: Vec<Template>,
         config: SandboxesConfig,
+        records: Records,
     ) -> Result<Self, EngineError> {
         match engine.sweep().await {
             Ok(0) => {}
@@ -108,7 +112,8 @@ impl Sandboxes {
         let owners = Arc::<Owners>::default();
         let (admission, kept) = (Admission::new(config, Arc::clone(&owners)), Registry::new(Arc::clone(&owners)));
         let (creations, cancelled) = (Creations::default(), CancellationToken::new());
-        let shared = Shared { templates, engine, reaper, pool, owners, admission, kept, creations, cancelled };
+        let records = Arc::new(records);
+        let shared = Shared { templates, engine, reaper, pool, owners, records, admission, kept, creations, cancelled };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -151,7 +156,7 @@ impl Sandboxes {
         tracing::debug!(sandbox.id = %sandbox.id(), warm, wait_ms, "took sandbox {}", sandbox.id());
         let place = Place { template: spec.template.name.clone(), warm, wait_ms };
         let meter = RunMeter::start(Arc::clone(&self.shared.owners), spec.owner, spec.container.cpu_millis);
-        Running::start(sandbox, place, spec, meter, self.shared.cancelled.clone()).await
+        Running::start(sandbox, place, spec, meter, &self.shared.records, self.shared.cancelled.clone()).await
     }
 
     /// The template with this name or alias, for a kept sandbox.
@@ -201,7 +206,8 @@ impl Sandboxes {
         let container = Spec { network: spec.network.clone(), ..spec.template.spec() };
         let (container, warm) = self.container(&spec.template, &container, spec.owner, permit).await?;
         let meter = KeptMeter::start(Arc::clone(&self.shared.owners), spec.owner, spec.template.cpu_millis);
-        let sandbox = Arc::new(Sandbox::new(new_id(), new_token(), spec, container, meter));
+        let sandbox =
+            Arc::new(Sandbox::new(new_id(), new_token(), spec, container, meter, Arc::clone(&self.shared.records)));
         sandbox.link().set_environment(&environment(&sandbox)).await.map_err(SandboxError::Lost)?;
         sandbox.set_timeout(sandbox.spec.timeout);
         self.shared.kept.insert(Arc::clone(&sandbox));
@@ -235,6 +241,11 @@ impl Sandboxes {
             KeyedError::OtherRequest => SandboxError::OtherRequest { key: key.key.clone() },
             KeyedError::Failed(err) => err,
         })
+    }
+
+    /// The records of an owner's newest runs, at most [`RECENT`], the newest first.
+    pub fn recent_runs(&self, owner: Owner) -> Vec<Arc<RunRecord>> {
+        self.shared.records.recent(owner)
     }
 
     /// Replaces the allowances of all owners. Those that are missing have the default.

@@ -11,10 +11,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::error::OperationError;
 use super::execution::Execution;
 use super::kept::Sandbox;
+use super::record::Origin;
 use crate::link::{FileContent, LinkError};
 use crate::protocol::{
-    Context, Entry, Execute, FileQuery, ListQuery, MoveQuery, ProcessEvent, ProcessInfo, ProcessSelector, ReadQuery,
-    StartContext, StartProcess, TerminalSize, WatchEvent, WatchQuery, Watcher, WriteQuery,
+    Context, Entry, Execute, FileQuery, ListQuery, MoveQuery, OutcomeKind, ProcessEvent, ProcessInfo, ProcessSelector,
+    ReadQuery, StartContext, StartProcess, TerminalSize, WatchEvent, WatchQuery, Watcher, WriteQuery,
 };
 
 /// The items of an operation, as they arrive. Dropping the stream ends the operation.
@@ -43,8 +44,8 @@ impl Sandbox {
     ///
     /// `Code::NotFound` for an unknown context, `Code::InvalidArgument` for a `cwd` that cannot be entered. The outcome of the
     /// code is an event.
-    pub async fn execute(self: &Arc<Self>, execute: &Execute) -> Result<Execution, OperationError> {
-        Execution::start(self, execute).await
+    pub async fn execute(self: &Arc<Self>, execute: &Execute, origin: Origin) -> Result<Execution, OperationError> {
+        Execution::start(self, execute, origin).await
     }
 
     /// Lists the contexts in the order of their creation.
@@ -114,8 +115,19 @@ impl Sandbox {
     /// # Errors
     ///
     /// When the command, the directory or the user does not exist.
-    pub async fn spawn(&self, request: &StartProcess) -> Result<Items<ProcessEvent>, OperationError> {
-        Ok(items(self.link().start_process(request).await?))
+    pub async fn spawn(
+        self: &Arc<Self>,
+        request: &StartProcess,
+        origin: Origin,
+    ) -> Result<Items<ProcessEvent>, OperationError> {
+        let events = self.link().start_process(request).await?;
+        let mut recording = self.recording(origin).going_on_if_dropped();
+        let sandbox = Arc::clone(self);
+        Ok(items(events.inspect(move |event| match event {
+            Ok(event) => recording.process_event(event),
+            Err(_) if sandbox.is_killed() => recording.end_without_report(OutcomeKind::Cancelled),
+            Err(_) => recording.end_without_report(OutcomeKind::Infrastructure),
+        })))
     }
 
     /// Streams a process's events from now on. The process waits for its slowest reader.

@@ -11,6 +11,7 @@ use super::error::{Ending, SandboxError};
 use super::execution::Events;
 use super::meter::RunMeter;
 use super::owner::Owner;
+use super::record::{Origin, Recording, Records};
 use super::template::Template;
 use crate::engine::Spec;
 use crate::link::LinkError;
@@ -23,6 +24,8 @@ pub struct RunSpec {
     pub template: Arc<Template>,
     /// The owner of the run.
     pub owner: Owner,
+    /// Where it comes from.
+    pub origin: Origin,
     /// The container, which may have less of a resource than the template's.
     pub container: Spec,
     /// Whether the client has chosen the network; otherwise it is the template's, or less if the owner may not have that.
@@ -88,6 +91,7 @@ impl Running {
         place: Place,
         spec: RunSpec,
         meter: RunMeter,
+        records: &Arc<Records>,
         cancelled: CancellationToken,
     ) -> Result<Self, SandboxError> {
         for (index, (path, content)) in spec.files.into_iter().enumerate() {
@@ -98,6 +102,9 @@ impl Running {
                 }
             })?;
         }
+        let recording = Recording::start(records, spec.owner, spec.origin, &spec.template.name)
+            .in_own_sandbox(place.wait_ms, place.warm)
+            .of_code(&spec.code);
         let execute = Execute {
             context: container.contexts.get(&spec.template.language).cloned().unwrap_or_default(),
             code: spec.code,
@@ -106,7 +113,7 @@ impl Running {
             limits: spec.limits,
             ..Execute::default()
         };
-        let events = Events::start(container.link(), &execute).await.map_err(SandboxError::Lost)?;
+        let events = Events::start(container.link(), &execute, recording).await.map_err(SandboxError::Lost)?;
         Ok(Self { place, events, container, meter, cancelled })
     }
 

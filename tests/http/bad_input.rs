@@ -141,7 +141,7 @@ async fn a_template_without_network_refuses_one() {
 }
 
 async fn an_unknown_route_is_a_404_and_a_wrong_method_a_405() {
-    for path in ["/", "/v1", "/v1/runs", "/v1/run/", "/v2/run", "/v1/../etc/passwd%00"] {
+    for path in ["/", "/v1", "/v1/runner", "/v1/run/", "/v2/run", "/v1/../etc/passwd%00"] {
         let (status, code, message) = send(server(), Method::GET, path, "").await;
         assert_eq!((status, code.as_str()), (404, "not_found"), "{path}: {message}");
     }

@@ -32,6 +32,7 @@ mod protocol;
 mod repeat;
 #[path = "../it/repository.rs"]
 mod repository;
+mod runs;
 mod scopes;
 mod tidy;
 mod tls;
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
         e2b_members::trials(),
         protocol::trials(),
         repeat::trials(),
+        runs::trials(),
         scopes::trials(),
         tidy::trials(),
         tls::trials(),

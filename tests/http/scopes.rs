@@ -12,6 +12,7 @@ const SCOPES: [&str; 5] = ["run", "sandboxes", "build", "metrics", "admin"];
 /// The routes with the scopes that open them: every method that a route has, and one that stands for all others.
 const ROUTES: &[(&str, &str, &[&str])] = &[
     ("POST", "/v1/run", &["run"]),
+    ("GET", "/v1/runs", &["run", "sandboxes"]),
     ("GET", "/v1/languages", &SCOPES),
     ("GET", "/v1/status", &["metrics"]),
     ("POST", "/sandboxes", &["sandboxes"]),

@@ -1,6 +1,7 @@
 //! oncebox's own API.
 
 mod run;
+mod runs;
 mod shapes;
 mod status;
 
@@ -17,6 +18,7 @@ use crate::keys::Scope;
 /// What a key needs.
 const NEEDS: &[Need] = &[
     Need::new("POST", "/v1/run", &[Scope::Run]),
+    Need::new("GET", "/v1/runs", &[Scope::Run, Scope::Sandboxes]),
     Need::new("GET", "/v1/languages", &[]),
     Need::new("GET", "/v1/status", &[Scope::Metrics]),
 ];
@@ -29,6 +31,7 @@ impl Dialect for Native {
     fn routes(&self) -> Router<AppState> {
         Router::new()
             .route("/v1/run", post(run::run))
+            .route("/v1/runs", get(runs::runs))
             .route("/v1/languages", get(status::languages))
             .route("/v1/status", get(status::status))
     }

@@ -12,6 +12,7 @@ use serde_json::json;
 use super::shapes::{ExceptionResponse, OutputResponse, RunRequest, RunResponse, error_text};
 use crate::http::error::ApiError;
 use crate::http::json::Json;
+use crate::http::origin::Source;
 use crate::protocol::{End, Event};
 use crate::sandbox::{Owner, Place, Running, Sandboxes};
 
@@ -19,11 +20,12 @@ use crate::sandbox::{Owner, Place, Running, Sandboxes};
 pub(super) async fn run(
     State(sandboxes): State<Sandboxes>,
     Extension(owner): Extension<Owner>,
+    source: Source,
     headers: HeaderMap,
     Json(request, _): Json<RunRequest, ApiError>,
 ) -> Result<Response, ApiError> {
     let template = sandboxes.template(&request.language)?;
-    let running = sandboxes.run(request.check(template, owner)?).await?;
+    let running = sandboxes.run(request.check(template, owner, source.by("run"))?).await?;
     if wants_events(&headers) {
         return Ok(events(running).into_response());
     }

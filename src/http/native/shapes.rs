@@ -14,7 +14,7 @@ use crate::engine::Network;
 use crate::http::error::ApiError;
 use crate::http::json::Pairs;
 use crate::protocol::{Exception, Outcome, OutcomeKind, Output, Usage};
-use crate::sandbox::{NetworkKind, Owner, Place, Report, RunSpec, Template};
+use crate::sandbox::{NetworkKind, Origin, Owner, Place, Report, RunSpec, Template};
 
 /// The largest number of files in a request. More files can be sent as an archive.
 const MAX_FILES: usize = 1000;
@@ -66,7 +66,7 @@ struct LimitsRequest {
 
 impl RunRequest {
     /// Checks the request against the limits of its template.
-    pub(super) fn check(self, template: Arc<Template>, owner: Owner) -> Result<RunSpec, ApiError> {
+    pub(super) fn check(self, template: Arc<Template>, owner: Owner, origin: Origin) -> Result<RunSpec, ApiError> {
         let (mut container, mut limits) = (template.spec(), template.limits());
         let (network_is_chosen, timeout_is_chosen) = (self.network.is_some(), self.timeout_ms.is_some());
         if let Some(network) = self.network {
@@ -104,6 +104,7 @@ impl RunRequest {
         Ok(RunSpec {
             template,
             owner,
+            origin,
             container,
             network_is_chosen,
             timeout_is_chosen,

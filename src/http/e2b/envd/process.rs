@@ -19,6 +19,7 @@ use super::connect::{self, Messages, ServerStreaming, StreamError, StreamTimeout
 use super::error::{Code, ConnectError};
 use super::user::User;
 use crate::http::json::Pairs;
+use crate::http::origin::Source;
 use crate::protocol::{self, ProcessEnd, ProcessEvent, ProcessInfo, ProcessSelector, StartProcess, TerminalSize};
 use crate::sandbox::{OperationError, Sandbox};
 
@@ -105,6 +106,7 @@ impl PtyRequest {
 async fn start(
     Extension(sandbox): Extension<Arc<Sandbox>>,
     User(user): User,
+    source: Source,
     timeouts: StreamTimeouts,
     ServerStreaming(request): ServerStreaming<StartRequest>,
 ) -> Result<Response, StreamError> {
@@ -120,7 +122,7 @@ async fn start(
         tag,
         timeout_ms: timeouts.timeout.map(|timeout| timeout.as_millis().try_into().unwrap_or(u64::MAX)),
     };
-    let events = sandbox.spawn(&start).await?;
+    let events = sandbox.spawn(&start, source.by("command")).await?;
     Ok(connect::message_stream(messages(events), timeouts.with_grace(), keep_alive()))
 }
 

@@ -24,6 +24,7 @@ use super::operation_error;
 use super::proxy::lifetime::abort_when_interrupted;
 use crate::http::AppState;
 use crate::http::json::{Json as JsonBody, JsonError, OptionalJson, Pairs};
+use crate::http::origin::Source;
 use crate::protocol::{Code, Context, Execute, Limits, Mode, StartContext};
 use crate::sandbox::{Execution, OperationError, Sandbox, Sandboxes};
 use renderer::Renderer;
@@ -93,6 +94,7 @@ struct ExecuteRequest {
 async fn execute(
     State(state): State<AppState>,
     Extension(sandbox): Extension<Arc<Sandbox>>,
+    source: Source,
     JsonBody(request, _): JsonBody<ExecuteRequest, InterpreterError>,
 ) -> Result<Response, InterpreterError> {
     let profile = state.api_keys.profile(sandbox.spec.owner);
@@ -124,7 +126,8 @@ async fn execute(
         limits,
         ..Execute::default()
     };
-    let execution = sandbox.execute(&execute).await.map_err(|err| operation_failed(err, &context))?;
+    let execution =
+        sandbox.execute(&execute, source.by("interpreter")).await.map_err(|err| operation_failed(err, &context))?;
     let renderer = letta::renderer(profile, &sandbox, &language);
     // Dropped with the stream: when the response is complete or the client has gone.
     let lines = lines(execution, renderer).inspect(move |_| _ = &kill_on_drop);
