@@ -11,9 +11,9 @@ use axum::serve::{Listener, ListenerExt};
 use oncebox::audit::AuditLog;
 use oncebox::config::Config;
 use oncebox::engine::{self, Engine, too_many_processors};
-use oncebox::http::{self, Routers, TlsListener};
+use oncebox::http::{self, Metrics, Routers, TlsListener};
 use oncebox::keys;
-use oncebox::sandbox::{HashSecret, Records, Sandboxes};
+use oncebox::sandbox::{HashSecret, Observer, Records, Sandboxes};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -40,10 +40,11 @@ pub(super) async fn serve(config: Config) -> CliResult {
     let owner = config.engine.owner.clone();
     let engine = engine::open(config.engine)?;
     let audit = config.audit.map(|target| AuditLog::open(&target, config.http.api_keys.clone())).transpose()?;
-    let records = match &audit {
-        Some(audit) => Records::new(audit.secret(), vec![Arc::new(audit.clone())]),
-        None => Records::new(HashSecret::random(), Vec::new()),
-    };
+    let metrics = Metrics::new(config.http.api_keys.clone());
+    let secret = audit.as_ref().map_or_else(HashSecret::random, AuditLog::secret);
+    let mut observers: Vec<Arc<dyn Observer>> = vec![Arc::new(metrics.clone())];
+    observers.extend(audit.iter().map(|audit| Arc::new(audit.clone()) as Arc<dyn Observer>));
+    let records = Records::new(secret, observers);
     let sandboxes = Sandboxes::open(Arc::clone(&engine), config.templates, config.sandboxes, records).await?;
     tokio::spawn(async move { warn_of_missing_processors(&*engine, &processors).await });
     tokio::spawn(memory::give_back());
@@ -58,7 +59,7 @@ pub(super) async fn serve(config: Config) -> CliResult {
     config.http.api_keys.apply(&sandboxes);
     tokio::spawn(keys::follow(config.http.api_keys.clone(), sandboxes.clone()));
     tokio::spawn(announce(sandboxes.clone(), address, config.http.api_keys.are_required(), started));
-    let routers = Routers::new(sandboxes.clone(), &config.http);
+    let routers = Routers::new(sandboxes.clone(), metrics, &config.http);
     let stopping = CancellationToken::new();
     let mut servers = JoinSet::new();
     servers.spawn(http::serve(main, routers.main(), timeouts, stopping.clone()));

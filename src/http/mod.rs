@@ -8,6 +8,7 @@ mod error;
 mod interruptible;
 mod json;
 mod linger;
+mod metrics;
 mod native;
 mod origin;
 mod serve;
@@ -22,6 +23,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, Uri};
 use axum::response::Response;
 use axum::{Router, middleware};
+use prometheus_client::registry::Registry;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
 use tower_http::timeout::RequestBodyTimeoutLayer;
 use tower_http::trace::TraceLayer;
@@ -31,6 +33,7 @@ use crate::sandbox::Sandboxes;
 use dialect::{Dialect, Refusal};
 
 pub use client_timeouts::ClientTimeouts;
+pub use metrics::Metrics;
 pub use serve::serve;
 pub use tls::{TlsConfig, TlsConfigError, TlsListener};
 
@@ -58,6 +61,8 @@ pub struct HttpConfig {
 pub(crate) struct AppState {
     sandboxes: Sandboxes,
     api_keys: Keys,
+    metrics: Metrics,
+    registry: Arc<Registry>,
     domain: Option<String>,
     /// The longest time without a byte of a request body.
     stall_timeout: Duration,
@@ -90,9 +95,11 @@ pub struct Routers {
 }
 
 impl Routers {
-    /// Creates the routers of a server with these sandboxes.
-    pub fn new(sandboxes: Sandboxes, config: &HttpConfig) -> Self {
+    /// Creates the routers of a server with these sandboxes. `metrics` is one of the observers of their records.
+    pub fn new(sandboxes: Sandboxes, metrics: Metrics, config: &HttpConfig) -> Self {
         let state = AppState {
+            registry: Arc::new(metrics.registry(sandboxes.clone())),
+            metrics,
             sandboxes,
             api_keys: config.api_keys.clone(),
             domain: config.domain.clone(),
@@ -126,12 +133,14 @@ impl Routers {
             .method_not_allowed_fallback(async move |method: Method, uri: Uri| {
                 refused(&wrong, uri.path(), Refusal::WrongMethod(&method, uri.path()))
             })
+            .layer(middleware::from_fn(metrics::name_route))
             .layer(DefaultBodyLimit::max(self.max_body_bytes))
             .layer(RequestBodyTimeoutLayer::new(self.state.stall_timeout))
             .with_state(self.state.clone());
         let dialects = self.dialects.iter();
         let router = dialects.fold(router, |router, dialect| dialect.dispatch(&self.state, router, port));
         router
+            .layer(middleware::from_fn_with_state(self.state.metrics.clone(), metrics::measure))
             .layer(PropagateRequestIdLayer::x_request_id())
             // Failures are logged once, where they are handled; this layer only opens the span.
             .layer(TraceLayer::new_for_http().on_failure(()).make_span_with(|request: &axum::http::Request<_>| {

@@ -47,7 +47,7 @@ pub use operations::{File, Items};
 pub use owner::{Owner, ParseOwnerError};
 pub use pool::ShelfStatus;
 pub use readings::Reading;
-pub use record::{HashSecret, Observer, Origin, RECENT, Records, RunRecord};
+pub use record::{HashSecret, Observer, Origin, RECENT, Records, Refusal, RunRecord};
 pub use run::{Place, Report, RunSpec, Running};
 pub use template::{NetworkKind, Template, TemplateError};
 
@@ -137,7 +137,11 @@ impl Sandboxes {
     /// # Errors
     ///
     /// When the run cannot start. The outcome of the code is in its last event.
-    pub async fn run(&self, mut spec: RunSpec) -> Result<Running, SandboxError> {
+    pub async fn run(&self, spec: RunSpec) -> Result<Running, SandboxError> {
+        self.start(spec).await.inspect_err(|err| self.shared.records.failed(err))
+    }
+
+    async fn start(&self, mut spec: RunSpec) -> Result<Running, SandboxError> {
         let requested = Instant::now();
         let allowance = self.shared.owners.allowance(spec.owner);
         allowance.check_template(&spec.template)?;
@@ -190,6 +194,14 @@ impl Sandboxes {
     /// [`SandboxError::TooOften`] and [`SandboxError::CpuUsedUp`]; [`SandboxError::Launch`] when no container can be
     /// started, and [`SandboxError::Lost`].
     pub async fn create(
+        &self,
+        spec: CreateSpec,
+        environment: impl FnOnce(&Sandbox) -> BTreeMap<String, String>,
+    ) -> Result<Arc<Sandbox>, SandboxError> {
+        self.keep(spec, environment).await.inspect_err(|err| self.shared.records.failed(err))
+    }
+
+    async fn keep(
         &self,
         mut spec: CreateSpec,
         environment: impl FnOnce(&Sandbox) -> BTreeMap<String, String>,
@@ -345,11 +357,16 @@ impl Sandboxes {
         }
     }
 
+    /// Whether the engine answers.
+    pub async fn engine_answers(&self) -> bool {
+        self.shared.engine.ping().await.is_ok()
+    }
+
     /// Whether requests can be served: the engine answers, and every template with warm sandboxes has launched one and
     /// did not fail at the last launch.
     pub async fn is_ready(&self) -> bool {
         let ready = |shelf: &ShelfStatus| shelf.template.warm == 0 || (shelf.has_launched && !shelf.failing);
-        self.shared.pool.status().iter().all(ready) && self.shared.engine.ping().await.is_ok()
+        self.shared.pool.status().iter().all(ready) && self.engine_answers().await
     }
 
     /// Ends running code with the outcome `cancelled`, and removes all kept sandboxes.

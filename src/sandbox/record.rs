@@ -11,6 +11,7 @@ use hmac::{Hmac, Mac};
 use serde::{Serialize, Serializer};
 use sha2::Sha256;
 
+use super::error::SandboxError;
 use super::owner::Owner;
 use crate::protocol::{End, Event, LimitHit, OutcomeKind, ProcessEnd, ProcessEvent, Usage};
 
@@ -87,6 +88,55 @@ fn rfc3339<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::
 pub trait Observer: fmt::Debug + Send + Sync {
     /// Called once for each run. It must not block.
     fn run_ended(&self, record: &RunRecord);
+
+    /// Called when a run or a kept sandbox is refused, though the request for it is right.
+    fn refused(&self, _reason: Refusal) {}
+}
+
+/// Why a run or a kept sandbox is refused, though the request for it is right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// [`SandboxError::Busy`].
+    Busy,
+    /// [`SandboxError::Full`].
+    Full,
+    /// [`SandboxError::TooOften`].
+    TooOften,
+    /// [`SandboxError::CpuUsedUp`].
+    UsedUp,
+    /// [`SandboxError::ShuttingDown`].
+    ShuttingDown,
+}
+
+impl Refusal {
+    /// Its name: the code of the error in the native API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Busy => "busy",
+            Self::Full => "full",
+            Self::TooOften => "too_often",
+            Self::UsedUp => "used_up",
+            Self::ShuttingDown => "shutting_down",
+        }
+    }
+
+    fn of(err: &SandboxError) -> Option<Self> {
+        match err {
+            SandboxError::Busy { .. } => Some(Self::Busy),
+            SandboxError::Full { .. } => Some(Self::Full),
+            SandboxError::TooOften { .. } => Some(Self::TooOften),
+            SandboxError::CpuUsedUp { .. } => Some(Self::UsedUp),
+            SandboxError::ShuttingDown => Some(Self::ShuttingDown),
+            SandboxError::UnknownLanguage { .. }
+            | SandboxError::TooLong { .. }
+            | SandboxError::TemplateForbidden { .. }
+            | SandboxError::NetworkForbidden { .. }
+            | SandboxError::OtherRequest { .. }
+            | SandboxError::File { .. }
+            | SandboxError::Launch(_)
+            | SandboxError::Lost(_) => None,
+        }
+    }
 }
 
 /// The key of the hashes of code.
@@ -135,6 +185,13 @@ impl Records {
     pub(super) fn recent(&self, owner: Owner) -> Vec<Arc<RunRecord>> {
         let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         recent.get(&owner).map(|records| records.iter().rev().cloned().collect()).unwrap_or_default()
+    }
+
+    /// A run or a kept sandbox could not begin.
+    pub(super) fn failed(&self, err: &SandboxError) {
+        if let Some(reason) = Refusal::of(err) {
+            self.observers.iter().for_each(|observer| observer.refused(reason));
+        }
     }
 
     fn add(&self, record: RunRecord) {

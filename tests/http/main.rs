@@ -28,6 +28,7 @@ mod heads;
 mod key_file;
 mod keys;
 mod limits;
+mod metrics;
 mod protocol;
 mod repeat;
 #[path = "../it/repository.rs"]
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
         heads::trials(),
         keys::trials(),
         limits::trials(),
+        metrics::trials(),
         e2b_clients::trials(),
         e2b_members::trials(),
         protocol::trials(),

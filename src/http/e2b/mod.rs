@@ -23,6 +23,7 @@ use tower_http::timeout::RequestBodyTimeoutLayer;
 
 use super::AppState;
 use super::dialect::{Dialect, Need, Refusal};
+use super::metrics::RouteName;
 use access::{access_token_matches, check_traffic_token, key_has_ended, unauthorized};
 use envd::signature::{self, FilesQuery};
 use error::{E2bError, ProxyError};
@@ -180,17 +181,19 @@ impl Dispatch {
                 return not_found();
             }
         }
-        match port {
+        let (route, mut response) = match port {
             INTERPRETER_PORT => {
                 request.extensions_mut().insert(sandbox);
-                call(self.interpreter, request).await
+                ("sandbox:interpreter", call(self.interpreter, request).await)
             }
             ENVD_PORT => {
                 request.extensions_mut().insert(sandbox);
-                call(self.envd, request).await
+                ("sandbox:envd", call(self.envd, request).await)
             }
-            _ => ports::forward(&sandbox, port, request).await,
-        }
+            _ => ("sandbox:port", ports::forward(&sandbox, port, request).await),
+        };
+        response.extensions_mut().insert(RouteName(route.to_owned()));
+        response
     }
 }
 

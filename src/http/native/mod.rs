@@ -13,6 +13,7 @@ use axum::routing::{get, post};
 use super::AppState;
 use super::dialect::{Dialect, Need, Refusal};
 use super::error::ApiError;
+use super::metrics;
 use crate::keys::Scope;
 
 /// What a key needs.
@@ -21,6 +22,7 @@ const NEEDS: &[Need] = &[
     Need::new("GET", "/v1/runs", &[Scope::Run, Scope::Sandboxes]),
     Need::new("GET", "/v1/languages", &[]),
     Need::new("GET", "/v1/status", &[Scope::Metrics]),
+    Need::new("GET", "/metrics", &[Scope::Metrics]),
 ];
 
 /// oncebox's own API. It owns every path that no other dialect owns.
@@ -34,6 +36,7 @@ impl Dialect for Native {
             .route("/v1/runs", get(runs::runs))
             .route("/v1/languages", get(status::languages))
             .route("/v1/status", get(status::status))
+            .route("/metrics", get(metrics::metrics))
     }
 
     fn needs(&self) -> &'static [Need] {

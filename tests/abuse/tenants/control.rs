@@ -48,7 +48,7 @@ fn routes() -> Vec<Route> {
 }
 
 /// Routes that need a key and are not about one sandbox.
-const OTHERS: [(&str, &str); 15] = [
+const OTHERS: [(&str, &str); 16] = [
     ("GET", "/sandboxes"),
     ("GET", "/v2/sandboxes"),
     ("POST", "/sandboxes"),
@@ -62,6 +62,7 @@ const OTHERS: [(&str, &str); 15] = [
     ("GET", "/secrets"),
     ("GET", "/v1/status"),
     ("GET", "/v1/languages"),
+    ("GET", "/metrics"),
     ("GET", "/v1/runs"),
     ("POST", "/v1/run"),
 ];

@@ -31,7 +31,7 @@ async fn with_a_wrong_key_runs_nothing() {
 
 async fn a_status_tells_nothing() {
     let victim = super::victim().await;
-    for path in ["/v1/status", "/v1/languages", "/v1/runs", "/healthz", "/readyz", "/health"] {
+    for path in ["/v1/status", "/v1/languages", "/v1/runs", "/metrics", "/healthz", "/readyz", "/health"] {
         let told = answer(request(reqwest::Method::GET, path).header("x-api-key", OTHER_KEY)).await;
         assert!(told.status == 200, "{path}: {}", told.text());
         for secret in [super::SECRET, &victim.id, &victim.token, KEY] {
