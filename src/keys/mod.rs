@@ -1,7 +1,7 @@
 //! API keys: whose requests are accepted, what for, and within which limits.
 //!
 //! Keys come from variables of the environment, for which nothing but their text is known, and from a file, `keys.toml`,
-//! which has hashes, scopes and limits ([`format`]). The file is read again when it changes ([`watch`]).
+//! which has hashes, scopes and limits (`format.rs`). The file is read again when it changes ([`follow`]).
 //! `oncebox keys` and E2B's API change it ([`KeysFile`]).
 
 mod edit;
