@@ -14,6 +14,7 @@ const ROUTES: &[(&str, &str, &[&str])] = &[
     ("POST", "/v1/run", &["run"]),
     ("GET", "/v1/languages", &SCOPES),
     ("GET", "/v1/status", &["metrics"]),
+    ("POST", "/mcp", &["run"]),
     ("POST", "/sandboxes", &["sandboxes"]),
     ("GET", "/sandboxes", &["sandboxes"]),
     ("POST", "/v2/sandboxes", &["sandboxes"]),
