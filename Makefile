@@ -7,7 +7,7 @@ PROFILE := release
 # `make test` builds in silence; everything else shows its progress.
 QUIET :=
 
-.PHONY: run test test-all test-hosts test-sdk test-letta abuse soak check agent images engine bench server-image
+.PHONY: run test test-all test-hosts test-sdk test-mcp test-letta abuse soak check agent images engine bench server-image
 
 run: images ## Build what is missing and serve on 127.0.0.1:3000.
 	target/release/oncebox serve
@@ -23,6 +23,9 @@ test-hosts: images ## Run the tests that depend on the host on other hosts, and 
 
 test-sdk: images ## Run the published E2B SDKs against a server of this program.
 	@scripts/sdk
+
+test-mcp: images ## Run the official Python client of the Model Context Protocol against servers of this program.
+	@scripts/mcp
 
 test-letta: images ## Run Letta's own package, and the calls of its older versions, against a server of this program.
 	@scripts/letta

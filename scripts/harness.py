@@ -1,4 +1,4 @@
-"""Shared by `sdk` and `letta`: cached environments, the clients' DNS, a server, and a runner for suites.
+"""Shared by `sdk`, `mcp` and `letta`: cached environments, the clients' DNS, a server, and a runner for suites.
 
 The clients' DNS is a dnsmasq that knows the one domain of the server and refuses every other name, so that clients
 cannot reach another machine by mistake. It needs root, to listen on its port and to be the DNS of the clients only.

@@ -33,8 +33,8 @@ const PREFIX: &str = "ONCEBOX_";
 const TEMPLATE_PREFIX: &str = "TEMPLATES__";
 
 /// Variables that begin with `ONCEBOX_` and are not keys of the configuration.
-const OTHER_VARIABLES: [&str; 6] =
-    ["api_keys", "letta_api_keys", "config", "log", "languages", "unsafe_process_engine"];
+const OTHER_VARIABLES: [&str; 8] =
+    ["api_key", "api_keys", "letta_api_keys", "config", "log", "languages", "unsafe_process_engine", "url"];
 
 /// A configuration error: the source, the key and the reason.
 #[derive(Debug, Error)]

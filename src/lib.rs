@@ -4,7 +4,7 @@
 //!           ┌─────────── server ───────────┐                ┌──── container ────┐
 //! client ─▶ http ─────▶ sandbox ─────▶ link ════ pipe ════▶ agent ─────▶ runner
 //!           native      pool           HTTP/2 over          files        one per
-//!           e2b         registry       the pipe             processes    language
+//!           e2b, mcp    registry       the pipe             processes    language
 //!           ports       templates ─▶ engine: starts and removes the container
 //! ```
 //!
@@ -13,7 +13,7 @@
 //! - [`config`]: the settings from `config/` and the environment.
 //! - [`keys`]: the API keys: whose requests are accepted, what for, and within which limits.
 //! - [`audit`]: the audit log: a line for each run.
-//! - [`http`]: translates the native API and E2B's into calls on [`sandbox::Sandboxes`]; only this module knows HTTP
+//! - [`http`]: translates the native API, E2B's and the Model Context Protocol into calls on [`sandbox::Sandboxes`]; only this module knows HTTP
 //!   statuses.
 //! - [`sandbox`]: decides which container serves a request and how long it lives: warm, for a single run, or kept.
 //! - [`engine`]: starts and removes containers. Only `engine::docker` knows Docker.

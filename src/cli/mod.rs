@@ -1,8 +1,10 @@
 //! The commands and options of `oncebox`.
 
+mod bridge;
 mod certs;
 mod images;
 mod keys;
+mod mcp;
 mod memory;
 mod run;
 mod serve;
@@ -15,7 +17,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use oncebox::config::{Config, ConfigError, LogFormat};
+use tracing::Metadata;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// Runs untrusted code on your own machine, in fresh, single-use Docker containers.
 #[derive(Debug, Parser)]
@@ -36,6 +42,8 @@ enum Command {
     Serve,
     /// Run a file's code in a sandbox, without a server.
     Run(run::RunArgs),
+    /// Serve the Model Context Protocol on standard input and output, for clients that start a program.
+    Mcp(mcp::McpArgs),
     /// Build the images that sandboxes are made from.
     #[command(subcommand)]
     Images(images::ImagesCommand),
@@ -60,6 +68,7 @@ impl Cli {
                 serve::serve(logged(Config::read_for_server(place(self.config).as_deref())?, "info")).await
             }
             Command::Run(args) => run::run(args, logged(read(self.config)?, "error")).await,
+            Command::Mcp(args) => mcp::mcp(args, || read(self.config)).await,
             Command::Images(command) => images::images(command).await,
             Command::Keys(command) => keys::keys(command, place(self.config).as_deref()),
             Command::Certs(args) => certs::certs(&args),
@@ -85,6 +94,12 @@ fn logged(config: Config, level: &str) -> Config {
     config
 }
 
+/// Returns the message of an error, followed by those of its causes.
+pub(crate) fn with_causes(err: &dyn Error) -> String {
+    let causes = std::iter::successors(Some(err), |err| (*err).source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
 /// Prints to stdout. A reader that has closed its end is not an error: `oncebox doctor | head`.
 fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
@@ -97,8 +112,15 @@ fn log(default: &str, format: LogFormat) {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
+    let discreet = filter_fn(may_be_logged);
     match format {
-        LogFormat::Text => subscriber.init(),
-        LogFormat::Json => subscriber.json().init(),
+        LogFormat::Text => subscriber.finish().with(discreet).init(),
+        LogFormat::Json => subscriber.json().finish().with(discreet).init(),
     }
+}
+
+/// Whether a line may be logged, whatever `ONCEBOX_LOG` says. rmcp logs whole messages, which have code and output in them,
+/// and takes it for an error that a client has hung up.
+fn may_be_logged(line: &Metadata<'_>) -> bool {
+    line.target().split("::").next() != Some("rmcp")
 }

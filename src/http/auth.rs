@@ -88,18 +88,41 @@ fn may_be_from_page(request: &Request, domain: Option<&str>) -> bool {
     !is_own_host(host, domain) || text(header::ORIGIN).is_some_and(is_other)
 }
 
+/// Refuses a request for a foreign host, or from a page of another host, whatever its key. A name that a browser may have
+/// been led to by DNS is foreign; an address is not, for no page of another host is shown under it.
+pub(super) fn refuse_foreign(request: &Request, domain: Option<&str>) -> Result<(), Refusal<'static>> {
+    let headers = request.headers();
+    let host = match request.uri().authority() {
+        Some(authority) => authority.as_str(),
+        None => single(headers, "Host").map_err(Refusal::BadHeader)?.unwrap_or_default(),
+    };
+    if !is_own_host(host, domain) && host_name(host).parse::<IpAddr>().is_err() {
+        return Err(Refusal::ForeignHost);
+    }
+    let Some(origin) = single(headers, "Origin").map_err(Refusal::BadHeader)? else { return Ok(()) };
+    match origin.split_once("://") {
+        Some((_, of)) if !of.is_empty() && (of == host || is_own_host(of, domain)) => Ok(()),
+        _ => Err(Refusal::ForeignOrigin),
+    }
+}
+
 /// Returns whether a `Host` is a name of this machine or belongs to the configured domain.
 fn is_own_host(host: &str, domain: Option<&str>) -> bool {
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
-    };
-    let name = name.trim_matches(['[', ']']).to_ascii_lowercase();
+    let name = host_name(host).to_ascii_lowercase();
     let is_below = |parent: &str| name == parent || name.strip_suffix(parent).is_some_and(|rest| rest.ends_with('.'));
     name.is_empty()
         || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
         || is_below("localhost")
         || domain.is_some_and(|domain| is_below(domain.split(':').next().unwrap_or_default()))
+}
+
+/// Returns a host without its port, and an IPv6 address without its brackets.
+fn host_name(host: &str) -> &str {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    name.trim_matches(['[', ']'])
 }
 
 /// Returns the token of a `Bearer` header. The scheme is case-insensitive.
@@ -118,6 +141,34 @@ mod tests {
         }
         for host in ["evil.example:3000", "localhost.evil.example", "192.168.1.2", "mybox.lan", "notlocalhost"] {
             assert!(!is_own_host(host, Some("box.lan:8443")), "{host}");
+        }
+    }
+
+    #[test]
+    fn foreign_names_and_pages_of_other_hosts_are_refused() {
+        let refused = |host: &str, origin: Option<&str>| {
+            let mut request = Request::builder().header("host", host);
+            if let Some(origin) = origin {
+                request = request.header("origin", origin);
+            }
+            let request = request.body(Body::empty()).expect("a request");
+            match refuse_foreign(&request, Some("box.lan:8443")) {
+                Ok(()) => None,
+                Err(refusal) => Some(refusal.to_string()),
+            }
+        };
+        let (host, origin) = (Some(Refusal::ForeignHost.to_string()), Some(Refusal::ForeignOrigin.to_string()));
+        for own in ["127.0.0.1:3000", "localhost:3000", "api.box.lan:8443", "192.0.2.1:3000", "[2001:db8::1]:3000"] {
+            assert_eq!(refused(own, None), None, "{own}");
+            assert_eq!(refused(own, Some(&format!("http://{own}"))), None, "{own}");
+            assert_eq!(refused(own, Some("http://localhost:5173")), None, "{own}");
+            for foreign in ["http://evil.example", "null", "", "http://", "http://192.0.2.2:3000", "file://"] {
+                assert_eq!(refused(own, Some(foreign)), origin, "{own} {foreign}");
+            }
+        }
+        for foreign in ["evil.example:3000", "localhost.evil.example", "server"] {
+            assert_eq!(refused(foreign, None), host, "{foreign}");
+            assert_eq!(refused(foreign, Some(&format!("http://{foreign}"))), host, "{foreign}");
         }
     }
 }

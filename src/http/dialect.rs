@@ -79,6 +79,10 @@ pub(super) enum Refusal<'a> {
     MissingScope(&'static [Scope]),
     /// A header has no value that can be read.
     BadHeader(HeaderError),
+    /// The host is not a name of this server.
+    ForeignHost,
+    /// The request comes from a page of another host.
+    ForeignOrigin,
     /// No route has this path.
     UnknownPath(&'a str),
     /// The path does not accept this method.
@@ -95,6 +99,10 @@ impl fmt::Display for Refusal<'_> {
                 write!(f, "this API key lacks the scope {}", names.join(" or "))
             }
             Self::BadHeader(err) => err.fmt(f),
+            Self::ForeignHost => f.write_str(
+                "this host name is not known here: use an address or `localhost`, or set `domain` to the name",
+            ),
+            Self::ForeignOrigin => f.write_str("the header Origin names another host: its pages are refused"),
             Self::UnknownPath(path) => write!(f, "there is no {path}"),
             Self::WrongMethod(method, path) => write!(f, "{path} does not take {method}"),
         }

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use super::json::JsonError;
+use super::run_request::{InvalidField, field};
 use crate::protocol::LimitHit;
 use crate::sandbox::{Retry, SandboxError, seconds};
 
@@ -64,14 +65,21 @@ impl From<JsonError> for ApiError {
     }
 }
 
+impl From<InvalidField> for ApiError {
+    fn from(err: InvalidField) -> Self {
+        Self::bad_request(err.to_string())
+    }
+}
+
 impl From<SandboxError> for ApiError {
     fn from(err: SandboxError) -> Self {
-        let message = err.to_string();
+        let message = match field(&err) {
+            Some(field) => format!("{field}: {err}"),
+            None => err.to_string(),
+        };
         let (status, code, message) = match &err {
-            SandboxError::UnknownLanguage { .. } => return Self::bad_request(format!("language: {message}")),
-            SandboxError::File { index, .. } => return Self::bad_request(format!("files[{index}].path: {message}")),
-            SandboxError::TooLong { .. } => {
-                (StatusCode::BAD_REQUEST, "invalid_request", format!("timeout_ms: {message}"))
+            SandboxError::UnknownLanguage { .. } | SandboxError::File { .. } | SandboxError::TooLong { .. } => {
+                (StatusCode::BAD_REQUEST, "invalid_request", message)
             }
             SandboxError::TemplateForbidden { .. } | SandboxError::NetworkForbidden { .. } => {
                 (StatusCode::FORBIDDEN, "forbidden", message)

@@ -14,6 +14,7 @@ use axum::response::IntoResponse;
 use http_body_util::LengthLimitError;
 use serde::de::{DeserializeOwned, Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
 
 /// An invalid body.
 #[derive(Debug)]
@@ -149,14 +150,27 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, JsonError> {
         return Err(JsonError::invalid("the body: invalid type: sequence, expected an object".to_owned()));
     }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|err| {
+    let value = read_members(&mut deserializer, "the body")?;
+    deserializer.end().map_err(|err| JsonError::invalid(format!("the body: {err}")))?;
+    Ok(value)
+}
+
+/// Reads the members of an object that has been parsed. `whole` is its name in errors.
+pub(crate) fn members<T: DeserializeOwned>(object: Map<String, Value>, whole: &str) -> Result<T, JsonError> {
+    read_members(Value::Object(object), whole)
+}
+
+fn read_members<'de, T, D>(deserializer: D, whole: &str) -> Result<T, JsonError>
+where
+    T: DeserializeOwned,
+    D: Deserializer<'de, Error = serde_json::Error>,
+{
+    serde_path_to_error::deserialize(deserializer).map_err(|err| {
         let field = match err.path().to_string() {
             // The path is `?` if the text ends before the first member.
-            path if path == "." || path == "?" => "the body".to_owned(),
+            path if path == "." || path == "?" => whole.to_owned(),
             path => path,
         };
         JsonError::invalid(format!("{field}: {}", err.into_inner()))
-    })?;
-    deserializer.end().map_err(|err| JsonError::invalid(format!("the body: {err}")))?;
-    Ok(value)
+    })
 }

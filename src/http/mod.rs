@@ -7,10 +7,13 @@ mod e2b;
 mod error;
 mod interruptible;
 mod json;
+mod languages;
 mod linger;
+mod mcp;
 mod metrics;
 mod native;
 mod origin;
+mod run_request;
 mod serve;
 mod single;
 mod tls;
@@ -33,6 +36,7 @@ use crate::sandbox::Sandboxes;
 use dialect::{Dialect, Refusal};
 
 pub use client_timeouts::ClientTimeouts;
+pub use mcp::serve_stdio;
 pub use metrics::Metrics;
 pub use serve::serve;
 pub use tls::{TlsConfig, TlsConfigError, TlsListener};
@@ -83,7 +87,7 @@ impl axum::extract::FromRef<AppState> for Sandboxes {
 
 /// Returns the APIs that are served. A path belongs to the first dialect that owns it.
 fn dialects() -> Vec<Arc<dyn Dialect>> {
-    vec![Arc::new(e2b::E2b::default()), Arc::new(native::Native)]
+    vec![Arc::new(e2b::E2b::default()), Arc::new(mcp::Mcp), Arc::new(native::Native)]
 }
 
 /// The routers of all listeners, which share their state.

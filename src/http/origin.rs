@@ -16,8 +16,8 @@ const MAX_ID_LENGTH: usize = 128;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Peer(pub(super) SocketAddr);
 
-/// The id of a request and the address of its client.
-#[derive(Debug, Clone)]
+/// The id of a request and the address of its client. By default, neither is known.
+#[derive(Debug, Clone, Default)]
 pub(super) struct Source {
     id: String,
     client: Option<IpAddr>,

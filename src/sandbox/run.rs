@@ -154,11 +154,25 @@ impl Running {
         self.events.end(OutcomeKind::Infrastructure, format!("the sandbox was lost during the run: {ending}"), None)
     }
 
+    /// The limits that end it.
+    pub fn limits(&self) -> &Limits {
+        self.events.limits()
+    }
+
     /// Waits for the end and collects all events.
-    pub async fn report(mut self) -> Report {
+    pub async fn report(self) -> Report {
+        self.report_with(|_| {}).await
+    }
+
+    /// Waits for the end and collects all events, each of which is shown to `observe` first.
+    pub async fn report_with(mut self, mut observe: impl FnMut(&Event)) -> Report {
         let (mut stdout, mut stderr, mut outputs) = (String::new(), String::new(), Vec::new());
         loop {
-            match self.next().await {
+            let event = self.next().await;
+            if let Some(event) = &event {
+                observe(event);
+            }
+            match event {
                 Some(Event::Stdout { text }) => stdout.push_str(&text),
                 Some(Event::Stderr { text }) => stderr.push_str(&text),
                 Some(Event::Output(output)) => outputs.push(output),

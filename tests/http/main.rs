@@ -28,6 +28,9 @@ mod heads;
 mod key_file;
 mod keys;
 mod limits;
+mod mcp;
+mod mcp_raw;
+mod mcp_stdio;
 mod metrics;
 mod protocol;
 mod repeat;
@@ -68,6 +71,9 @@ fn main() -> ExitCode {
         heads::trials(),
         keys::trials(),
         limits::trials(),
+        mcp::trials(),
+        mcp_raw::trials(),
+        mcp_stdio::trials(),
         metrics::trials(),
         e2b_clients::trials(),
         e2b_members::trials(),

@@ -22,13 +22,14 @@ def send(message):
 
 
 def execute(code):
-    """Executes code and sends the value of its last expression as a result."""
+    """Executes code and sends the value of its last expression as a result, in the formats that it has as `formats` too."""
     tree = ast.parse(code)
     last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
     exec(compile(tree, "<code>", "exec"), variables)
     value = last and eval(compile(ast.Expression(last.value), "<code>", "eval"), variables)
     if value is not None:
-        send({"result": {"data": {"text/plain": repr(value)}, "main": True}})
+        data = {"text/plain": repr(value), **getattr(value, "formats", {})}
+        send({"result": {"data": data, "main": True}})
 
 
 def serve(request):

@@ -16,6 +16,7 @@ const ROUTES: &[(&str, &str, &[&str])] = &[
     ("GET", "/v1/languages", &SCOPES),
     ("GET", "/v1/status", &["metrics"]),
     ("GET", "/metrics", &["metrics"]),
+    ("POST", "/mcp", &["run"]),
     ("POST", "/sandboxes", &["sandboxes"]),
     ("GET", "/sandboxes", &["sandboxes"]),
     ("POST", "/v2/sandboxes", &["sandboxes"]),

@@ -96,7 +96,7 @@ async fn a_dialect_is_named_only_in_its_folder() {
         let is_below = ["sandbox", "link", "engine", "protocol", "agent"]
             .iter()
             .any(|room| name.starts_with(&format!("src/{room}")));
-        let named = ["e2b", "letta"].iter().any(|dialect| line.to_lowercase().contains(dialect));
+        let named = ["e2b", "letta", "mcp"].iter().any(|dialect| line.to_lowercase().contains(dialect));
         assert!(!(is_below && named), "{name} names a dialect: {line}");
     }
 }

@@ -86,7 +86,8 @@ async fn send(command: &str) -> (u16, String) {
 fn events(stream: &str) -> Vec<(String, Value)> {
     let mut events: Vec<(String, Value)> = Vec::new();
     for event in stream.trim().split("\n\n").filter(|event| !event.starts_with(':')) {
-        let (name, data) = event.split_once('\n').expect("two lines");
+        // One without a name is a message.
+        let (name, data) = event.split_once('\n').unwrap_or(("event: message", event));
         let name = name.strip_prefix("event: ").expect("a name").to_owned();
         let data: Value = serde_json::from_str(data.strip_prefix("data: ").expect("data")).expect("JSON");
         match (events.last_mut(), data["text"].as_str()) {

@@ -57,7 +57,9 @@ impl Dialect for E2b {
     fn refuse(&self, refusal: Refusal<'_>) -> Response {
         match refusal {
             Refusal::Unauthorized => E2bError::new(StatusCode::UNAUTHORIZED, "Invalid API key"),
-            Refusal::MissingScope(_) => E2bError::new(StatusCode::FORBIDDEN, refusal.to_string()),
+            Refusal::MissingScope(_) | Refusal::ForeignHost | Refusal::ForeignOrigin => {
+                E2bError::new(StatusCode::FORBIDDEN, refusal.to_string())
+            }
             Refusal::TwoKeys | Refusal::BadHeader(_) => E2bError::bad_request(refusal.to_string()),
             Refusal::UnknownPath(_) => E2bError::new(StatusCode::NOT_FOUND, refusal.to_string()),
             Refusal::WrongMethod(..) => E2bError::new(StatusCode::METHOD_NOT_ALLOWED, refusal.to_string()),

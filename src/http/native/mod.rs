@@ -54,7 +54,9 @@ impl Dialect for Native {
     fn refuse(&self, refusal: Refusal<'_>) -> Response {
         let (status, code) = match refusal {
             Refusal::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized"),
-            Refusal::MissingScope(_) => (StatusCode::FORBIDDEN, "forbidden"),
+            Refusal::MissingScope(_) | Refusal::ForeignHost | Refusal::ForeignOrigin => {
+                (StatusCode::FORBIDDEN, "forbidden")
+            }
             Refusal::TwoKeys | Refusal::BadHeader(_) => (StatusCode::BAD_REQUEST, "invalid_request"),
             Refusal::UnknownPath(_) => (StatusCode::NOT_FOUND, "not_found"),
             Refusal::WrongMethod(..) => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),

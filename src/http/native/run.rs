@@ -9,10 +9,11 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::json;
 
-use super::shapes::{ExceptionResponse, OutputResponse, RunRequest, RunResponse, error_text};
+use super::shapes::{ExceptionResponse, OutputResponse, RunResponse, error_text};
 use crate::http::error::ApiError;
 use crate::http::json::Json;
 use crate::http::origin::Source;
+use crate::http::run_request::RunRequest;
 use crate::protocol::{End, Event};
 use crate::sandbox::{Owner, Place, Running, Sandboxes};
 

@@ -1,163 +1,11 @@
-//! The JSON of `POST /v1/run`: the request, which is checked and converted to a [`RunSpec`], and the response.
+//! The JSON of the response to `POST /v1/run`.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use indexmap::IndexMap;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::engine::Network;
-use crate::http::error::ApiError;
-use crate::http::json::Pairs;
 use crate::protocol::{Exception, Outcome, OutcomeKind, Output, Usage};
-use crate::sandbox::{NetworkKind, Origin, Owner, Place, Report, RunSpec, Template};
-
-/// The largest number of files in a request. More files can be sent as an archive.
-const MAX_FILES: usize = 1000;
-
-/// The body of `POST /v1/run`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RunRequest {
-    code: String,
-    pub(super) language: String,
-    timeout_ms: Option<u64>,
-    #[serde(default)]
-    env: Pairs,
-    #[serde(default)]
-    files: Vec<FileRequest>,
-    stdin: Option<String>,
-    network: Option<NetworkKind>,
-    #[serde(default)]
-    limits: LimitsRequest,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FileRequest {
-    path: String,
-    content: String,
-    #[serde(default)]
-    encoding: Encoding,
-}
-
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-enum Encoding {
-    #[default]
-    #[serde(rename = "utf-8")]
-    Utf8,
-    #[serde(rename = "base64")]
-    Base64,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LimitsRequest {
-    memory_bytes: Option<u64>,
-    cpu_millis: Option<u64>,
-    processes: Option<u64>,
-    disk_bytes: Option<u64>,
-    output_bytes: Option<u64>,
-}
-
-impl RunRequest {
-    /// Checks the request against the limits of its template.
-    pub(super) fn check(self, template: Arc<Template>, owner: Owner, origin: Origin) -> Result<RunSpec, ApiError> {
-        let (mut container, mut limits) = (template.spec(), template.limits());
-        let (network_is_chosen, timeout_is_chosen) = (self.network.is_some(), self.timeout_ms.is_some());
-        if let Some(network) = self.network {
-            container.network = match (network, template.network) {
-                (NetworkKind::None, _) => Network::None,
-                (requested, allowed) if requested == allowed => template.network(),
-                (requested, allowed) => return Err(ApiError::bad_request(network_refused(requested, allowed))),
-            };
-        }
-        let requested = &self.limits;
-        set_within("timeout_ms", self.timeout_ms, 1, template.max_timeout_ms, &mut limits.timeout_ms)?;
-        set_within(
-            "limits.memory_bytes",
-            requested.memory_bytes,
-            64 << 20,
-            template.memory_bytes,
-            &mut container.memory_bytes,
-        )?;
-        set_within("limits.cpu_millis", requested.cpu_millis, 10, template.cpu_millis, &mut container.cpu_millis)?;
-        set_within("limits.processes", requested.processes, 16, template.processes, &mut container.processes)?;
-        set_within("limits.disk_bytes", requested.disk_bytes, 1 << 20, template.disk_bytes, &mut container.disk_bytes)?;
-        set_within(
-            "limits.output_bytes",
-            requested.output_bytes,
-            1024,
-            template.output_bytes,
-            &mut limits.output_bytes,
-        )?;
-        limits.memory_bytes = container.memory_bytes;
-        limits.processes = container.processes;
-        limits.disk_bytes = container.disk_bytes;
-        let Pairs(env) = self.env;
-        check_env(&env)?;
-        let files = check_files(self.files)?;
-        Ok(RunSpec {
-            template,
-            owner,
-            origin,
-            container,
-            network_is_chosen,
-            timeout_is_chosen,
-            limits,
-            code: self.code,
-            env,
-            files,
-            stdin: self.stdin,
-        })
-    }
-}
-
-fn network_refused(requested: NetworkKind, allowed: NetworkKind) -> String {
-    let or_allowed = if allowed == NetworkKind::None { String::new() } else { format!("`{allowed}` or ") };
-    format!("network: `{requested}` is not allowed here, only {or_allowed}`none`")
-}
-
-/// Sets `value` to the requested number, if there is one and it is within bounds.
-fn set_within(field: &str, requested: Option<u64>, min: u64, max: u64, value: &mut u64) -> Result<(), ApiError> {
-    let Some(requested) = requested else { return Ok(()) };
-    // The template's own value, `max`, may be below the minimum of requests.
-    let min = min.min(max);
-    if requested < min || requested > max {
-        return Err(ApiError::bad_request(format!("{field}: must be from {min} to {max}, not {requested}")));
-    }
-    *value = requested;
-    Ok(())
-}
-
-fn check_env(env: &BTreeMap<String, String>) -> Result<(), ApiError> {
-    for (name, value) in env {
-        if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
-            let message =
-                format!("env: `{name}` cannot be set: a name must not be empty or contain `=`, and NUL is not allowed");
-            return Err(ApiError::bad_request(message));
-        }
-    }
-    Ok(())
-}
-
-fn check_files(files: Vec<FileRequest>) -> Result<Vec<(String, Bytes)>, ApiError> {
-    if files.len() > MAX_FILES {
-        return Err(ApiError::bad_request(format!("files: at most {MAX_FILES} files, not {}", files.len())));
-    }
-    let content = |(index, file): (usize, FileRequest)| match file.encoding {
-        Encoding::Utf8 => Ok((file.path, Bytes::from(file.content))),
-        Encoding::Base64 => STANDARD
-            .decode(&file.content)
-            .map(|content| (file.path, content.into()))
-            .map_err(|err| ApiError::bad_request(format!("files[{index}].content: not base64: {err}"))),
-    };
-    files.into_iter().enumerate().map(content).collect()
-}
+use crate::sandbox::{Place, Report};
 
 /// The response of `POST /v1/run`.
 #[derive(Debug, Serialize)]
@@ -257,19 +105,6 @@ mod tests {
         assert_eq!(text(OutcomeKind::DiskFull, Some(&exception)).as_deref(), Some("the reason\none\ntwo"));
         assert_eq!(text(OutcomeKind::Exception, Some(&raised(""))).as_deref(), Some("the reason"));
         assert_eq!(text(OutcomeKind::Timeout, None).as_deref(), Some("the reason"));
-    }
-
-    #[test]
-    fn a_requested_number_must_be_within_its_bounds() {
-        let take = |requested, min, max| {
-            let mut value = 7;
-            set_within("field", requested, min, max, &mut value).map(|()| value).ok()
-        };
-        assert_eq!(take(None, 1, 10), Some(7));
-        assert_eq!((take(Some(1), 1, 10), take(Some(10), 1, 10)), (Some(1), Some(10)));
-        assert_eq!((take(Some(0), 1, 10), take(Some(11), 1, 10)), (None, None));
-        // A template whose own value is below the minimum.
-        assert_eq!((take(Some(5), 8, 5), take(Some(4), 8, 5)), (Some(5), None));
     }
 
     #[test]

@@ -6,34 +6,11 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use serde_json::{Value, json};
 
-use crate::sandbox::{Sandboxes, ShelfStatus};
+use crate::sandbox::Sandboxes;
 
-/// `GET /v1/languages`: names, aliases, versions, preinstalled packages and limits. The image reports version and
-/// packages; they are `null` until the first sandbox of the language has started.
+/// `GET /v1/languages`.
 pub(super) async fn languages(State(sandboxes): State<Sandboxes>) -> Json<Value> {
-    let language = |shelf: &ShelfStatus| {
-        let template = &shelf.template;
-        json!({
-            "name": template.name,
-            "aliases": template.aliases,
-            "extensions": template.extensions,
-            "version": shelf.language.as_ref().map(|language| &language.version),
-            "packages": shelf.language.as_ref().map(|language| &language.packages),
-            "network": template.network,
-            "limits": {
-                "timeout_ms": template.timeout_ms,
-                "max_timeout_ms": template.max_timeout_ms,
-                "memory_bytes": template.memory_bytes,
-                "cpu_millis": template.cpu_millis,
-                "processes": template.processes,
-                "disk_bytes": template.disk_bytes,
-                "output_bytes": template.output_bytes,
-            },
-        })
-    };
-    let languages: Vec<_> =
-        sandboxes.status().shelves.iter().filter(|shelf| shelf.template.runs).map(language).collect();
-    Json(json!({"languages": languages}))
+    Json(crate::http::languages::languages(&sandboxes))
 }
 
 /// `GET /v1/status`: the pool, the numbers of running and queued requests, and the limits.
