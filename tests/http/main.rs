@@ -17,6 +17,7 @@ mod capacity;
 mod circles;
 mod configuration;
 mod contradictions;
+mod docs;
 #[allow(dead_code, reason = "it serves tests on the real engine too")]
 #[path = "../it/e2b.rs"]
 mod e2b;
@@ -28,6 +29,7 @@ mod heads;
 mod key_file;
 mod keys;
 mod limits;
+mod openapi;
 mod protocol;
 mod repeat;
 #[path = "../it/repository.rs"]
@@ -61,11 +63,13 @@ fn main() -> ExitCode {
         circles::trials(),
         configuration::trials(),
         contradictions::trials(),
+        docs::trials(),
         e2b_bad_input::trials(),
         e2b_network::trials(),
         heads::trials(),
         keys::trials(),
         limits::trials(),
+        openapi::trials(),
         e2b_clients::trials(),
         e2b_members::trials(),
         protocol::trials(),

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use crate::engine::Network;
 use crate::http::error::ApiError;
@@ -19,33 +20,67 @@ use crate::sandbox::{NetworkKind, Owner, Place, Report, RunSpec, Template};
 /// The largest number of files in a request. More files can be sent as an archive.
 const MAX_FILES: usize = 1000;
 
+/// The least that a request can choose of each limit.
+pub(super) const LEAST: Least = Least {
+    timeout_ms: 1,
+    memory_bytes: 64 << 20,
+    cpu_millis: 10,
+    processes: 16,
+    disk_bytes: 1 << 20,
+    output_bytes: 1024,
+};
+
+/// The least of each limit.
+pub(super) struct Least {
+    pub(super) timeout_ms: u64,
+    pub(super) memory_bytes: u64,
+    pub(super) cpu_millis: u64,
+    pub(super) processes: u64,
+    pub(super) disk_bytes: u64,
+    pub(super) output_bytes: u64,
+}
+
 /// The body of `POST /v1/run`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RunRequest {
+    /// The source text.
     code: String,
+    /// The name of a language or one of its aliases, in any case.
     pub(super) language: String,
+    /// The longest time that the code may run, milliseconds. The default is the template's.
     timeout_ms: Option<u64>,
+    /// Environment variables.
     #[serde(default)]
+    #[schema(schema_with = super::described::env)]
     env: Pairs,
+    /// Files to write before the code starts.
     #[serde(default)]
+    #[schema(max_items = 1000)]
     files: Vec<FileRequest>,
+    /// The standard input of the code. The default is empty.
     stdin: Option<String>,
+    /// `none`, or the template's own network, which is the default.
+    #[schema(value_type = Option<String>)]
     network: Option<NetworkKind>,
     #[serde(default)]
     limits: LimitsRequest,
 }
 
-#[derive(Debug, Deserialize)]
+/// A file to write before the code starts.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct FileRequest {
+    /// The path. One that is relative starts at the home of the user; missing directories are made.
     path: String,
+    /// The content, as `encoding` says.
     content: String,
     #[serde(default)]
     encoding: Encoding,
 }
 
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
+/// How the content of a file is written.
+#[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
 enum Encoding {
     #[default]
     #[serde(rename = "utf-8")]
@@ -54,13 +89,19 @@ enum Encoding {
     Base64,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// Lower limits than the template's.
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct LimitsRequest {
+    /// Memory of the sandbox; the files in it count.
     memory_bytes: Option<u64>,
+    /// Processor time, thousandths of a processor.
     cpu_millis: Option<u64>,
+    /// Processes and threads at the same time.
     processes: Option<u64>,
+    /// Room in each writable directory.
     disk_bytes: Option<u64>,
+    /// Standard output, standard error and outputs together.
     output_bytes: Option<u64>,
 }
 
@@ -77,21 +118,39 @@ impl RunRequest {
             };
         }
         let requested = &self.limits;
-        set_within("timeout_ms", self.timeout_ms, 1, template.max_timeout_ms, &mut limits.timeout_ms)?;
+        set_within("timeout_ms", self.timeout_ms, LEAST.timeout_ms, template.max_timeout_ms, &mut limits.timeout_ms)?;
         set_within(
             "limits.memory_bytes",
             requested.memory_bytes,
-            64 << 20,
+            LEAST.memory_bytes,
             template.memory_bytes,
             &mut container.memory_bytes,
         )?;
-        set_within("limits.cpu_millis", requested.cpu_millis, 10, template.cpu_millis, &mut container.cpu_millis)?;
-        set_within("limits.processes", requested.processes, 16, template.processes, &mut container.processes)?;
-        set_within("limits.disk_bytes", requested.disk_bytes, 1 << 20, template.disk_bytes, &mut container.disk_bytes)?;
+        set_within(
+            "limits.cpu_millis",
+            requested.cpu_millis,
+            LEAST.cpu_millis,
+            template.cpu_millis,
+            &mut container.cpu_millis,
+        )?;
+        set_within(
+            "limits.processes",
+            requested.processes,
+            LEAST.processes,
+            template.processes,
+            &mut container.processes,
+        )?;
+        set_within(
+            "limits.disk_bytes",
+            requested.disk_bytes,
+            LEAST.disk_bytes,
+            template.disk_bytes,
+            &mut container.disk_bytes,
+        )?;
         set_within(
             "limits.output_bytes",
             requested.output_bytes,
-            1024,
+            LEAST.output_bytes,
             template.output_bytes,
             &mut limits.output_bytes,
         )?;
@@ -159,16 +218,19 @@ fn check_files(files: Vec<FileRequest>) -> Result<Vec<(String, Bytes)>, ApiError
 }
 
 /// The response of `POST /v1/run`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct RunResponse {
     /// The `text/plain` of each element of `outputs`.
     results: Vec<String>,
     logs: Logs,
-    /// Present if, and only if, the outcome is not `ok`.
+    /// The failure, for a person or a model. Present if, and only if, the outcome is not `ok`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     error: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     exception: Option<ExceptionResponse>,
+    /// The value of the last expression, and everything that was displayed or drawn, in order.
     outputs: Vec<OutputResponse>,
     outcome: Outcome,
     usage: Usage,
@@ -176,15 +238,19 @@ pub(super) struct RunResponse {
 }
 
 /// The printed text. The elements of a list, joined, are exactly the text that was written to the stream.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Logs {
     stdout: Vec<String>,
     stderr: Vec<String>,
 }
 
-#[derive(Debug, Serialize)]
+/// The exception that ended the code, as its language describes it.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Exception)]
 pub(super) struct ExceptionResponse {
+    /// Its class.
     name: String,
+    /// Its message.
     value: String,
     traceback: String,
 }
@@ -211,11 +277,14 @@ impl From<Report> for RunResponse {
     }
 }
 
-/// An output: a member for each mime type, and `main`.
-#[derive(Debug, Serialize)]
+/// An output: a member for each mime type, and `main`. Binary types are in base64, JSON is JSON.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Output)]
 pub(super) struct OutputResponse {
     #[serde(flatten)]
+    #[schema(value_type = BTreeMap<String, serde_json::Value>)]
     data: IndexMap<String, Box<RawValue>>,
+    /// Whether this is the value of the last expression.
     main: bool,
 }
 
