@@ -2,14 +2,17 @@
 //! [`dialects`](super::dialects).
 
 use std::fmt;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::http::Method;
 use axum::response::Response;
+use utoipa::openapi::OpenApi;
 
 use super::AppState;
 use super::single::HeaderError;
 use crate::keys::Scope;
+use crate::sandbox::Template;
 
 /// One API: its routes, the paths that belong to it, and the shape of its errors.
 pub(super) trait Dialect: fmt::Debug + Send + Sync {
@@ -22,6 +25,13 @@ pub(super) trait Dialect: fmt::Debug + Send + Sync {
     /// Returns the routes that require no API key.
     fn open_routes(&self) -> Router<AppState> {
         Router::new()
+    }
+
+    /// Returns the description of all its routes. [`openapi::describe`](super::openapi::describe) adds what a key needs,
+    /// and the parameters of paths.
+    fn describe(&self, templates: &[Arc<Template>]) -> OpenApi {
+        let _ = templates;
+        OpenApi::default()
     }
 
     /// Returns whether a path belongs to this dialect, so that errors there have its shape.
@@ -63,8 +73,12 @@ impl Need {
     pub(super) fn scopes(table: &'static [Self], method: &Method, route: &str) -> &'static [Scope] {
         const MISSING: &[Scope] = &[Scope::Admin];
         let method = if *method == Method::HEAD { "GET" } else { method.as_str() };
-        let is_for = |need: &&Self| need.route == route && (need.method == method || need.method == "*");
-        table.iter().find(is_for).map_or(MISSING, |need| need.scopes)
+        Self::find(table, method, route).map_or(MISSING, |need| need.scopes)
+    }
+
+    /// Returns the row of a route; `None` if the table has none, as for a route that requires no key.
+    pub(super) fn find(table: &'static [Self], method: &str, route: &str) -> Option<&'static Self> {
+        table.iter().find(|need| need.route == route && (need.method == method || need.method == "*"))
     }
 }
 

@@ -3,7 +3,8 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::json::JsonError;
 use super::run_request::{InvalidField, field};
@@ -20,6 +21,27 @@ pub(crate) struct ApiError {
     retry: Option<Retry>,
 }
 
+/// The body of every answer with an error.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Error)]
+pub(crate) struct ErrorBody {
+    error: ErrorDetail,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ErrorDetail)]
+struct ErrorDetail {
+    /// The kind of error, for programs. More may be added.
+    #[schema(value_type = String, example = "invalid_request")]
+    code: &'static str,
+    /// The reason, for people. It names the field, and what would be right.
+    message: String,
+    /// The limit that was reached, if one was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    limit: Option<LimitHit>,
+}
+
 impl ApiError {
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         Self { status, code, message: message.into(), limit: None, retry: None }
@@ -33,11 +55,8 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut body = json!({"error": {"code": self.code, "message": self.message}});
-        if let Some(limit) = self.limit {
-            body["error"]["limit"] = json!(limit);
-        }
-        let mut response = (self.status, Json(body)).into_response();
+        let error = ErrorDetail { code: self.code, message: self.message, limit: self.limit };
+        let mut response = (self.status, Json(ErrorBody { error })).into_response();
         if let Some(retry) = self.retry {
             add_retry(&mut response, retry);
         }

@@ -3,6 +3,7 @@
 mod auth;
 mod client_timeouts;
 mod dialect;
+mod docs;
 mod e2b;
 mod error;
 mod interruptible;
@@ -12,6 +13,7 @@ mod linger;
 mod mcp;
 mod metrics;
 mod native;
+mod openapi;
 mod origin;
 mod run_request;
 mod serve;
@@ -129,8 +131,11 @@ impl Routers {
             keyed = keyed.merge(dialect.routes().layer(middleware::from_fn_with_state(key, auth::require_key)));
             open = open.merge(dialect.open_routes());
         }
+        let templates: Vec<_> = self.state.sandboxes.status().shelves.into_iter().map(|shelf| shelf.template).collect();
+        let docs = docs::routes(&openapi::describe(&self.dialects, &templates));
         let (unknown, wrong) = (self.dialects.clone(), self.dialects.clone());
         let router = keyed
+            .merge(docs)
             .layer(middleware::from_fn_with_state(self.state.clone(), auth::refuse_web_pages))
             .merge(open)
             .fallback(async move |uri: Uri| refused(&unknown, uri.path(), Refusal::UnknownPath(uri.path())))

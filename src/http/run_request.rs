@@ -8,6 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::Deserialize;
 use thiserror::Error;
+use utoipa::ToSchema;
+use utoipa::openapi::schema::{AdditionalProperties, Object, ObjectBuilder, Schema, Type};
 
 use super::json::Pairs;
 use crate::engine::Network;
@@ -21,35 +23,67 @@ pub(crate) const MAX_FILES: usize = 1000;
 #[error("{0}")]
 pub(crate) struct InvalidField(String);
 
+/// The least that a request can choose of each limit.
+pub(crate) const LEAST: Least = Least {
+    timeout_ms: 1,
+    memory_bytes: 64 << 20,
+    cpu_millis: 10,
+    processes: 16,
+    disk_bytes: 1 << 20,
+    output_bytes: 1024,
+};
+
+/// The least of each limit.
+pub(crate) struct Least {
+    pub(crate) timeout_ms: u64,
+    pub(crate) memory_bytes: u64,
+    pub(crate) cpu_millis: u64,
+    pub(crate) processes: u64,
+    pub(crate) disk_bytes: u64,
+    pub(crate) output_bytes: u64,
+}
+
 /// A request to run code. It is the body of `POST /v1/run`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RunRequest {
+    /// The source text.
     pub(crate) code: String,
+    /// The name of a language or one of its aliases, in any case.
     pub(crate) language: String,
+    /// The longest time that the code may run, milliseconds. The default is the template's.
     pub(crate) timeout_ms: Option<u64>,
+    /// Environment variables.
     #[serde(default)]
+    #[schema(schema_with = env)]
     pub(crate) env: Pairs,
+    /// Files to write before the code starts.
     #[serde(default)]
+    #[schema(max_items = 1000)]
     pub(crate) files: Vec<FileRequest>,
+    /// The standard input of the code. The default is empty.
     pub(crate) stdin: Option<String>,
+    /// `none`, or the template's own network, which is the default.
+    #[schema(value_type = Option<String>)]
     pub(crate) network: Option<NetworkKind>,
     #[serde(default)]
     pub(crate) limits: LimitsRequest,
 }
 
-/// A file that is written before the code starts.
-
-#[derive(Debug, Deserialize)]
+/// A file to write before the code starts.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct FileRequest {
+    /// The path. One that is relative starts at the home of the user; missing directories are made.
     path: String,
+    /// The content, as `encoding` says.
     content: String,
     #[serde(default)]
     encoding: Encoding,
 }
 
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
+/// How the content of a file is written.
+#[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
 enum Encoding {
     #[default]
     #[serde(rename = "utf-8")]
@@ -58,14 +92,19 @@ enum Encoding {
     Base64,
 }
 
-/// Limits that are lower than those of the template.
-#[derive(Debug, Default, Deserialize)]
+/// Lower limits than the template's.
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LimitsRequest {
+    /// Memory of the sandbox; the files in it count.
     memory_bytes: Option<u64>,
+    /// Processor time, thousandths of a processor.
     cpu_millis: Option<u64>,
+    /// Processes and threads at the same time.
     processes: Option<u64>,
+    /// Room in each writable directory.
     disk_bytes: Option<u64>,
+    /// Standard output, standard error and outputs together.
     output_bytes: Option<u64>,
 }
 
@@ -82,21 +121,39 @@ impl RunRequest {
             };
         }
         let requested = &self.limits;
-        set_within("timeout_ms", self.timeout_ms, 1, template.max_timeout_ms, &mut limits.timeout_ms)?;
+        set_within("timeout_ms", self.timeout_ms, LEAST.timeout_ms, template.max_timeout_ms, &mut limits.timeout_ms)?;
         set_within(
             "limits.memory_bytes",
             requested.memory_bytes,
-            64 << 20,
+            LEAST.memory_bytes,
             template.memory_bytes,
             &mut container.memory_bytes,
         )?;
-        set_within("limits.cpu_millis", requested.cpu_millis, 10, template.cpu_millis, &mut container.cpu_millis)?;
-        set_within("limits.processes", requested.processes, 16, template.processes, &mut container.processes)?;
-        set_within("limits.disk_bytes", requested.disk_bytes, 1 << 20, template.disk_bytes, &mut container.disk_bytes)?;
+        set_within(
+            "limits.cpu_millis",
+            requested.cpu_millis,
+            LEAST.cpu_millis,
+            template.cpu_millis,
+            &mut container.cpu_millis,
+        )?;
+        set_within(
+            "limits.processes",
+            requested.processes,
+            LEAST.processes,
+            template.processes,
+            &mut container.processes,
+        )?;
+        set_within(
+            "limits.disk_bytes",
+            requested.disk_bytes,
+            LEAST.disk_bytes,
+            template.disk_bytes,
+            &mut container.disk_bytes,
+        )?;
         set_within(
             "limits.output_bytes",
             requested.output_bytes,
-            1024,
+            LEAST.output_bytes,
             template.output_bytes,
             &mut limits.output_bytes,
         )?;
@@ -120,6 +177,17 @@ impl RunRequest {
             stdin: self.stdin,
         })
     }
+}
+
+/// Returns the schema of environment variables.
+fn env() -> Object {
+    let text = |pattern: &str| Schema::from(ObjectBuilder::new().schema_type(Type::String).pattern(Some(pattern)));
+    ObjectBuilder::new()
+        .schema_type(Type::Object)
+        .description(Some("Environment variables."))
+        .property_names(Some(text("^[^=\\u0000]+$")))
+        .additional_properties(Some(AdditionalProperties::from(text("^[^\\u0000]*$"))))
+        .build()
 }
 
 fn network_refused(requested: NetworkKind, allowed: NetworkKind) -> String {

@@ -314,6 +314,7 @@ pub struct End {
 /// How user code ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 pub struct Outcome {
     /// The kind of end.
     pub kind: OutcomeKind,
@@ -321,22 +322,25 @@ pub struct Outcome {
     pub message: String,
     /// The limit that ended it, if one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "server", schema(nullable = false))]
     pub limit: Option<LimitHit>,
 }
 
-/// The limit that ended an execution.
+/// The limit that was reached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 pub struct LimitHit {
-    /// A field of [`Limits`], or `value_bytes` for [`MAX_VALUE_BYTES`].
+    /// Its name, such as `timeout_ms`; `value_bytes` if a single value was too large.
     pub name: String,
     /// Its value, in the unit of its name.
     pub value: u64,
 }
 
-/// The kinds of [`Outcome`].
+/// The kind of an outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum OutcomeKind {
     /// It ran to its end.
@@ -380,16 +384,19 @@ pub struct Exception {
 /// The resources that an execution used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 pub struct Usage {
     /// From the first byte of the request to the end, milliseconds.
     pub wall_ms: u64,
-    /// Processor time of the whole container during the execution, milliseconds. `None` if the container was gone
+    /// Processor time of the whole container during the execution, milliseconds. Missing if the container was gone
     /// before the counter could be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "server", schema(nullable = false))]
     pub cpu_ms: Option<u64>,
-    /// The peak memory of the container since its start, bytes; it includes the interpreter's own memory. `None` as for
-    /// `cpu_ms`, and where the kernel does not record the peak.
+    /// The peak memory of the container since its start, bytes; it includes the interpreter's own memory. Missing as
+    /// `cpu_ms` is, and where the kernel does not record the peak.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "server", schema(nullable = false))]
     pub peak_memory_bytes: Option<u64>,
 }
 

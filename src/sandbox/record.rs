@@ -30,10 +30,11 @@ pub struct Origin {
 }
 
 /// What is kept of one run: a single run, an execution in a context, or a command.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct RunRecord {
     /// When it ended.
     #[serde(serialize_with = "rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
     pub at: SystemTime,
     /// [`Origin::run_id`].
     pub run_id: String,

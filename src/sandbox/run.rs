@@ -45,7 +45,7 @@ pub struct RunSpec {
 }
 
 /// The sandbox of a run.
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
 pub struct Place {
     /// The template's name.
     pub template: String,

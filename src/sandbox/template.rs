@@ -73,7 +73,7 @@ pub struct Template {
 }
 
 /// The kind of a template's network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum NetworkKind {
     /// The internet and DNS.

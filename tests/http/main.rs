@@ -17,6 +17,7 @@ mod capacity;
 mod circles;
 mod configuration;
 mod contradictions;
+mod docs;
 #[allow(dead_code, reason = "it serves tests on the real engine too")]
 #[path = "../it/e2b.rs"]
 mod e2b;
@@ -32,6 +33,7 @@ mod mcp;
 mod mcp_raw;
 mod mcp_stdio;
 mod metrics;
+mod openapi;
 mod protocol;
 mod repeat;
 #[path = "../it/repository.rs"]
@@ -66,6 +68,7 @@ fn main() -> ExitCode {
         circles::trials(),
         configuration::trials(),
         contradictions::trials(),
+        docs::trials(),
         e2b_bad_input::trials(),
         e2b_network::trials(),
         heads::trials(),
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
         mcp_raw::trials(),
         mcp_stdio::trials(),
         metrics::trials(),
+        openapi::trials(),
         e2b_clients::trials(),
         e2b_members::trials(),
         protocol::trials(),

@@ -10,7 +10,7 @@ trials![each_scope_opens_its_routes_and_no_other, the_refusal_names_the_scope_in
 const SCOPES: [&str; 5] = ["run", "sandboxes", "build", "metrics", "admin"];
 
 /// The routes with the scopes that open them: every method that a route has, and one that stands for all others.
-const ROUTES: &[(&str, &str, &[&str])] = &[
+pub(crate) const ROUTES: &[(&str, &str, &[&str])] = &[
     ("POST", "/v1/run", &["run"]),
     ("GET", "/v1/runs", &["run", "sandboxes"]),
     ("GET", "/v1/languages", &SCOPES),
@@ -46,6 +46,7 @@ const ROUTES: &[(&str, &str, &[&str])] = &[
     ("GET", "/v3/templates", &["build"]),
     ("POST", "/v3/templates", &["build"]),
     ("POST", "/templates/aliases/base", &["build"]),
+    ("POST", "/templates/base", &["build"]),
     ("PATCH", "/templates/base", &["build"]),
     ("DELETE", "/templates/base", &["build"]),
     ("GET", "/templates/base/builds/b/status", &["build"]),

@@ -11,6 +11,8 @@ mod letta;
 mod operation_error;
 mod proxy;
 
+use std::sync::Arc;
+
 use axum::extract::Request;
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -20,10 +22,12 @@ use serde_json::json;
 use tower::ServiceExt;
 use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 use tower_http::timeout::RequestBodyTimeoutLayer;
+use utoipa::openapi::OpenApi;
 
 use super::AppState;
 use super::dialect::{Dialect, Need, Refusal};
 use super::metrics::RouteName;
+use crate::sandbox::Template;
 use access::{access_token_matches, check_traffic_token, key_has_ended, unauthorized};
 use envd::signature::{self, FilesQuery};
 use error::{E2bError, ProxyError};
@@ -48,6 +52,10 @@ impl Dialect for E2b {
 
     fn open_routes(&self) -> Router<AppState> {
         Router::new().route("/health", get(async || Json(json!({"status": "ok"}))))
+    }
+
+    fn describe(&self, _: &[Arc<Template>]) -> OpenApi {
+        control::describe()
     }
 
     fn owns(&self, path: &str) -> bool {

@@ -25,6 +25,10 @@ use http_body_util::Full;
 use rmcp::model::ClientJsonRpcMessage;
 use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
 use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
+use utoipa::openapi::path::{HttpMethod, OperationBuilder, PathItem, PathsBuilder};
+use utoipa::openapi::response::ResponseBuilder;
+use utoipa::openapi::tag::TagBuilder;
+use utoipa::openapi::{OpenApi, OpenApiBuilder};
 
 use super::AppState;
 use super::dialect::{Dialect, Need, Refusal};
@@ -32,13 +36,16 @@ use super::origin::Source;
 use super::single::single;
 use super::{auth, json};
 use crate::keys::{Profile, Scope};
-use crate::sandbox::Owner;
+use crate::sandbox::{Owner, Template};
 use error::McpError;
 use server::Server;
 
 pub use stdio::serve_stdio;
 
 const PATH: &str = "/mcp";
+
+/// The tag in the description of the API.
+const TAG: &str = "mcp";
 
 /// What a key needs.
 const NEEDS: &[Need] = &[Need::new("POST", PATH, &[Scope::Run])];
@@ -60,6 +67,18 @@ impl Dialect for Mcp {
 
     fn needs(&self) -> &'static [Need] {
         NEEDS
+    }
+
+    fn describe(&self, _: &[Arc<Template>]) -> OpenApi {
+        let response = ResponseBuilder::new().description("A message of the Model Context Protocol.");
+        let operation = OperationBuilder::new()
+            .tag(TAG)
+            .operation_id(Some(TAG))
+            .summary(Some("Serves a message of the Model Context Protocol"))
+            .response("default", response);
+        let tag = TagBuilder::new().name(TAG).description(Some("Tools for the clients of models."));
+        let paths = PathsBuilder::new().path(PATH, PathItem::new(HttpMethod::Post, operation));
+        OpenApiBuilder::new().tags(Some([tag.build()])).paths(paths).build()
     }
 
     fn owns(&self, path: &str) -> bool {

@@ -61,7 +61,8 @@ impl Server {
         if tool == tools::LIST_LANGUAGES {
             let NoArguments {} = read(arguments)?;
             let sandboxes = self.sandboxes.clone().await.map_err(Refused::new)?;
-            return Ok(CallToolResult::structured(languages(&sandboxes)));
+            let languages = serde_json::to_value(languages(&sandboxes));
+            return Ok(CallToolResult::structured(languages.expect("our own shapes can be written as JSON")));
         }
         let request = RunRequest::from(read::<RunArguments>(arguments)?);
         let sandboxes = self.sandboxes.clone().await.map_err(Refused::new)?;

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use prometheus_client::encoding::{EncodeLabelSet, text};
@@ -31,7 +30,7 @@ use state::SandboxState;
 pub(super) use requests::{RouteName, measure, name_route};
 
 /// The media type of the answer.
-const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The longest time in which the engine must answer a scrape to count as up.
 const ENGINE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -196,7 +195,7 @@ fn name(kind: &impl Serialize) -> String {
 }
 
 /// Returns all metrics.
-pub(super) async fn metrics(State(state): State<AppState>) -> Response {
+pub(super) async fn scrape(state: &AppState) -> Response {
     let answers = tokio::time::timeout(ENGINE_TIMEOUT, state.sandboxes.engine_answers()).await;
     state.metrics.engine_up.set(answers.unwrap_or(false).into());
     render(&state.registry)

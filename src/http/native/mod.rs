@@ -1,20 +1,25 @@
 //! oncebox's own API.
 
+mod described;
 mod run;
 mod runs;
 mod shapes;
 mod status;
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::AppState;
 use super::dialect::{Dialect, Need, Refusal};
 use super::error::ApiError;
-use super::metrics;
 use crate::keys::Scope;
+use crate::sandbox::Template;
 
 /// What a key needs.
 const NEEDS: &[Need] = &[
@@ -29,14 +34,24 @@ const NEEDS: &[Need] = &[
 #[derive(Debug)]
 pub(super) struct Native;
 
+/// The routes that require a key, with their description.
+fn keyed() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(run::run))
+        .routes(routes!(runs::runs))
+        .routes(routes!(status::languages))
+        .routes(routes!(status::status))
+        .routes(routes!(status::metrics))
+}
+
+/// The routes that require no key, with their description.
+fn open() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(status::healthz)).routes(routes!(status::readyz))
+}
+
 impl Dialect for Native {
     fn routes(&self) -> Router<AppState> {
-        Router::new()
-            .route("/v1/run", post(run::run))
-            .route("/v1/runs", get(runs::runs))
-            .route("/v1/languages", get(status::languages))
-            .route("/v1/status", get(status::status))
-            .route("/metrics", get(metrics::metrics))
+        keyed().into()
     }
 
     fn needs(&self) -> &'static [Need] {
@@ -44,7 +59,13 @@ impl Dialect for Native {
     }
 
     fn open_routes(&self) -> Router<AppState> {
-        Router::new().route("/healthz", get(status::healthz)).route("/readyz", get(status::readyz))
+        open().into()
+    }
+
+    fn describe(&self, templates: &[Arc<Template>]) -> OpenApi {
+        let mut api = keyed().merge(open()).into_openapi();
+        described::fill_in(&mut api, templates);
+        api
     }
 
     fn owns(&self, _: &str) -> bool {

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::json;
 
+use super::described::RunErrors;
 use super::shapes::{ExceptionResponse, OutputResponse, RunResponse, error_text};
 use crate::http::error::ApiError;
 use crate::http::json::Json;
@@ -17,7 +18,30 @@ use crate::http::run_request::RunRequest;
 use crate::protocol::{End, Event};
 use crate::sandbox::{Owner, Place, Running, Sandboxes};
 
-/// Runs code in a sandbox of its own. If the client hangs up, the run is cancelled.
+/// What a stream looks like.
+const EXAMPLE: &str = r#"event: stdout
+data: {"text":"hello\n"}
+
+event: output
+data: {"text/plain":"42","main":true}
+
+event: end
+data: {"outcome":{"kind":"ok","message":"the code ran to its end"},"usage":{"wall_ms":3},"sandbox":{"template":"...","warm":true,"wait_ms":0}}
+
+"#;
+
+/// Runs code
+///
+/// In a sandbox of its own, which is removed afterwards. If the client hangs up, the run is cancelled. The answer is 200
+/// however the code ends; `outcome` names the end. With `Accept: text/event-stream`, the answer is a stream of the events
+/// `stdout`, `stderr` and `output` as they happen, then `error` if the outcome is not `ok`, then `end`.
+#[utoipa::path(post, path = "/v1/run", tag = "run", request_body = RunRequest, responses(
+    (status = 200, description = "The code has ended.", content(
+        (RunResponse = "application/json"),
+        (String = "text/event-stream", example = json!(EXAMPLE)),
+    )),
+    RunErrors,
+))]
 pub(super) async fn run(
     State(sandboxes): State<Sandboxes>,
     Extension(owner): Extension<Owner>,

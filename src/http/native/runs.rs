@@ -6,32 +6,46 @@ use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Extension, Query, State};
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
+use super::described::KeyErrors;
 use crate::http::AppState;
 use crate::http::error::ApiError;
 use crate::sandbox::{Owner, RECENT, RunRecord};
 
 /// The query of `GET /v1/runs`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RunsQuery {
+    /// The most records; the default is the largest number.
+    #[param(minimum = 1, maximum = 200)]
     limit: Option<usize>,
 }
 
-/// The answer of `GET /v1/runs`.
-#[derive(Debug, Serialize)]
+/// The response of `GET /v1/runs`.
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct RunsResponse {
-    runs: Vec<RunResponse>,
+    /// The newest first.
+    runs: Vec<RecordResponse>,
 }
 
-#[derive(Debug, Serialize)]
-struct RunResponse {
+/// The record of a run that has ended.
+#[derive(Debug, Serialize, ToSchema)]
+struct RecordResponse {
+    /// The name of the API key.
     key: String,
     #[serde(flatten)]
     record: RunRecord,
 }
 
-/// Returns the records of the key's own runs, the newest first.
+/// Shows the records of the key's newest runs
+///
+/// They hold no code and no output, and no names of files, variables or arguments.
+#[utoipa::path(get, path = "/v1/runs", tag = "run", params(RunsQuery), responses(
+    (status = 200, description = "The records.", body = RunsResponse),
+    KeyErrors,
+))]
 pub(super) async fn runs(
     State(state): State<AppState>,
     Extension(owner): Extension<Owner>,
@@ -44,6 +58,6 @@ pub(super) async fn runs(
     }
     let key = state.api_keys.name(owner);
     let newest = state.sandboxes.recent_runs(owner).into_iter().take(limit);
-    let response = |record| RunResponse { key: key.clone(), record: Arc::unwrap_or_clone(record) };
+    let response = |record| RecordResponse { key: key.clone(), record: Arc::unwrap_or_clone(record) };
     Ok(Json(RunsResponse { runs: newest.map(response).collect() }))
 }

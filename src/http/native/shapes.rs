@@ -3,21 +3,25 @@
 use indexmap::IndexMap;
 use serde::Serialize;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use crate::protocol::{Exception, Outcome, OutcomeKind, Output, Usage};
 use crate::sandbox::{Place, Report};
 
 /// The response of `POST /v1/run`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct RunResponse {
     /// The `text/plain` of each element of `outputs`.
     results: Vec<String>,
     logs: Logs,
-    /// Present if, and only if, the outcome is not `ok`.
+    /// The failure, for a person or a model. Present if, and only if, the outcome is not `ok`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     error: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     exception: Option<ExceptionResponse>,
+    /// The value of the last expression, and everything that was displayed or drawn, in order.
     outputs: Vec<OutputResponse>,
     outcome: Outcome,
     usage: Usage,
@@ -25,15 +29,19 @@ pub(super) struct RunResponse {
 }
 
 /// The printed text. The elements of a list, joined, are exactly the text that was written to the stream.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Logs {
     stdout: Vec<String>,
     stderr: Vec<String>,
 }
 
-#[derive(Debug, Serialize)]
+/// The exception that ended the code, as its language describes it.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Exception)]
 pub(super) struct ExceptionResponse {
+    /// Its class.
     name: String,
+    /// Its message.
     value: String,
     traceback: String,
 }
@@ -60,11 +68,14 @@ impl From<Report> for RunResponse {
     }
 }
 
-/// An output: a member for each mime type, and `main`.
-#[derive(Debug, Serialize)]
+/// An output: a member for each mime type, and `main`. Binary types are in base64, JSON is JSON.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Output)]
 pub(super) struct OutputResponse {
     #[serde(flatten)]
+    #[schema(value_type = BTreeMap<String, serde_json::Value>)]
     data: IndexMap<String, Box<RawValue>>,
+    /// Whether this is the value of the last expression.
     main: bool,
 }
 

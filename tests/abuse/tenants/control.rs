@@ -48,7 +48,7 @@ fn routes() -> Vec<Route> {
 }
 
 /// Routes that need a key and are not about one sandbox.
-const OTHERS: [(&str, &str); 16] = [
+const OTHERS: [(&str, &str); 17] = [
     ("GET", "/sandboxes"),
     ("GET", "/v2/sandboxes"),
     ("POST", "/sandboxes"),
@@ -63,6 +63,7 @@ const OTHERS: [(&str, &str); 16] = [
     ("GET", "/v1/status"),
     ("GET", "/v1/languages"),
     ("GET", "/metrics"),
+    ("POST", "/mcp"),
     ("GET", "/v1/runs"),
     ("POST", "/v1/run"),
 ];

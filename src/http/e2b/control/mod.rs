@@ -3,6 +3,7 @@
 //! Source: e2b-dev/infra, `spec/openapi.yml`.
 
 mod api_keys;
+mod described;
 mod listing;
 mod named;
 mod needs;
@@ -37,6 +38,7 @@ use network::NetworkRequest;
 use refusals::{not_offered, pause_without_memory, refuse_what_creation_lacks, resume_without_memory, teams};
 use shapes::{DEFAULT_TIMEOUT_S, SandboxDetail, SandboxResponse};
 
+pub(in crate::http::e2b) use described::describe;
 pub(in crate::http::e2b) use needs::NEEDS;
 
 type E2bResult<T> = Result<T, E2bError>;

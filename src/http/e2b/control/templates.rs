@@ -31,11 +31,11 @@ static SINCE: LazyLock<SystemTime> = LazyLock::new(SystemTime::now);
 pub(super) fn routes() -> Router<AppState> {
     LazyLock::force(&SINCE);
     Router::new()
-        .route("/templates", get(list).fallback(not_built_here))
-        .route("/v2/templates", get(list_in_pages).fallback(not_built_here))
+        .route("/templates", get(list).post(not_built_here))
+        .route("/v2/templates", get(list_in_pages).post(not_built_here))
         .route("/v3/templates", any(not_built_here))
-        .route("/templates/aliases/{alias}", get(by_alias).fallback(not_built_here))
-        .route("/templates/{id}", get(detail).fallback(not_built_here))
+        .route("/templates/aliases/{alias}", get(by_alias).post(not_built_here))
+        .route("/templates/{id}", get(detail).post(not_built_here).patch(not_built_here).delete(not_built_here))
         .route("/templates/{id}/{*rest}", any(not_built_here))
         .route("/v2/templates/{*rest}", any(not_built_here))
 }
