@@ -79,7 +79,8 @@ async fn a_crowd_of_uploads_takes_little_memory_and_gives_it_back() {
     drop(uploads);
     docker(&["unpause", sandbox]);
     assert!(held < CROWD * MAX_HELD_BYTES, "{CROWD} uploads hold {} KiB each", held / CROWD / 1024);
-    let deadline = Instant::now() + Duration::from_secs(60);
+    // The sandbox writes to the disk what it has taken, however busy the disk is.
+    let deadline = Instant::now() + Duration::from_secs(180);
     while server.memory_bytes() > before + held / 2 {
         assert!(Instant::now() < deadline, "{} of {held} bytes are kept", server.memory_bytes() - before);
         tokio::time::sleep(Duration::from_millis(500)).await;
