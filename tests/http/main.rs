@@ -17,6 +17,7 @@ mod capacity;
 mod circles;
 mod configuration;
 mod contradictions;
+mod deploy;
 mod docs;
 #[allow(dead_code, reason = "it serves tests on the real engine too")]
 #[path = "../it/e2b.rs"]
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
         circles::trials(),
         configuration::trials(),
         contradictions::trials(),
+        deploy::trials(),
         docs::trials(),
         e2b_bad_input::trials(),
         e2b_network::trials(),

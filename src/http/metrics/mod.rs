@@ -17,7 +17,6 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::{Family, MetricConstructor};
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use serde::Serialize;
 
@@ -148,8 +147,6 @@ impl Metrics {
         own.register_with_unit("key_cpu", help, Unit::Seconds, self.key_cpu.clone());
         own.register("refused", "Runs and kept sandboxes that were refused for want of a place", self.refused.clone());
         own.register("engine_up", "Whether the engine answers", self.engine_up.clone());
-        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
-        own.register("build", "The program", build);
         self.requests.register(&mut registry);
         registry.register_collector(Box::new(SandboxState(sandboxes)));
         registry

@@ -10,7 +10,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use super::TemplateLabel;
 use crate::sandbox::{Sandboxes, ShelfStatus};
 
-/// Reads the state.
+/// Reads the state, and what does not change.
 #[derive(Debug)]
 pub(super) struct SandboxState(pub(super) Sandboxes);
 
@@ -27,6 +27,9 @@ struct KindLabel {
 
 impl Collector for SandboxState {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        // Not the type `info`, which the text format of Prometheus itself lacks.
+        let version = [([("version", env!("CARGO_PKG_VERSION"))], 1)];
+        gauges(&mut encoder, "oncebox_build_info", "The program", version)?;
         let status = self.0.status();
         let all = self.0.all();
         let paused = all.iter().filter(|sandbox| sandbox.life().paused).count();
