@@ -1,11 +1,11 @@
 //! The check of API keys, and the one that refuses web pages while no key is needed.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::body::{Body, HttpBody};
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::uri::Authority;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -82,10 +82,12 @@ pub(crate) async fn refuse_web_pages(State(state): State<AppState>, request: Req
 }
 
 fn may_be_from_page(request: &Request, domain: Option<&str>) -> bool {
-    let text = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
-    let host = request.uri().authority().map(Authority::as_str).or_else(|| text(header::HOST)).unwrap_or_default();
-    let is_other = |origin: &str| origin.split_once("://").is_none_or(|(_, authority)| authority != host);
-    !is_own_host(host, domain) || text(header::ORIGIN).is_some_and(is_other)
+    // Also of values that are no text: an `Origin` like that is not this server's.
+    let text = |name| request.headers().get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let authority = request.uri().authority().map(|authority| Cow::from(authority.as_str()));
+    let host = authority.or_else(|| text(header::HOST)).unwrap_or_default();
+    let is_other = |origin: Cow<'_, str>| origin.split_once("://").is_none_or(|(_, authority)| authority != host);
+    !is_own_host(&host, domain) || text(header::ORIGIN).is_some_and(is_other)
 }
 
 /// Refuses a request for a foreign host, or from a page of another host, whatever its key. A name that a browser may have
@@ -142,6 +144,16 @@ mod tests {
         for host in ["evil.example:3000", "localhost.evil.example", "192.168.1.2", "mybox.lan", "notlocalhost"] {
             assert!(!is_own_host(host, Some("box.lan:8443")), "{host}");
         }
+    }
+
+    #[test]
+    fn an_origin_that_is_no_text_is_foreign() {
+        let may_be_from_page = |origin: &[u8]| {
+            let request = Request::builder().header("host", "localhost:3000").header("origin", origin);
+            super::may_be_from_page(&request.body(Body::empty()).expect("a request"), None)
+        };
+        assert!(!may_be_from_page(b"http://localhost:3000"));
+        assert!(may_be_from_page(b"http://localhost:3000\xe9") && may_be_from_page(b"\xe9"));
     }
 
     #[test]

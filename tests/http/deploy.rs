@@ -59,7 +59,8 @@ async fn alerts_and_dashboard_name_metrics_that_a_scrape_has() {
                 .iter()
                 .any(|prefix| word.starts_with(prefix));
             assert!(known.contains(word) || is_of_containers, "no scrape has `{word}`: {text}");
-            let series = ["_bucket", "_count", "_sum"].iter().find_map(|suffix| word.strip_suffix(suffix)).unwrap_or(word);
+            let series =
+                ["_bucket", "_count", "_sum"].iter().find_map(|suffix| word.strip_suffix(suffix)).unwrap_or(word);
             let is_listed = page.contains(&format!("`{series}`")) || series.starts_with("oncebox_pool_");
             assert!(is_listed, "docs/operations.md does not list `{series}`");
         }
