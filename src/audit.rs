@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 use serde::Serialize;
@@ -32,9 +32,10 @@ pub enum AuditTarget {
 
 /// Why the audit log cannot be used.
 #[derive(Debug, Error)]
-#[error("audit_log: cannot open {}: {source}", path.display())]
+#[error("audit_log: cannot {action}: {source}")]
 pub struct AuditError {
-    path: PathBuf,
+    /// What cannot be done.
+    action: String,
     source: io::Error,
 }
 
@@ -75,7 +76,7 @@ impl AuditLog {
         let (writer, secret) = match target {
             AuditTarget::Stderr => (Writer::Stderr, HashSecret::random()),
             AuditTarget::File(path) => {
-                let open = |path: &Path, source| AuditError { path: path.to_owned(), source };
+                let open = |path: &Path, source| AuditError { action: format!("open {}", path.display()), source };
                 let file = LogFile::open(path).map_err(|err| open(path, err))?;
                 let secret_path = with_suffix(path, ".secret");
                 let secret = read_secret(&secret_path).map_err(|err| open(&secret_path, err))?;
@@ -88,7 +89,7 @@ impl AuditLog {
         thread::Builder::new()
             .name("audit-log".to_owned())
             .spawn(move || write_lines(writer, &received, &counter))
-            .map_err(|source| AuditError { path: "a thread for it".into(), source })?;
+            .map_err(|source| AuditError { action: "start its thread".to_owned(), source })?;
         Ok(Self { lines, keys, secret, lost })
     }
 
@@ -116,7 +117,7 @@ impl Observer for AuditLog {
         let line = RunLine { event: "run", key: &key, client, record };
         let mut bytes = serde_json::to_vec(&line).expect("our own shapes can be written as JSON");
         bytes.push(b'\n');
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = self.lines.try_send(Message::Line(bytes)) {
+        if self.lines.try_send(Message::Line(bytes)).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }

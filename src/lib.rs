@@ -13,8 +13,8 @@
 //! - [`config`]: the settings from `config/` and the environment.
 //! - [`keys`]: the API keys: whose requests are accepted, what for, and within which limits.
 //! - [`audit`]: the audit log: a line for each run.
-//! - [`http`]: translates the native API, E2B's and the Model Context Protocol into calls on [`sandbox::Sandboxes`]; only this module knows HTTP
-//!   statuses.
+//! - [`http`]: translates the native API, E2B's and the Model Context Protocol into calls on [`sandbox::Sandboxes`]; only
+//!   this module knows HTTP statuses.
 //! - [`sandbox`]: decides which container serves a request and how long it lives: warm, for a single run, or kept.
 //! - [`engine`]: starts and removes containers. Only `engine::docker` knows Docker.
 //! - [`link`]: the HTTP/2 client on a container's standard input and output.

@@ -1,12 +1,12 @@
 //! `GET /metrics`: what is counted, and that the sums are those of the audit log. Also that no label is made up by a client.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::key_file::{KeyFile, send};
+use crate::runs::lines;
 use crate::support::{Server, eventually};
 
 trials![
@@ -43,11 +43,6 @@ fn sum(samples: &Samples, name: &str, labels: &[&str]) -> f64 {
     let found =
         samples.iter().filter(|(sample, _)| is_named(sample) && labels.iter().all(|label| sample.contains(label)));
     found.map(|(_, value)| value).sum()
-}
-
-fn lines(path: &Path) -> Vec<Value> {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
 }
 
 async fn run(server: &Server, key: &str, code: &str) {

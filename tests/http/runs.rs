@@ -37,7 +37,7 @@ async fn records(server: &Server, key: &str) -> Vec<Value> {
 }
 
 /// The lines of an audit log.
-fn lines(path: &Path) -> Vec<Value> {
+pub(crate) fn lines(path: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
 }

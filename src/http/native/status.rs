@@ -1,8 +1,9 @@
-//! Languages, health, readiness and status.
+//! Languages, health, readiness, status and metrics.
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -10,7 +11,6 @@ use super::described::{HeadErrors, KeyErrors};
 use crate::http::languages::Languages;
 use crate::http::{AppState, metrics};
 use crate::sandbox::{Sandboxes, ShelfStatus};
-use axum::response::Response;
 
 /// Lists the languages
 ///
